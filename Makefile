@@ -1,0 +1,50 @@
+# Everything a newcomer needs: `make demo`, `make test`. Both create .venv from the lock first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Where the image and speech sets lie, if they are not in the user's cache (see `firstlight demo --help`).
+export FIRSTLIGHT_DATA ?= $(wildcard ../shared/data)
+
+.PHONY: help setup setup-dev demo test test-all lint bench docs clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+# torch is installed first and alone, so that its CPU build is chosen before any other package asks for it.
+$(VENV)/.setup: constraints.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) "torch==2.13.0"
+	$(PIP) --editable ".[test]"
+	touch $@
+
+$(VENV)/.setup-dev: $(VENV)/.setup
+	$(PIP) --editable ".[dev]"
+	touch $@
+
+setup: $(VENV)/.setup  ## create .venv with all that the tests and the demo need
+setup-dev: $(VENV)/.setup-dev  ## the same, with the tools for linting and the documentation
+
+demo: setup  ## a 100-layer network that cannot start is diagnosed, initialized and trained: out/demo.html
+	$(BIN)/firstlight demo --out out/demo.html $(ARGS)
+
+test: setup  ## the test suite, without the slow part
+	$(BIN)/python -m pytest -q -m "not slow and not gpu" $(ARGS)
+
+test-all: setup  ## everything, the brute-force simulations too
+	$(BIN)/python -m pytest -q -m "not gpu" $(ARGS)
+
+lint: setup-dev  ## format, style, docstrings, types, floors
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+bench: setup  ## measure speed, accuracy and verdicts; prints one table per benchmark
+	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: setup-dev  ## build the documentation into site/
+	$(BIN)/mkdocs build --strict
+
+clean:  ## remove everything that was built
+	rm -rf $(VENV) out site build dist .pytest_cache .ruff_cache

@@ -1,0 +1,36 @@
+"""firstlight: does a signal get through this network and back? Told before training, mended and proved.
+
+The public names are listed here and nowhere else. Importing the package loads neither torch nor SciPy;
+each name is fetched from its floor at first use (PEP 562).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from firstlight.api import gain as gain
+    from firstlight.errors import FirstlightError as FirstlightError
+
+# name -> the module that defines it
+_PUBLIC = {
+    # verbs
+    "gain": "firstlight.api",
+    # errors
+    "FirstlightError": "firstlight.errors",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'firstlight' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

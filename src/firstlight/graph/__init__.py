@@ -1,0 +1,1 @@
+"""Frozen records that everything above passes around: the graph, the measurement, findings and reports."""
