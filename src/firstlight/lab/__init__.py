@@ -1,0 +1,1 @@
+"""The lab: data, models and trainers, experiments and figures that put theory under measurement."""
