@@ -26,7 +26,9 @@ NAMES = (*_FROM_FILES, *BUNDLED, *PLANAR)
 
 
 def load(name: str, data: str | Path | None = None, **options: object) -> Splits:
-    """Load a set by its name, for example ``train, test = load("mnist")``.
+    """Load a set by its name.
+
+    Write ``train, test = load("mnist")``.
 
     Args:
         name: One of `NAMES`.

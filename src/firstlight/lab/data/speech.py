@@ -123,9 +123,10 @@ def features(samples: npt.NDArray[np.float32], rate: int, spec: FrameSpec) -> np
     size = 1 << (width - 1).bit_length()
     window = get_window("hann", width).astype(np.float32)
     power = np.abs(np.fft.rfft(frames * window, size)) ** 2 / np.square(window).sum()
-    bands: npt.NDArray[Any] = np.log(np.maximum(power @ _mel_filters(spec.mels, size, rate).T, _FLOOR))
+    bands: Any = np.log(np.maximum(power @ _mel_filters(spec.mels, size, rate).T, _FLOOR))
     if spec.cepstra:
-        bands = dct(bands, type=2, norm="ortho", axis=1)[:, : spec.cepstra]  # type: ignore[index]
+        cosine: Any = dct(bands, type=2, norm="ortho", axis=1)
+        bands = cosine[:, : spec.cepstra]
     return stack_context(bands.astype(np.float32), spec.context)
 
 

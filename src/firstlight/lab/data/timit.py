@@ -23,8 +23,8 @@ _CORE_TEST = (
 )
 CORE_TEST = frozenset(_CORE_TEST.split())
 _PHONES = (
-    "aa ae ah ao aw ax ax-h axr ay b bcl ch d dcl dh dx eh el em en eng epi er ey f g gcl h# hh hv ih ix iy jh "
-    "k kcl l m n ng nx ow oy p pau pcl q r s sh t tcl th uh uw ux v w y z zh"
+    "aa ae ah ao aw ax ax-h axr ay b bcl ch d dcl dh dx eh el em en eng epi er ey f g gcl h# hh hv ih ix iy "
+    "jh k kcl l m n ng nx ow oy p pau pcl q r s sh t tcl th uh uw ux v w y z zh"
 )
 PHONES = tuple(_PHONES.split())
 # Lee & Hon (1989): 61 phones to 39 classes; the glottal stop q is left out.
