@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -123,10 +123,9 @@ def features(samples: npt.NDArray[np.float32], rate: int, spec: FrameSpec) -> np
     size = 1 << (width - 1).bit_length()
     window = get_window("hann", width).astype(np.float32)
     power = np.abs(np.fft.rfft(frames * window, size)) ** 2 / np.square(window).sum()
-    bands: Any = np.log(np.maximum(power @ _mel_filters(spec.mels, size, rate).T, _FLOOR))
+    bands = np.log(np.maximum(power @ _mel_filters(spec.mels, size, rate).T, _FLOOR))
     if spec.cepstra:
-        cosine: Any = dct(bands, type=2, norm="ortho", axis=1)
-        bands = cosine[:, : spec.cepstra]
+        bands = cast(Any, dct(bands, type=2, norm="ortho", axis=1))[:, : spec.cepstra]
     return stack_context(bands.astype(np.float32), spec.context)
 
 
