@@ -1,0 +1,418 @@
+"""The recorder: every torch-level call of a forward pass, with its module, its source line and its dataflow.
+
+`trace` (on tensors without storage) and `measure` (on real ones) run a model under the same `Recorder`, so that an
+operation has the same name in both. How to use it::
+
+    def sink(event: Event) -> None:          # called once per operation, right after it ran, recording switched off
+        stats[event.name] = summarise(event.outputs[0])
+
+    with recording(model, sink) as recorder:
+        recorder.start(args, kwargs)         # emits one event with op "input" per input tensor
+        output = model(*args, **kwargs)
+
+What is an event: a call that returns or changes a tensor and depends on a floating-point input, on a parameter or on a
+random draw. What is none: shapes and other metadata; calls that return their own argument unchanged (`dropout` in
+evaluation mode, `contiguous` of a contiguous tensor); what is computed from constants and integer inputs alone (masks,
+positions, counters). uint8 inputs count as signal: they are images.
+
+Operations are kept as the user's code calls them: `F.gelu`, `F.scaled_dot_product_attention`, `torch.lstm` are one event
+each, and nothing inside them is seen. Only `F.multi_head_attention_forward` and `F.gumbel_softmax` are opened.
+Calls inside scripted modules, and inside operators written in C++, cannot be seen at all.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from firstlight.capture.tensors import named_tensors
+from firstlight.graph.operations import METADATA, RANDOM, SHAPE_ONLY, TENSOR_PROPERTIES, canonical
+
+
+class Event:
+    """One operation that has just run. Valid only during the call of the sink: keep names and numbers, not tensors.
+
+    Attributes:
+        name: "{module path}:{op}", or with "#k" from the second use on; unique within one recording.
+        op: Canonical operation ("add" for ``x += y``); "input" for the model's input tensors.
+        func: The function that torch was asked for.
+        args: Its positional arguments, as they came.
+        kwargs: Its keyword arguments. An input event has {"path": where it stands in the model's arguments}.
+        result: What it returned, as it came.
+        outputs: The tensors that carry the result: those in `result`, or the argument that was changed in place.
+        module: Path of the innermost module of the model; "" for the root.
+        module_type: Class name of that module.
+        source: "file.py:12" of the innermost frame outside torch and the capture; "" where there is none.
+        inputs: Names of the events whose outputs it read (each once, in argument order).
+        parameters: Qualified names of the parameters that it read directly.
+        signal: Whether it depends on an input or on a random draw; False for what is computed from the weights
+            alone (``weight.t()``, a parametrization, position embeddings).
+    """
+
+    __slots__ = (
+        "args", "func", "inputs", "kwargs", "module", "module_type", "name", "op", "outputs", "parameters", "result",
+        "signal", "source",
+    )  # fmt: skip
+
+    def __init__(
+        self, name: str, op: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any,
+        outputs: list[torch.Tensor], module: str, module_type: str, source: str, inputs: tuple[str, ...],
+        parameters: tuple[str, ...], signal: bool,
+    ) -> None:  # fmt: skip
+        self.name = name
+        self.op = op
+        self.func = func
+        self.args = args
+        self.kwargs = kwargs
+        self.result = result
+        self.outputs = outputs
+        self.module = module
+        self.module_type = module_type
+        self.source = source
+        self.inputs = inputs
+        self.parameters = parameters
+        self.signal = signal
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(str(tuple(t.shape)) for t in self.outputs)
+        return f"Event({self.name!r} -> {shapes})"
+
+
+Sink = Callable[[Event], None]
+
+
+class Origin:
+    """Where a tensor came from: output `index` of event `name` (None: a constant), and what it depends on."""
+
+    __slots__ = ("index", "live", "name", "ref", "signal")
+
+    def __init__(self, tensor: torch.Tensor, name: str | None, index: int, live: bool, signal: bool) -> None:
+        self.ref = weakref.ref(tensor)
+        self.name = name
+        self.index = index
+        self.live = live
+        self.signal = signal
+
+
+class Scope:
+    """The module that is running now. Its hooks sit on the modules of one model only, never on all of torch."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.path = ""
+        self.module_type = type(model).__name__
+        self._stack: list[tuple[str, str]] = []
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Register the hooks; remove them on the way out, whatever happened inside."""
+        with ExitStack() as stack:
+            for path, module in self.model.named_modules():
+                enter, leave = self._hooks(path, type(module).__name__)
+                handle = module.register_forward_pre_hook(enter, prepend=True)
+                stack.callback(handle.remove)
+                handle = module.register_forward_hook(leave, always_call=True)
+                stack.callback(handle.remove)
+            yield
+
+    def _hooks(self, path: str, module_type: str) -> tuple[Callable[..., None], Callable[..., None]]:
+        stack = self._stack
+
+        def enter(_module: nn.Module, _args: Any) -> None:
+            stack.append((self.path, self.module_type))
+            self.path = path
+            self.module_type = module_type
+
+        def leave(_module: nn.Module, _args: Any, _result: Any) -> None:
+            if stack:
+                self.path, self.module_type = stack.pop()
+
+        return enter, leave
+
+
+class Recorder(TorchFunctionMode):
+    """Sees the torch-level calls of one forward pass and hands each operation to `sink`. See the module's docstring.
+
+    Args:
+        sink: Called with each event.
+        scope: The model's modules.
+    """
+
+    def __init__(self, sink: Sink, scope: Scope) -> None:
+        super().__init__()
+        self.sink = sink
+        self.scope = scope
+        self.parameters: dict[int, str] = {id(p): name for name, p in scope.model.named_parameters()}
+        self._origins: dict[int, Origin] = {}
+        self._views: dict[int, list[weakref.ref[torch.Tensor]]] = {}
+        self._counts: dict[tuple[str, str], int] = {}
+
+    def start(self, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> None:
+        """Tell the recorder the model's arguments: each tensor in them becomes an event with op "input"."""
+        seen: set[int] = set()
+        for path, tensor in named_tensors((args, dict(kwargs or {}))):
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                self._enter_input(path.partition(".")[2], tensor)
+
+    def _enter_input(self, path: str, tensor: torch.Tensor) -> None:
+        name = self.next_name("", "input")
+        live = is_signal_dtype(tensor.dtype)
+        self._origins[id(tensor)] = Origin(tensor, name, 0, live, True)
+        model = type(self.scope.model).__name__
+        self.sink(
+            Event(name, "input", None, (), {"path": path}, tensor, [tensor], "", model, "", (), (), True)
+        )
+
+    def next_name(self, path: str, op: str) -> str:
+        """The name of the next operation `op` in the module at `path`."""
+        count = self._counts.get((path, op), 0)
+        self._counts[(path, op)] = count + 1
+        return f"{path}:{op}#{count}" if count else f"{path}:{op}"
+
+    def origin(self, tensor: torch.Tensor) -> Origin | None:
+        """Where `tensor` came from, if this recorder has seen it."""
+        found = self._origins.get(id(tensor))
+        return found if found is not None and found.ref() is tensor else None
+
+    def execute(self, op: str | None, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG002
+        """Run the call; `trace` overrides this to run it without storage."""
+        return func(*args, **kwargs)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run one call and, if it is an operation, report it."""
+        kwargs = kwargs or {}
+        op = _OPERATIONS.get(func, "")
+        if op == "":
+            op = _OPERATIONS[func] = operation_of(func)
+        if op is None:
+            return self.execute(op, func, args, kwargs)
+        if op in _OPENED:
+            with self:
+                return _OPENED[op](*args, **kwargs)
+
+        read = list(_tensors_in(args))
+        if kwargs:
+            read.extend(_tensors_in(kwargs.values()))
+        versions = [_version(tensor) for tensor in read]
+        sources = self._sources(op, read)
+        result = self.execute(op, func, args, kwargs)
+        changed = [t for t, v in zip(read, versions, strict=True) if _version(t) != v]
+        outputs = self._outputs(func, result, read, changed, args)
+        if outputs:
+            self._finish(op, func, args, kwargs, result, outputs, changed, sources)
+        return result
+
+    def _sources(
+        self, op: str, read: list[torch.Tensor]
+    ) -> tuple[bool, bool, tuple[str, ...], tuple[str, ...]]:
+        """(live, signal, names of the events read, names of the parameters read) of a call's tensor arguments."""
+        live = signal = op in RANDOM
+        inputs: dict[str, None] = {}
+        parameters: dict[str, None] = {}
+        if op in SHAPE_ONLY:
+            read = read[1:]
+        for tensor in read:
+            origin = self.origin(tensor)
+            if origin is not None:
+                live = live or origin.live
+                signal = signal or origin.signal
+                if origin.name is not None:
+                    inputs[origin.name] = None
+            elif id(tensor) in self.parameters:
+                live = True
+                parameters[self.parameters[id(tensor)]] = None
+            elif tensor.requires_grad:
+                live = True
+        return live, signal, tuple(inputs), tuple(parameters)
+
+    @staticmethod
+    def _outputs(
+        func: Any, result: Any, read: list[torch.Tensor], changed: list[torch.Tensor], args: tuple[Any, ...]
+    ) -> list[torch.Tensor]:
+        """The tensors that carry what the call computed: its new results, or what it changed in place."""
+        if isinstance(result, torch.Tensor):
+            found = [result]
+        elif isinstance(result, list | tuple):
+            found = list(_tensors_in(result))
+        else:
+            found = []
+        if not found:
+            if getattr(func, "__name__", "") == "__set__":
+                return [args[0]]
+            return changed[:1]
+        if len(found) == 1 and any(found[0] is t for t in read) and not any(found[0] is t for t in changed):
+            return []
+        return found
+
+    def _finish(
+        self, op: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any,
+        outputs: list[torch.Tensor], changed: list[torch.Tensor],
+        sources: tuple[bool, bool, tuple[str, ...], tuple[str, ...]],
+    ) -> None:  # fmt: skip
+        live, signal, inputs, parameters = sources
+        scope = self.scope
+        name = self.next_name(scope.path, op) if live else None
+        for index, tensor in enumerate(outputs):
+            self._origins[id(tensor)] = Origin(tensor, name, index, live, signal)
+            if tensor._is_view():
+                self._views.setdefault(id(tensor._base), []).append(weakref.ref(tensor))
+        for tensor in changed:
+            if id(tensor) not in self.parameters:
+                self.overwrite(tensor, name, live, signal)
+        if name is not None:
+            self.sink(
+                Event(
+                    name, op, func, args, kwargs, result, outputs, scope.path, scope.module_type, _source(), inputs,
+                    parameters, signal,
+                )
+            )  # fmt: skip
+
+    def overwrite(self, tensor: torch.Tensor, name: str | None, live: bool, signal: bool) -> None:
+        """`tensor` was changed in place by event `name`: so were all that share its memory."""
+        base = tensor._base if tensor._is_view() else tensor
+        if base is None:
+            base = tensor
+        self._rewrite(base, name, live, signal)
+        for ref in self._views.get(id(base), ()):
+            view = ref()
+            if view is not None:
+                self._rewrite(view, name, live, signal)
+        self._rewrite(tensor, name, live, signal)
+
+    def _rewrite(self, tensor: torch.Tensor, name: str | None, live: bool, signal: bool) -> None:
+        old = self.origin(tensor)
+        if old is None:
+            if id(tensor) not in self.parameters:
+                self._origins[id(tensor)] = Origin(tensor, name, 0, live, signal)
+        elif name is not None and old.name != name:
+            old.name, old.index = name, 0
+            old.live, old.signal = old.live or live, old.signal or signal
+
+
+@contextmanager
+def recording(
+    model: nn.Module, sink: Sink, recorder_type: Callable[[Sink, Scope], Recorder] = Recorder
+) -> Iterator[Recorder]:
+    """Record what runs inside the ``with`` block; hooks and mode are gone afterwards, also after an exception.
+
+    Args:
+        model: The module whose paths name the operations. Its hook tables are as before on the way out.
+        sink: Called with each event.
+        recorder_type: Makes the recorder.
+
+    Yields:
+        The recorder, already active; call its `start` with the model's arguments first.
+    """
+    scope = Scope(model)
+    recorder = recorder_type(sink, scope)
+    with ExitStack() as stack:
+        stack.enter_context(scope.installed())
+        if "torch._dynamo.eval_frame" in sys.modules:
+            # Compiled modules and functions run as they were written; otherwise nothing inside them would be seen.
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(recorder)
+        yield recorder
+
+
+def is_signal_dtype(dtype: torch.dtype) -> bool:
+    """Whether an input of this type carries signal: floating-point, complex, or the uint8 of an image."""
+    return dtype.is_floating_point or dtype.is_complex or dtype == torch.uint8
+
+
+def operation_of(func: Any) -> str | None:
+    """The canonical operation behind what torch calls `func`; None for metadata and property access.
+
+    `func` is a built-in, a Python function, a method descriptor or the getter of a property.
+    """
+    name = getattr(func, "__name__", type(func).__name__)
+    if name in ("__get__", "__set__", "__delete__"):
+        name = getattr(func.__self__, "__name__", "")
+        if name not in TENSOR_PROPERTIES:
+            return None
+        return "set_data" if func.__name__ == "__set__" else canonical(name)
+    if name in METADATA or name.startswith(("is_", "_is_", "__is")):
+        return None
+    if func is F.multi_head_attention_forward or func is F.gumbel_softmax:
+        return name
+    return canonical(name)
+
+
+def _opened(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A copy of a Python function of torch that does not hand itself over to the recorder, but runs its body."""
+    assert isinstance(function, types.FunctionType)
+    deaf = dict.fromkeys(
+        ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"), lambda *_: False
+    )
+    copy = types.FunctionType(
+        function.__code__,
+        function.__globals__ | deaf,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+_OPENED: dict[str, Callable[..., Any]] = {
+    "multi_head_attention_forward": _opened(F.multi_head_attention_forward),
+    "gumbel_softmax": _opened(F.gumbel_softmax),
+}
+# Filled as functions are met: function -> canonical operation, or None.
+_OPERATIONS: dict[Any, str | None] = {}
+
+
+def _tensors_in(values: Any) -> Iterator[torch.Tensor]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors_in(value)
+
+
+def _version(tensor: torch.Tensor) -> int:
+    try:
+        return tensor._version
+    except RuntimeError:  # inference tensors do not count their changes
+        return 0
+
+
+_TORCH_DIR = os.path.dirname(torch.__file__) + os.sep
+_CAPTURE_DIR = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_THIS_FILE = os.path.abspath(__file__)
+# File name -> 0 user code, 1 to be stepped over, 2 the capture itself, beyond which no frame belongs to the model.
+_FILES: dict[str, int] = {}
+
+
+def _source() -> str:
+    frame = sys._getframe(3)
+    while frame is not None:
+        filename = frame.f_code.co_filename
+        kind = _FILES.get(filename)
+        if kind is None:
+            kind = _FILES[filename] = _kind_of_file(filename)
+        if kind == 0:
+            return f"{os.path.basename(filename)}:{frame.f_lineno}"
+        if kind == 2:
+            return ""
+        frame = frame.f_back
+    return ""
+
+
+def _kind_of_file(filename: str) -> int:
+    if filename.startswith(_TORCH_DIR) or filename == _THIS_FILE or filename.startswith("<frozen"):
+        return 1
+    return 2 if filename.startswith(_CAPTURE_DIR) else 0

@@ -1,0 +1,64 @@
+"""Find the tensors in what a model takes and returns: tuples, dicts, dataclasses, Hugging Face outputs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+
+def named_tensors(value: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield (path, tensor) for every tensor in a nested value, in the order in which it stands there.
+
+    Args:
+        value: A tensor, or any nesting of sequences, mappings and dataclasses; anything else holds none.
+        path: Where `value` stands: "" for the whole; entries are joined by dots ("past.0", "logits").
+    """
+    if isinstance(value, torch.Tensor):
+        yield path, value
+        return
+    for key, item in _items(value):
+        yield from named_tensors(item, f"{path}.{key}" if path else str(key))
+
+
+def map_tensors(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
+    """Return `value` with every tensor replaced by ``change(tensor)``; containers are rebuilt, never changed.
+
+    Objects that are neither sequence, mapping nor dataclass are passed through as they are.
+    """
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, tuple):
+        items = [map_tensors(item, change) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if isinstance(value, list):
+        return [map_tensors(item, change) for item in value]
+    if type(value) is dict:
+        return {key: map_tensors(item, change) for key, item in value.items()}
+    if any(True for _ in named_tensors(value)):
+        return _rebuild(value, change)
+    return value
+
+
+def _items(value: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(value, Mapping):
+        yield from value.items()
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        yield from zip(value._fields, value, strict=True)
+    elif isinstance(value, list | tuple):
+        yield from enumerate(value)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for item in dataclasses.fields(value):
+            yield item.name, getattr(value, item.name, None)
+
+
+def _rebuild(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
+    changed = {key: map_tensors(item, change) for key, item in _items(value)}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type) and not isinstance(value, Mapping):
+        return dataclasses.replace(value, **changed)
+    try:
+        return type(value)(**changed)
+    except TypeError:
+        return changed
