@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -121,11 +121,11 @@ def features(samples: npt.NDArray[np.float32], rate: int, spec: FrameSpec) -> np
         samples = np.pad(samples, (0, width - len(samples)))
     frames = np.lib.stride_tricks.sliding_window_view(samples, width)[::hop]
     size = 1 << (width - 1).bit_length()
-    window = get_window("hann", width).astype(np.float32)
+    window = np.asarray(get_window("hann", width), dtype=np.float32)
     power = np.abs(np.fft.rfft(frames * window, size)) ** 2 / np.square(window).sum()
     bands = np.log(np.maximum(power @ _mel_filters(spec.mels, size, rate).T, _FLOOR))
     if spec.cepstra:
-        bands = cast(Any, dct(bands, type=2, norm="ortho", axis=1))[:, : spec.cepstra]
+        bands = np.asarray(dct(bands, type=2, norm="ortho", axis=1))[:, : spec.cepstra]
     return stack_context(bands.astype(np.float32), spec.context)
 
 
