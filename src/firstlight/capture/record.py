@@ -1,23 +1,23 @@
-"""The recorder: every torch-level call of a forward pass, with its module, its source line and its dataflow.
+"""The recorder: every torch-level call of a forward pass, with its module, source line and dataflow.
 
-`trace` (on tensors without storage) and `measure` (on real ones) run a model under the same `Recorder`, so that an
-operation has the same name in both. How to use it::
+`trace` (on tensors without storage) and `measure` (on real ones) run a model under the same `Recorder`, so
+that an operation has the same name in both. How to use it::
 
-    def sink(event: Event) -> None:          # called once per operation, right after it ran, recording switched off
+    def sink(event: Event) -> None:     # called once per operation, right after it ran, recording off
         stats[event.name] = summarise(event.outputs[0])
 
     with recording(model, sink) as recorder:
-        recorder.start(args, kwargs)         # emits one event with op "input" per input tensor
+        recorder.start(args, kwargs)    # emits one event with op "input" per input tensor
         output = model(*args, **kwargs)
 
-What is an event: a call that returns or changes a tensor and depends on a floating-point input, on a parameter or on a
-random draw. What is none: shapes and other metadata; calls that return their own argument unchanged (`dropout` in
-evaluation mode, `contiguous` of a contiguous tensor); what is computed from constants and integer inputs alone (masks,
-positions, counters). uint8 inputs count as signal: they are images.
+What is an event: a call that returns or changes a tensor and depends on a floating-point input, on a
+parameter or on a random draw. What is none: shapes and other metadata; calls that return their own argument
+unchanged (`dropout` in evaluation mode, `contiguous` of a contiguous tensor); what is computed from constants
+and integer inputs alone (masks, positions, counters). uint8 inputs count as signal: they are images.
 
-Operations are kept as the user's code calls them: `F.gelu`, `F.scaled_dot_product_attention`, `torch.lstm` are one event
-each, and nothing inside them is seen. Only `F.multi_head_attention_forward` and `F.gumbel_softmax` are opened.
-Calls inside scripted modules, and inside operators written in C++, cannot be seen at all.
+Operations are kept as the user's code calls them: `F.gelu`, `F.scaled_dot_product_attention`, `torch.lstm`
+are one event each, and nothing inside them is seen. Only `F.multi_head_attention_forward` and
+`F.gumbel_softmax` are opened. Calls inside scripted modules and operators written in C++ are not seen.
 """
 
 from __future__ import annotations
@@ -40,29 +40,31 @@ from firstlight.graph.operations import METADATA, RANDOM, SHAPE_ONLY, TENSOR_PRO
 
 
 class Event:
-    """One operation that has just run. Valid only during the call of the sink: keep names and numbers, not tensors.
+    """One operation that has just run. Valid during the sink's call: keep names and numbers, not tensors.
 
     Attributes:
         name: "{module path}:{op}", or with "#k" from the second use on; unique within one recording.
         op: Canonical operation ("add" for ``x += y``); "input" for the model's input tensors.
         func: The function that torch was asked for.
         args: Its positional arguments, as they came.
-        kwargs: Its keyword arguments. An input event has {"path": where it stands in the model's arguments}.
+        kwargs: Its keyword arguments. An input has {"path": where it stands in the model's arguments}.
         result: What it returned, as it came.
-        outputs: The tensors that carry the result: those in `result`, or the argument that was changed in place.
+        outputs: The tensors that carry the result: those in `result`, or the argument changed in place.
         module: Path of the innermost module of the model; "" for the root.
         module_type: Class name of that module.
         source: "file.py:12" of the innermost frame outside torch and the capture; "" where there is none.
         inputs: Names of the events whose outputs it read (each once, in argument order).
         parameters: Qualified names of the parameters that it read directly.
-        signal: Whether it depends on an input or on a random draw; False for what is computed from the weights
-            alone (``weight.t()``, a parametrization, position embeddings).
+        signal: Whether it depends on an input or on a random draw; False for what is computed from the
+            weights alone (``weight.t()``, a parametrization, position embeddings).
     """
 
+    # fmt: off
     __slots__ = (
-        "args", "func", "inputs", "kwargs", "module", "module_type", "name", "op", "outputs", "parameters", "result",
-        "signal", "source",
-    )  # fmt: skip
+        "args", "func", "inputs", "kwargs", "module", "module_type", "name", "op", "outputs", "parameters",
+        "result", "signal", "source",
+    )
+    # fmt: on
 
     def __init__(
         self, name: str, op: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any,
@@ -89,6 +91,7 @@ class Event:
 
 
 Sink = Callable[[Event], None]
+_Sources = tuple[bool, bool, tuple[str, ...], tuple[str, ...]]
 
 
 class Origin:
@@ -105,7 +108,7 @@ class Origin:
 
 
 class Scope:
-    """The module that is running now. Its hooks sit on the modules of one model only, never on all of torch."""
+    """The module that is running now. Its hooks sit on the modules of one model, never on all of torch."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -116,14 +119,16 @@ class Scope:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Register the hooks; remove them on the way out, whatever happened inside."""
-        with ExitStack() as stack:
+        handles: list[Any] = []
+        try:
             for path, module in self.model.named_modules():
                 enter, leave = self._hooks(path, type(module).__name__)
-                handle = module.register_forward_pre_hook(enter, prepend=True)
-                stack.callback(handle.remove)
-                handle = module.register_forward_hook(leave, always_call=True)
-                stack.callback(handle.remove)
+                handles.append(module.register_forward_pre_hook(enter, prepend=True))
+                handles.append(module.register_forward_hook(leave, always_call=True))
             yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def _hooks(self, path: str, module_type: str) -> tuple[Callable[..., None], Callable[..., None]]:
         stack = self._stack
@@ -141,7 +146,7 @@ class Scope:
 
 
 class Recorder(TorchFunctionMode):
-    """Sees the torch-level calls of one forward pass and hands each operation to `sink`. See the module's docstring.
+    """Sees the torch-level calls of one forward pass and hands each operation to `sink`.
 
     Args:
         sink: Called with each event.
@@ -185,15 +190,17 @@ class Recorder(TorchFunctionMode):
         found = self._origins.get(id(tensor))
         return found if found is not None and found.ref() is tensor else None
 
-    def execute(self, op: str | None, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG002
-        """Run the call; `trace` overrides this to run it without storage."""
+    def execute(self, op: str | None, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the call (`op` is its canonical name); `trace` overrides this to run it without storage."""
+        del op
         return func(*args, **kwargs)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run one call and, if it is an operation, report it."""
-        kwargs = kwargs or {}
+        if kwargs is None:
+            kwargs = {}
         op = _OPERATIONS.get(func, "")
         if op == "":
             op = _OPERATIONS[func] = operation_of(func)
@@ -203,65 +210,63 @@ class Recorder(TorchFunctionMode):
             with self:
                 return _OPENED[op](*args, **kwargs)
 
-        read = list(_tensors_in(args))
+        read: list[torch.Tensor] = []
+        _collect(args, read)
         if kwargs:
-            read.extend(_tensors_in(kwargs.values()))
-        versions = [_version(tensor) for tensor in read]
+            _collect(kwargs.values(), read)
+        versions = [tensor._version for tensor in read] if not torch.is_inference_mode_enabled() else []
         sources = self._sources(op, read)
         result = self.execute(op, func, args, kwargs)
-        changed = [t for t, v in zip(read, versions, strict=True) if _version(t) != v]
-        outputs = self._outputs(func, result, read, changed, args)
-        if outputs:
-            self._finish(op, func, args, kwargs, result, outputs, changed, sources)
+        changed = [read[i] for i, version in enumerate(versions) if read[i]._version != version]
+        if isinstance(result, torch.Tensor):
+            if not changed:
+                for tensor in read:
+                    if tensor is result:
+                        return result
+            outputs = [result]
+        else:
+            outputs = []
+            if isinstance(result, list | tuple):
+                _collect(result, outputs)
+            if not outputs:
+                outputs = [args[0]] if op == "set_data" else changed[:1]
+                if not outputs:
+                    return result
+        self._finish(op, func, args, kwargs, result, outputs, changed, sources)
         return result
 
-    def _sources(
-        self, op: str, read: list[torch.Tensor]
-    ) -> tuple[bool, bool, tuple[str, ...], tuple[str, ...]]:
-        """(live, signal, names of the events read, names of the parameters read) of a call's tensor arguments."""
+    def _sources(self, op: str, read: list[torch.Tensor]) -> _Sources:
+        """(live, signal, names of the events read, names of the parameters read) of a call's tensors."""
         live = signal = op in RANDOM
         inputs: dict[str, None] = {}
         parameters: dict[str, None] = {}
-        if op in SHAPE_ONLY:
-            read = read[1:]
-        for tensor in read:
-            origin = self.origin(tensor)
-            if origin is not None:
+        origins, known = self._origins, self.parameters
+        for tensor in read[1:] if op in SHAPE_ONLY else read:
+            key = id(tensor)
+            origin = origins.get(key)
+            if origin is not None and origin.ref() is tensor:
                 live = live or origin.live
                 signal = signal or origin.signal
                 if origin.name is not None:
                     inputs[origin.name] = None
-            elif id(tensor) in self.parameters:
+            elif key in known:
                 live = True
-                parameters[self.parameters[id(tensor)]] = None
+                parameters[known[key]] = None
             elif tensor.requires_grad:
                 live = True
         return live, signal, tuple(inputs), tuple(parameters)
 
-    @staticmethod
-    def _outputs(
-        func: Any, result: Any, read: list[torch.Tensor], changed: list[torch.Tensor], args: tuple[Any, ...]
-    ) -> list[torch.Tensor]:
-        """The tensors that carry what the call computed: its new results, or what it changed in place."""
-        if isinstance(result, torch.Tensor):
-            found = [result]
-        elif isinstance(result, list | tuple):
-            found = list(_tensors_in(result))
-        else:
-            found = []
-        if not found:
-            if getattr(func, "__name__", "") == "__set__":
-                return [args[0]]
-            return changed[:1]
-        if len(found) == 1 and any(found[0] is t for t in read) and not any(found[0] is t for t in changed):
-            return []
-        return found
-
     def _finish(
-        self, op: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any,
-        outputs: list[torch.Tensor], changed: list[torch.Tensor],
-        sources: tuple[bool, bool, tuple[str, ...], tuple[str, ...]],
-    ) -> None:  # fmt: skip
+        self,
+        op: str,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        result: Any,
+        outputs: list[torch.Tensor],
+        changed: list[torch.Tensor],
+        sources: _Sources,
+    ) -> None:
         live, signal, inputs, parameters = sources
         scope = self.scope
         name = self.next_name(scope.path, op) if live else None
@@ -273,12 +278,24 @@ class Recorder(TorchFunctionMode):
             if id(tensor) not in self.parameters:
                 self.overwrite(tensor, name, live, signal)
         if name is not None:
+            path, kind = scope.path, scope.module_type
             self.sink(
                 Event(
-                    name, op, func, args, kwargs, result, outputs, scope.path, scope.module_type, _source(), inputs,
-                    parameters, signal,
+                    name,
+                    op,
+                    func,
+                    args,
+                    kwargs,
+                    result,
+                    outputs,
+                    path,
+                    kind,
+                    source_line(),
+                    inputs,
+                    parameters,
+                    signal,
                 )
-            )  # fmt: skip
+            )
 
     def overwrite(self, tensor: torch.Tensor, name: str | None, live: bool, signal: bool) -> None:
         """`tensor` was changed in place by event `name`: so were all that share its memory."""
@@ -306,7 +323,7 @@ class Recorder(TorchFunctionMode):
 def recording(
     model: nn.Module, sink: Sink, recorder_type: Callable[[Sink, Scope], Recorder] = Recorder
 ) -> Iterator[Recorder]:
-    """Record what runs inside the ``with`` block; hooks and mode are gone afterwards, also after an exception.
+    """Record what runs inside the ``with`` block; hooks and mode are gone afterwards, also on exceptions.
 
     Args:
         model: The module whose paths name the operations. Its hook tables are as before on the way out.
@@ -321,7 +338,7 @@ def recording(
     with ExitStack() as stack:
         stack.enter_context(scope.installed())
         if "torch._dynamo.eval_frame" in sys.modules:
-            # Compiled modules and functions run as they were written; otherwise nothing inside them would be seen.
+            # Compiled modules run as they were written; otherwise nothing inside them would be seen.
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(recorder)
         yield recorder
@@ -351,7 +368,7 @@ def operation_of(func: Any) -> str | None:
 
 
 def _opened(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A copy of a Python function of torch that does not hand itself over to the recorder, but runs its body."""
+    """A copy of a Python function of torch that does not hand itself to the recorder but runs its body."""
     assert isinstance(function, types.FunctionType)
     deaf = dict.fromkeys(
         ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"), lambda *_: False
@@ -375,29 +392,23 @@ _OPENED: dict[str, Callable[..., Any]] = {
 _OPERATIONS: dict[Any, str | None] = {}
 
 
-def _tensors_in(values: Any) -> Iterator[torch.Tensor]:
+def _collect(values: Any, into: list[torch.Tensor]) -> None:
     for value in values:
         if isinstance(value, torch.Tensor):
-            yield value
+            into.append(value)
         elif isinstance(value, list | tuple):
-            yield from _tensors_in(value)
-
-
-def _version(tensor: torch.Tensor) -> int:
-    try:
-        return tensor._version
-    except RuntimeError:  # inference tensors do not count their changes
-        return 0
+            _collect(value, into)
 
 
 _TORCH_DIR = os.path.dirname(torch.__file__) + os.sep
 _CAPTURE_DIR = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _THIS_FILE = os.path.abspath(__file__)
-# File name -> 0 user code, 1 to be stepped over, 2 the capture itself, beyond which no frame belongs to the model.
+# File name -> 0 user code, 1 to be stepped over, 2 the capture itself: no frame beyond it is the model's.
 _FILES: dict[str, int] = {}
 
 
-def _source() -> str:
+def source_line() -> str:
+    """Innermost line outside torch and the capture as "file.py:12"; "" where there is none."""
     frame = sys._getframe(3)
     while frame is not None:
         filename = frame.f_code.co_filename

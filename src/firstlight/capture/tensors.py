@@ -32,7 +32,7 @@ def map_tensors(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
         return change(value)
     if isinstance(value, tuple):
         items = [map_tensors(item, change) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+        return type(value)(*items) if _is_named_tuple(value) else tuple(items)
     if isinstance(value, list):
         return [map_tensors(item, change) for item in value]
     if type(value) is dict:
@@ -45,13 +45,17 @@ def map_tensors(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
 def _items(value: Any) -> Iterator[tuple[Any, Any]]:
     if isinstance(value, Mapping):
         yield from value.items()
-    elif isinstance(value, tuple) and hasattr(value, "_fields"):
-        yield from zip(value._fields, value, strict=True)
+    elif isinstance(value, tuple) and _is_named_tuple(value):
+        yield from zip(value._fields, value, strict=True)  # pyright: ignore[reportAttributeAccessIssue]
     elif isinstance(value, list | tuple):
         yield from enumerate(value)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for item in dataclasses.fields(value):
             yield item.name, getattr(value, item.name, None)
+
+
+def _is_named_tuple(value: tuple[Any, ...]) -> bool:
+    return hasattr(value, "_fields")
 
 
 def _rebuild(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:

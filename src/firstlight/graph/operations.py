@@ -1,7 +1,7 @@
 """What torch calls an operation, and what we call it: one name for all spellings of the same thing.
 
-``torch.add``, ``x + y``, ``x.add(y)``, ``x.add_(y)`` and ``x += y`` are one operation, "add". The tables are strings
-only, so that the floors below torch can read them. `capture.record` asks `canonical` once per function.
+``torch.add``, ``x + y``, ``x.add(y)``, ``x.add_(y)`` and ``x += y`` are one operation, "add". The tables are
+strings only, so that the floors below torch can read them. `capture.record` asks once per function.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ SPELLINGS: dict[str, str] = {
     "_softmax": "softmax",
 }
 
-# Written with the operands the other way round: `canonical` gives the plain name, the capture swaps the arguments.
+# Written with the operands the other way round: `canonical` gives the plain name, the capture swaps them.
 REVERSED = frozenset(
     {"rsub", "__rsub__", "__rdiv__", "__rtruediv__", "__rfloordiv__", "__rpow__", "__rmatmul__", "__rmod__"}
 )
@@ -122,35 +122,43 @@ REVERSED = frozenset(
 TENSOR_PROPERTIES = frozenset({"T", "H", "mT", "mH", "real", "imag", "data"})
 
 # Draws: new signal, not constants, although they may read no tensor. The "_like" forms read only a shape.
+# fmt: off
 RANDOM = frozenset(
     {
-        "rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "bernoulli",
-        "multinomial", "poisson", "exponential", "uniform", "log_normal", "cauchy", "geometric", "random",
-        "binomial", "normal_", "uniform_", "trunc_normal",
+        "rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal",
+        "bernoulli", "multinomial", "poisson", "exponential", "uniform", "log_normal", "cauchy",
+        "geometric", "random", "binomial", "trunc_normal",
     }
-)  # fmt: skip
+)
+# fmt: on
 
 # These read the shape and type of their tensor argument and none of its entries.
+# fmt: off
 SHAPE_ONLY = frozenset(
     {
-        "zeros_like", "ones_like", "empty_like", "full_like", "new_zeros", "new_ones", "new_empty", "new_full",
-        "new_tensor", "new_empty_strided", "zero", "fill",
+        "zeros_like", "ones_like", "empty_like", "full_like", "new_zeros", "new_ones", "new_empty",
+        "new_full", "new_tensor", "new_empty_strided", "zero", "fill",
     }
-)  # fmt: skip
+)
+# fmt: on
 
 # Calls about a tensor, not on its entries.
+# fmt: off
 METADATA = frozenset(
     {
-        "__len__", "__hash__", "__repr__", "__format__", "__str__", "__dir__", "__reduce_ex__", "__contains__",
-        "size", "dim", "ndimension", "numel", "nelement", "element_size", "stride", "storage_offset", "storage",
-        "untyped_storage", "data_ptr", "is_floating_point", "is_complex", "is_signed", "is_contiguous", "is_conj",
-        "is_neg", "is_inference", "is_nonzero", "is_same_size", "is_set_to", "is_tensor", "is_pinned", "is_shared",
-        "get_device", "has_names", "layout", "register_hook", "register_post_accumulate_grad_hook", "retain_grad",
-        "requires_grad_", "backward", "result_type", "can_cast", "promote_types", "_is_view", "is_coalesced",
+        "__len__", "__hash__", "__repr__", "__format__", "__str__", "__dir__", "__reduce_ex__",
+        "__contains__", "size", "dim", "ndimension", "numel", "nelement", "element_size", "stride",
+        "storage_offset", "storage", "untyped_storage", "data_ptr", "is_floating_point", "is_complex",
+        "is_signed", "is_contiguous", "is_conj", "is_neg", "is_inference", "is_nonzero", "is_same_size",
+        "is_set_to", "is_tensor", "is_pinned", "is_shared", "get_device", "has_names", "layout",
+        "register_hook", "register_post_accumulate_grad_hook", "retain_grad", "requires_grad_",
+        "backward", "result_type", "can_cast", "promote_types", "_is_view", "is_coalesced",
         "share_memory_", "pin_memory", "record_stream", "_assert", "_assert_async", "__dlpack__",
-        "__dlpack_device__", "is_distributed", "_has_compatible_shallow_copy_type", "sym_size", "sym_numel",
+        "__dlpack_device__", "is_distributed", "_has_compatible_shallow_copy_type", "sym_size",
+        "sym_numel",
     }
-)  # fmt: skip
+)
+# fmt: on
 
 
 def canonical(name: str) -> str:
@@ -160,8 +168,8 @@ def canonical(name: str) -> str:
         name: ``__name__`` of the function, method or property: "add_", "__iadd__", "special_expit", "relu".
 
     Returns:
-        "add", "add", "sigmoid", "relu". A name that no table knows stays as it is, without underscores that mark
-        the in-place form.
+        "add", "add", "sigmoid", "relu". A name that no table knows stays as it is, without the underscores
+        that mark the in-place form.
 
     >>> canonical("__iadd__"), canonical("relu_"), canonical("__rsub__"), canonical("__getitem__")
     ('add', 'relu', 'sub', 'getitem')
