@@ -1,0 +1,98 @@
+"""Long pictures, made in pieces between the frames: many walks, one run from many seeds, the search for the gain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from firstlight.playground import layers as layered
+from firstlight.playground import problems, theory
+from firstlight.playground.run import Run
+
+PART_EVERY = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a picture, ready for the page."""
+
+    slot: str
+    header: dict[str, Any]
+    arrays: dict[str, Any]
+
+
+def many_walks(run: Run, draws: int) -> Iterator[Part]:
+    """Walks of ln length, forward and backward, of `draws` fresh draws of this run's weights.
+
+    Arrays: "forward" and "backward", (draws so far, layers).
+    """
+    forward: list[list[float]] = []
+    backward: list[list[float]] = []
+    for number in range(draws):
+        found = _layers(run, run.fresh_model(run.config.seed + 1 + number))
+        forward.append([layered.log_length(layer.z) for layer in found])
+        backward.append([layered.log_length(layer.delta) for layer in found])
+        if (number + 1) % PART_EVERY == 0 or number + 1 == draws:
+            header = {"type": "walks", "done": number + 1, "draws": draws, "end": number + 1 == draws}
+            yield Part(
+                "walks",
+                header,
+                {"forward": np.array(forward, dtype=np.float32), "backward": np.array(backward, dtype=np.float32)},
+            )
+
+
+def seed_strip(run: Run, seeds: int, steps: int) -> Iterator[Part]:
+    """The cost of this run from `seeds` seeds, `steps` updates each: how much is luck.
+
+    Arrays: "cost", (seeds so far, points), "step", (points,).
+    """
+    points = np.unique(np.geomspace(1, steps, num=min(60, steps)).astype(int))
+    table = np.full((seeds, len(points)), np.nan, dtype=np.float32)
+    for number in range(seeds):
+        twin = run.twin(seed=run.config.seed + number)
+        for column, point in enumerate(points):
+            while twin.step_count < point and twin.advance():
+                pass
+            table[number, column] = twin.history.last
+            if twin.failure is not None:
+                break
+            yield Part("strip:tick", {"type": "tick", "run": 0}, {}) if column % 20 == 19 else _NOTHING
+        header = {"type": "seeds", "done": number + 1, "seeds": seeds, "end": number + 1 == seeds}
+        yield Part("strip", header, {"cost": table[: number + 1], "step": points.astype(np.float32)})
+
+
+_NOTHING = Part("strip:tick", {"type": "tick", "run": 0}, {})
+
+
+def critical_gain(run: Run, count: int = 25) -> Iterator[Part]:
+    """Drift of ln length per layer against the gain g (weight variance g²/fan_in), forward and backward.
+
+    Arrays: "gain", "forward", "backward"; the drift is the slope of a straight line through the walk. Where the
+    curve crosses zero lies the critical gain; `theory.critical` gives the predicted one.
+    """
+    gains = np.geomspace(0.25, 8.0, count)
+    forward = np.full(count, np.nan, dtype=np.float32)
+    backward = np.full(count, np.nan, dtype=np.float32)
+    for number, gain in enumerate(gains):
+        twin = run.twin(scheme="gain", gain=float(gain))
+        found = _layers(twin, twin.model)
+        forward[number] = _slope([layered.log_length(layer.z) for layer in found])
+        backward[number] = -_slope([layered.log_length(layer.delta) for layer in found])
+        header = {"type": "critical", "predicted": theory.critical(run.config), "end": number + 1 == count}
+        yield Part("critical", header, {"gain": gains.astype(np.float32), "forward": forward, "backward": backward})
+
+
+def _slope(walk: list[float]) -> float:
+    values = np.array(walk)
+    keep = np.isfinite(values)
+    if keep.sum() < 2:
+        return float("nan")
+    return float(np.polyfit(np.flatnonzero(keep), values[keep], 1)[0])
+
+
+def _layers(run: Run, model: Any) -> list[layered.Layer]:
+    args, kwargs, cost = problems.probe(run.problem)
+    return layered.record(model, args, kwargs, cost)

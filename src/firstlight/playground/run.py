@@ -1,0 +1,118 @@
+"""One training run of the page: a module, its data, its optimizer and what happened so far."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from firstlight.errors import InputError
+from firstlight.playground import problems
+from firstlight.playground.config import RunConfig
+from firstlight.playground.history import History
+from firstlight.playground.points import Points
+from firstlight.playground.problems import OwnModel
+
+# Updates of the running cost stop once it is beyond float32; the parameters are then left as they were.
+_OPTIMIZERS = {
+    "sgd": lambda p, lr: torch.optim.SGD(p, lr=lr),
+    "momentum": lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.9),
+    "adam": lambda p, lr: torch.optim.Adam(p, lr=lr),
+}
+
+
+class Run:
+    """The state of one run; everything in it is made from the config, so that a reset repeats it bit for bit.
+
+    Args:
+        config: What to build and how to train it.
+        own: The user's model and batch, for ``data="own"``.
+        points: The person's points, for ``data="custom"``.
+
+    Raises:
+        InputError: The config asks for data that is not there.
+    """
+
+    def __init__(self, config: RunConfig, *, own: OwnModel | None = None, points: Points | None = None) -> None:
+        self.config = config
+        self.problem = problems.build(config, own=own, points=points)
+        self.model: nn.Module = self.problem.model
+        self.optimizer = _OPTIMIZERS[config.optimizer](self.model.parameters(), config.learning_rate)
+        self.history = History()
+        self.step_count = 0
+        self.failure: str | None = None
+        self.walks_memory: dict[str, Any] = {}
+        self._order = torch.Generator().manual_seed(config.seed)
+        self._queue: Tensor = torch.empty(0, dtype=torch.int64)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the page shows beside the settings."""
+        count = sum(p.numel() for p in self.model.parameters())
+        return {"parameters": count, "samples": self.problem.count, **self.problem.facts}
+
+    def advance(self) -> bool:
+        """Make one update; False once the run has failed. A cost that is not finite ends it and is kept as a result."""
+        if self.failure is not None:
+            return False
+        self.model.train()
+        rows = self._next_rows()
+        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            loss = self.problem.loss(self.model, rows)
+            cost = float(loss.detach())
+            self.history.add(self.step_count, cost)
+            if not math.isfinite(cost):
+                self.failure = f"The cost is {cost} at step {self.step_count}."
+                return False
+            loss.backward()
+        except FloatingPointError as error:
+            self.failure = f"{error} at step {self.step_count}."
+            return False
+        self.optimizer.step()
+        self.step_count += 1
+        return True
+
+    def _next_rows(self) -> Tensor | None:
+        """Row numbers of the next batch; None for all rows. Every row is used once an epoch."""
+        batch, count = self.config.batch, self.problem.train_count
+        if batch == 0 or batch >= count or not self.problem.batched:
+            return None
+        if len(self._queue) < batch:
+            self._queue = torch.randperm(count, generator=self._order)
+        rows, self._queue = self._queue[:batch], self._queue[batch:]
+        return rows
+
+    def twin(self, **changes: Any) -> Run:
+        """A fresh run with some settings changed, on the same data."""
+        config = replace(self.config, **changes)
+        return Run(config, own=self.problem.own, points=self.problem.points)
+
+    def fresh_model(self, seed: int) -> nn.Module:
+        """The same network as drawn with another seed, before any training."""
+        model = copy.deepcopy(self.model)
+        problems.initialize(model, replace(self.config, seed=seed), self.problem)
+        return model
+
+    def fixed(self, code: str) -> RunConfig:
+        """The config after the remedy for a finding was applied.
+
+        Raises:
+            InputError: There is no remedy that the page's settings can express.
+        """
+        from firstlight.playground.verdict import remedy
+
+        changes = remedy(code, self.config)
+        if not changes:
+            raise InputError("fix", got=repr(code)[:40], expected="a finding that a setting can mend")
+        return replace(self.config, **changes)
+
+    def exported(self) -> str:
+        """A short script that repeats this run with the same seed."""
+        from firstlight.playground.export import script
+
+        return script(self.config, self.problem.facts)

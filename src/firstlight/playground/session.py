@@ -1,0 +1,313 @@
+"""One page: a training thread that steps up to four runs together, obeys commands and publishes frames.
+
+Pace: 60 ticks a second, `speed` optimizer steps a tick, 20 published frames a second. Pictures of the layers
+(histograms, walks, boundary) cost up to a quarter of the wall time and no more: they are drawn less often when a
+network is large, and training goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from firstlight.errors import FirstlightError, InputError
+from firstlight.playground import config as configs
+from firstlight.playground import jobs, views
+from firstlight.playground.mailbox import Mailbox
+from firstlight.playground.protocol import MAX_RUNS, SPEEDS, Command, dump, error_message, pack
+from firstlight.playground.run import OwnModel as OwnModel
+from firstlight.playground.run import Points, Run
+
+TICK = 1.0 / 60.0
+FRAME = 1.0 / 20.0
+DIAGNOSTIC_SHARE = 0.25
+MAX_WAITING = 512
+
+
+@dataclass(slots=True)
+class _Budget:
+    """Keeps the time spent on pictures below a share of the wall time."""
+
+    share: float = DIAGNOSTIC_SHARE
+    ready: float = 0.0
+
+    def open(self, now: float) -> bool:
+        return now >= self.ready
+
+    def spend(self, began: float, ended: float) -> None:
+        self.ready = ended + (ended - began) * (1.0 / self.share - 1.0)
+
+
+class Session:
+    """The state of one page.
+
+    Args:
+        own: The user's model, batch and loss, where the playground was opened on one.
+    """
+
+    def __init__(self, own: OwnModel | None = None) -> None:
+        self.mailbox = Mailbox()
+        self._own = own
+        self._commands: queue.Queue[Command | None] = queue.Queue(MAX_WAITING)
+        self._runs: list[Run] = []
+        self._points: Points | None = None
+        self._speed: int | str = 1
+        self._playing = False
+        self._visible = True
+        self._panels: frozenset[str] = frozenset(views.PANELS)
+        self._budget = _Budget()
+        self._stale = True
+        self._job: Iterator[jobs.Part] | None = None
+        self._last_frame = 0.0
+        self._recorder: views.Recording = views.Recording()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._main, name="firstlight-playground", daemon=True)
+
+    def start(self, notify: Callable[[], None]) -> None:
+        """Begin; `notify` is called whenever the mailbox holds something."""
+        self.mailbox.subscribe(notify)
+        self._thread.start()
+
+    def submit(self, command: Command) -> None:
+        """Hand one command to the training thread.
+
+        Raises:
+            InputError: More commands wait than a person could have meant.
+        """
+        try:
+            self._commands.put_nowait(command)
+        except queue.Full:
+            raise InputError(
+                "session",
+                got=f"more than {MAX_WAITING} waiting commands",
+                expected="a page that waits for its answers",
+                action="Reload the page.",
+            ) from None
+
+    def close(self) -> None:
+        """End the training thread; safe to call twice and from any thread."""
+        self._closed.set()
+        with contextlib.suppress(queue.Full):
+            self._commands.put_nowait(None)
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(timeout=10.0)
+
+    # --- the training thread -------------------------------------------------------------------------------------
+
+    def _main(self) -> None:
+        torch.set_num_threads(1)
+        self._guard(lambda: self._configure([configs.RunConfig()]))
+        while not self._closed.is_set():
+            began = time.perf_counter()
+            busy = self._visible and (self._playing or self._job is not None or self._stale)
+            self._obey(block=not busy)
+            if self._closed.is_set():
+                return
+            if self._visible:
+                self._guard(self._work)
+            spare = TICK - (time.perf_counter() - began)
+            if spare > 0 and self._speed != "max":
+                self._closed.wait(spare)
+
+    def _work(self) -> None:
+        if self._playing:
+            self._advance()
+        if self._job is not None:
+            part = next(self._job, None)
+            if part is None:
+                self._job = None
+            else:
+                self._publish(part.slot, part.header, part.arrays)
+        now = time.perf_counter()
+        if (self._playing and now - self._last_frame >= FRAME) or self._stale:
+            self._frame(now)
+
+    def _advance(self) -> None:
+        steps = 1_000_000 if self._speed == "max" else int(self._speed)
+        deadline = time.perf_counter() + FRAME * (1.0 - DIAGNOSTIC_SHARE)
+        for _ in range(steps):
+            moved = [run.advance() for run in self._runs]
+            if not any(moved):
+                self._playing = False
+                self._stale = True
+                self._state()
+                return
+            if time.perf_counter() > deadline:
+                return
+
+    def _frame(self, now: float) -> None:
+        full = self._stale or self._budget.open(now)
+        self._last_frame = now
+        self._stale = False
+        for index, run in enumerate(self._runs):
+            began = time.perf_counter()
+            header, arrays = views.cost(run)
+            if full:
+                more_header, more_arrays = views.layers(run, self._panels)
+                header, arrays = {**header, **more_header}, {**arrays, **more_arrays}
+                self._budget.spend(began, time.perf_counter())
+            self._publish(f"run{index}", {"type": "frame", "run": index, "full": full, **header}, arrays)
+
+    def _publish(self, slot: str, header: dict[str, Any], arrays: dict[str, Any]) -> None:
+        frame = pack(header, arrays)
+        self._recorder.keep(slot, header, frame)
+        self.mailbox.put_frame(slot if header.get("full", True) else f"{slot}:light", frame)
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        """Run one piece of work; what goes wrong is told to the page and stops neither the thread nor other pages."""
+        try:
+            work()
+        except FirstlightError as error:
+            self.mailbox.put_text(error_message(error))
+        except (RuntimeError, ValueError, ArithmeticError, MemoryError, TypeError, LookupError) as error:
+            self._playing = False
+            self._job = None
+            text = f"{type(error).__name__}: {error}"[:500]
+            self.mailbox.put_text(dump({"type": "error", "where": "training", "text": text}))
+
+    # --- commands ------------------------------------------------------------------------------------------------
+
+    def _obey(self, *, block: bool) -> None:
+        while True:
+            try:
+                command = self._commands.get(timeout=1.0) if block else self._commands.get_nowait()
+            except queue.Empty:
+                return
+            if command is None:
+                return
+            self._guard(lambda command=command: _HANDLERS[command.type](self, **command.fields))
+            block = False
+
+    def _configure(self, runs: list[Any]) -> None:
+        if not 1 <= len(runs) <= MAX_RUNS:
+            raise InputError("configure.runs", got=f"{len(runs)} runs", expected=f"1 to {MAX_RUNS}")
+        old = [run.config for run in self._runs]
+        parsed: list[configs.RunConfig] = []
+        for index, raw in enumerate(runs):
+            base = old[index] if index < len(old) else configs.RunConfig()
+            parsed.append(raw if isinstance(raw, configs.RunConfig) else configs.parse(raw, base))
+        # side by side means side by side: same data, same seed, whatever else differs
+        first = parsed[0]
+        shared = {k: getattr(first, k) for k in ("data", "noise", "count", "split", "data_seed", "seed")}
+        self._build([first, *(replace(c, **shared) for c in parsed[1:])])
+
+    def _build(self, wanted: list[configs.RunConfig]) -> None:
+        built = [Run(config, own=self._own, points=self._points) for config in wanted]
+        self._runs = built  # only now: a config that cannot be built leaves the old runs standing
+        self._job = None
+        self._stale = True
+        self._recorder.restart([run.config for run in built])
+        self._state()
+        for index, run in enumerate(built):
+            header, arrays = views.opening(run)
+            self._publish(f"open{index}", {"type": "open", "run": index, **header}, arrays)
+
+    def _play(self) -> None:
+        self._playing = True
+        self._state()
+
+    def _pause(self) -> None:
+        self._playing = False
+        self._stale = True
+        self._state()
+
+    def _step(self, count: int = 1) -> None:
+        for _ in range(max(1, min(count, 1000))):
+            for run in self._runs:
+                run.advance()
+        self._stale = True
+
+    def _reset(self) -> None:
+        self._build([run.config for run in self._runs])
+
+    def _new_seed(self) -> None:
+        seed = (self._runs[0].config.seed + 1) % configs.MAX_SEED
+        self._build([replace(run.config, seed=seed) for run in self._runs])
+
+    def _set_speed(self, value: int | str) -> None:
+        if value not in SPEEDS:
+            raise InputError("speed", got=repr(value)[:20], expected=f"one of {SPEEDS}")
+        self._speed = value
+        self._state()
+
+    def _set_visible(self, value: bool) -> None:
+        self._visible = value
+        self._stale = self._stale or value
+
+    def _set_panels(self, names: list[Any]) -> None:
+        self._panels = frozenset(n for n in names if n in views.PANELS)
+        self._stale = True
+
+    def _draw(self, x: list[Any], y: list[Any]) -> None:
+        self._use_points(Points.from_lists(x, y))
+
+    def _csv(self, text: str) -> None:
+        self._use_points(Points.from_csv(text))
+
+    def _use_points(self, points: Points) -> None:
+        self._points = points
+        self._build([replace(run.config, data="custom") for run in self._runs])
+
+    def _fix(self, run: int, code: str) -> None:
+        index = self._index(run)
+        wanted = [r.config for r in self._runs]
+        wanted[index] = self._runs[index].fixed(code)
+        self._build(wanted)
+
+    def _walks(self, run: int, draws: int = 100) -> None:
+        self._job = jobs.many_walks(self._runs[self._index(run)], max(1, min(draws, 400)))
+
+    def _strip(self, run: int, seeds: int = 25, steps: int = 200) -> None:
+        self._job = jobs.seed_strip(self._runs[self._index(run)], max(1, min(seeds, 100)), max(1, min(steps, 5000)))
+
+    def _critical(self, run: int) -> None:
+        self._job = jobs.critical_gain(self._runs[self._index(run)])
+
+    def _export(self, run: int) -> None:
+        chosen = self._runs[self._index(run)]
+        self.mailbox.put_text(dump({"type": "export", "run": run, "code": chosen.exported()}))
+
+    def _share(self) -> None:
+        self.mailbox.put_text(dump({"type": "share", "html": self._recorder.to_html()}))
+
+    def _ping(self, sent: float = 0.0) -> None:
+        self.mailbox.put_text(dump({"type": "pong", "sent": sent}))
+
+    def _index(self, run: int) -> int:
+        if not 0 <= run < len(self._runs):
+            raise InputError("run", got=str(run)[:20], expected=f"0 to {len(self._runs) - 1}")
+        return run
+
+    def _state(self) -> None:
+        runs = [{"config": run.config.to_dict(), "facts": run.facts} for run in self._runs]
+        state = {"type": "state", "playing": self._playing, "speed": self._speed, "runs": runs}
+        self.mailbox.put_text(dump({**state, "own": self._own is not None}))
+
+
+_HANDLERS: dict[str, Callable[..., None]] = {
+    "configure": Session._configure,
+    "play": Session._play,
+    "pause": Session._pause,
+    "step": Session._step,
+    "reset": Session._reset,
+    "new_seed": Session._new_seed,
+    "speed": Session._set_speed,
+    "visible": Session._set_visible,
+    "panels": Session._set_panels,
+    "points": Session._draw,
+    "csv": Session._csv,
+    "fix": Session._fix,
+    "walks": Session._walks,
+    "strip": Session._strip,
+    "critical": Session._critical,
+    "export": Session._export,
+    "share": Session._share,
+    "ping": Session._ping,
+}

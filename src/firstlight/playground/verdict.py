@@ -1,0 +1,95 @@
+"""The verdict line: what the library's checks say of the start, and what the course of training says since."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from firstlight.playground.config import RunConfig
+
+FloatArray = npt.NDArray[np.float64]
+# Shares above which a layer is called dead or saturated in the verdict line; the checks that decide the report have
+# thresholds of their own.
+MANY = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One word, its evidence and the name under which the page can ask for a remedy.
+
+    Attributes:
+        word: "symmetric", "non-finite", "dead units", "saturated", "plateau", "oscillating", "starting", "healthy" or
+            "learned".
+        evidence: The numbers behind it, as one sentence.
+        code: What `remedy` takes; "" where there is nothing to mend.
+    """
+
+    word: str
+    evidence: str
+    code: str = ""
+
+
+def judge(run: Any, layers: Mapping[str, FloatArray]) -> Status:
+    """The verdict on a run as it stands, the gravest first.
+
+    Args:
+        run: The `Run`.
+        layers: Per-layer arrays of `views.layers`: "zero_units" and "saturated" (shares), "same_units" (largest
+            share of units equal to another), "act_bad" (entries that are not finite), "forward" (ln of the mean
+            square).
+    """
+    names = layers.get("names", [])
+    if run.failure is not None:
+        return Status("non-finite", run.failure + _first(names, layers.get("act_bad"), 0.0, " First in {}."), "rate")
+    same = np.asarray(layers.get("same_units", ()))
+    if same.size and float(same.max()) >= 1.0:
+        where = names[int(same.argmax())]
+        return Status("symmetric", f"All units of {where} carry the same weights and will learn the same.", "init")
+    dead = np.asarray(layers.get("zero_units", ()))
+    if dead.size and float(dead.max()) > MANY:
+        where, share = names[int(dead.argmax())], float(dead.max())
+        return Status("dead units", f"{share:.0%} of the units of {where} are zero for every sample.", "init")
+    flat = np.asarray(layers.get("saturated", ()))
+    if flat.size and float(np.nanmax(flat, initial=0.0)) > MANY:
+        where, share = names[int(np.nanargmax(flat))], float(np.nanmax(flat))
+        return Status("saturated", f"{share:.0%} of the entries of {where} lie on a flat piece.", "init")
+    return _course(run)
+
+
+def _course(run: Any) -> Status:
+    course = run.history.course(run.problem.learned_cost)
+    cost, first, step = run.history.last, run.history.first, run.step_count
+    if course == "plateau":
+        return Status("plateau", f"The cost has stood at {cost:.4g} for 50 steps (step {step}).", "init")
+    if course == "oscillating":
+        return Status("oscillating", f"The cost jumps up and down around {cost:.4g} (step {step}).", "rate")
+    if course == "learned":
+        return Status("learned", f"The cost came down from {first:.4g} to {cost:.4g} in {step} steps.")
+    if course == "starting" or math.isnan(cost):
+        return Status("starting", f"Fewer than 50 steps so far (step {step}).")
+    return Status("healthy", f"The cost falls: {first:.4g} at the start, {cost:.4g} at step {step}.")
+
+
+def _first(names: list[str], values: FloatArray | None, above: float, text: str) -> str:
+    if values is None or not len(values):
+        return ""
+    bad = np.flatnonzero(np.asarray(values) > above)
+    return text.format(names[int(bad[0])]) if bad.size else ""
+
+
+def remedy(code: str, config: RunConfig) -> dict[str, Any]:
+    """Settings to change for a verdict or a finding; empty where no setting helps.
+
+    "rate": a smaller step. "normalize": inputs are normalized by the data. Everything else that the checks find at
+    the start of a built network is a matter of its weights: the scheme whose predicted P(start) is largest.
+    """
+    if code == "rate":
+        return {"learning_rate": max(config.learning_rate / 10.0, 1e-9)}
+    if code in ("init", "auto") or code[:3] in ("FWD", "BWD", "SYM", "WGT", "ACT", "DEA", "SAT", "LAW", "FLU"):
+        return {"scheme": "auto"}
+    return {}

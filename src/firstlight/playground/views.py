@@ -1,0 +1,144 @@
+"""What the page draws of a run: arrays for its charts, computed from a recorded pass and the library's predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import numpy as np
+import torch
+
+from firstlight.playground import layers as layered
+from firstlight.playground import problems, theory
+from firstlight.playground.layers import Layer
+from firstlight.playground.run import Run
+from firstlight.playground.verdict import judge
+
+PANELS = ("cost", "boundary", "network", "strip", "histograms", "walks")
+GRID = 48
+PROBE_SAMPLES = 256
+# A network drawing shows every weight; beyond this many it would be a grey block.
+DRAWN_WEIGHTS = 1500
+
+Header = dict[str, Any]
+Arrays = dict[str, Any]
+
+
+def opening(run: Run) -> tuple[Header, Arrays]:
+    """What does not change while a run trains: its points, its layers' names, the predicted band, P(start)."""
+    found = _pass(run)
+    prediction = theory.predict(run)
+    names, nodes = [layer.name for layer in found], [layer.node for layer in found]
+    header: Header = {
+        "layers": names,
+        "units": [layer.z.shape[1 if layer.z.ndim >= 4 else -1] for layer in found],
+        "bins": [layered.LOG10_LOW, layered.LOG10_HIGH, layered.BINS],
+        "start": theory.start(run, prediction),
+        "formula": theory.formula(run.config),
+    }
+    arrays: Arrays = theory.band(prediction, nodes)
+    problem = run.problem
+    if problem.planar and problem.x is not None and problem.y is not None:
+        low, high = _window(problem.x)
+        header["window"] = [low, high]
+        rows = slice(None, None, max(1, len(problem.x) // 1000))
+        arrays["points"] = problem.x[rows].numpy()
+        arrays["labels"] = problem.y[rows].numpy().astype(np.uint8)
+    return header, arrays
+
+
+def cost(run: Run) -> tuple[Header, Arrays]:
+    """The cost so far; cheap, a part of every frame."""
+    header = {"step": run.step_count, "cost_now": run.history.last, "failure": run.failure}
+    return header, dict(run.history.arrays())
+
+
+def layers(run: Run, panels: AbstractSet[str]) -> tuple[Header, Arrays]:
+    """The layers of the network as it is now, and the verdict; as much of it as the page shows."""
+    found = _pass(run)
+    shares = {
+        "zero_units": np.array([layered.zero_units(layer) for layer in found], dtype=np.float32),
+        "saturated": np.array([layered.saturated(layer) for layer in found], dtype=np.float32),
+        "same_units": np.array([layered.same_units(layer) for layer in found], dtype=np.float32),
+    }
+    arrays: Arrays = {
+        **shares,
+        "forward": np.array([layered.log_length(layer.z) for layer in found], dtype=np.float32),
+        "backward": np.array([layered.log_length(layer.delta) for layer in found], dtype=np.float32),
+    }
+    activation, gradient = _histograms(found)
+    arrays["act_bad"] = activation["bad"]
+    if "histograms" in panels:
+        arrays |= {"act_hist": activation["shares"], "act_zero": activation["zero"]}
+        arrays |= {"grad_hist": gradient["shares"], "grad_zero": gradient["zero"], "grad_bad": gradient["bad"]}
+    status = judge(run, {**arrays, "names": [layer.name for layer in found]})
+    header: Header = {
+        "status": {"word": status.word, "evidence": status.evidence, "code": status.code},
+        "scores": run.problem.scores(run.model),
+    }
+    if "boundary" in panels and run.problem.planar:
+        arrays["boundary"] = _boundary(run)
+    if "network" in panels:
+        arrays |= _weights(run)
+    return header, arrays
+
+
+def _pass(run: Run) -> list[Layer]:
+    args, kwargs, cost = problems.probe(run.problem, PROBE_SAMPLES)
+    return layered.record(run.model, args, kwargs, cost)
+
+
+def _histograms(found: list[Layer]) -> tuple[Arrays, Arrays]:
+    result = []
+    for tensors in ([layer.h for layer in found], [layer.delta for layer in found]):
+        rows = [layered.histogram(t) for t in tensors]
+        result.append(
+            {
+                "shares": np.array([r[0] for r in rows], dtype=np.float32).reshape(len(rows), layered.BINS),
+                "zero": np.array([r[1] for r in rows], dtype=np.int32),
+                "bad": np.array([r[2] + r[3] for r in rows], dtype=np.int32),
+            }
+        )
+    return result[0], result[1]
+
+
+def _window(x: torch.Tensor) -> tuple[list[float], list[float]]:
+    """Corners of a square around the points, with a margin of a tenth."""
+    low, high = x.min(dim=0).values, x.max(dim=0).values
+    half = max(float((high - low).max()) / 2 * 1.1, 1e-6)
+    middle = (low + high) / 2
+    return (middle - half).tolist(), (middle + half).tolist()
+
+
+@torch.no_grad()
+def _boundary(run: Run) -> Any:
+    """What the network says on a grid: P(second class) for two classes, else class number plus confidence."""
+    problem = run.problem
+    assert problem.x is not None
+    low, high = _window(problem.x)
+    axes = [torch.linspace(a, b, GRID) for a, b in zip(low, high, strict=True)]
+    y, x = torch.meshgrid(axes[1], axes[0], indexing="ij")
+    run.model.eval()
+    output = run.model(torch.stack([x.reshape(-1), y.reshape(-1)], dim=1))
+    run.model.train()
+    if output.shape[1] == 1:
+        value = output[:, 0].clamp(0, 1) if problem.loss_name == "mse" else output[:, 0].sigmoid()
+    else:
+        chance = output.softmax(dim=1).max(dim=1)
+        value = chance.indices + chance.values.clamp(0, 0.999)
+    return value.reshape(GRID, GRID).numpy()
+
+
+def _weights(run: Run) -> Arrays:
+    """Weights and gradients of a small network, matrix after matrix, for the drawing."""
+    matrices = [p for p in run.model.parameters() if p.ndim == 2]
+    if not matrices or sum(p.numel() for p in matrices) > DRAWN_WEIGHTS:
+        return {}
+    shapes = np.array([p.shape for p in matrices], dtype=np.int32)
+    weights = torch.cat([p.detach().reshape(-1) for p in matrices])
+    pulls = [torch.zeros_like(p) if p.grad is None else p.grad for p in matrices]
+    return {
+        "weight_shapes": shapes,
+        "weights": weights.numpy(),
+        "weight_grads": torch.cat([g.reshape(-1) for g in pulls]).numpy(),
+    }
