@@ -13,9 +13,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from firstlight.errors import InputError
 from firstlight.theory import special
-from firstlight.theory.activation_registry import Activation, activation, aliases, find, get, names
+from firstlight.theory.activation_registry import Activation, Parameter, activation, aliases, find, get, names
 
-__all__ = ["SELU_ALPHA", "SELU_SCALE", "Activation", "activation", "aliases", "find", "get", "names"]
+__all__ = [
+    "SELU_ALPHA",
+    "SELU_SCALE",
+    "Activation",
+    "Parameter",
+    "activation",
+    "aliases",
+    "find",
+    "get",
+    "names",
+]
 
 Array = NDArray[np.float64]
 SELU_SCALE = 1.0507009873554805
