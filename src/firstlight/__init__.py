@@ -13,12 +13,17 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from firstlight.api import gain as gain
+    from firstlight.api import measure as measure
     from firstlight.errors import FirstlightError as FirstlightError
+    from firstlight.graph.results import Measurement as Measurement
 
 # name -> the module that defines it
 _PUBLIC = {
     # verbs
     "gain": "firstlight.api",
+    "measure": "firstlight.api",
+    # results
+    "Measurement": "firstlight.graph.results",
     # errors
     "FirstlightError": "firstlight.errors",
 }

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 from firstlight.errors import InputError
 from firstlight.theory import activations, random_walk
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from firstlight.graph.measurement import Measurement
 
 
 def gain(
@@ -69,3 +77,64 @@ def gain(
             action="Pass fan=64, or keep='mean', which holds at any fan.",
         )
     return random_walk.paper_gain(act, fan) if law == "paper" else random_walk.median_gain(act, fan, q)
+
+
+def measure(
+    model: nn.Module,
+    batch: Any,
+    *,
+    loss: Callable[..., Tensor] | None = None,
+    draws: int = 1,
+    scheme: Any = None,
+    get_inputs: Callable[[Any], Any] | None = None,
+    seed: int = 0,
+    backward: bool = True,
+) -> Measurement:
+    """Run the model once forward and once backward on real data and return the statistics of all that passed.
+
+    Per operation, in execution order: mean, mean square q, largest entry, zeros, dead units, saturation, cosine
+    between samples, NaN and Inf, margins of half precision; the same for ∂loss/∂output; per parameter its entries,
+    gradient and symmetry. The module comes back bit for bit: parameters, buffers, gradients, mode, hooks, and the
+    process' random number generators too, also when the model raises.
+
+    Args:
+        model: Any module whose weights hold numbers; in the mode (train, eval) in which it is to be looked at.
+        batch: A tensor, a tuple of positional arguments, a mapping of keyword arguments, or ``(args, kwargs)``.
+        loss: Called with the model's output, or with the output and `batch` if it takes two arguments; returns a
+            scalar. By default the loss is Σ v·y over all floating-point outputs y with a fixed random cotangent v
+            of mean square 1 for each output tensor, so that ∂loss/∂y has q = 1.
+        draws: Number K of re-draws of the weights. For K > 1 (or with a scheme) each operation carries the
+            distribution of ln q over the draws, forward and backward; all else is of the live weights.
+        scheme: Law of the re-draws, as in `initialize`; by default each parameter's own empirical law.
+        get_inputs: Turns `batch` into one of the forms above.
+        seed: Of the random cotangent, the re-draws, and of what the model itself draws (dropout).
+        backward: False to leave out the backward pass.
+
+    Returns:
+        The measurement; print it, or use `to_frame()` and `to_json()`.
+
+    Raises:
+        InputError: If an argument cannot be used as given.
+        ModelError: If the model, the loss or the backward pass raises.
+    """
+    from firstlight.capture import measure as capture
+
+    redraw, law = None, "empirical law of each parameter"
+    if scheme is not None:
+        from firstlight.schemes import apply
+
+        def redraw(module: nn.Module, draw_seed: int) -> None:
+            apply.initialize(module, scheme, seed=draw_seed)
+
+        law = str(scheme)
+    return capture.measure(
+        model,
+        batch,
+        loss=loss,
+        draws=draws,
+        redraw=redraw,
+        law=law,
+        get_inputs=get_inputs,
+        seed=seed,
+        backward=backward,
+    )

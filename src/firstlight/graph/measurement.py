@@ -341,9 +341,9 @@ class Measurement:
 
     def __rich__(self) -> RenderableType:
         """The table that rich prints."""
-        from firstlight.graph.tables import measurement_view
+        from firstlight.graph.tables import MeasurementView
 
-        return measurement_view(self)
+        return MeasurementView(self)
 
     def __str__(self) -> str:
         """The same table as plain text, 100 columns wide."""

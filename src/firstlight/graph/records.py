@@ -37,7 +37,9 @@ def from_json(cls: type[T], text: str) -> T:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{cls.__name__}.from_json", got=f"text that is not JSON ({error})", expected="what to_json() wrote"
+            f"{cls.__name__}.from_json",
+            got=f"text that is not JSON ({error})",
+            expected="what to_json() wrote",
         ) from error
     if not isinstance(data, dict) or data.get("record") != cls.__name__:  # pyright: ignore[reportUnknownMemberType]
         kind: object = data.get("record", "an object") if isinstance(data, dict) else type(data).__name__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]

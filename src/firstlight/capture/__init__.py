@@ -1,0 +1,1 @@
+"""Reading real modules: the only floor besides the schemes that imports torch below the verbs."""

@@ -1,0 +1,337 @@
+"""One real forward and backward pass, watched: statistics of every operation's output and of its gradient.
+
+The recorder (`capture.record`) hands over each operation as it runs; its output is read at once and a hook on it reads
+its gradient when that comes back. Nothing of an activation's size is kept.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from firstlight.capture.inputs import GetInputs, Inputs, check_batch, check_model, described
+from firstlight.capture.parameters import parameter_stats, use_counts
+from firstlight.capture.preserve import preserved
+from firstlight.capture.record import Event, recording
+from firstlight.capture.redraw import Redraw, with_draws
+from firstlight.capture.statistics import Collector, Reading, read
+from firstlight.capture.tensors import map_tensors, named_tensors
+from firstlight.errors import FirstlightError, InputError, ModelError
+from firstlight.graph.measurement import Measurement, NodeStats, TensorStats
+
+Loss = Callable[..., Tensor]
+
+# Units lie along axis 1 after these (channels first), ...
+_CHANNELS_FIRST = (
+    "conv",
+    "batch_norm",
+    "instance_norm",
+    "group_norm",
+    "_pool",
+    "pixel_",
+    "interpolate",
+    "upsample",
+)
+# ... along the last axis after these, and elsewhere as in the first tensor that the operation reads.
+_LAST_AXIS = frozenset(
+    "permute transpose movedim t reshape view flatten unflatten squeeze unsqueeze linear matmul bmm einsum layer_norm "
+    "rms_norm embedding scaled_dot_product_attention lstm gru rnn_tanh rnn_relu unfold fold mean sum stack".split()
+)
+
+
+@dataclass
+class _Pass:
+    """What is gathered while one pass runs."""
+
+    batch_size: int
+    events: list[tuple[str, str, str, str, str, tuple[str, ...], tuple[str, ...]]] = field(
+        default_factory=list
+    )
+    outputs: Collector = field(default_factory=Collector)
+    grads: Collector = field(default_factory=Collector)
+    axes: dict[str, int] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+    loss: float = math.nan
+    loss_kind: str = "none"
+    notes: list[str] = field(default_factory=list)
+    returned: tuple[str, ...] = ()
+    parameter_grads: dict[int, Tensor | None] = field(default_factory=dict)
+    last: str = ""
+
+    def sink(self, event: Event) -> None:
+        """Read the operation's first floating-point output and ask for its gradient."""
+        self.last = event.name
+        x = next((t for t in event.outputs if t.is_floating_point() or t.is_complex()), None)
+        if x is None:
+            if event.op != "input":
+                return
+            x = event.outputs[0]
+        axis = self.axes[event.name] = _unit_axis(event, x, self.axes)
+        key, op, size = event.name, event.op, self.batch_size
+        self.events.append(
+            (key, op, event.module, event.module_type, event.source, event.inputs, event.parameters)
+        )
+        with torch._C.DisableTorchFunction():  # the readings are none of the model's operations
+            self.outputs.add(key, read(x, op=op, axis=axis, batch_size=size))
+            if x.requires_grad:
+                x.register_hook(self._grad_hook(key, axis))
+
+    def _grad_hook(self, key: str, axis: int) -> Callable[[Tensor | None], None]:
+        def hook(grad: Tensor | None) -> None:
+            if grad is not None:
+                with torch._C.DisableTorchFunction():
+                    self.grads.add(key, read(grad, axis=axis, batch_size=self.batch_size))
+
+        return hook
+
+
+def measure(
+    model: nn.Module,
+    batch: Any,
+    *,
+    loss: Loss | None = None,
+    draws: int = 1,
+    redraw: Redraw | None = None,
+    law: str = "empirical law of each parameter",
+    get_inputs: GetInputs | None = None,
+    seed: int = 0,
+    backward: bool = True,
+) -> Measurement:
+    """Run `model` once forward and once backward on `batch` and return the statistics of all that passed.
+
+    The module, its gradients and the process' random number generators come back bit-identical, also after an
+    exception.
+
+    Args:
+        model: Any module whose weights hold numbers; in the mode (train, eval) in which it is to be looked at.
+        batch: A tensor, a tuple of positional arguments, a mapping of keyword arguments, or ``(args, kwargs)``.
+        loss: Called with the model's output, or with the output and `batch` if it takes two arguments; returns a
+            scalar. By default the loss is Σ v·y over all floating-point outputs y with a fixed random cotangent v,
+            normal and scaled to mean square 1 for each output tensor: ∂loss/∂y has q = 1.
+        draws: Number K of re-draws of the weights; for K > 1 each operation carries the distribution of ln q.
+        redraw: Overwrites the weights from a seed; by default each parameter's own empirical law.
+        law: What the law of `redraw` is called.
+        get_inputs: Turns `batch` into one of the forms above.
+        seed: Of the random cotangent, the re-draws, and of what the model itself draws (dropout).
+        backward: False to leave out the backward pass.
+
+    Returns:
+        The measurement.
+
+    Raises:
+        InputError: If model, batch or loss cannot be used as given.
+        ModelError: If the model, the loss or the backward pass raises.
+    """
+    model = check_model(model)
+    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
+        raise InputError("draws", got=described(draws), expected="a whole number of at least 1")
+    inputs = check_batch(batch, model, get_inputs=get_inputs)
+    with preserved(model):
+        one = _run(model, inputs, batch, loss, seed, backward)
+        parameters = parameter_stats(model, one.parameter_grads, use_counts(e[6] for e in one.events))
+        one.parameter_grads.clear()
+    outputs, grads = one.outputs.finish(), one.grads.finish()
+    result = Measurement(
+        model=type(model).__name__,
+        nodes=tuple(_node(event, outputs, grads) for event in one.events),
+        parameters=parameters,
+        loss=one.loss,
+        loss_kind=one.loss_kind,
+        training=model.training,
+        batch_size=inputs.batch_size,
+        device=str(inputs.device),
+        notes=(*inputs.notes, *one.notes),
+        outputs=one.returned,
+    )
+    if draws > 1 or redraw is not None:
+
+        def again() -> tuple[dict[str, float], dict[str, float]]:
+            p = _run(model, inputs, batch, loss, seed, backward)
+            return p.outputs.squares(), p.grads.squares()
+
+        result = with_draws(result, model, again, draws, redraw, law, seed)
+    return result
+
+
+def _node(
+    event: tuple[Any, ...], outputs: Mapping[str, TensorStats], grads: Mapping[str, TensorStats]
+) -> NodeStats:
+    name, op, module, module_type, source, inputs, parameters = event
+    return NodeStats(
+        name,
+        op,
+        module,
+        module_type,
+        source,
+        outputs[name],
+        grads.get(name),
+        inputs=inputs,
+        parameters=parameters,
+    )
+
+
+def _unit_axis(event: Event, x: Tensor, axes: Mapping[str, int]) -> int:
+    if x.dim() < 3:
+        return -1
+    if event.op == "input":
+        return 1 if x.dim() >= 4 else -1
+    if any(part in event.op for part in _CHANNELS_FIRST):
+        return 1
+    if event.op in _LAST_AXIS:
+        return -1
+    for name in event.inputs:
+        if axes.get(name) == 1:
+            return 1
+    return -1
+
+
+def _run(model: nn.Module, inputs: Inputs, batch: Any, loss: Loss | None, seed: int, backward: bool) -> _Pass:
+    """Forward, loss, backward. The caller restores what the model changes."""
+    torch.manual_seed(seed)
+    one = _Pass(inputs.batch_size)
+    with torch.inference_mode(False), torch.set_grad_enabled(backward):
+        args, kwargs, leaves = _own_inputs(inputs, backward)
+        with _told(model, one, "forward pass"), recording(model, one.sink) as recorder:
+            with torch._C.DisableTorchFunction():
+                recorder.start(args, kwargs)
+            output = model(*args, **kwargs)
+        tensors = [t for _, t in named_tensors(output) if t.is_floating_point() or t.is_complex()]
+        origins = (recorder.origin(t) for _, t in named_tensors(output))
+        one.returned = tuple(dict.fromkeys(o.name for o in origins if o is not None and o.name is not None))
+        if not tensors and loss is None:
+            one.notes.append(
+                f"the model returned {described(output)} without a floating-point tensor: no backward pass"
+            )
+            return one
+        with _told(model, one, "loss"):
+            roots, cotangents, one.loss, one.loss_kind = _loss(output, tensors, batch, loss, seed)
+        del output, tensors, args, kwargs
+        if not backward:
+            return one
+        _differentiate(model, one, roots, cotangents, leaves)
+    return one
+
+
+def _differentiate(
+    model: nn.Module, one: _Pass, roots: list[Tensor], cotangents: list[Tensor | None], leaves: list[Tensor]
+) -> None:
+    pairs = [(r, c) for r, c in zip(roots, cotangents, strict=True) if r.requires_grad]
+    if not pairs:
+        one.notes.append("the output does not require a gradient: no backward pass")
+        return
+    if len(pairs) < len(roots):
+        one.notes.append(f"{len(roots) - len(pairs)} of {len(roots)} outputs do not require a gradient")
+    roots, cotangents = [r for r, _ in pairs], [c for _, c in pairs]
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    targets = [*leaves, *parameters]
+    if not parameters:
+        one.notes.append("no parameter requires a gradient: gradients of activations only")
+    with _told(model, one, "backward pass"):
+        found = torch.autograd.grad(roots, targets, cotangents, allow_unused=True)
+    grads = found[len(leaves) :]
+    one.parameter_grads = {id(p): g for p, g in zip(parameters, grads, strict=True)}
+
+
+def _own_inputs(inputs: Inputs, backward: bool) -> tuple[tuple[Any, ...], dict[str, Any], list[Tensor]]:
+    """Copies of the inputs that the model may overwrite, and the leaves behind them that receive gradients."""
+    leaves: list[Tensor] = []
+
+    def own(t: Tensor) -> Tensor:
+        t = t.detach()
+        if backward and (t.is_floating_point() or t.is_complex()):
+            t.requires_grad_(True)
+            leaves.append(t)
+        return t.clone()
+
+    args, kwargs = map_tensors((tuple(inputs.args), dict(inputs.kwargs)), own)
+    return args, kwargs, leaves
+
+
+def _loss(
+    output: Any, tensors: list[Tensor], batch: Any, loss: Loss | None, seed: int
+) -> tuple[list[Tensor], list[Tensor | None], float, str]:
+    """What to differentiate: roots, their cotangents, the value, and how it is called."""
+    if loss is None:
+        generator = torch.Generator().manual_seed(seed)
+        cotangents = [random_cotangent(t, generator) for t in tensors]
+        with torch.no_grad():
+            value = sum(float((t * c).sum().real) for t, c in zip(tensors, cotangents, strict=True))
+        return tensors, list(cotangents), value, "random cotangent"
+    if not callable(loss):
+        raise InputError("loss", got=described(loss), expected="a callable on the model's output, or None")
+    value = loss(output, batch) if _takes_two(loss) else loss(output)
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        raise InputError("loss", got=f"{described(value)} from it", expected="a tensor with one element")
+    name = getattr(loss, "__name__", type(loss).__name__)
+    return [value], [None], float(value.detach()), name
+
+
+def random_cotangent(y: Tensor, generator: torch.Generator) -> Tensor:
+    """A fixed random direction at `y`: normal entries, scaled to mean square exactly 1 (up to rounding)."""
+    dtype = y.dtype if y.dtype in (torch.float64, torch.complex64, torch.complex128) else torch.float32
+    v = torch.randn(y.shape, generator=generator, dtype=dtype)
+    if v.numel():
+        v *= math.sqrt(v.numel()) / float(torch.linalg.vector_norm(v.double() if v.numel() < 4096 else v))
+    return v.to(device=y.device, dtype=y.dtype)
+
+
+def _takes_two(loss: Loss) -> bool:
+    """Whether the callable needs (output, batch) rather than the output alone."""
+    try:
+        parameters = inspect.signature(loss).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in kinds and p.default is inspect.Parameter.empty for p in parameters) >= 2
+
+
+@contextmanager
+def _told(model: nn.Module, one: _Pass, what: str) -> Iterator[None]:
+    """Turn what the user's code raises into a `ModelError` that says where it happened."""
+    try:
+        yield
+    except FirstlightError:
+        raise
+    except Exception as error:
+        where = _place(model, error)
+        after = f", after {one.last}" if one.last and what == "forward pass" else ""
+        raise ModelError(
+            f"{what}{f' of module {where!r}' if where else ''}{after}",
+            got=f"{type(error).__name__}: {_first_lines(error)}",
+            expected=f"a {what} that runs",
+            action=_advice(what, str(error)),
+        ) from error
+
+
+def _place(model: nn.Module, error: BaseException) -> str:
+    """Path of the innermost submodule in the traceback; "" for the root or outside."""
+    paths = {id(m): path for path, m in model.named_modules()}
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        place = paths.get(id(trace.tb_frame.f_locals.get("self")), place)
+        trace = trace.tb_next
+    return place
+
+
+def _first_lines(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def _advice(what: str, message: str) -> str:
+    if "dtype" in message or "expected scalar type" in message or "same type" in message.lower():
+        return "Convert the batch to the model's element type, for example batch.float()."
+    if "Checkpointing is not compatible" in message:
+        return "Use torch.utils.checkpoint with use_reentrant=False, or switch checkpointing off for the measurement."
+    if "out of bounds" in message or "out of range" in message:
+        return "Check the labels and indices: they must lie below the number of classes or tokens."
+    if "shape" in message or "size" in message:
+        return "Check the batch's shape against what the module expects."
+    return "Run the model alone on this batch to see the whole traceback." if what == "forward pass" else ""

@@ -1,0 +1,243 @@
+"""A measurement as a table: for pandas, and for the terminal at 80 columns and above."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from io import StringIO
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from firstlight.errors import InputError
+from firstlight.graph.measurement import Distribution, Measurement, NodeStats, ParameterStats, TensorStats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SHOWN = 48  # operations in full; longer networks are shown by their ends and their extremes
+
+
+def measurement_frame(m: Measurement, table: Literal["nodes", "parameters"]) -> pd.DataFrame:
+    """One row per operation or parameter; the gradient's statistics with the prefix "grad_".
+
+    Raises:
+        InputError: If `table` is unknown, or pandas is not installed.
+    """
+    if table not in ("nodes", "parameters"):
+        raise InputError("to_frame(table=...)", got=repr(table), expected="'nodes' or 'parameters'")
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise InputError(
+            "to_frame()",
+            got="no pandas in this environment",
+            expected="pandas",
+            action="pip install 'firstlight[frames]', or use to_json().",
+        ) from error
+    rows = [_node_row(n) for n in m.nodes] if table == "nodes" else [_parameter_row(p) for p in m.parameters]
+    return pd.DataFrame(rows)
+
+
+_STATS = (
+    "mean q rms abs_max zero_fraction units dead_units saturated_fraction cosine sample_variance nan_count inf_count "
+    "flushed_fp16 fp16_overflow bf16_overflow fp16_underflow bf16_underflow sampled"
+).split()
+
+
+def _node_row(n: NodeStats) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "name": n.name,
+        "op": n.op,
+        "module": n.module,
+        "module_type": n.module_type,
+        "source": n.source,
+        "shape": n.output.shape,
+        "dtype": n.output.dtype,
+    }
+    row.update({key: getattr(n.output, key) for key in _STATS})
+    row.update({f"grad_{key}": math.nan if n.grad is None else getattr(n.grad, key) for key in _STATS})
+    for key, d in (("log_q", n.log_q), ("log_grad_q", n.log_grad_q)):
+        if d is not None:
+            row |= {f"{key}_mean": d.mean, f"{key}_sd": d.sd, f"{key}_p_off": d.p_off()}
+            row |= {f"{key}_q{round(100 * p):02d}": d.quantile(p) for p in (0.05, 0.25, 0.5, 0.75, 0.95)}
+    row["inputs"] = n.inputs
+    row["parameters"] = n.parameters
+    return row
+
+
+def _parameter_row(p: ParameterStats) -> dict[str, Any]:
+    keys = [f for f in p.__dataclass_fields__]
+    return {key: getattr(p, key) for key in (*keys, "received_grad", "tied", "grad_ratio")}
+
+
+def number(x: float | None, digits: int = 3) -> str:
+    """Short text for a number: "1.23", "4.5e-09", "nan", "–" for None."""
+    if x is None:
+        return "–"
+    if x == 0.0:
+        return "0"
+    if not math.isfinite(x):
+        return str(x)
+    if 1e-3 <= abs(x) < 1e4:
+        return f"{x:.{digits}g}" if abs(x) < 1000 else f"{x:.0f}"
+    mantissa, exponent = f"{x:.{max(digits - 2, 0)}e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def share(x: float | None) -> str:
+    """A share in per cent: "0", "<1", "51", "100"."""
+    if x is None:
+        return "–"
+    if 0.0 < x < 0.01:
+        return "<1"
+    return ">99" if 0.99 < x < 1.0 else f"{100 * x:.0f}"
+
+
+class MeasurementView:
+    """What rich prints: heading, operations in execution order, parameters, notes; fewer columns where it is narrow."""
+
+    def __init__(self, measurement: Measurement) -> None:
+        self.measurement = measurement
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        m = self.measurement
+        mode = "train" if m.training else "eval"
+        yield Text.assemble(
+            (m.model, "bold"),
+            f": {len(m.nodes)} operations, {len(m.parameters)} parameters, {mode} mode, batch {m.batch_size}, ",
+            f"{m.device}\nloss {number(m.loss, 4)} ({m.loss_kind})\n",
+        )
+        yield _node_table(m, options.max_width)
+        if m.parameters:
+            yield Text()
+            yield _parameter_table(m, options.max_width)
+        for note in m.notes:
+            yield Text(f"note: {note}", style="yellow")
+
+
+def plain_text(m: Measurement, width: int = 100) -> str:
+    """The printed form without colours."""
+    console = Console(file=StringIO(), width=width, color_system=None, legacy_windows=False)
+    console.print(MeasurementView(m))
+    return "\n".join(line.rstrip() for line in cast(StringIO, console.file).getvalue().splitlines())
+
+
+# Column title -> (narrowest console that shows it, its cell).
+_NODE_COLUMNS: dict[str, tuple[int, Callable[[NodeStats], str]]] = {
+    "shape": (100, lambda n: "×".join(map(str, n.output.shape)) or "scalar"),
+    "q": (0, lambda n: _length(n.output)),
+    "mean": (110, lambda n: number(n.output.mean, 2)),
+    "max": (80, lambda n: number(n.output.abs_max, 2)),
+    "zero%": (90, lambda n: share(n.output.zero_fraction)),
+    "dead": (0, lambda n: str(n.output.dead_units or "")),
+    "sat%": (
+        100,
+        lambda n: "" if n.output.saturated_fraction is None else share(n.output.saturated_fraction),
+    ),
+    "cos": (0, lambda n: "" if n.output.cosine is None else f"{n.output.cosine:.2f}"),
+    "grad q": (0, lambda n: "–" if n.grad is None else _length(n.grad)),
+    "grad max": (90, lambda n: "–" if n.grad is None else number(n.grad.abs_max, 2)),
+}
+_DRAW_COLUMNS: dict[str, tuple[int, Callable[[NodeStats], str]]] = {
+    "ln q": (0, lambda n: _spread(n.log_q)),
+    "P(off)": (0, lambda n: "" if n.log_q is None else f"{n.log_q.p_off():.2f}"),
+    "ln grad q": (80, lambda n: _spread(n.log_grad_q)),
+    "P(off) back": (90, lambda n: "" if n.log_grad_q is None else f"{n.log_grad_q.p_off():.2f}"),
+}
+
+
+def _node_table(m: Measurement, width: int) -> Table:
+    columns = _NODE_COLUMNS
+    if m.draws > 1:  # distributions take the place of what is known of one draw only
+        kept = ("shape", "q", "grad q")
+        columns = {k: v for k, v in columns.items() if k in kept} | _DRAW_COLUMNS
+    columns = {title: cell for title, (least, cell) in columns.items() if width >= least}
+    table = _table("operation", columns)
+    rows, gaps = _chosen(m)
+    for i in rows:
+        if i in gaps:
+            table.add_row(Text(f"… {gaps[i]} more", style="dim"))
+        n = m.nodes[i]
+        healthy = n.output.finite and (n.grad is None or n.grad.finite)
+        table.add_row(Text(n.name), *(cell(n) for cell in columns.values()), style=None if healthy else "red")
+    return table
+
+
+def _table(first: str, columns: Iterable[str]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), collapse_padding=True)
+    table.add_column(first, overflow="ellipsis", no_wrap=True, max_width=40)
+    for title in columns:
+        left = title == "remarks"
+        table.add_column(title, justify="left" if left else "right", no_wrap=not left)
+    return table
+
+
+def _length(s: TensorStats) -> str:
+    if s.finite:
+        return number(s.q)
+    return " ".join(f"{n} {kind}" for n, kind in ((s.nan_count, "NaN"), (s.inf_count, "Inf")) if n)
+
+
+def _spread(d: Distribution | None) -> str:
+    return "" if d is None else f"{d.mean:.2f} ± {d.sd:.2f}"
+
+
+def _chosen(m: Measurement) -> tuple[list[int], dict[int, int]]:
+    """Indices of the operations to show, and before which of them how many are left out."""
+    n = len(m.nodes)
+    if n <= _SHOWN:
+        return list(range(n)), {}
+    keep = {*range(10), *range(n - 10, n), *(round(i * (n - 1) / 19) for i in range(20))}
+    keep.update([i for i in range(n) if not m.nodes[i].output.finite][:4])  # where the first NaN is born
+    keep.update([i for i in range(n) if m.nodes[i].output.dead_units == m.nodes[i].output.units][:4])
+    rows = sorted(keep)
+    return rows, {b: b - a - 1 for a, b in pairwise(rows) if b - a > 1}
+
+
+def _parameter_table(m: Measurement, width: int) -> Table:
+    columns: dict[str, Callable[[ParameterStats], str]] = {
+        "shape": lambda p: "×".join(map(str, p.shape)) or "scalar",
+        "q": lambda p: number(p.q),
+        "grad q": lambda p: number(p.grad_q),
+        "grad/weight": lambda p: number(p.grad_ratio),
+        "remarks": _remarks,
+    }
+    if width < 90:
+        del columns["shape"]
+    table = _table("parameter", columns)
+    n = len(m.parameters)
+    rows = list(range(n))
+    if n > _SHOWN // 2:
+        remarkable = [i for i in rows if _remarks(m.parameters[i])]
+        rows = sorted(
+            {*range(6), *range(n - 4, n), *(round(i * (n - 1) / 9) for i in range(10)), *remarkable[:8]}
+        )
+    last = -1
+    for i in rows:
+        if i > last + 1:
+            table.add_row(Text(f"… {i - last - 1} more", style="dim"))
+        last = i
+        p = m.parameters[i]
+        table.add_row(Text(p.name), *(cell(p) for cell in columns.values()))
+    return table
+
+
+def _remarks(p: ParameterStats) -> str:
+    said = [
+        (not p.requires_grad, "frozen"),
+        (p.requires_grad and not p.received_grad, "no gradient"),
+        (p.tied, f"tied to {len(p.aliases)} more"),
+        (p.uses > 1 and not p.tied, f"used {p.uses}×"),
+        (p.uses == 0, "not used"),
+        (p.nan_count > 0, f"{p.nan_count} NaN"),
+        (p.inf_count > 0, f"{p.inf_count} Inf"),
+        (p.structure == "orthogonal", "orthogonal"),
+        (p.duplicate_rows > 0, f"{p.duplicate_rows} of {p.shape[0] if p.shape else 1} rows repeat"),
+        (p.grad_q == 0.0, "gradient exactly zero"),
+        (p.grad_nan_count + p.grad_inf_count > 0, "gradient not finite"),
+    ]
+    return ", ".join(text for true, text in said if true)
