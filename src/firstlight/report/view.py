@@ -1,0 +1,213 @@
+"""What a report shows, worked out from the records once, for the terminal and for HTML alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from firstlight.graph.results import Finding, Measurement, NodeStats, Report, TensorStats
+from firstlight.report.numbers import factor, number, ratio
+
+# Symbols beside the colours, so that nobody has to see the colours.
+VERDICT_SIGN = {"starts": "✓", "at risk": "!", "mis-scaled": "≠", "will not start": "✕"}
+SEVERITY_SIGN = {"error": "✕", "warning": "!", "info": "i"}
+VERDICT_TEXT = {
+    "starts": "The signal gets through this network and back. Training can start from these weights.",
+    "at risk": "These weights may start, but not safely.",
+    "mis-scaled": "Training starts from these weights, but slower than it needs to.",
+    "will not start": "Training cannot start from these weights.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One operation.
+
+    Attributes:
+        number: Position in execution order, from 1.
+        stats: Its measurement.
+        forward: log10 of its output's typical entry relative to the input's; -inf for zero, nan where not
+            finite, None where nothing was measured.
+        backward: The same for the gradient, relative to the gradient at the output.
+        findings: Codes of the findings that point here, worst first.
+        severity: Of the worst of them; "" without any.
+        spine: Whether the walk's line goes through it.
+    """
+
+    number: int
+    stats: NodeStats
+    forward: float | None
+    backward: float | None
+    findings: tuple[str, ...]
+    severity: str
+    spine: bool
+
+    @property
+    def label(self) -> str:
+        """The operation's name without the colon of the root module."""
+        return self.stats.name.removeprefix(":")
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """What theory predicts for a walk at some of its rows, in decades relative to the walk's start.
+
+    Attributes:
+        rows: Row numbers, ascending.
+        median: log10 of the predicted typical entry.
+        sd: Standard deviation of that logarithm over draws of the weights.
+        source: What predicted it, in words.
+    """
+
+    rows: tuple[int, ...]
+    median: tuple[float, ...]
+    sd: tuple[float, ...]
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that is shown.
+
+    Attributes:
+        report: The report itself.
+        rows: The operations, inputs left out.
+        forward_text: What the forward walk says, in one sentence.
+        backward_text: What the backward walk says.
+        forward_band: Prediction for the forward walk, if there is one.
+        backward_band: Prediction for the backward walk, if there is one.
+    """
+
+    report: Report
+    rows: tuple[Row, ...]
+    forward_text: str
+    backward_text: str
+    forward_band: Band | None = None
+    backward_band: Band | None = None
+
+    @property
+    def measurement(self) -> Measurement:
+        """The evidence."""
+        return self.report.measurement
+
+    @property
+    def headline(self) -> str:
+        """The verdict in one sentence."""
+        return self.report.headline or VERDICT_TEXT[self.report.verdict]
+
+    @property
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """What was looked at, as pairs of name and value."""
+        measured = self.measurement
+        entries = sum(math.prod(parameter.shape) for parameter in measured.parameters)
+        loss = number(measured.loss) if math.isfinite(measured.loss) else "not finite"
+        return (
+            ("model", measured.model or "unnamed"),
+            ("operations", f"{len(self.rows):,}"),
+            ("parameters", f"{entries:,}"),
+            ("batch", f"{measured.batch_size:,} samples"),
+            ("mode", "training" if measured.training else "evaluation"),
+            ("loss", f"{loss} ({measured.loss_kind})"),
+            ("device", measured.device),
+        )
+
+
+def build_view(report: Report, forward_band: Band | None = None, backward_band: Band | None = None) -> View:
+    """Work out rows, walks and sentences from a report."""
+    nodes = report.measurement.nodes
+    start, end = _start(nodes), _end(report.measurement)
+    shown = [node for node in nodes if node.op != "input"]
+    by_place = _findings_by_place(report.findings)
+    spine = _spine(shown)
+    rows = tuple(
+        Row(
+            number=number_,
+            stats=node,
+            forward=_decades(node.output, start),
+            backward=_decades(node.grad, end),
+            findings=tuple(dict.fromkeys(finding.code for finding in by_place.get(node.name, []))),
+            severity=by_place[node.name][0].severity if node.name in by_place else "",
+            spine=node.name in spine,
+        )
+        for number_, node in enumerate(shown, start=1)
+    )
+    return View(
+        report,
+        rows,
+        _sentence([row.forward for row in rows if row.spine], "signal", "input"),
+        _sentence([row.backward for row in reversed(rows) if row.spine], "gradient", "output"),
+        forward_band,
+        backward_band,
+    )
+
+
+def _start(nodes: Sequence[NodeStats]) -> float:
+    """Typical entry where the signal enters: of the first real-valued input, else of the first operation."""
+    for node in nodes:
+        if node.output.dtype.startswith(("float", "bfloat")) and node.output.q > 0.0:
+            return node.output.rms
+    return 1.0
+
+
+def _end(measurement: Measurement) -> float:
+    """Typical gradient entry where it enters: at the model's (last) output."""
+    by_name = {node.name: node for node in measurement.nodes}
+    ends = [by_name[name] for name in measurement.outputs if name in by_name]
+    for node in (*reversed(ends), *reversed(measurement.nodes)):
+        if node.grad is not None and node.grad.q > 0.0:
+            return node.grad.rms
+    return 1.0
+
+
+def _decades(stats: TensorStats | None, reference: float) -> float | None:
+    if stats is None or not stats.dtype.startswith(("float", "bfloat")):
+        return None
+    if not stats.finite or math.isnan(stats.q):
+        return math.nan
+    if stats.q <= 0.0:
+        return -math.inf
+    return math.log10(stats.rms) - math.log10(reference)
+
+
+def _spine(nodes: Sequence[NodeStats]) -> set[str]:
+    """The operations that the walk's line joins.
+
+    The sums of a residual network, else the operations with weight matrices, else all: a line through every
+    operation would only show the saw teeth of linear map and activation.
+    """
+    sums = [node.name for node in nodes if node.op == "add" and len(set(node.inputs)) > 1]
+    weighted = [
+        node.name for node in nodes if node.parameters and node.op not in ("layer_norm", "batch_norm")
+    ]
+    for chosen in (sums, weighted):
+        if len(chosen) >= 3:
+            return {*chosen, nodes[-1].name}
+    return {node.name for node in nodes}
+
+
+def _findings_by_place(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
+    order = {"error": 0, "warning": 1, "info": 2}
+    places: dict[str, list[Finding]] = {}
+    for finding in sorted(findings, key=lambda finding: order[finding.severity]):
+        places.setdefault(finding.where, []).append(finding)
+    return places
+
+
+def _sentence(walk: Sequence[float | None], what: str, origin: str) -> str:
+    """What a walk says in plain words, with its numbers."""
+    seen = [value for value in walk if value is not None]
+    if not seen:
+        return f"No {what} was measured."
+    broken = next((step for step, value in enumerate(seen, start=1) if not value > -math.inf), None)
+    if broken is not None:
+        state = "is no longer a finite number" if math.isnan(seen[broken - 1]) else "is exactly zero"
+        return f"From step {broken} of {len(seen)} on, counted from the {origin}, the {what} {state}."
+    total, steps = seen[-1], len(seen)
+    if abs(total) < 0.5:
+        return f"The {what} keeps its size: {factor(total)} from the {origin} through {steps} steps."
+    change = "grows" if total > 0 else "shrinks"
+    return (
+        f"The {what} {change} to {ratio(total)} of its size on its way from the {origin} through {steps} "
+        f"steps: {factor(total / steps)} per step."
+    )
