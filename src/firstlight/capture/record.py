@@ -22,8 +22,6 @@ are one event each, and nothing inside them is seen. Only `F.multi_head_attentio
 
 from __future__ import annotations
 
-import os
-import sys
 import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +33,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from firstlight.capture.scope import Scope, as_written, source_line, unwrapped
 from firstlight.capture.tensors import named_tensors
 from firstlight.graph.operations import METADATA, RANDOM, SHAPE_ONLY, TENSOR_PROPERTIES, canonical
 
@@ -107,44 +106,6 @@ class Origin:
         self.signal = signal
 
 
-class Scope:
-    """The module that is running now. Its hooks sit on the modules of one model, never on all of torch."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self.path = ""
-        self.module_type = type(model).__name__
-        self._stack: list[tuple[str, str]] = []
-
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        """Register the hooks; remove them on the way out, whatever happened inside."""
-        handles: list[Any] = []
-        try:
-            for path, module in self.model.named_modules():
-                enter, leave = self._hooks(path, type(module).__name__)
-                handles.append(module.register_forward_pre_hook(enter, prepend=True))
-                handles.append(module.register_forward_hook(leave, always_call=True))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _hooks(self, path: str, module_type: str) -> tuple[Callable[..., None], Callable[..., None]]:
-        stack = self._stack
-
-        def enter(_module: nn.Module, _args: Any) -> None:
-            stack.append((self.path, self.module_type))
-            self.path = path
-            self.module_type = module_type
-
-        def leave(_module: nn.Module, _args: Any, _result: Any) -> None:
-            if stack:
-                self.path, self.module_type = stack.pop()
-
-        return enter, leave
-
-
 class Recorder(TorchFunctionMode):
     """Sees the torch-level calls of one forward pass and hands each operation to `sink`.
 
@@ -152,6 +113,8 @@ class Recorder(TorchFunctionMode):
         sink: Called with each event.
         scope: The model's modules.
     """
+
+    prepares = False
 
     def __init__(self, sink: Sink, scope: Scope) -> None:
         super().__init__()
@@ -190,9 +153,20 @@ class Recorder(TorchFunctionMode):
         found = self._origins.get(id(tensor))
         return found if found is not None and found.ref() is tensor else None
 
-    def execute(self, op: str | None, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the call (`op` is its canonical name); `trace` overrides this to run it without storage."""
-        del op
+    def prepare(
+        self, op: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], live: bool
+    ) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+        """What to run in place of an operation's call; called only if `prepares`."""
+        del op, live
+        return func, args, kwargs
+
+    def finished(self, op: str, args: tuple[Any, ...], result: Any) -> Any:
+        """What to return in place of an operation's result; called only if `prepares`."""
+        del op, args
+        return result
+
+    def inspect(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Answer a call about a tensor that is no operation."""
         return func(*args, **kwargs)
 
     def __torch_function__(
@@ -205,18 +179,21 @@ class Recorder(TorchFunctionMode):
         if op == "":
             op = _OPERATIONS[func] = operation_of(func)
         if op is None:
-            return self.execute(op, func, args, kwargs)
+            return self.inspect(func, args, kwargs)
         if op in _OPENED:
             with self:
                 return _OPENED[op](*args, **kwargs)
 
-        read: list[torch.Tensor] = []
-        _collect(args, read)
-        if kwargs:
-            _collect(kwargs.values(), read)
-        versions = [tensor._version for tensor in read] if not torch.is_inference_mode_enabled() else []
+        read = _tensors_of(args, kwargs)
         sources = self._sources(op, read)
-        result = self.execute(op, func, args, kwargs)
+        call = func
+        if self.prepares:
+            call, args, kwargs = self.prepare(op, func, args, kwargs, sources[0])
+            read = _tensors_of(args, kwargs)
+        versions = [] if torch.is_inference_mode_enabled() else [tensor._version for tensor in read]
+        result = call(*args, **kwargs)
+        if self.prepares:
+            result = self.finished(op, args, result)
         changed = [read[i] for i, version in enumerate(versions) if read[i]._version != version]
         if isinstance(result, torch.Tensor):
             if not changed:
@@ -274,11 +251,9 @@ class Recorder(TorchFunctionMode):
             self._origins[id(tensor)] = Origin(tensor, name, index, live, signal)
             if tensor._is_view():
                 self._views.setdefault(id(tensor._base), []).append(weakref.ref(tensor))
-        for tensor in changed:
-            if id(tensor) not in self.parameters:
-                self.overwrite(tensor, name, live, signal)
         if name is not None:
             path, kind = scope.path, scope.module_type
+            line = source_line()
             self.sink(
                 Event(
                     name,
@@ -290,12 +265,16 @@ class Recorder(TorchFunctionMode):
                     outputs,
                     path,
                     kind,
-                    source_line(),
+                    line,
                     inputs,
                     parameters,
                     signal,
                 )
             )
+        if changed and op not in _STATISTICS:
+            for tensor in changed:
+                if id(tensor) not in self.parameters:
+                    self.overwrite(tensor, name, live, signal)
 
     def overwrite(self, tensor: torch.Tensor, name: str | None, live: bool, signal: bool) -> None:
         """`tensor` was changed in place by event `name`: so were all that share its memory."""
@@ -333,13 +312,12 @@ def recording(
     Yields:
         The recorder, already active; call its `start` with the model's arguments first.
     """
+    model = unwrapped(model)
     scope = Scope(model)
     recorder = recorder_type(sink, scope)
     with ExitStack() as stack:
         stack.enter_context(scope.installed())
-        if "torch._dynamo.eval_frame" in sys.modules:
-            # Compiled modules run as they were written; otherwise nothing inside them would be seen.
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(as_written(model))
         stack.enter_context(recorder)
         yield recorder
 
@@ -360,7 +338,7 @@ def operation_of(func: Any) -> str | None:
         if name not in TENSOR_PROPERTIES:
             return None
         return "set_data" if func.__name__ == "__set__" else canonical(name)
-    if name in METADATA or name.startswith(("is_", "_is_", "__is")):
+    if name in METADATA or (name.startswith(("is_", "_is_")) and name != "is_nonzero"):
         return None
     if func is F.multi_head_attention_forward or func is F.gumbel_softmax:
         return name
@@ -388,8 +366,18 @@ _OPENED: dict[str, Callable[..., Any]] = {
     "multi_head_attention_forward": _opened(F.multi_head_attention_forward),
     "gumbel_softmax": _opened(F.gumbel_softmax),
 }
+# These update running statistics in place; the tensors they change carry no signal onwards in this pass.
+_STATISTICS = frozenset({"batch_norm", "instance_norm"})
 # Filled as functions are met: function -> canonical operation, or None.
 _OPERATIONS: dict[Any, str | None] = {}
+
+
+def _tensors_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    _collect(args, found)
+    if kwargs:
+        _collect(kwargs.values(), found)
+    return found
 
 
 def _collect(values: Any, into: list[torch.Tensor]) -> None:
@@ -398,32 +386,3 @@ def _collect(values: Any, into: list[torch.Tensor]) -> None:
             into.append(value)
         elif isinstance(value, list | tuple):
             _collect(value, into)
-
-
-_TORCH_DIR = os.path.dirname(torch.__file__) + os.sep
-_CAPTURE_DIR = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_THIS_FILE = os.path.abspath(__file__)
-# File name -> 0 user code, 1 to be stepped over, 2 the capture itself: no frame beyond it is the model's.
-_FILES: dict[str, int] = {}
-
-
-def source_line() -> str:
-    """Innermost line outside torch and the capture as "file.py:12"; "" where there is none."""
-    frame = sys._getframe(3)
-    while frame is not None:
-        filename = frame.f_code.co_filename
-        kind = _FILES.get(filename)
-        if kind is None:
-            kind = _FILES[filename] = _kind_of_file(filename)
-        if kind == 0:
-            return f"{os.path.basename(filename)}:{frame.f_lineno}"
-        if kind == 2:
-            return ""
-        frame = frame.f_back
-    return ""
-
-
-def _kind_of_file(filename: str) -> int:
-    if filename.startswith(_TORCH_DIR) or filename == _THIS_FILE or filename.startswith("<frozen"):
-        return 1
-    return 2 if filename.startswith(_CAPTURE_DIR) else 0

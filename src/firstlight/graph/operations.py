@@ -149,7 +149,7 @@ METADATA = frozenset(
         "__len__", "__hash__", "__repr__", "__format__", "__str__", "__dir__", "__reduce_ex__",
         "__contains__", "size", "dim", "ndimension", "numel", "nelement", "element_size", "stride",
         "storage_offset", "storage", "untyped_storage", "data_ptr", "is_floating_point", "is_complex",
-        "is_signed", "is_contiguous", "is_conj", "is_neg", "is_inference", "is_nonzero", "is_same_size",
+        "is_signed", "is_contiguous", "is_conj", "is_neg", "is_inference", "is_same_size",
         "is_set_to", "is_tensor", "is_pinned", "is_shared", "get_device", "has_names", "layout",
         "register_hook", "register_post_accumulate_grad_hook", "retain_grad", "requires_grad_",
         "backward", "result_type", "can_cast", "promote_types", "_is_view", "is_coalesced",

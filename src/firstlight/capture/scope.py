@@ -1,0 +1,130 @@
+"""Where the model is while it runs: the module at work, the line of its code, caches switched off."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module behind ``torch.compile``'s wrapper; any other module itself."""
+    while isinstance(inner := vars(model).get("_modules", {}).get("_orig_mod"), nn.Module):
+        model = inner
+    return model
+
+
+class Scope:
+    """The module that is running now. Its hooks sit on the modules of one model, never on all of torch."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.path = ""
+        self.module_type = type(model).__name__
+        self._stack: list[tuple[str, str]] = []
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Register the hooks; remove them on the way out, whatever happened inside."""
+        handles: list[Any] = []
+        try:
+            for path, module in self.model.named_modules():
+                enter, leave = self._hooks(path, type(module).__name__)
+                handles.append(module.register_forward_pre_hook(enter, prepend=True))
+                handles.append(module.register_forward_hook(leave, always_call=True))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _hooks(self, path: str, module_type: str) -> tuple[Callable[..., None], Callable[..., None]]:
+        stack = self._stack
+
+        def enter(_module: nn.Module, _args: Any) -> None:
+            stack.append((self.path, self.module_type))
+            self.path = path
+            self.module_type = module_type
+
+        def leave(_module: nn.Module, _args: Any, _result: Any) -> None:
+            if stack:
+                self.path, self.module_type = stack.pop()
+
+        return enter, leave
+
+
+@contextmanager
+def as_written(model: nn.Module) -> Iterator[None]:
+    """Run compiled parts of the model uncompiled and without key-value caches; put both back afterwards.
+
+    Hugging Face models read ``config.use_cache``; the caches would turn up as outputs that no loss reads.
+    """
+    with ExitStack() as stack:
+        if "torch._dynamo.eval_frame" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        for config in _configurations(model):
+            stack.callback(setattr, config, "use_cache", config.use_cache)
+            config.use_cache = False
+        yield
+
+
+def _configurations(model: nn.Module) -> list[Any]:
+    found: dict[int, Any] = {}
+    for module in model.modules():
+        config = vars(module).get("config")
+        if config is not None and getattr(config, "use_cache", False) is True:
+            found[id(config)] = config
+    return list(found.values())
+
+
+def place_of(error: BaseException, model: nn.Module) -> tuple[str, str]:
+    """(module path, source line) at which `error` left the model's own code; "" for what is not known."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    path = line = ""
+    trace: TracebackType | None = error.__traceback__
+    while trace is not None:
+        frame = trace.tb_frame
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and id(owner) in paths:
+            path = paths[id(owner)]
+        if _kind_of_file(frame.f_code.co_filename) == 0:
+            line = f"{os.path.basename(frame.f_code.co_filename)}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return path, line
+
+
+_TORCH_DIR = os.path.dirname(torch.__file__) + os.sep
+_CAPTURE_DIR = os.path.dirname(os.path.abspath(__file__)) + os.sep
+# A call that the recorder opened runs below its frames.
+_STEPPED_OVER = frozenset({"record.py", "scope.py"})
+# File name -> 0 user code, 1 to be stepped over, 2 the capture itself: no frame beyond it is the model's.
+_FILES: dict[str, int] = {}
+
+
+def source_line() -> str:
+    """Innermost line outside torch and the capture as "file.py:12"; "" where there is none."""
+    frame = sys._getframe(3)
+    while frame is not None:
+        filename = frame.f_code.co_filename
+        kind = _FILES.get(filename)
+        if kind is None:
+            kind = _FILES[filename] = _kind_of_file(filename)
+        if kind == 0:
+            return f"{os.path.basename(filename)}:{frame.f_lineno}"
+        if kind == 2:
+            return ""
+        frame = frame.f_back
+    return ""
+
+
+def _kind_of_file(filename: str) -> int:
+    if filename.startswith(_TORCH_DIR) or filename.startswith("<frozen"):
+        return 1
+    if filename.startswith(_CAPTURE_DIR):
+        return 1 if os.path.basename(filename) in _STEPPED_OVER else 2
+    return 0
