@@ -98,8 +98,8 @@ def report(
             measurement.nodes[-1].name,
             "the mean square of the signal is multiplied by 0.167 per layer: 10⁻⁷⁸ over 100 layers",
             "a factor of 0.1 to 10 over the whole depth (mean field, Schoenholz et al. 2017)",
-            "Each layer hands on less than it gets. At the output nothing is left that depends on the input, so "
-            "the network answers the same for every image.",
+            "Each layer hands on less than it gets. At the output nothing is left that depends on the input, "
+            "so the network answers the same for every image.",
             'firstlight.initialize(model, "he")',
             "the factor per layer becomes 1.00",
         ),

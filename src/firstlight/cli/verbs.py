@@ -1,0 +1,289 @@
+"""The verbs, each a thin function over the same verb in Python. Torch is imported only when a verb runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from firstlight.cli import options
+from firstlight.cli.errors import Verbs
+from firstlight.cli.output import check_writable, write_file, write_rich, write_text
+from firstlight.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from firstlight.cli.batch import Job
+    from firstlight.graph.results import Report
+
+app = typer.Typer(
+    name="firstlight",
+    cls=Verbs,
+    help="Does a signal get through this network and back? Told before training, mended and proved.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    if version:
+        from firstlight import __version__
+
+        typer.echo(f"firstlight {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def diagnose(
+    model: options.Model,
+    inputs: options.Inputs = None,
+    batch: options.Batch = None,
+    loss: options.Loss = None,
+    arg: options.FactoryArgs = None,
+    train: options.Train = None,
+    dtype: options.DtypeOption = None,
+    seed: options.Seed = 0,
+    form: options.FormatOption = options.Format.TEXT,
+    out: options.Out = None,
+    fail_on: Annotated[
+        options.FailOn, typer.Option(help="Exit code 1 from this severity on.", rich_help_panel="The result")
+    ] = options.FailOn.ERROR,
+) -> None:
+    """Judge a network before training: a verdict, findings worst first, and a remedy for each.
+
+    Example: firstlight diagnose nets.py:build --input 32,1,28,28 --format html --out report.html
+    """
+    from firstlight import api
+
+    check_writable(out)
+    module, job = _load(model, arg, inputs, batch, loss, seed, train, dtype)
+    with _working("Diagnosing"):
+        report = api.diagnose(module, job.batch, loss=job.loss)
+    write_report(report, form, out)
+    order = ["info", "warning", "error", "never"]
+    if any(order.index(finding.severity) >= order.index(fail_on) for finding in report.findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def measure(
+    model: options.Model,
+    inputs: options.Inputs = None,
+    batch: options.Batch = None,
+    loss: options.Loss = None,
+    arg: options.FactoryArgs = None,
+    train: options.Train = None,
+    dtype: options.DtypeOption = None,
+    seed: options.Seed = 0,
+    draws: Annotated[int, typer.Option(min=1, help="Draw the weights anew this many times.")] = 1,
+    form: options.FormatOption = options.Format.TEXT,
+    out: options.Out = None,
+) -> None:
+    """Run one forward and one backward pass and print the statistics of every tensor.
+
+    Example: firstlight measure nets.py:build --batch batch.npz --loss cross-entropy --format json
+    """
+    from firstlight import api
+
+    if form is options.Format.HTML:
+        raise InputError(
+            "--format", got="html", expected="text or json", action="The page is made by diagnose."
+        )
+    check_writable(out)
+    module, job = _load(model, arg, inputs, batch, loss, seed, train, dtype)
+    with _working("Measuring"):
+        measured = api.measure(module, job.batch, loss=job.loss, draws=draws, seed=seed)
+    if form is options.Format.JSON:
+        write_text(measured.to_json(), out)
+    else:
+        write_rich(measured, out)
+
+
+@app.command()
+def init(
+    model: options.Model,
+    scheme: Annotated[str, typer.Option(help="Name of the scheme: he, xavier, random-walk, orthogonal, …")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="FILE", help="Where the state_dict goes, whole or not at all."),
+    ],
+    arg: options.FactoryArgs = None,
+    dtype: options.DtypeOption = None,
+    seed: options.Seed = 0,
+    form: options.FormatOption = options.Format.TEXT,
+) -> None:
+    """Initialize a network by a scheme, save its state_dict and print what changed and what was left alone.
+
+    Example: firstlight init nets.py:build --scheme he --out weights.pt
+    """
+    import torch
+
+    from firstlight import api
+    from firstlight.cli.model import load_model
+
+    if form is options.Format.HTML:
+        raise InputError("--format", got="html", expected="text or json")
+    check_writable(out)
+    module = load_model(model, arg, seed=seed, dtype=dtype)
+    with _working("Initializing"):
+        table: Any = api.initialize(module, scheme, seed=seed)
+    write_file(out, lambda stream: torch.save(module.state_dict(), stream))
+    if form is options.Format.JSON:
+        write_text(table.to_json(), None)
+    else:
+        write_rich(table, None)
+        typer.echo(f"Written to {out}.")
+
+
+@app.command()
+def explain(
+    code: Annotated[
+        str | None, typer.Argument(help="Code of a finding: FWD001. Without one, all are listed.")
+    ] = None,
+) -> None:
+    """Explain a finding: what it measures, why it matters, when it is harmless, what to do, and its source."""
+    from rich.markdown import Markdown
+    from rich.table import Table
+
+    from firstlight.checks import SECTIONS, checks, find
+
+    if code is None:
+        table = Table("code", "finding", box=None, pad_edge=False)
+        for check in checks():
+            table.add_row(check.code, check.title)
+        write_rich(table, None)
+        return
+    check = find(code)
+    parts = [f"# {check.code} · {check.title}", *(f"## {name}\n\n{check.section(name)}" for name in SECTIONS)]
+    write_rich(Markdown("\n\n".join(parts)), None)
+
+
+@app.command()
+def gain(
+    activation: Annotated[str, typer.Argument(help="Name of the activation: relu, tanh, gelu, …")],
+    fan: Annotated[
+        int | None, typer.Option(help="Number of units of the layer; needed to keep the median.")
+    ] = None,
+    keep: Annotated[
+        str, typer.Option(help="What stays the same from layer to layer: median or mean.")
+    ] = "median",
+    law: Annotated[str, typer.Option(help="exact, or the paper's fit.")] = "exact",
+    q: Annotated[float, typer.Option(help="Mean square of the pre-activations at which it holds.")] = 1.0,
+    form: options.FormatOption = options.Format.TEXT,
+) -> None:
+    """Print the gain g for weights of variance g²/fan_in.
+
+    Example: firstlight gain relu --fan 64
+    """
+    from firstlight import api
+
+    value = float(api.gain(activation, fan, keep=keep, law=law, q=q))
+    if form is options.Format.HTML:
+        raise InputError("--format", got="html", expected="text or json")
+    record = {"activation": activation, "fan": fan, "keep": keep, "law": law, "q": q, "gain": value}
+    write_text(json.dumps(record) if form is options.Format.JSON else f"{value:.10g}", None)
+
+
+@app.command()
+def demo(
+    depth: Annotated[int, typer.Option(min=2, help="Number of layers.")] = 100,
+    width: Annotated[int, typer.Option(min=1, help="Units of each hidden layer.")] = 64,
+    activation: Annotated[str, typer.Option(help="relu, tanh, gelu, …")] = "relu",
+    scheme: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Scheme to try beside torch's default; repeat it. By default xavier, he, random-walk, "
+            "orthogonal."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="First of the seeds.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with mnist/; by default $FIRSTLIGHT_DATA, then the cache.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of each run.")] = 700,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One seed and fewer steps: about 20 seconds.")
+    ] = False,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where the report goes.")] = Path(
+        "out/demo.html"
+    ),
+) -> None:
+    """Show on real images a deep network that cannot start, why, and the same network started.
+
+    A plain network of 100 layers is diagnosed and trained as torch initializes it, then initialized by each
+    scheme and trained with the same budget. The story is printed and written as one HTML page.
+    """
+    from firstlight.lab import demo as story
+
+    check_writable(out)
+    settings = story.Settings.made(
+        depth=depth,
+        width=width,
+        activation=activation,
+        schemes=scheme,
+        seed=seed,
+        seeds=seeds,
+        steps=steps,
+        quick=quick,
+    )
+    result = story.run(settings, data)
+    story.tell(result)
+    write_text(story.page(result), out)
+    typer.echo(f"\nThe whole story with curves and walks: {out}")
+
+
+def write_report(report: Report, form: options.Format, out: Path | None) -> None:
+    """Write a report in the form that was asked for."""
+    if form is options.Format.JSON:
+        from firstlight.graph.records import to_json
+
+        write_text(to_json(report), out)
+    elif form is options.Format.HTML:
+        from firstlight.report.html import render_html
+
+        write_text(render_html(report), out)
+    else:
+        from firstlight.report.text import render_text
+
+        write_rich(render_text(report), out)
+
+
+def _load(
+    model: str,
+    arg: list[str] | None,
+    inputs: list[str] | None,
+    file: Path | None,
+    loss: str | None,
+    seed: int,
+    train: bool | None,
+    dtype: options.Dtype | None,
+) -> tuple[nn.Module, Job]:
+    """The module and what to run it on; the batch first, since it is cheaper to refuse."""
+    from firstlight.cli.batch import load_job
+    from firstlight.cli.model import load_model
+
+    job = load_job(inputs, file, loss, seed=seed, dtype=dtype)
+    return load_model(model, arg, seed=seed, train=train, dtype=dtype), job
+
+
+@contextmanager
+def _working(text: str) -> Iterator[None]:
+    """A sign of life on a terminal's standard error."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with console.status(text) if console.is_terminal else console:
+        yield
