@@ -1,0 +1,106 @@
+"""The members of an ensemble and the weights they start from: the library's own schemes on bare tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from firstlight.errors import InputError
+from firstlight.lab.models import StackConfig
+from firstlight.lab.stack import Stack
+from firstlight.schemes.context import Context, Draw, Target
+from firstlight.schemes.draws import Stream
+from firstlight.schemes.registry import resolve
+from firstlight.theory import activations
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network of an ensemble.
+
+    Attributes:
+        seed: Of the weights.
+        gain: g in place of the configuration's; None keeps it.
+        rate: Learning rate in place of the schedule's; None keeps it.
+    """
+
+    seed: int = 0
+    gain: float | None = None
+    rate: float | None = None
+
+
+def layer_draw(config: StackConfig, layer: int) -> tuple[Target, Draw]:
+    """The law of one layer's weight under the configuration's scheme; layer `depth` is the readout.
+
+    The layer is described to the scheme as the graph of the same network would: layers above the first read
+    the activation; the first is followed by it, which matters for the gain where φ is homogeneous.
+
+    Raises:
+        RegistryError: Unknown scheme.
+        InputError: A scheme that leaves weights alone.
+    """
+    act = activations.get(config.activation)
+    n_in, n_out = config.widths[layer], config.widths[layer + 1]
+    taps = config.kernel**2 if config.kind == "conv" and layer < config.depth else 1
+    readout, residual = layer == config.depth, config.kind == "residual"
+    shape = (n_out, n_in, config.kernel, config.kernel) if taps > 1 else (n_out, n_in)
+    target = Target(
+        name=f"layers.{layer}.weight",
+        shape=shape,
+        role="readout" if readout else "weight",
+        module_type="Conv2d" if taps > 1 else "Linear",
+        fan_in=float(n_in * taps),
+        fan_out=float(n_out * taps),
+        in_axes=(1, 2, 3) if taps > 1 else (1,),
+        kernel_axes=(2, 3) if taps > 1 else (),
+        channels=(n_in, n_out),
+    )
+    reads = layer > 0
+    context = Context(
+        activation=act if reads or act.degree == 1.0 else None,
+        activation_side="before" if reads else "after",
+        feeds_activation=not readout,
+        width=n_in if reads else n_out,
+        depth=config.depth + 1,
+        branches=config.depth - 1 if residual else 0,
+        branch_layers=1 if residual and 0 < layer < config.depth else 0,
+        traced=True,
+    )
+    law = resolve(config.scheme).function(target, context)
+    if isinstance(law, str):
+        raise InputError(f"scheme {config.scheme!r}", got=law, expected="a law for every weight")
+    return target, law
+
+
+def draw(target: Target, law: Draw, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """One weight tensor from its law; the numbers depend on seed, name and shape alone."""
+    stream = Stream(seed, target.name)
+    if law.distribution is not None:
+        out = torch.empty(target.shape)
+        stream.fill(law.distribution, out.view(-1).numpy())
+        return out.to(dtype)
+    assert law.build is not None
+    return law.build(stream, dtype)
+
+
+def draw_stack(stack: Stack, members: Sequence[Member]) -> None:
+    """Fill the weights of all members; biases are zero.
+
+    A gain of a member or of the configuration rescales every hidden layer's draw to g²/fan; the readout
+    keeps its own.
+    """
+    config = stack.config
+    for run in stack.weights:
+        run.zero_()
+    for layer in range(config.depth + 1):
+        target, law = layer_draw(config, layer)
+        into = stack.weight(layer)
+        for index, member in enumerate(members):
+            weight = draw(target, law, member.seed, stack.dtype)
+            gain = member.gain if member.gain is not None else config.gain
+            if gain is not None and law.gain and layer < config.depth:
+                weight = weight * (gain / law.gain)
+            into[index].copy_(weight)
