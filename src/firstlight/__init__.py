@@ -13,16 +13,20 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from firstlight.api import gain as gain
+    from firstlight.api import initialize as initialize
     from firstlight.api import measure as measure
     from firstlight.errors import FirstlightError as FirstlightError
     from firstlight.graph.results import Measurement as Measurement
+    from firstlight.schemes.apply import Initialization as Initialization
 
 # name -> the module that defines it
 _PUBLIC = {
     # verbs
     "gain": "firstlight.api",
+    "initialize": "firstlight.api",
     "measure": "firstlight.api",
     # results
+    "Initialization": "firstlight.schemes.apply",
     "Measurement": "firstlight.graph.results",
     # errors
     "FirstlightError": "firstlight.errors",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from firstlight.graph.measurement import Measurement
+    from firstlight.schemes.apply import Initialization
 
 
 def gain(
@@ -138,3 +139,49 @@ def measure(
         seed=seed,
         backward=backward,
     )
+
+
+def initialize(
+    model: nn.Module,
+    scheme: Any = "he",
+    *,
+    batch: Any = None,
+    seed: int = 0,
+    only: Any = None,
+    frozen: bool = False,
+    dry_run: bool = False,
+) -> Initialization:
+    """Draw the weights of a model from a scheme, in place, all or nothing; `.undo()` puts the old ones back.
+
+    Fans come from what each layer connects; with a batch, roles (readout, end of a residual branch), the
+    activation whose gain a layer takes, and the fans of raw parameters come from the captured graph. Biases are
+    set to 0 and gains of normalisations to 1 unless the scheme says otherwise. Every parameter is in the table,
+    those left alone with the reason. Values depend on seed, parameter name, shape and scheme alone.
+
+    Args:
+        model: Any module whose parameters hold memory (with `dry_run` also on the meta device).
+        scheme: Spec such as "he", "he(mode='fan_out')", "normal(0.02)", "random-walk(law='paper')"; or a function
+            ``(Target, Context) -> Draw``.
+        batch: A tensor, a tuple of positional arguments, a mapping of keyword arguments, or ``(args, kwargs)``.
+        seed: Whole number ≥ 0.
+        only: Glob pattern(s) on parameter names ("layers.*.weight"), or a function (name, parameter) -> bool.
+        frozen: Draw parameters with requires_grad=False too; by default they are left alone.
+        dry_run: Make the table, draw nothing.
+
+    Returns:
+        The table of what changed and why (print it, or `to_frame()`, `to_json()`), with `undo()`.
+
+    Raises:
+        InputError: An argument that cannot be used.
+        RegistryError: Unknown scheme.
+        ModelError: Parameters on the meta device or without a shape. Whatever is raised, also an interrupt in the
+            middle: nothing has changed.
+    """
+    from firstlight.schemes import apply
+
+    graph = None
+    if batch is not None:
+        from firstlight.capture.trace import trace
+
+        graph = trace(model, batch)
+    return apply.initialize(model, scheme, graph=graph, seed=seed, only=only, frozen=frozen, dry_run=dry_run)

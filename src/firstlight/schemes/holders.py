@@ -1,0 +1,172 @@
+"""Where a parameter's entries live: plain, tied, or behind a parametrization; and what stands in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.nn.parameter import UninitializedParameter
+from torch.nn.utils import parametrize
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """One parameter as the layer sees it, and the tensors that it is kept in.
+
+    Attributes:
+        name: Qualified name as the layer sees it ("0.weight" also where it is parametrized).
+        parts: (qualified name, tensor) that hold it: one, or the originals of a parametrization.
+        shape: Shape as the layer sees it.
+        module_type: Class name of the owning module.
+        aliases: Further names of the same tensor.
+        inverse: From the tensor that the layer shall see to the parts; None for plain parameters.
+        through: Names of the parametrizations.
+        obstacle: Why it cannot be drawn; "" where it can.
+        lazy: Whether it has no shape yet.
+    """
+
+    name: str
+    parts: tuple[tuple[str, nn.Parameter], ...]
+    shape: tuple[int, ...]
+    module_type: str
+    aliases: tuple[str, ...] = ()
+    inverse: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] | None = None
+    through: str = ""
+    obstacle: str = ""
+    lazy: bool = False
+
+    @property
+    def frozen(self) -> bool:
+        """Whether none of the tensors requires a gradient."""
+        return not any(p.requires_grad for _, p in self.parts)
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """Every name that a user may know it by."""
+        return tuple(dict.fromkeys((self.name, *(n for n, _ in self.parts), *self.aliases)))
+
+
+@dataclass
+class _Memory:
+    """Which bytes are spoken for: tensors that share memory must be drawn once."""
+
+    spans: dict[int, list[tuple[int, int, str]]] = field(default_factory=dict)
+
+    def claim(self, name: str, p: torch.Tensor) -> str:
+        """The earlier parameter whose memory `p` overlaps, or "" (and `p` is entered)."""
+        if p.device.type == "meta" or p.numel() == 0 or p.layout is not torch.strided:
+            return ""
+        try:
+            key = p.untyped_storage().data_ptr()
+        except (RuntimeError, NotImplementedError):  # wrapper subclasses keep their entries elsewhere
+            return ""
+        low = p.storage_offset() * p.element_size()
+        reach = sum((n - 1) * s for n, s in zip(p.shape, p.stride(), strict=True))
+        high = low + (reach + 1) * p.element_size()
+        for a, b, owner in self.spans.setdefault(key, []):
+            if low < b and a < high:
+                return owner
+        self.spans[key].append((int(low), int(high), name))
+        return ""
+
+
+def holders(model: nn.Module) -> list[Holder]:
+    """All parameters of a model, in the order of ``named_parameters()``, tied ones once."""
+    names: dict[int, list[str]] = {}
+    for name, p in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(p), []).append(name)
+    modules = dict(model.named_modules(remove_duplicate=False))
+    memory = _Memory()
+    found: list[Holder] = []
+    done: set[str] = set()
+    for name, p in model.named_parameters():
+        path, _, local = name.rpartition(".")
+        owner = modules.get(path)
+        if name in done:
+            continue
+        if isinstance(owner, parametrize.ParametrizationList):
+            holder = _parametrized(modules, path, owner)
+            done.update(n for n, _ in holder.parts)
+            found.append(holder)
+            continue
+        found.append(
+            Holder(
+                name=name,
+                parts=((name, p),),
+                shape=() if isinstance(p, UninitializedParameter) else tuple(p.shape),
+                module_type=type(owner).__name__ if owner is not None else "",
+                aliases=tuple(n for n in names[id(p)] if n != name),
+                obstacle=_obstacle(name, p, owner, local, memory),
+                lazy=isinstance(p, UninitializedParameter),
+            )
+        )
+    return found
+
+
+def _obstacle(name: str, p: nn.Parameter, owner: nn.Module | None, local: str, memory: _Memory) -> str:
+    if isinstance(p, UninitializedParameter):
+        return ""
+    if p.dtype not in _FLOATS:
+        return f"its type {str(p.dtype).removeprefix('torch.')} is no real type of 16 to 64 bits"
+    if p.is_inference():
+        return "it was made under torch.inference_mode() and cannot be written to"
+    if any(s == 0 and n > 1 for n, s in zip(p.shape, p.stride(), strict=True)):
+        return "several of its entries share one place in memory (an expanded tensor)"
+    if local in ("weight_g", "weight_v") and any(
+        type(hook).__name__ == "WeightNorm" for hook in getattr(owner, "_forward_pre_hooks", {}).values()
+    ):
+        return "held by the old hook-based weight_norm; use torch.nn.utils.parametrizations.weight_norm"
+    other = memory.claim(name, p)
+    return f"it shares memory with {other}" if other else ""
+
+
+def _parametrized(modules: dict[str, nn.Module], path: str, chain: parametrize.ParametrizationList) -> Holder:
+    """The holder of ``x.weight`` for the originals under ``x.parametrizations.weight``."""
+    outer, _, local = path.rpartition(".")
+    layer_path = outer.removesuffix("parametrizations").removesuffix(".")
+    layer = modules[layer_path]
+    parts = tuple((f"{path}.{n}", p) for n, p in chain.named_parameters(recurse=False))
+    inner = [m for m in chain.children() if any(True for _ in m.parameters())]
+    steps = list(reversed(list(chain.children())))
+    obstacle = ""
+    if not all(hasattr(step, "right_inverse") for step in steps):
+        missing = next(type(s).__name__ for s in steps if not hasattr(s, "right_inverse"))
+        obstacle = (
+            f"its parametrization {missing} has no right_inverse, so no original can be found for a weight"
+        )
+    elif inner:
+        obstacle = "its parametrization has parameters of its own"
+
+    def inverse(weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        value: torch.Tensor | tuple[torch.Tensor, ...] = weight
+        for step in steps:
+            value = step.right_inverse(value)  # type: ignore[operator]
+        return (value,) if isinstance(value, torch.Tensor) else tuple(value)
+
+    kind = type(layer)
+    plain = kind.__mro__[1].__name__ if kind.__name__.startswith("Parametrized") else kind.__name__
+    return Holder(
+        name=f"{layer_path}.{local}" if layer_path else local,
+        parts=parts,
+        shape=_outer_shape(chain),
+        module_type=plain,
+        inverse=inverse,
+        through=" and ".join(f"{type(s).__name__}.right_inverse" for s in steps),
+        obstacle=obstacle,
+    )
+
+
+def _outer_shape(chain: parametrize.ParametrizationList) -> tuple[int, ...]:
+    # In evaluation mode, because spectral normalisation takes a power iteration in training mode.
+    modes = [(m, m.training) for m in chain.modules()]
+    try:
+        chain.eval()
+        with torch.no_grad():
+            return tuple(chain().shape)
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -1,0 +1,229 @@
+"""Which operations read which parameters, and over which axes they sum: read off the graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from firstlight.graph.ir import Arg, Graph, Node, ParameterRef, Ref
+from firstlight.schemes.fans import Site
+
+Axes = tuple[int, ...]
+
+# Operations on a weight that only reorder or retype its entries; the axes are followed through the first
+# group.
+_REORDER = frozenset({"t", "transpose", "permute"})
+_SAME_AXES = frozenset({"to", "detach", "contiguous", "clone", "requires_grad", "alias"})
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One operation that reads one parameter.
+
+    Attributes:
+        node: The operation.
+        position: Which of its arguments: a position, or the name of an option.
+        axes: For each axis of the argument the axis of the parameter; None where that was lost (a reshape).
+        direct: Whether it is the parameter itself, perhaps with its axes reordered, that is read.
+        index: Which of the operation's tensors it is, for operations on a list of tensors.
+    """
+
+    node: Node
+    position: int | str
+    axes: Axes | None
+    direct: bool
+    index: int | None = None
+
+
+def uses(graph: Graph) -> dict[str, list[Use]]:
+    """The uses of every parameter by operations on the signal, in execution order."""
+    nodes = {n.name: n for n in graph.nodes}
+    signal = signal_nodes(graph)
+    found: dict[str, list[Use]] = {}
+    for node in graph.nodes:
+        if node.name not in signal or node.op == "input":
+            continue
+        for position, arg in [*enumerate(node.args), *node.options.items()]:
+            for i, item in enumerate(arg if isinstance(arg, tuple) else (arg,)):
+                # einsum("...", a, b) and einsum("...", [a, b]) number their operands alike
+                index = i if isinstance(arg, tuple) else position - 1 if isinstance(position, int) else None
+                for name, axes, direct in _origins(item, nodes, signal, graph):
+                    found.setdefault(name, []).append(Use(node, position, axes, direct, index))
+    return found
+
+
+def signal_nodes(graph: Graph) -> frozenset[str]:
+    """Names of the operations whose output depends on an input (not on weights and constants alone)."""
+    found: set[str] = set()
+    for node in graph.nodes:
+        if node.op == "input" or any(r.node in found for r in node.refs):
+            found.add(node.name)
+        elif node.op in ("embedding", "embedding_bag"):
+            found.add(node.name)  # looked up by integers that may have been computed as constants
+    return frozenset(found)
+
+
+def _origins(
+    arg: Arg, nodes: Mapping[str, Node], signal: frozenset[str], graph: Graph
+) -> list[tuple[str, Axes | None, bool]]:
+    if isinstance(arg, ParameterRef):
+        spec = graph.parameters.get(arg.name)
+        rank = len(spec.spec.shape) if spec else 0
+        return [(arg.name, tuple(range(rank)), True)]
+    if not isinstance(arg, Ref) or arg.node in signal or arg.node not in nodes:
+        return []
+    node = nodes[arg.node]
+    sources = [s for a in (*node.args, *node.options.values()) for s in _sources(a, nodes, signal, graph)]
+    if node.op in _SAME_AXES:
+        return sources
+    if node.op in _REORDER and len(sources) == 1 and sources[0][1] is not None:
+        name, axes, direct = sources[0]
+        return [(name, None if axes is None else _reordered(node, axes), direct)]
+    return [(name, None, False) for name, _, _ in sources]
+
+
+def _sources(
+    arg: Arg, nodes: Mapping[str, Node], signal: frozenset[str], graph: Graph
+) -> list[tuple[str, Axes | None, bool]]:
+    if isinstance(arg, tuple):
+        return [s for a in arg for s in _origins(a, nodes, signal, graph)]
+    return _origins(arg, nodes, signal, graph)
+
+
+def _reordered(node: Node, axes: Axes) -> Axes | None:
+    numbers = [a for a in (*node.args[1:], *node.options.values()) if not isinstance(a, Ref | ParameterRef)]
+    rank = len(axes)
+    if node.op == "t":
+        return axes[::-1]
+    if node.op == "transpose":
+        if len(numbers) != 2:
+            numbers = [-2, -1]  # Tensor.mT
+        a, b = (int(n) % rank for n in numbers if isinstance(n, int))
+        order = list(axes)
+        order[a], order[b] = order[b], order[a]
+        return tuple(order)
+    flat = numbers[0] if len(numbers) == 1 and isinstance(numbers[0], tuple) else tuple(numbers)
+    if len(flat) != rank or not all(isinstance(n, int) for n in flat):
+        return None
+    return tuple(axes[int(n) % rank] for n in flat if isinstance(n, int))
+
+
+def site_of(use: Use, graph: Graph, name: str) -> Site | None:
+    """What a raw parameter is, from one use of it: fans from the summed axes; None where unclear."""
+    shape = graph.parameters[name].spec.shape
+    op, node = use.node.op, use.node
+    if op in ("embedding", "embedding_bag"):
+        return Site("embedding", 1, shape[-1], in_axes=(0,))
+    if op in NORMS and use.direct:
+        return Site("gain") if use.position in ("weight", _NORM_WEIGHT.get(op)) else Site("bias")
+    if op == "add" and len(shape) == 1 and shape[0] == node.outputs[0].shape[-1]:
+        return Site("bias")
+    if op == "mul" and len(shape) == 1 and _after_norm(node, graph):
+        return Site("gain")
+    bias_position = {"linear": 2, "addmm": 0, "baddbmm": 0}.get(op, 2 if op.startswith("conv") else None)
+    if use.position == "bias" or (bias_position is not None and use.position == bias_position):
+        return Site("bias")
+    if use.axes is None or not use.direct:
+        return None
+    summed = _summed(use, graph)
+    if summed is None:
+        return None
+    inputs, batch = summed
+    return _map_site(node, shape, tuple(use.axes[a] for a in inputs), tuple(use.axes[a] for a in batch))
+
+
+def _map_site(node: Node, shape: Axes, inputs: Axes, batch: Axes) -> Site | None:
+    if batch not in ((), (0,)):
+        return None
+    groups = _option(node, "groups", 6, 1)  # the seventh argument of all convolutions
+    split = shape[0] if batch else (groups if node.op.startswith("conv") else 1)
+    n_in = math.prod(shape[a] // (split if a == 0 else 1) for a in inputs)
+    n_out = math.prod(shape) // max(1, n_in * split)
+    if not node.op.startswith("conv"):
+        return Site("weight", n_in, n_out, split=split, in_axes=inputs, channels=(n_in, n_out))
+    kernel = tuple(range(2, len(shape)))
+    taps = math.prod(shape[2:])
+    stride = math.prod(_tuple(_raw(node, "stride", 3), len(kernel)))
+    if node.op.startswith("conv_transpose"):
+        channels = (shape[0] // split, shape[1])
+        fans = (channels[0] * taps / stride, channels[1] * taps)
+        return Site("weight", *fans, split=split, in_axes=(0,), kernel_axes=kernel, channels=channels)
+    channels = (shape[1], shape[0] // split)
+    fans = (channels[0] * taps, channels[1] * taps / stride)
+    return Site("weight", *fans, split=split, in_axes=(1, *kernel), kernel_axes=kernel, channels=channels)
+
+
+def _summed(use: Use, graph: Graph) -> tuple[Axes, Axes] | None:
+    """(axes of the argument that are summed over, axes that run along with the signal)."""
+    op, position, axes = use.node.op, use.position, use.axes
+    assert axes is not None
+    rank = len(axes)
+    if op == "linear":
+        return ((rank - 1,), ()) if position in (1, "weight") else None
+    if op.startswith("conv"):
+        return ((1,), ()) if position in (1, "weight") else None
+    if op in ("matmul", "mm", "bmm", "mv", "addmm", "baddbmm"):
+        second = 2 if op in ("addmm", "baddbmm") else 1
+        if position in (second, "other", "mat2", "batch2"):
+            return ((max(0, rank - 2),), tuple(range(max(0, rank - 2))))
+        return ((rank - 1,), tuple(range(max(0, rank - 2))))
+    if op == "einsum":
+        return _einsum(use)
+    if op == "bilinear":
+        return ((1, 2), ()) if position in (2, "weight") else None
+    return None
+
+
+def _einsum(use: Use) -> tuple[Axes, Axes] | None:
+    equation = use.node.args[0]
+    if not isinstance(equation, str) or use.index is None:
+        return None
+    index = use.index
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    if not arrow or index >= len(terms) or "." in terms[index]:
+        return None
+    others = "".join(t for i, t in enumerate(terms) if i != index)
+    term = terms[index]
+    summed = tuple(a for a, letter in enumerate(term) if letter not in right and letter in others)
+    batch = tuple(a for a, letter in enumerate(term) if letter in right and letter in others)
+    return summed, batch
+
+
+NORMS = frozenset({"layer_norm", "group_norm", "batch_norm", "instance_norm", "rms_norm"})
+_NORM_WEIGHT = {"layer_norm": 2, "rms_norm": 2, "group_norm": 2, "batch_norm": 3, "instance_norm": 3}
+
+
+def _after_norm(node: Node, graph: Graph) -> bool:
+    """Whether a product's signal was divided by its own size a few operations before: a hand-written norm."""
+    nodes = {n.name: n for n in graph.nodes}
+    front = [r.node for r in node.refs]
+    for _ in range(4):
+        ops = {nodes[n].op for n in front if n in nodes}
+        if ops & {"rsqrt", "sqrt", "norm", "linalg_norm", "vector_norm", "linalg_vector_norm"}:
+            return True
+        front = [r.node for n in front if n in nodes and nodes[n].op in _POINTWISE for r in nodes[n].refs]
+    return False
+
+
+_POINTWISE = frozenset({"mul", "div", "to", "add", "sub", "rsqrt", "sqrt", "clamp"})
+
+
+def _raw(node: Node, name: str, position: int) -> Arg:
+    if name in node.options:
+        return node.options[name]
+    return node.args[position] if len(node.args) > position else None
+
+
+def _option(node: Node, name: str, position: int, default: int) -> int:
+    value = _raw(node, name, position)
+    return value if isinstance(value, int) else default
+
+
+def _tuple(value: Arg, rank: int) -> tuple[int, ...]:
+    if isinstance(value, int):
+        return (value,) * rank
+    if isinstance(value, tuple) and len(value) == rank and all(isinstance(v, int) for v in value):
+        return tuple(int(v) for v in value if isinstance(v, int))
+    return (1,) * rank
