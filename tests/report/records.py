@@ -16,7 +16,7 @@ def stats(q: float, shape: tuple[int, ...] = (128, 64), **changes: object) -> Te
             "dead_units": 0,
             "saturated_fraction": None,
         },
-        **{"cosine": 0.3, "nan_count": 0, "inf_count": 0},
+        **{"cosine": 0.3, "nan_count": 0, "inf_count": 0, "sample_variance": 0.7 * max(q, 0.0)},
     }
     return TensorStats(**{**values, **changes})  # type: ignore[arg-type]
 

@@ -153,7 +153,7 @@ def explain(
         str | None, typer.Argument(help="Code of a finding: FWD001. Without one, all are listed.")
     ] = None,
 ) -> None:
-    """Explain a finding: what it measures, why it matters, when it is harmless, what to do, and its source."""
+    """Explain a finding: what is measured, why it matters, when it is harmless, what to do, and the source."""
     from rich.markdown import Markdown
     from rich.table import Table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jinja2
 from markupsafe import Markup
@@ -17,7 +17,7 @@ from firstlight.report.charts import Area, Cell, Line, chart, strip
 from firstlight.report.view import SEVERITY_SIGN, VERDICT_SIGN, Band, Row, View, build_view
 
 TEMPLATES = Path(__file__).parent / "templates"
-Direction = Literal["forward", "backward"]
+Direction = Literal["forward", "contrast", "backward"]
 
 _FINDINGS_SHOWN = 12
 _ROWS_SHOWN = 240  # rows of a table; of longer ones the remarkable rows and an even sample are shown
@@ -86,6 +86,7 @@ def environment() -> jinja2.Environment:
         inf=math.inf,
         strip=strip_of,
         walk=walk_of,
+        directions=shown_directions,
     )
     return made
 
@@ -103,20 +104,25 @@ def remarkable(rows: tuple[Row, ...]) -> tuple[Row, ...]:
 def strip_of(view: View, links: bool = True) -> Markup:
     """The strip of all operations, signal above gradient; each column leads to its row of the table."""
     in_table = {row.number for row in remarkable(view.rows)} if links else set[int]()
+    directions = shown_directions(view)
     cells = [
         Cell(
-            (row.forward, row.backward),
-            f"{row.number} {row.label[-60:]}\n"
-            f"signal {_said(row, 'forward')}\ngradient {_said(row, 'backward')}",
+            tuple(_value(row, direction) for direction in directions),
+            f"{row.number} {row.label[-60:]}\n{', '.join(_said(row, direction) for direction in directions)}",
             f"#o{row.number}" if row.number in in_table else "",
         )
         for row in view.rows
     ]
-    return strip(cells, f"{view.forward_text} {view.backward_text}")
+    return strip(cells, f"{view.forward_text} {view.contrast_text} {view.backward_text}")
 
 
-def walk_of(view: View, direction: Direction) -> Markup:
-    """The walk of one direction with the predicted band."""
+def shown_directions(view: View) -> tuple[Direction, ...]:
+    """The walks that were measured; a batch of one sample shows no differences between inputs."""
+    return ("forward", "contrast", "backward") if view.contrast_text else ("forward", "backward")
+
+
+def walk_of(view: View, direction: Literal["forward", "backward"]) -> Markup:
+    """The walk of one direction with the predicted band; forward also what differs between inputs."""
     letter = direction[0]
     band = view.forward_band if direction == "forward" else view.backward_band
     spine = [row for row in view.rows if row.spine]
@@ -134,7 +140,9 @@ def walk_of(view: View, direction: Direction) -> Markup:
         high = [median + 2.0 * sd for median, sd in zip(band.median, band.sd, strict=True)]
         areas.append(Area(band.rows, low, high, f"b{letter}"))
         lines.insert(1, Line(band.rows, band.median, f"m{letter}"))
-    text = view.forward_text if direction == "forward" else view.backward_text
+    if direction == "forward" and view.contrast_text:
+        lines.insert(1, Line([row.number for row in spine], [_drawn(row, "contrast") for row in spine], "lc"))
+    text = f"{view.forward_text} {view.contrast_text}" if direction == "forward" else view.backward_text
     ends = (
         f" Largest {10 ** max(finite):.3g}, smallest {10 ** min(finite):.3g} times the start."
         if finite
@@ -154,7 +162,7 @@ def walk_of(view: View, direction: Direction) -> Markup:
 
 
 def _value(row: Row, direction: Direction) -> float | None:
-    return row.forward if direction == "forward" else row.backward
+    return {"forward": row.forward, "contrast": row.contrast, "backward": row.backward}[direction]
 
 
 def _drawn(row: Row, direction: Direction) -> float | None:
@@ -164,11 +172,9 @@ def _drawn(row: Row, direction: Direction) -> float | None:
 
 def _said(row: Row, direction: Direction) -> str:
     value = _value(row, direction)
-    stats: Any = row.stats.output if direction == "forward" else row.stats.grad
+    name = {"forward": "size", "contrast": "difference", "backward": "gradient"}[direction]
     if value is None:
-        return "nothing arrived" if direction == "backward" else "not a real number"
+        return f"no {name}"
     if math.isnan(value):
-        return "not finite"
-    if value == -math.inf:
-        return "exactly zero"
-    return f"{numbers.number(stats.rms)} ({numbers.factor(value)})"
+        return f"{name} not finite"
+    return f"{name} " + ("exactly zero" if value == -math.inf else numbers.factor(value))

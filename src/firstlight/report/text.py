@@ -72,11 +72,13 @@ def _verdict(view: View) -> RenderableType:
 def _glance(view: View) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
     for name, values, text in (
-        ("signal →", [row.forward for row in view.rows], view.forward_text),
+        ("size →", [row.forward for row in view.rows], view.forward_text),
+        ("differences →", [row.contrast for row in view.rows], view.contrast_text),
         ("← gradient", [row.backward for row in view.rows], view.backward_text),
     ):
-        grid.add_row(Text(name), spark(values))
-        grid.add_row("", Text(text, style="dim"))
+        if text:
+            grid.add_row(Text(name), spark(values))
+            grid.add_row("", Text(text, style="dim"))
     return Padding(grid, (0, 1, 1, 1))
 
 

@@ -29,7 +29,9 @@ class Row:
         stats: Its measurement.
         forward: log10 of its output's typical entry relative to the input's; -inf for zero, nan where not
             finite, None where nothing was measured.
-        backward: The same for the gradient, relative to the gradient at the output.
+        contrast: log10 of what differs between samples (its root mean square), relative to the input's; None where
+            nothing was measured or there is one sample only. A layer can hand on a constant of healthy size.
+        backward: As `forward`, for the gradient, relative to the gradient at the output.
         findings: Codes of the findings that point here, worst first.
         severity: Of the worst of them; "" without any.
         spine: Whether the walk's line goes through it.
@@ -38,6 +40,7 @@ class Row:
     number: int
     stats: NodeStats
     forward: float | None
+    contrast: float | None
     backward: float | None
     findings: tuple[str, ...]
     severity: str
@@ -74,6 +77,7 @@ class View:
         report: The report itself.
         rows: The operations, inputs left out.
         forward_text: What the forward walk says, in one sentence.
+        contrast_text: What becomes of the differences between inputs, in one sentence; "" where not measured.
         backward_text: What the backward walk says.
         forward_band: Prediction for the forward walk, if there is one.
         backward_band: Prediction for the backward walk, if there is one.
@@ -82,6 +86,7 @@ class View:
     report: Report
     rows: tuple[Row, ...]
     forward_text: str
+    contrast_text: str
     backward_text: str
     forward_band: Band | None = None
     backward_band: Band | None = None
@@ -117,6 +122,7 @@ def build_view(report: Report, forward_band: Band | None = None, backward_band: 
     """Work out rows, walks and sentences from a report."""
     nodes = report.measurement.nodes
     start, end = _start(nodes), _end(report.measurement)
+    start_contrast = next((c for node in nodes if (c := _contrast(node.output)) is not None and c > 0.0), 1.0)
     shown = [node for node in nodes if node.op != "input"]
     by_place = _findings_by_place(report.findings)
     spine = _spine(shown)
@@ -125,6 +131,7 @@ def build_view(report: Report, forward_band: Band | None = None, backward_band: 
             number=number_,
             stats=node,
             forward=_decades(node.output, start),
+            contrast=_log_ratio(_contrast(node.output), start_contrast),
             backward=_decades(node.grad, end),
             findings=tuple(dict.fromkeys(finding.code for finding in by_place.get(node.name, []))),
             severity=by_place[node.name][0].severity if node.name in by_place else "",
@@ -132,10 +139,14 @@ def build_view(report: Report, forward_band: Band | None = None, backward_band: 
         )
         for number_, node in enumerate(shown, start=1)
     )
+    contrasts = [row.contrast for row in rows if row.spine]
     return View(
         report,
         rows,
         _sentence([row.forward for row in rows if row.spine], "signal", "input"),
+        _sentence(contrasts, "difference between inputs", "input")
+        if any(c is not None for c in contrasts)
+        else "",
         _sentence([row.backward for row in reversed(rows) if row.spine], "gradient", "output"),
         forward_band,
         backward_band,
@@ -163,11 +174,20 @@ def _end(measurement: Measurement) -> float:
 def _decades(stats: TensorStats | None, reference: float) -> float | None:
     if stats is None or not stats.dtype.startswith(("float", "bfloat")):
         return None
-    if not stats.finite or math.isnan(stats.q):
-        return math.nan
-    if stats.q <= 0.0:
-        return -math.inf
-    return math.log10(stats.rms) - math.log10(reference)
+    return _log_ratio(stats.rms if stats.finite else math.nan, reference)
+
+
+def _contrast(stats: TensorStats) -> float | None:
+    """Root mean square of what differs between samples; None where it was not measured."""
+    if stats.sample_variance is None or not stats.dtype.startswith(("float", "bfloat")):
+        return None
+    return math.sqrt(stats.sample_variance) if stats.finite and stats.sample_variance >= 0.0 else math.nan
+
+
+def _log_ratio(value: float | None, reference: float) -> float | None:
+    if value is None or math.isnan(value):
+        return value
+    return math.log10(value) - math.log10(reference) if value > 0.0 else -math.inf
 
 
 def _spine(nodes: Sequence[NodeStats]) -> set[str]:
