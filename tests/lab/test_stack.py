@@ -172,5 +172,4 @@ def test_budget_gives_the_widest_stack_that_fits(kind: str) -> None:
 )
 def test_a_configuration_that_describes_no_network_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(InputError, match="expected"):
-        StackConfig(**({"inputs": 4, "outputs": 2, "depth": 3, "width": 5} | change))  # type:
-        ignore[arg - type]
+        StackConfig(**({"inputs": 4, "outputs": 2, "depth": 3, "width": 5} | change))

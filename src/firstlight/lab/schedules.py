@@ -2,8 +2,8 @@
 
 Sussillo & Abbott (1412.6558) name a starting and a final rate λ_in and λ_out; the text that is available
 does not say whether they run over the layers or over training. Both readings are offered, geometric between
-the two ends: `reading="layers"` (λ_in at the first layer, λ_out at the readout) and `reading="steps"` (λ_in at
-the first step, λ_out at the last).
+the two ends: `reading="layers"` (λ_in at the first layer, λ_out at the readout) and `reading="steps"` (λ_in
+at the first step, λ_out at the last).
 """
 
 from __future__ import annotations
