@@ -29,8 +29,8 @@ class Row:
         stats: Its measurement.
         forward: log10 of its output's typical entry relative to the input's; -inf for zero, nan where not
             finite, None where nothing was measured.
-        contrast: log10 of what differs between samples (its root mean square), relative to the input's; None where
-            nothing was measured or there is one sample only. A layer can hand on a constant of healthy size.
+        contrast: log10 of what differs between samples (its root mean square), relative to the input's; None
+            where nothing was measured or there is one sample only.
         backward: As `forward`, for the gradient, relative to the gradient at the output.
         findings: Codes of the findings that point here, worst first.
         severity: Of the worst of them; "" without any.
@@ -139,14 +139,11 @@ def build_view(report: Report, forward_band: Band | None = None, backward_band: 
         )
         for number_, node in enumerate(shown, start=1)
     )
-    contrasts = [row.contrast for row in rows if row.spine]
     return View(
         report,
         rows,
         _sentence([row.forward for row in rows if row.spine], "signal", "input"),
-        _sentence(contrasts, "difference between inputs", "input")
-        if any(c is not None for c in contrasts)
-        else "",
+        _contrast_sentence([row for row in rows if row.spine]),
         _sentence([row.backward for row in reversed(rows) if row.spine], "gradient", "output"),
         forward_band,
         backward_band,
@@ -231,3 +228,27 @@ def _sentence(walk: Sequence[float | None], what: str, origin: str) -> str:
         f"The {what} {change} to {ratio(total)} of its size on its way from the {origin} through {steps} "
         f"steps: {factor(total / steps)} per step."
     )
+
+
+_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+
+
+def _contrast_sentence(rows: Sequence[Row]) -> str:
+    """What becomes of the differences between inputs; "" where they were not measured.
+
+    Differences below 8 units of roundoff of the values that carry them are rounding errors, not signal.
+    """
+    if all(row.contrast is None for row in rows):
+        return ""
+    for step, row in enumerate(rows, start=1):
+        spread, rms = _contrast(row.stats.output), row.stats.output.rms
+        if (
+            spread is not None
+            and 0.0 < rms
+            and spread <= 8.0 * _ROUNDOFF.get(row.stats.output.dtype, 0.0) * rms
+        ):
+            return (
+                f"From step {step} of {len(rows)} on, what differs between inputs is smaller than rounding errors: "
+                "the network gives the same answer to all of them."
+            )
+    return _sentence([row.contrast for row in rows], "difference between inputs", "input")
