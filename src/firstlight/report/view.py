@@ -241,14 +241,14 @@ def _contrast_sentence(rows: Sequence[Row]) -> str:
     if all(row.contrast is None for row in rows):
         return ""
     for step, row in enumerate(rows, start=1):
-        spread, rms = _contrast(row.stats.output), row.stats.output.rms
+        spread, output = _contrast(row.stats.output), row.stats.output
         if (
             spread is not None
-            and 0.0 < rms
-            and spread <= 8.0 * _ROUNDOFF.get(row.stats.output.dtype, 0.0) * rms
+            and output.q > 0.0
+            and spread <= 8.0 * _ROUNDOFF.get(output.dtype, 0.0) * output.rms
         ):
             return (
-                f"From step {step} of {len(rows)} on, what differs between inputs is smaller than rounding errors: "
-                "the network gives the same answer to all of them."
+                f"From step {step} of {len(rows)} on, what differs between inputs is smaller than rounding "
+                "errors: the network gives the same answer to all of them."
             )
     return _sentence([row.contrast for row in rows], "difference between inputs", "input")
