@@ -131,12 +131,13 @@ class Recorder(TorchFunctionMode):
         for path, tensor in named_tensors((args, dict(kwargs or {}))):
             if id(tensor) not in seen:
                 seen.add(id(tensor))
-                self._enter_input(path.partition(".")[2], tensor)
+                with torch._C.DisableTorchFunction():
+                    self._enter_input(path.partition(".")[2], tensor)
 
     def _enter_input(self, path: str, tensor: torch.Tensor) -> None:
         name = self.next_name("", "input")
         live = is_signal_dtype(tensor.dtype)
-        self._origins[id(tensor)] = Origin(tensor, name, 0, live, True)
+        self.bind(tensor, name, 0, live, True)
         model = type(self.scope.model).__name__
         self.sink(
             Event(name, "input", None, (), {"path": path}, tensor, [tensor], "", model, "", (), (), True)
@@ -152,6 +153,10 @@ class Recorder(TorchFunctionMode):
         """Where `tensor` came from, if this recorder has seen it."""
         found = self._origins.get(id(tensor))
         return found if found is not None and found.ref() is tensor else None
+
+    def bind(self, tensor: torch.Tensor, name: str | None, index: int, live: bool, signal: bool) -> None:
+        """Remember where `tensor` comes from."""
+        self._origins[id(tensor)] = Origin(tensor, name, index, live, signal)
 
     def prepare(
         self, op: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], live: bool
@@ -248,7 +253,7 @@ class Recorder(TorchFunctionMode):
         scope = self.scope
         name = self.next_name(scope.path, op) if live else None
         for index, tensor in enumerate(outputs):
-            self._origins[id(tensor)] = Origin(tensor, name, index, live, signal)
+            self.bind(tensor, name, index, live, signal)
             if tensor._is_view():
                 self._views.setdefault(id(tensor._base), []).append(weakref.ref(tensor))
         if name is not None:
@@ -292,7 +297,7 @@ class Recorder(TorchFunctionMode):
         old = self.origin(tensor)
         if old is None:
             if id(tensor) not in self.parameters:
-                self._origins[id(tensor)] = Origin(tensor, name, 0, live, signal)
+                self.bind(tensor, name, 0, live, signal)
         elif name is not None and old.name != name:
             old.name, old.index = name, 0
             old.live, old.signal = old.live or live, old.signal or signal

@@ -1,0 +1,216 @@
+"""From events to nodes: a recorder that writes the graph down while the model runs.
+
+Dataflow is followed by the identity of tensors. A change in place makes a new version: whoever reads the
+tensor later reads the changing node. If the changed tensor is a view, its base becomes a node "view_write"
+(base, new part), and each other living view of the same memory a node "reread" of that base; so is a tensor
+that turns up without having been seen but shares memory with one that was. A tensor of unknown origin that
+carries gradient becomes a node "opaque" and a note. These three and "identity" (a weight that is itself an
+output) are the only nodes without a recorded event.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from firstlight.capture.arguments import dtype_name, plain_arguments
+from firstlight.capture.record import Event, Recorder
+from firstlight.capture.scope import Scope
+from firstlight.graph.ir import Arg, Constant, ConstantRef, Node, Parameter, ParameterRef, Ref, TensorSpec
+
+# Entries up to which the values of a constant are computed and kept.
+VALUE_LIMIT = 2**22
+
+
+class NodeRecorder(Recorder):
+    """Builds `nodes`, `constants` and `notes` from the operations of one forward pass.
+
+    Args:
+        scope: The model's modules.
+    """
+
+    prepares = True
+    # Whether the tensors keep their entries when the model writes into them (it writes into stand-ins).
+    untouched = False
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(self._add, scope)
+        self.nodes: list[Node] = []
+        self.constants: dict[str, Constant] = {}
+        self.notes: dict[str, None] = {}
+        self.weights = parameters_of(scope.model)
+        first = {alias: name for name, p in self.weights.items() for alias in p.aliases}
+        self.parameters = {key: first.get(name, name) for key, name in self.parameters.items()}
+        self._inputs: set[str] = set()
+        self._buffers = {id(b): name for name, b in scope.model.named_buffers() if b.is_floating_point()}
+        self._named_constants: dict[int, tuple[weakref.ref[torch.Tensor], int, str]] = {}
+        self._contents: dict[Any, str] = {}
+        self._arguments: tuple[tuple[Arg, ...], dict[str, Arg]] = ((), {})
+
+    def prepare(
+        self, op: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], live: bool
+    ) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+        """Write down the arguments before the call may change them."""
+        if live:
+            self._arguments = plain_arguments(op, func, args, kwargs, self.reference)
+        return func, args, kwargs
+
+    def reference(self, tensor: torch.Tensor) -> Arg:
+        """The name in the graph of a tensor that an operation reads."""
+        origin = self.origin(tensor)
+        if origin is not None and origin.name is not None and (origin.live or origin.name in self._inputs):
+            return Ref(origin.name, origin.index)
+        if id(tensor) in self.parameters:
+            return ParameterRef(self.parameters[id(tensor)])
+        if origin is None and id(tensor) in self._buffers:
+            return ParameterRef(self._buffers[id(tensor)])
+        if origin is None and tensor.requires_grad:
+            return self._unseen(tensor)
+        return self._constant(tensor)
+
+    def value_of(self, tensor: torch.Tensor) -> Any:
+        """The entries of a constant as an array; None where they are unknown or too many."""
+        if tensor.device.type == "meta" or tensor.numel() > VALUE_LIMIT or tensor.layout != torch.strided:
+            return None
+        value = tensor.detach().cpu()
+        if value.dtype == torch.bfloat16:
+            value = value.float()
+        return value.numpy().copy()
+
+    def output(self, tensor: torch.Tensor) -> Ref | None:
+        """The node behind a tensor that the model returned; None for a constant."""
+        found = self.reference(tensor)
+        if isinstance(found, ParameterRef):
+            return self._synthetic("identity", (found,), tensor, False)
+        return found if isinstance(found, Ref) else None
+
+    def _add(self, event: Event) -> None:
+        outputs = tuple(spec_of(t) for t in event.outputs)
+        if event.op == "input":
+            options: dict[str, Arg] = {"path": event.kwargs["path"]}
+            self._inputs.add(event.name)
+            self.nodes.append(Node(event.name, "input", (), options, outputs, "", event.module_type))
+            value = None if event.outputs[0].is_floating_point() else self.value_of(event.outputs[0])
+            if value is not None:
+                self.constants[event.name] = Constant(event.name, outputs[0], value)
+            return
+        args, options = self._arguments
+        if event.op == "to":
+            options = {"dtype": outputs[0].dtype}
+        module, kind = event.module, event.module_type
+        self.nodes.append(Node(event.name, event.op, args, options, outputs, module, kind, event.source))
+
+    def _constant(self, tensor: torch.Tensor, before_write: bool = True) -> ConstantRef:
+        known = self._named_constants.get(id(tensor))
+        version = 0 if tensor.is_inference() else tensor._version
+        if known is not None and known[0]() is tensor and known[1] == version:
+            return ConstantRef(known[2])
+        name = self.next_name(self.scope.path, "constant")
+        value = self.value_of(tensor) if before_write or self.untouched else None
+        if value is not None:
+            content = (value.dtype.str, value.shape, hashlib.blake2b(np.ascontiguousarray(value)).digest())
+            name = self._contents.setdefault(content, name)
+        self._named_constants[id(tensor)] = (weakref.ref(tensor), version, name)
+        if name not in self.constants:
+            self.constants[name] = Constant(name, spec_of(tensor), value)
+        return ConstantRef(name)
+
+    def _unseen(self, tensor: torch.Tensor) -> Ref:
+        """A tensor with gradient that no recorded operation returned."""
+        memory = tensor.untyped_storage()._cdata
+        for origin in list(self._origins.values()):
+            other = origin.ref()
+            if other is None or origin.name is None or not origin.live:
+                continue
+            if other.layout == torch.strided and other.untyped_storage()._cdata == memory:
+                if other.shape == tensor.shape and other.storage_offset() == tensor.storage_offset():
+                    self.bind(tensor, origin.name, origin.index, True, origin.signal)
+                    return Ref(origin.name, origin.index)
+                return self._synthetic("reread", (Ref(origin.name, origin.index),), tensor, origin.signal)
+        where = self.scope.path or "the model itself"
+        self.notes[
+            f"A tensor of shape {tuple(tensor.shape)} read in {where} came from code that cannot be seen "
+            "(a scripted module, an operator written in C++, or a parameter that is not registered)."
+        ] = None
+        return self._synthetic("opaque", (), tensor, True)
+
+    def _synthetic(self, op: str, args: tuple[Arg, ...], tensor: torch.Tensor, signal: bool) -> Ref:
+        """Add a node for what happened to `tensor` without a call of its own."""
+        name = self.next_name(self.scope.path, op)
+        path, kind = self.scope.path, self.scope.module_type
+        self.nodes.append(Node(name, op, args, {}, (spec_of(tensor),), path, kind))
+        self.bind(tensor, name, 0, True, signal)
+        return Ref(name)
+
+    def overwrite(self, tensor: torch.Tensor, name: str | None, live: bool, signal: bool) -> None:
+        """Follow a change in place to all tensors that share the memory."""
+        if name is None:
+            return
+        base = self.owner(tensor._base) if tensor._is_view() and tensor._base is not None else tensor
+        index = next((o.index for o in (self.origin(tensor),) if o is not None and o.name == name), 0)
+        part = Ref(name, index)
+        whole = part
+        if base is not tensor:
+            if id(base) in self.parameters:
+                self.notes[f"The forward pass writes into the parameter {self.parameters[id(base)]}."] = None
+                return
+            old = self.reference(base)
+            if isinstance(old, ConstantRef):
+                old = self._constant(base, before_write=False)
+            whole = self._synthetic("view_write", (old, part), base, signal)
+        self.bind(tensor, part.node, part.index, True, signal)
+        written = tensor if base is tensor else tensor._base
+        for owner in {id(written), id(self.owner(base))}:
+            for ref in tuple(self._views.get(owner, ())):
+                view = ref()
+                if view is not None and view is not tensor and view is not base:
+                    self._synthetic("reread", (whole,), view, signal)
+
+    def owner(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor of the model's code behind `tensor`; `trace` runs some calls on stand-ins."""
+        return tensor
+
+
+def spec_of(tensor: torch.Tensor) -> TensorSpec:
+    """Shape and type of a tensor."""
+    return TensorSpec(tuple(int(n) for n in tensor.shape), dtype_name(tensor.dtype))
+
+
+def parameters_of(model: nn.Module) -> dict[str, Parameter]:
+    """Every registered parameter and floating-point buffer, tied ones once under their first name."""
+    found: dict[str, Parameter] = {}
+    first: dict[Any, str] = {}
+    owners = dict(model.named_modules(remove_duplicate=False))
+    named = [("parameter", n, t) for n, t in model.named_parameters(remove_duplicate=False)]
+    named += [
+        ("buffer", n, t) for n, t in model.named_buffers(remove_duplicate=False) if t.is_floating_point()
+    ]
+    for role, name, tensor in named:
+        key = _memory(tensor)
+        if key in first:
+            known = found[first[key]]
+            found[known.name] = Parameter(
+                known.name,
+                known.spec,
+                known.role,
+                known.requires_grad,
+                (*known.aliases, name),
+                known.module_type,
+            )
+            continue
+        first[key] = name
+        kind = type(owners[name.rpartition(".")[0]]).__name__
+        found[name] = Parameter(name, spec_of(tensor), role, tensor.requires_grad, (), kind)
+    return found
+
+
+def _memory(tensor: torch.Tensor) -> Any:
+    """Equal for two tensors that are the same numbers in memory."""
+    if tensor.device.type == "meta" or tensor.layout != torch.strided or tensor.numel() == 0:
+        return id(tensor)
+    return (tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()))
