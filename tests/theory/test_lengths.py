@@ -240,7 +240,7 @@ def test_other_bad_input_is_refused():
 @pytest.mark.slow
 @pytest.mark.parametrize("row", STACKS, ids=NAMES)
 def test_simulated_stacks(row):
-    """Relative variance, V̂ and death from networks drawn weight by weight, with bars from the exact moments."""
+    """Variance, V̂ and death of networks drawn weight by weight, with bars from the exact moments."""
     widths, rng = row["widths"], np.random.default_rng(20)
     total = 4_000_000 // max(widths) ** 2 * 10
     batch = 2_000_000 // max(widths) ** 2

@@ -36,7 +36,7 @@ def test_delta_orthogonal_constants_lie_on_the_critical_line():
     row = TABLE["delta_orthogonal"]
     _, weight_variance = weights.delta_orthogonal_point("tanh", row["bias_variance"])
     assert printed(weight_variance, row["weight_variance"])
-    assert weights.DELTA_ORTHOGONAL_TANH == (float(row["weight_variance"]), row["bias_variance"])
+    assert (float(row["weight_variance"]), row["bias_variance"]) == weights.DELTA_ORTHOGONAL_TANH
 
 
 def test_relu_inputs_become_indistinguishable():
