@@ -1,0 +1,94 @@
+"""Gather what the checks look at: one measurement, a few extra passes, the facts on batch and optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from firstlight.capture.facts import input_facts, optimizer_facts
+from firstlight.capture.inputs import GetInputs, check_batch, check_model, described
+from firstlight.capture.measure import Loss, measure
+from firstlight.capture.preserve import preserved
+from firstlight.capture.probe import probe
+from firstlight.capture.tensors import map_tensors
+from firstlight.checks.evidence import Evidence
+from firstlight.errors import InputError
+
+
+def gather(
+    model: nn.Module,
+    batch: Any,
+    loss: Loss | None,
+    optimizer: torch.optim.Optimizer | None,
+    *,
+    targets: Any = None,
+    get_inputs: GetInputs | None = None,
+    seed: int = 0,
+) -> Evidence:
+    """Measure and probe the drawn weights; the model comes back bit for bit.
+
+    Args:
+        model: Any module.
+        batch: As for `measure`.
+        loss: On the output, on (output, batch), or with `targets` on (output, targets); None for none.
+        optimizer: Looked at, never stepped.
+        targets: Second argument of the loss.
+        get_inputs: Turns `batch` into arguments.
+        seed: Of all random choices.
+
+    Raises:
+        InputError: If an argument cannot be used as given.
+        ModelError: If the model or the loss raises.
+    """
+    model = check_model(model)
+    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+        raise InputError("optimizer", got=described(optimizer), expected="a torch.optim.Optimizer or None")
+    on_output = _on_output(loss, batch, targets)
+    inputs = check_batch(batch, model, get_inputs=get_inputs)
+    measurement = measure(model, batch, loss=on_output, get_inputs=get_inputs, seed=seed)
+
+    def forward() -> Any:
+        args, kwargs = map_tensors((tuple(inputs.args), dict(inputs.kwargs)), lambda t: t.detach().clone())
+        return model(*args, **kwargs)
+
+    with preserved(model, weights=True), torch.inference_mode(False):
+        torch.manual_seed(seed)
+        looked = probe(forward, model, inputs.batch_size, on_output, seed=seed)
+    return Evidence(
+        measurement=measurement,
+        inputs=input_facts(inputs.args, inputs.kwargs),
+        probe=looked,
+        optimizer=None if optimizer is None else optimizer_facts(optimizer, model),
+    )
+
+
+def _on_output(loss: Loss | None, batch: Any, targets: Any) -> Callable[[Any], torch.Tensor] | None:
+    """The loss as a function of the output alone."""
+    from firstlight.capture.measure import _takes_two
+
+    if loss is None:
+        if targets is not None:
+            raise InputError(
+                "targets", got="targets without a loss", expected="loss= a callable on (output, targets)"
+            )
+        return None
+    if not callable(loss):
+        raise InputError("loss", got=described(loss), expected="a callable on the model's output, or None")
+    if targets is not None:
+
+        def on_output(output: Any) -> torch.Tensor:
+            return loss(output, targets)
+    elif not isinstance(loss, nn.Module) and _takes_two(loss):
+
+        def on_output(output: Any) -> torch.Tensor:
+            return loss(output, batch)
+    else:
+
+        def on_output(output: Any) -> torch.Tensor:
+            return loss(output)
+
+    on_output.__name__ = getattr(loss, "__name__", type(loss).__name__)
+    return on_output

@@ -1,0 +1,305 @@
+"""Extra passes at the drawn weights: what the loss pulls on, and whether it could tell samples apart. No step."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from firstlight.checks.evidence import Probe, Pull
+
+Loss = Callable[[Any], torch.Tensor]
+
+_ADAM_EPS = 1e-8
+
+
+def probe(
+    forward: Callable[[], Any],
+    model: nn.Module,
+    samples: int,
+    loss: Loss | None,
+    *,
+    moved: bool = True,
+    seed: int = 0,
+) -> Probe:
+    """Differentiate the loss twice at the drawn weights: along what tells samples apart, and along what does not.
+
+    Args:
+        forward: Runs the model on the batch.
+        model: The module; its parameters are read, and restored bit for bit.
+        samples: Batch size.
+        loss: From the model's output to a scalar; None takes a fixed random residual.
+        moved: Whether to look at a nearby point too if nothing tells samples apart here.
+        seed: Of the random residual and of the nearby point.
+
+    Returns:
+        The record; what could not be computed is named in its notes.
+    """
+    params = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    repeat = _repeat(forward, model)
+    with _without_noise(model), warnings.catch_warnings(), torch.enable_grad():
+        warnings.simplefilter("ignore")
+        here, grads = _probe(forward, params, samples, loss, seed)
+        if moved and _is_flat(here):
+            here = replace(here, moved=_elsewhere(forward, params, samples, loss, seed, grads))
+    return replace(here, repeat=repeat)
+
+
+@torch.no_grad()
+def _repeat(forward: Callable[[], Any], model: nn.Module) -> float | None:
+    """Correlation over the samples between the outputs of two passes with different dropout masks."""
+    noisy = nn.modules.dropout._DropoutNd
+    if not any(isinstance(m, noisy) and m.training and m.p > 0.0 for m in model.modules()):
+        return None
+    first, second = (next(_floats(forward()), None) for _ in range(2))
+    if first is None or second is None or first.dim() < 2 or len(first) < 2:
+        return None
+    a, b = (t.double() - t.double().mean(0, keepdim=True) for t in (first, second))
+    size = float(a.norm() * b.norm())
+    return float((a * b).sum()) / size if size > 0.0 else 1.0
+
+
+def _elsewhere(
+    forward: Callable[[], Any],
+    params: Mapping[str, nn.Parameter],
+    samples: int,
+    loss: Loss | None,
+    seed: int,
+    grads: Mapping[str, torch.Tensor],
+) -> Probe:
+    """Probe a random point of what training can reach: nudge what has a gradient until no more tensors wake up."""
+    saved = {n: p.detach().clone() for n, p in params.items()}
+    awake: set[str] = set()
+    try:
+        while True:
+            fresh = {n for n, g in grads.items() if bool(g.any())} - awake
+            _nudge({n: params[n] for n in fresh}, grads)
+            awake |= fresh
+            there, grads = _probe(forward, params, samples, loss, seed)
+            if not {n for n, g in grads.items() if bool(g.any())} - awake or not there.finite:
+                return there
+    finally:
+        with torch.no_grad():
+            for name, p in params.items():
+                p.copy_(saved[name])
+
+
+def _is_flat(p: Probe) -> bool:
+    """Some trainable parameter gets a gradient, and next to nothing in it tells samples apart."""
+    return p.connected and p.finite and p.contrast < 1e-2
+
+
+def _probe(
+    forward: Callable[[], Any], params: Mapping[str, nn.Parameter], samples: int, loss: Loss | None, seed: int
+) -> tuple[Probe, dict[str, torch.Tensor]]:
+    out = forward()
+    tensors = [t for t in _floats(out) if t.dim() >= 1]
+    if not tensors:
+        return Probe(
+            samples=samples, trainable=len(params), notes=("the model returned no floating-point tensor",)
+        ), {}
+    value, residuals, notes = _residuals(out, tensors, loss, seed)
+    pairs = [(t, r) for t, r in zip(tensors, residuals, strict=True) if r is not None]
+    if not pairs:
+        return Probe(samples=samples, loss=value, trainable=len(params), connected=False, notes=notes), {}
+    f, r = max(pairs, key=lambda pair: pair[0].numel())
+    axis = 0 if f.shape[0] == samples or f.dim() == 1 else None
+    f32, r32 = f.detach().double(), r.detach().double()
+    mean_r = _mean(r32, axis)
+    centred = r32 - mean_r
+    spread = f32 - _mean(f32, axis)
+    silent, constant = _levels(out, f, loss, axis)
+    finite = bool(torch.isfinite(f32).all() and torch.isfinite(r32).all())
+    finite = finite and (value is None or math.isfinite(value))
+    common = {
+        "samples": samples,
+        "output_rms": _rms(f32),
+        "output_spread": _rms(spread),
+        "outputs": f.numel() // max(1, samples),
+        "loss": value,
+        "loss_silent": silent,
+        "loss_constant": constant,
+        "residual": float(centred.norm()),
+        "residual_mean": float(mean_r.expand_as(r32).norm()),
+        "trainable": len(params),
+        "notes": notes,
+    }
+    if not params or not f.requires_grad:
+        return Probe(**common, connected=False, finite=finite), {}
+    if not finite:
+        return Probe(**common, finite=False), {}
+    scale = float(centred.norm()) or float(r32.norm()) or 1.0
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    shift = torch.randn(mean_r.shape, generator=generator, dtype=torch.float64).to(r32.device).expand_as(r32)
+    shift = shift * (scale / max(float(shift.norm()), 1e-300))
+    signal = _back(f, params, centred)
+    against = _back(f, params, shift)
+    pulls: dict[str, Pull] = {}
+    moving: dict[str, torch.Tensor] = {}
+    for name in params:
+        g, c = signal.get(name), against.get(name)
+        if g is None or c is None:
+            continue
+        moving[name] = g + c
+        size = g.abs()
+        norm = float(g.norm())
+        finite = finite and math.isfinite(norm)
+        pulls[name] = Pull(norm, float(c.norm()), g.numel(), float((size * size / (size + _ADAM_EPS)).sum()))
+    return Probe(**common, pulls=MappingProxyType(pulls), connected=bool(pulls), finite=finite), moving
+
+
+def _back(f: torch.Tensor, params: Mapping[str, nn.Parameter], v: torch.Tensor) -> dict[str, torch.Tensor]:
+    grads = torch.autograd.grad(f, list(params.values()), v.to(f.dtype), retain_graph=True, allow_unused=True)
+    return {n: g.detach().double() for n, g in zip(params, grads, strict=True) if g is not None}
+
+
+def _residuals(
+    out: Any, tensors: Sequence[torch.Tensor], loss: Loss | None, seed: int
+) -> tuple[float | None, list[torch.Tensor | None], tuple[str, ...]]:
+    if loss is None:
+        generator = torch.Generator(device="cpu").manual_seed(seed)
+        big = max(tensors, key=lambda t: t.numel())
+        noise = torch.randn(big.shape, generator=generator, dtype=torch.float64).to(big.device, big.dtype)
+        noise = noise / max(1, big.shape[0])
+        return (
+            None,
+            [noise if t is big else None for t in tensors],
+            ("no loss: a fixed random residual was used",),
+        )
+    value = loss(out)
+    live = [t for t in tensors if t.requires_grad]
+    if not value.requires_grad or not live:
+        # The loss may still depend on the outputs: differentiate it with respect to copies of them.
+        copies, rebuilt = _detached(out)
+        again = loss(rebuilt)
+        if not again.requires_grad:
+            return float(value.detach()), [None] * len(tensors), ()
+        found = iter(torch.autograd.grad(again, copies, allow_unused=True))
+        return float(value.detach()), [next(found) for _ in tensors], ()
+    found = iter(torch.autograd.grad(value, live, retain_graph=True, allow_unused=True))
+    return float(value.detach()), [next(found) if t.requires_grad else None for t in tensors], ()
+
+
+def _detached(out: Any) -> tuple[list[torch.Tensor], Any]:
+    copies: list[torch.Tensor] = []
+
+    def swap(t: torch.Tensor) -> torch.Tensor:
+        if t.is_floating_point() and t.dim() >= 1:
+            t = t.detach().clone().requires_grad_(True)
+            copies.append(t)
+        return t
+
+    return copies, torch.utils._pytree.tree_map_only(torch.Tensor, swap, out)
+
+
+def _floats(out: Any) -> Iterator[torch.Tensor]:
+    for leaf in torch.utils._pytree.tree_leaves(out):
+        if isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
+            yield leaf
+
+
+def _levels(
+    out: Any, f: torch.Tensor, loss: Loss | None, axis: int | None
+) -> tuple[float | None, float | None]:
+    """Loss of the answer 0, and of the best answer that is the same for every sample."""
+    if loss is None or not isinstance(out, torch.Tensor) or out is not f or axis is None:
+        return None, None
+    with torch.no_grad():
+        silent = _finite_or_none(lambda: loss(torch.zeros_like(f)))
+    best: float | None = None
+    start, shaped = _answers(f.detach().float(), axis)
+    for begin in (start, torch.zeros_like(start)):
+        guess = begin.clone().requires_grad_(True)
+        if not bool(torch.isfinite(guess).all()):
+            continue
+        search = torch.optim.LBFGS([guess], lr=1.0, max_iter=30, line_search_fn="strong_wolfe")
+
+        def closure(guess: torch.Tensor = guess, search: torch.optim.Optimizer = search) -> torch.Tensor:
+            search.zero_grad()
+            value = loss(shaped(guess).expand(f.shape).to(f.dtype))
+            value.backward()
+            return value
+
+        try:
+            search.step(closure)
+        except RuntimeError:
+            continue
+        with torch.no_grad():
+            value = _finite_or_none(lambda guess=guess: loss(shaped(guess).expand(f.shape).to(f.dtype)))
+        if value is not None:
+            best = value if best is None else min(best, value)
+    return silent, best
+
+
+def _answers(
+    f: torch.Tensor, axis: int | None
+) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+    """Where to begin the search for the best constant answer, and what keeps it among the outputs' kind."""
+    if (
+        f.dim() > 1
+        and bool((f >= 0).all())
+        and f.shape[-1] > 1
+        and bool((f.sum(-1) - 1.0).abs().max() < 1e-3)
+    ):
+        return torch.zeros_like(_mean(f, axis)), lambda z: z.softmax(-1)
+    if bool(((f >= 0) & (f <= 1)).all()) and bool((f > 0).all()):
+        return torch.zeros_like(_mean(f, axis)), torch.sigmoid
+    return _mean(f, axis), lambda z: z
+
+
+def _finite_or_none(call: Callable[[], torch.Tensor]) -> float | None:
+    try:
+        value = float(call())
+    except RuntimeError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _mean(x: torch.Tensor, axis: int | None) -> torch.Tensor:
+    """Mean over the samples; over all leading axes where the first one is not the batch."""
+    if axis is not None:
+        return x.mean(0, keepdim=True)
+    return x.mean(tuple(range(x.dim() - 1)), keepdim=True)
+
+
+def _rms(x: torch.Tensor) -> float:
+    return float(x.square().mean().sqrt())
+
+
+@contextmanager
+def _without_noise(model: nn.Module) -> Iterator[None]:
+    """Dropout off, batch statistics as they are: noise must not pass for a signal about the input."""
+    keep = nn.modules.batchnorm._BatchNorm
+    changed = [m for m in model.modules() if m.training and not isinstance(m, keep)]
+    for m in changed:
+        m.training = False
+    try:
+        yield
+    finally:
+        for m in changed:
+            m.training = True
+
+
+@torch.no_grad()
+def _nudge(params: Mapping[str, nn.Parameter], grads: Mapping[str, torch.Tensor]) -> None:
+    """Move the entries that get a gradient: by a tenth of their tensor's size, or to an ordinary size from zero.
+
+    A gradient that is zero on a set of measure zero only (a saddle, as behind a zero-initialised branch) is not
+    zero at a random point of what training can reach; one that is zero there stays zero (the loss is piecewise
+    analytic in the weights). The nudge is an erratic function of weight and gradient, so entries that are equal in
+    both, as those of identical units, stay equal: no step of training could tell them apart either.
+    """
+    for name, p in params.items():
+        g = grads[name]
+        fan_in = max(1, p.numel() // max(1, p.shape[0])) if p.dim() > 1 else 1
+        rms = _rms(p.double())
+        size = 0.1 * rms if rms > 0.0 else (2.0 / fan_in) ** 0.5 if p.dim() > 1 else 0.1
+        angle = 53.0 * p.double() / (rms or 1.0) + 37.0 * g / _rms(g)
+        p.add_((size * torch.sin(angle) * (g != 0)).to(p.dtype))

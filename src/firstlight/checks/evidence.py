@@ -1,0 +1,187 @@
+"""What the checks look at: one frozen record of numbers, made once, without torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from firstlight.graph.ir import Graph
+from firstlight.graph.results import Measurement, NodeStats, ParameterStats
+
+# Unit roundoff of the floating-point formats, and their largest and smallest normal numbers.
+EPS = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+LARGEST = {"float64": 1.8e308, "float32": 3.4e38, "float16": 65504.0, "bfloat16": 3.39e38}
+
+
+@dataclass(frozen=True, slots=True)
+class InputFacts:
+    """One input tensor of the batch.
+
+    Attributes:
+        name: Position or keyword under which the model gets it.
+        shape: Sizes, batch first.
+        dtype: "float32", "int64", ...
+        mean: Mean entry.
+        sd: Standard deviation of all entries.
+        low: Smallest entry.
+        high: Largest entry.
+        non_finite: Entries that are NaN or infinite.
+        spread: Root mean square of the entries' deviation from the batch mean (what differs between samples).
+        feature_scale_ratio: Largest over median of the features' root mean squares; 1 where there is one feature.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    mean: float
+    sd: float
+    low: float
+    high: float
+    non_finite: int
+    spread: float
+    feature_scale_ratio: float = 1.0
+
+    @property
+    def floating(self) -> bool:
+        """Whether it holds real numbers (not tokens, not a mask)."""
+        return self.dtype.startswith(("float", "bfloat"))
+
+    @property
+    def rms(self) -> float:
+        """Root mean square of the entries."""
+        return math.hypot(self.mean, self.sd)
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """How strongly the loss pulls on one parameter.
+
+    With f the outputs, J their Jacobian, r = ∂L/∂f split into its mean over the samples and the rest r_c:
+
+    Attributes:
+        signal: |Jᵀ r_c|, the gradient by which the network would tell samples apart.
+        constant: |Jᵀ u| for a cotangent u of the same norm that is the same for every sample: the gradient by which
+            it would only shift its answer.
+        entries: Number of entries.
+        reach: Σ|g|·|g|/(|g|+1e-8) with g = Jᵀ r_c: loss decrease per unit learning rate of Adam's first step.
+    """
+
+    signal: float
+    constant: float
+    entries: int
+    reach: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Extra passes at the drawn weights on a part of the batch; no optimizer step.
+
+    Attributes:
+        samples: Samples used.
+        output_rms: Root mean square of the outputs f.
+        output_spread: Root mean square of f minus its mean over the samples.
+        outputs: Entries of f per sample.
+        loss: The loss; None without one.
+        loss_silent: Loss of the answer 0 for everything (a uniform guess for logits); None where not finite.
+        loss_constant: Loss of the best answer that is the same for every sample; None where not found.
+        residual: |r_c|, the part of ∂L/∂f that differs between samples.
+        residual_mean: |r - r_c|.
+        pulls: By parameter name.
+        trainable: Number of parameters that are to be trained.
+        connected: Whether the loss has any gradient path to a trainable parameter.
+        finite: Whether outputs, loss and all gradients are finite.
+        repeat: Correlation over the samples of the outputs of two passes with different dropout masks; None without
+            dropout.
+        moved: The same at a random nearby point that training can reach; None where not needed. It tells a saddle,
+            which the first step leaves, from a network whose gradient is zero everywhere it can go.
+        notes: What could not be done.
+    """
+
+    samples: int = 0
+    output_rms: float = math.nan
+    output_spread: float = math.nan
+    outputs: int = 0
+    loss: float | None = None
+    loss_silent: float | None = None
+    loss_constant: float | None = None
+    residual: float = math.nan
+    residual_mean: float = math.nan
+    pulls: Mapping[str, Pull] = field(default_factory=lambda: MappingProxyType({}))
+    trainable: int = 0
+    connected: bool = True
+    finite: bool = True
+    repeat: float | None = None
+    moved: Probe | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def signal(self) -> float:
+        """|Jᵀ r_c| over all parameters."""
+        return math.hypot(*(p.signal for p in self.pulls.values())) if self.pulls else 0.0
+
+    @property
+    def constant(self) -> float:
+        """|Jᵀ u| over all parameters."""
+        return math.hypot(*(p.constant for p in self.pulls.values())) if self.pulls else 0.0
+
+    @property
+    def contrast(self) -> float:
+        """|Jᵀ r_c| / |Jᵀ u|: square root of the tangent kernel's ratio between telling apart and shifting."""
+        return self.signal / self.constant if self.constant > 0.0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerFacts:
+    """What the optimizer would do.
+
+    Attributes:
+        name: Class name.
+        lr: Largest learning rate of its groups.
+        held: Qualified names of the parameters that it holds.
+    """
+
+    name: str
+    lr: float
+    held: frozenset[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """All that the checks may look at.
+
+    Attributes:
+        measurement: One forward and backward pass on the real batch.
+        inputs: Facts on the batch.
+        probe: Extra passes at the drawn weights.
+        optimizer: Facts on the optimizer, where one was given.
+        graph: The traced graph, where there is one.
+    """
+
+    measurement: Measurement
+    inputs: tuple[InputFacts, ...] = ()
+    probe: Probe = field(default_factory=Probe)
+    optimizer: OptimizerFacts | None = None
+    graph: Graph | None = None
+
+    @property
+    def nodes(self) -> tuple[NodeStats, ...]:
+        """Operations in execution order."""
+        return self.measurement.nodes
+
+    @property
+    def parameters(self) -> tuple[ParameterStats, ...]:
+        """Parameters in the module's order."""
+        return self.measurement.parameters
+
+    @property
+    def dtype(self) -> str:
+        """The coarsest floating-point format of the activations."""
+        seen = {n.output.dtype for n in self.nodes if n.output.dtype in EPS and n.op != "input"}
+        return max(seen, key=lambda d: EPS[d]) if seen else "float32"
+
+    @property
+    def eps(self) -> float:
+        """Unit roundoff of `dtype`."""
+        return EPS[self.dtype]

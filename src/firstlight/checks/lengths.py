@@ -1,0 +1,217 @@
+"""Checks on the lengths of activations: FWD001 to FWD003, and on residual streams: FWD006, FWD007."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator
+
+import numpy as np
+
+from firstlight.checks.blame import blame
+from firstlight.checks.evidence import Evidence
+from firstlight.checks.fate import decide
+from firstlight.checks.laws import gain_squared, layers
+from firstlight.checks.mainline import main_line
+from firstlight.checks.phrases import factor, number, severity
+from firstlight.checks.registry import check
+from firstlight.graph.results import Finding, NodeStats
+from firstlight.theory import activations, gaussian, length_law
+
+# Mean squares off by 10 are Hanin & Rolnick's failure; a network forgives that, so it is only said. At 1000 the
+# amplitude is off by 30 and learning rates no longer carry over: the scale is wrong.
+SAID, WRONG = math.log(10.0), math.log(1000.0)
+
+
+def affine(e: Evidence) -> list[NodeStats]:
+    """Operations of the main line that read a weight matrix, in order, the read-out left out."""
+    wide = {p.name for p in e.parameters if len(p.shape) > 1}
+    found = [n for n in main_line(e.measurement) if wide.intersection(n.parameters)]
+    return found[:-1]
+
+
+def drift(e: Evidence) -> tuple[float, list[NodeStats]]:
+    """ln(q_last/q_first) of the pre-activations and of the residual stream along the main line."""
+    points = [n for n in affine(e) if n.output.finite]
+    if len(points) < 3:
+        points = _adds(e)
+    if len(points) < 3 or points[0].output.q <= 0.0:
+        return 0.0, []
+    return math.log(max(points[-1].output.q, 1e-300) / points[0].output.q), points
+
+
+def _adds(e: Evidence) -> list[NodeStats]:
+    return [n for n in main_line(e.measurement) if n.op == "add" and len(n.inputs) == 2 and n.output.finite]
+
+
+def _theory(e: Evidence) -> str:
+    """What mean field says about the factor per layer, where it is one number."""
+    used = {n.op for n in e.nodes}.intersection({"relu", "leaky_relu"})
+    ps = layers(e)
+    if len(used) != 1 or len(ps) < 3:
+        return ""
+    act = activations.get(used.pop())
+    g2 = statistics.median(gain_squared(p) for p in ps)
+    per = g2 * float(gaussian.second_moment(act, 1.0))
+    return f"; theory: g²·Eφ² = {number(per)} per layer with g² = fan_in·E w² = {number(g2)}"
+
+
+def _scale_finding(e: Evidence, code: str, fatal: bool) -> Iterator[Finding]:
+    total, points = drift(e)
+    sign = 1.0 if code == "FWD001" else -1.0
+    if sign * total < SAID and not (fatal and sign * total > 0.0):
+        return
+    per = math.exp(total / (len(points) - 1))
+    yield Finding(
+        code, severity(fatal, "warning" if sign * total > WRONG else "info"), points[-1].name,
+        f"mean square {factor(math.exp(min(total, 700.0)))} at {points[-1].name} than at {points[0].name}: "
+        f"times {number(per)} per layer{_theory(e)}",
+        "a factor of 10 (Hanin & Rolnick 1803.01719, FM1)",
+        "The signal grows with every layer." if sign > 0 else "The signal shrinks with every layer.",
+        'firstlight.initialize(model, "random-walk")', f"brings the factor per layer from {number(per)} to 1",
+        {"log_drift": total, "per_layer": per},
+    )  # fmt: skip
+
+
+@check("FWD001", stage=45)
+def exploding(e: Evidence) -> Iterator[Finding]:
+    """Activations grow from layer to layer.
+
+    What it measures:
+        ln of the mean square of the last over the first pre-activation of the main line (of the residual stream).
+    Why it matters:
+        Outputs and loss start at the product of all factors; the first gradients are as large and throw the weights
+        out of range.
+    When it is harmless:
+        Below a factor of ten, and in front of a normalisation. A wrong scale that trains anyway is "mis-scaled".
+    Remedy:
+        `firstlight.initialize(model, "random-walk")` or "he".
+    Source:
+        Poole et al. 1606.05340 (length map), Hanin & Rolnick 1803.01719 (FM1).
+    """
+    yield from _scale_finding(e, "FWD001", decide(e).reason in ("exploded", "half", "non-finite"))
+
+
+@check("FWD002", stage=45)
+def vanishing(e: Evidence) -> Iterator[Finding]:
+    """Activations shrink from layer to layer.
+
+    What it measures:
+        ln of the mean square of the last over the first pre-activation of the main line.
+    Why it matters:
+        The output forgets the input: biases, and in the end rounding errors, are all that is left.
+    When it is harmless:
+        Below a factor of ten; in shallow networks, which recover in the first steps (torch's defaults do this).
+    Remedy:
+        `firstlight.initialize(model, "random-walk")` or "he".
+    Source:
+        Poole et al. 1606.05340 (length map), Hanin & Rolnick 1803.01719 (FM1). torch.nn.Linear's default has variance
+        1/(3 fan_in): times 1/6 per ReLU layer.
+    """
+    yield from _scale_finding(e, "FWD002", blame(e).kind in ("faded", "gradient"))
+
+
+@check("FWD003", stage=46)
+def fluctuating(e: Evidence) -> Iterator[Finding]:
+    """The network is too narrow for its depth: lengths are decided by the draw.
+
+    What it measures:
+        S = Σ 1/n over the ReLU layers of the main line, and P(length off by more than ten) from the exact law.
+    Why it matters:
+        ln M is a random walk of variance 5S (drift -2.5S under He): some seeds start and others do not.
+    When it is harmless:
+        With saturating functions, which pull the length back, and with normalisation, which resets it.
+    Remedy:
+        Wider layers, or `firstlight.initialize(model, "random-walk")`, which removes the drift, not the spread.
+    Source:
+        Hanin & Rolnick 1803.01719 (FM2); Sussillo & Abbott 1412.6558; theory.length_law.p_off.
+    """
+    widths = relu_widths(e)
+    if len(widths) < 3:
+        return
+    p = float(np.asarray(length_law.p_off(widths, 10.0)))
+    s = sum(1.0 / n for n in widths)
+    if p < 0.1:
+        return
+    total, _ = drift(e)
+    better = math.ceil(5.0 * len(widths) / 1.4**2)
+    yield Finding(
+        "FWD003", "warning" if p > 0.5 and abs(total) > SAID else "info", "",
+        f"Σ1/n = {number(s)} over {len(widths)} ReLU layers: P(off by >10x) = {p:.2f}",
+        "0.1 (exact law of the product of χ² factors, theory.length_law)",
+        "The same law gives a good network with one seed and a bad one with the next.",
+        'firstlight.initialize(model, "random-walk")', f"widths of {better} would bring it to about 0.1",
+        {"inverse_width_sum": s, "p_off": p},
+    )  # fmt: skip
+
+
+def relu_widths(e: Evidence) -> list[int]:
+    """Widths of the ReLU layers on the main line; empty with normalisation or residual sums there."""
+    line = main_line(e.measurement)
+    if any("norm" in n.op for n in line) or len(_adds(e)) > 1:
+        return []
+    return [n.output.units for n in line if n.op == "relu" and n.output.units > 1]
+
+
+@check("FWD006", stage=47)
+def growing_stream(e: Evidence) -> Iterator[Finding]:
+    """A residual stream grows with depth.
+
+    What it measures:
+        Mean square of the stream after the last over before the first residual sum.
+    Why it matters:
+        Every branch adds its variance: with weight η per branch the mean square is multiplied by Π(1+η²s), so Ση² must
+        stay bounded; the last blocks then hardly change a stream that has grown, and gradients grow likewise.
+    When it is harmless:
+        Up to a factor of ten; in pre-norm networks whose last norm takes the scale out (the branches still count less).
+    Remedy:
+        Scale the branches by 1/√L: `firstlight.initialize(model, "depth-scaled")`, or zero the last layer of each.
+    Source:
+        Exact law of linear branch ends, theory.residual (Hanin & Rolnick 1803.01719; Hayou et al. 2010.12859).
+    """
+    sums = _adds(e)
+    if len(sums) < 4 or sums[0].output.q <= 0.0:
+        return
+    total = math.log(max(sums[-1].output.q, 1e-300) / sums[0].output.q)
+    if total < SAID:
+        return
+    per = math.expm1(total / (len(sums) - 1))
+    fatal = decide(e).reason in ("exploded", "half")
+    yield Finding(
+        "FWD006", severity(fatal, "warning" if total > WRONG else "info"), sums[-1].name,
+        f"the stream's mean square grows {number(math.exp(min(total, 700.0)))} times over {len(sums)} sums: "
+        f"each branch adds {number(per)} of it, Ση² = {number(per * len(sums))}",
+        "10 (Ση² must stay bounded, theory.residual)", "Later blocks change a stream that outgrows them.",
+        f"branch = branch * {len(sums)} ** -0.5  # in every block",
+        f"growth e^Ση² = {number(math.exp(min(per, 50.0)))} at any depth",
+        {"log_growth": total, "per_branch": per},
+    )  # fmt: skip
+
+
+@check("FWD007", stage=48)
+def starving_branches(e: Evidence) -> Iterator[Finding]:
+    """Residual branches add next to nothing to their stream.
+
+    What it measures:
+        Mean square of each branch over that of the sum it enters.
+    Why it matters:
+        A branch of a thousandth of the stream takes part in neither the answer nor the gradient: depth without effect.
+    When it is harmless:
+        If it is exactly zero on purpose (Fixup, SkipInit): the first step gives it a size.
+    Remedy:
+        A normalisation at the branch's entry, or `firstlight.initialize(model, "he")`.
+    Source:
+        Residual sum rule q₁+q₂ of uncorrelated tensors; the post-activation ResNets without norm of the PEERS study.
+    """
+    starving: list[NodeStats] = []
+    sums = _adds(e)
+    by_name = {n.name: n for n in e.nodes}
+    for n in sums:
+        qs = sorted(by_name[name].output.q for name in n.inputs if name in by_name)
+        if len(qs) == 2 and 0.0 < qs[0] < 1e-3 * qs[1]:
+            starving.append(n)
+    if len(sums) >= 3 and len(starving) > 0.5 * len(sums):
+        yield Finding(
+            "FWD007", "warning", starving[-1].name, f"{len(starving)} of {len(sums)} branches are below 0.001 of their sum",
+            "0.001 of the stream's mean square", "These blocks hardly take part.", 'firstlight.initialize(model, "he")',
+        )  # fmt: skip

@@ -1,0 +1,138 @@
+"""Checks on units: dead, saturated, or alone under a softmax: ACT001, ACT002, OUT001."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from firstlight.checks.blame import NONLINEAR, SATURATING, blame
+from firstlight.checks.evidence import Evidence
+from firstlight.checks.fate import decide
+from firstlight.checks.mainline import stations
+from firstlight.checks.phrases import listed, number, severity
+from firstlight.checks.registry import check
+from firstlight.graph.results import Finding
+from firstlight.theory import lengths
+
+
+@check("OUT001", stage=35)
+def constant_output(e: Evidence) -> Iterator[Finding]:
+    """A softmax over one unit, which is always 1.
+
+    What it measures:
+        Softmax operations whose last axis has one entry.
+    Why it matters:
+        The output is 1 whatever the input, its gradient is zero for ever.
+    When it is harmless:
+        Never as the output; an attention over a single key is harmless.
+    Remedy:
+        Return the logit and use `torch.nn.BCEWithLogitsLoss()`, or two outputs with cross entropy.
+    Source:
+        softmax(z) = e^z / e^z.
+    """
+    line = {s.node.name for s in stations(e)}
+    for n in e.nodes:
+        if n.op in ("softmax", "log_softmax") and n.output.shape[-1:] == (1,) and n.name in line:
+            yield Finding(
+                "OUT001", severity(not decide(e).starts), n.name, f"{n.op} over an axis of size 1",
+                "at least 2 entries (e^z/e^z = 1)",
+                "The output is the same constant for every input and every weight.",
+                "loss = torch.nn.BCEWithLogitsLoss()  # on the logit, without the softmax",
+            )  # fmt: skip
+
+
+@check("ACT001", stage=40)
+def dead_units(e: Evidence) -> Iterator[Finding]:
+    """Units, or whole layers, that no sample of the batch wakes.
+
+    What it measures:
+        Units whose output is exactly zero (for smooth functions: whose layer loses the signal altogether) for every
+        sample and position.
+    Why it matters:
+        A dead ReLU passes neither signal nor gradient. A dead layer ends training before it begins.
+    When it is harmless:
+        Some dead units in a wide layer cost capacity only; another batch may wake them.
+    Remedy:
+        `firstlight.initialize(model, "he")` (biases 0), normalise the input, or a leaky function; in narrow deep
+        networks widen the layers.
+    Source:
+        Lu et al. 1903.06733: a layer of n ReLU units is dead at a given input with probability 2^-n, so a network with
+        probability 1-Π(1-2^-n) (theory.lengths.p_dead).
+    """
+    cause = blame(e)
+    relus = [n for n in e.nodes if n.op in NONLINEAR and n.op not in SATURATING and n.op != "softmax"]
+    dead = [
+        n
+        for n in relus
+        if n.output.units > 0 and n.output.dead_units == n.output.units and n.output.zero_fraction == 1.0
+    ]
+    if cause.kind == "dead" and cause.node is not None and cause.node not in dead:
+        dead.insert(0, cause.node)
+    widths = [n.output.units for n in relus if n.op in ("relu", "relu6") and n.output.units < 64]
+    chance = lengths.p_dead(widths) if widths else 0.0
+    if dead:
+        first = dead[0]
+        fatal = cause.kind in ("dead", "offset", "faded") and not decide(e).starts
+        fed = [n for n in e.nodes if n.name in first.inputs]
+        shift = f"; its pre-activations have mean {number(fed[0].output.mean)}" if fed else ""
+        yield Finding(
+            "ACT001", severity(fatal), first.name,
+            f"layer dead: none of its {first.output.units} units passes any sample{shift}"
+            + (f"; so in {len(dead)} layers" if len(dead) > 1 else ""),
+            f"at least one living unit; drawn at random, a network of these widths has a dead layer with probability "
+            f"{number(chance)} (Lu et al. 1903.06733)",
+            "Nothing passes this layer, forward or backward.",
+            'firstlight.initialize(model, "he")' if chance < 0.3 else "# widen the layers; a redraw is dead again "
+            f"with probability {chance:.2f}",
+            f"alive with probability {1.0 - chance:.2f}", {"p_dead": chance},
+        )  # fmt: skip
+        return
+    worst = max(relus, key=lambda n: n.output.dead_units / max(1, n.output.units), default=None)
+    if (
+        worst is not None
+        and worst.op in ("relu", "relu6")
+        and worst.output.dead_units > 0.5 * worst.output.units
+    ):
+        yield Finding(
+            "ACT001", "warning", worst.name,
+            f"{worst.output.dead_units} of {worst.output.units} units are zero for the whole batch",
+            "half of the units", "Much of this layer takes no part.", 'firstlight.initialize(model, "he")',
+        )  # fmt: skip
+
+
+@check("ACT002", stage=41)
+def saturated_units(e: Evidence) -> Iterator[Finding]:
+    """Most entries of a bounded non-linearity lie on its flat ends.
+
+    What it measures:
+        Share of entries where the slope is below 1 % of its largest value (theory.activations).
+    Why it matters:
+        The gradient is multiplied by the slope: it dies, and samples that differ become equal.
+    When it is harmless:
+        In a few gates or outputs; below nine tenths enough entries pass.
+    Remedy:
+        `firstlight.initialize(model, "xavier")` and a normalised input.
+    Source:
+        Glorot & Bengio 2010; the mean-field χ₁ = σ_w² E φ'² of Schoenholz et al. 1611.01232.
+    """
+    cause = blame(e)
+    hit = [
+        n for n in e.nodes
+        if n.op in SATURATING and n.output.saturated_fraction is not None and n.output.saturated_fraction > 0.9
+    ]  # fmt: skip
+    if cause.kind == "saturated" and cause.node is not None and cause.node not in hit:
+        hit.insert(0, cause.node)
+    if not hit:
+        return
+    first = hit[0]
+    fate = decide(e)
+    fatal = (cause.kind == "saturated" or fate.reason in ("raw", "exploded")) and not fate.starts
+    share = first.output.saturated_fraction
+    yield Finding(
+        "ACT002", severity(fatal), first.name,
+        (f"{100 * share:.0f} % of the entries are saturated" if share else "the entries no longer move with the input")
+        + f", in {len(hit)} operations: {listed([n.name for n in hit])}",
+        "90 % with a slope below 1 % of the largest (theory.activations)",
+        "The flat ends let neither differences nor gradients through.",
+        'firstlight.initialize(model, "xavier")  # and a normalised input',
+        "puts pre-activations at size 1, where the slope is large",
+    )  # fmt: skip

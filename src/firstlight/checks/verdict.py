@@ -1,0 +1,97 @@
+"""From findings to the verdict, the probability and the headline."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from firstlight.checks.blame import blame
+from firstlight.checks.evidence import Evidence
+from firstlight.checks.fate import decide
+from firstlight.checks.lengths import relu_widths
+from firstlight.checks.registry import checks
+from firstlight.checks.registry import findings as run_checks
+from firstlight.graph.results import Finding, Report, Severity, Verdict
+from firstlight.theory import lengths, special
+
+_ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
+_SCALE = frozenset(
+    "INP002 WGT005 WGT006 WGT007 FWD001 FWD002 FWD006 GRD003 GRD004 OUT002 OUT003 FWD004".split()
+)
+# Standard deviation of ln(signal) by which measured and true margins differ for other reasons than the draw.
+_MARGIN_SD = 1.0
+
+
+def judge(evidence: Evidence) -> Report:
+    """Run every check and sum up: worst finding first, a cause before its consequences."""
+    stage = {c.code: c.stage for c in checks()}
+    found = sorted(run_checks(evidence), key=lambda f: (_ORDER[f.severity], stage[f.code]))
+    fate = decide(evidence)
+    p = probability(evidence)
+    verdict: Verdict = "starts"
+    if not fate.starts or any(f.severity == "error" for f in found):
+        verdict, p = "will not start", p if not fate.starts else 0.0
+    elif p < 0.5:
+        verdict = "at risk"
+    elif any(f.severity == "warning" and f.code in _SCALE for f in found):
+        verdict = "mis-scaled"
+    elif any(f.severity == "warning" for f in found):
+        verdict = "at risk" if p < 0.9 else "starts"
+    return Report(verdict, p, tuple(found), evidence.measurement, _headline(verdict, p, found))
+
+
+def probability(evidence: Evidence) -> float:
+    """P(a network drawn from this law starts).
+
+    The margin ln(signal/needed) of the drawn network varies between draws like the log-norm: with variance 5S/4 of the
+    amplitude (Hanin & Nica 1812.05994), S = Σ1/n over its ReLU layers. A layer is dead with probability 2^-n.
+    Failures that are no matter of the draw (a cut graph, NaN, zeros, a dead bias) give 0.
+    """
+    fate = decide(evidence)
+    widths = relu_widths(evidence)
+    alive = 1.0 - lengths.p_dead(widths) if widths else 1.0
+    if not fate.starts:
+        by_draw = blame(evidence).kind == "dead" and not _shifted(evidence)
+        if by_draw:
+            return alive
+        if not math.isfinite(fate.margin) or fate.reason != "silent" or blame(evidence).kind != "faded":
+            return 0.0
+    sd = math.hypot(math.sqrt(1.25 * sum(1.0 / n for n in widths)), _MARGIN_SD)
+    return float(special.ndtr(fate.margin / sd)) * alive if math.isfinite(fate.margin) else alive
+
+
+def _shifted(evidence: Evidence) -> bool:
+    """Whether constants, not the draw, put the units to death: pre-activations far below zero."""
+    node = blame(evidence).node
+    if node is None:
+        return True
+    fed = [n for n in evidence.nodes if n.name in node.inputs]
+    return any(n.output.mean < -3.0 * max(n.output.sample_variance or 0.0, 1e-12) ** 0.5 for n in fed) or any(
+        n.output.q == 0.0 for n in fed
+    )
+
+
+def _headline(verdict: Verdict, p: float, found: list[Finding]) -> str:
+    first = next((f for f in found if f.severity != "info"), None)
+    match verdict:
+        case "will not start":
+            why = f": {_lower(first.meaning)}" if first is not None else "."
+            return f"This network will not start{why}"
+        case "at risk":
+            return f"This network may not start: networks of this law do with probability {p:.2f}."
+        case "mis-scaled":
+            why = f": {_lower(first.meaning)}" if first is not None else "."
+            return f"This network can start, but its scale is wrong{why}"
+        case "starts":
+            return "A signal gets through this network and back: it can start."
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def with_effect(report: Report, code: str, effect: str) -> Report:
+    """The same report with another predicted effect on its findings of `code`."""
+    return replace(
+        report, findings=tuple(replace(f, effect=effect) if f.code == code else f for f in report.findings)
+    )

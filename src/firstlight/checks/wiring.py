@@ -1,0 +1,130 @@
+"""Checks on the path from the loss to the parameters: GRD001, GRD002, OPT001."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from firstlight.checks.evidence import Evidence
+from firstlight.checks.fate import decide
+from firstlight.checks.phrases import listed
+from firstlight.checks.registry import check
+from firstlight.graph.results import Finding
+
+
+@check("GRD001", stage=20)
+def disconnected(e: Evidence) -> Iterator[Finding]:
+    """No gradient path from the loss to any trained parameter.
+
+    What it measures:
+        Whether any parameter requires a gradient, and whether the output is connected to one.
+    Why it matters:
+        `backward()` raises, or every step is zero.
+    When it is harmless:
+        In a model that is only evaluated.
+    Remedy:
+        `model.requires_grad_(True)`; remove `.detach()`, `.data`, `.item()`, `torch.no_grad()` and NumPy round trips from
+        the forward pass.
+    Source:
+        The chain rule; PyTorch's autograd notes.
+    """
+    p = e.probe
+    if p.connected and p.trainable:
+        return
+    if p.trainable == 0:
+        yield Finding(
+            "GRD001", "error", "", "0 parameters require a gradient", "at least 1", "Everything is frozen.",
+            "model.requires_grad_(True)",
+        )  # fmt: skip
+        return
+    yield Finding(
+        "GRD001", "error", e.measurement.outputs[-1] if e.measurement.outputs else "",
+        f"the loss reaches none of {p.trainable} trainable parameters", "at least 1 (chain rule)",
+        "The graph is cut between the parameters and the loss: a detach(), .data, no_grad() or a NumPy round trip.",
+        "# remove .detach(), .data, .item() or torch.no_grad() between the layers and the loss",
+    )  # fmt: skip
+
+
+@check("GRD002", stage=21)
+def without_gradient(e: Evidence) -> Iterator[Finding]:
+    """Some trained parameters receive no gradient.
+
+    What it measures:
+        Parameters that require a gradient and got none in the backward pass.
+    Why it matters:
+        They keep their drawn values for ever: unused modules, or layers cut off by a detach().
+    When it is harmless:
+        For branches that this batch does not use (mixture of experts, auxiliary heads).
+    Remedy:
+        Use them, freeze them with `requires_grad_(False)`, or remove the cut.
+    Source:
+        The chain rule; PyTorch issue 33723 is the usual complaint.
+    """
+    if not e.probe.connected:
+        return
+    missing = [p for p in e.parameters if p.requires_grad and not p.received_grad]
+    if not missing:
+        return
+    cut = [p for p in missing if p.uses]
+    fatal = decide(e).reason in ("slow", "silent") and bool(cut)
+    yield Finding(
+        "GRD002", "error" if fatal else "warning", missing[0].name,
+        f"{len(missing)} of {sum(p.requires_grad for p in e.parameters)} trainable parameters get no gradient "
+        f"({len(cut)} of them are used in the forward pass): {listed([p.name for p in missing])}",
+        "0 (chain rule)",
+        "These layers are read but cut off from the loss." if cut else "These parameters are never used.",
+        "# remove the .detach() after them" if cut else f"model.get_parameter({missing[0].name!r}).requires_grad_(False)",
+        evidence={"missing": float(len(missing)), "cut": float(len(cut))},
+    )  # fmt: skip
+
+
+@check("GRD005", stage=22)
+def frozen_features(e: Evidence) -> Iterator[Finding]:
+    """Only the read-out is trained, and its features carry too little.
+
+    What it measures:
+        The largest first-order fall of the loss in 600 steps at a learning rate of 0.01 (Adam) or 1 (SGD).
+    Why it matters:
+        With all other layers frozen the loss is convex in what is trained, and nothing else can make up for features in
+        which samples hardly differ.
+    When it is harmless:
+        With pretrained features, which differ strongly: then this does not fire.
+    Remedy:
+        Train the layers below too: `model.requires_grad_(True)`.
+    Source:
+        First-order bound: a step of sign descent lowers the loss by at most lr·|g|₁, one of gradient descent by lr·|g|².
+    """
+    fate = decide(e)
+    if fate.reason == "slow":
+        yield Finding(
+            "GRD005", "error", "", fate.text, "a tenth of the best constant answer's loss",
+            "The frozen features hardly differ between samples, and only the last layer may change.",
+            "model.requires_grad_(True)",
+        )  # fmt: skip
+
+
+@check("OPT001", stage=23)
+def not_in_optimizer(e: Evidence) -> Iterator[Finding]:
+    """The optimizer does not hold all trained parameters.
+
+    What it measures:
+        Trainable parameters of the model that are in none of the optimizer's groups.
+    Why it matters:
+        They get gradients and never move: parameters created after the optimizer, or of a copied model.
+    When it is harmless:
+        If a second optimizer holds them.
+    Remedy:
+        Make the optimizer after the model: `torch.optim.Adam(model.parameters())`.
+    Source:
+        PyTorch's torch.optim notes.
+    """
+    if e.optimizer is None:
+        return
+    trained = [p.name for p in e.parameters if p.requires_grad]
+    missing = [name for name in trained if name not in e.optimizer.held]
+    if missing:
+        yield Finding(
+            "OPT001", "error" if len(missing) == len(trained) else "warning", missing[0],
+            f"{len(missing)} of {len(trained)} trainable parameters are not in the {e.optimizer.name}: {listed(missing)}",
+            "0", "The optimizer never moves these parameters.",
+            f"optimizer = torch.optim.{e.optimizer.name}(model.parameters(), lr={e.optimizer.lr:g})",
+        )  # fmt: skip
