@@ -133,6 +133,12 @@ def test_unusable_parameters_are_refused(name, parameters):
         activations.get(name, **parameters)
 
 
+@pytest.mark.parametrize("name", [None, 3, torch.relu, torch.nn.ReLU()])
+def test_what_is_no_name_is_refused(name):
+    with pytest.raises(InputError, match="a name or a record"):
+        activations.get(name)
+
+
 def test_a_second_registration_is_refused():
     with pytest.raises(RegistryError, match="second entry"):
         activation_registry.activation("ReLU")(lambda: activations.get("relu"))

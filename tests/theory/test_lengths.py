@@ -256,11 +256,19 @@ def test_simulated_stacks(row):
     )
     dead = lengths.p_dead(widths)
     assert abs(np.mean(last == 0) - dead) < 4 * (dead / draws) ** 0.5 + 1e-12
-    # second moments are carried by rare draws: the bar comes from E M⁴, not from the sample
+    # M² is carried by rare draws, so that its average is far from normal. Capped at mean + 3 sd of ln M it
+    # obeys the central limit theorem; uncapped, Chebyshev gives ten standard errors for one in a hundred.
+    top = law.mean + 3 * law.sd
+    ends = np.linspace(top - 40 * max(law.sd, 0.2), top, 4001)
+    x = 0.5 * (ends[1:] + ends[:-1])  # E min(M, c)² = ∫ 2e^{2x} P(ln M > x) dx up to ln c, by midpoints
+    survival = law.p_alive * (1 - length_law.log_cdf(widths, x))
+    capped = float(np.sum(2 * np.exp(2 * x) * survival)) * (ends[1] - ends[0])
+    sample = np.minimum(last, np.exp(top)) ** 2
+    assert abs(sample.mean() - capped) < 4 * standard_error(sample)
     bar = (lengths.moment_ratio(widths, 4) / draws) ** 0.5
-    assert abs(np.mean(last**2) - 1 - lengths.relative_variance(widths)) < 4 * bar
+    assert abs(np.mean(last**2) - 1 - lengths.relative_variance(widths)) < 10 * bar
     spread = m.var(axis=0)
-    assert abs(spread.mean() - lengths.empirical_variance(widths)) < 4 * bar
+    assert abs(spread.mean() - lengths.empirical_variance(widths)) < 10 * bar
     # the published simulation lies within the spread that its few thousand draws allow
     few = (lengths.moment_ratio(widths, 4) / 1000) ** 0.5
     assert abs(row["simulated_relative_variance"] - lengths.relative_variance(widths)) < 4 * few

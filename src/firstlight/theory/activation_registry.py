@@ -7,6 +7,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -137,6 +138,8 @@ def get(name: str | Activation, **parameters: Parameter) -> Activation:
         if not parameters:
             return name
         name, parameters = name.name, dict(name.parameters) | parameters
+    if not isinstance(cast("object", name), str):
+        raise InputError("activation", got=f"a {type(name).__name__}", expected="a name or a record")
     key = find(name)
     if key is None:
         near = [_NAMES[n] for n in difflib.get_close_matches(_simple(name), list(_NAMES), n=3, cutoff=0.6)]
