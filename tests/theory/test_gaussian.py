@@ -104,6 +104,15 @@ def test_cross_moment_at_the_ends(name):
     np.testing.assert_allclose(cross_moment(act, act, q, q, 0.0), mean**2, rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.parametrize("name", ["hardtanh", "elu", "hardswish", "relu6", "softsign", "relu²"])
+@pytest.mark.parametrize("c", [-0.95, 0.4, 0.99, 1 - 1e-7])
+def test_kinked_cross_moments_do_not_depend_on_which_source_is_integrated_first(name, c):
+    f, g = activations.get(name), activations.get("leaky_relu", negative_slope=0.3)
+    one = float(cross_moment(f, g, 1.7, 0.4, c, 0.3, -0.6))
+    other = float(cross_moment(g, f, 0.4, 1.7, c, -0.6, 0.3))
+    assert abs(one - other) <= 1e-10
+
+
 def test_different_functions_and_unequal_variances():
     relu, tanh = activations.get("relu"), activations.get("tanh")
     one = float(cross_moment(relu, tanh, 2.0, 0.5, 0.6, 0.3, -0.2))

@@ -102,6 +102,11 @@ def test_kurtosis_of_the_weights(law, kurtosis):
         np.testing.assert_allclose(a, lengths.square_path(widths))
 
 
+def test_small_fluctuations_within_a_network():
+    for d, n in ((10, 5000), (50, 100_000)):
+        assert lengths.empirical_variance([n] * d) == pytest.approx(5 / 6 * d / n, rel=5 * d / n + 1.5 / d**2)
+
+
 def test_bias_variance_feeds_the_mean():
     path = lengths.mean_path(3, mean_square=2.0, weight_factor=1.0, bias_variance=0.4)
     np.testing.assert_allclose(path, [2.0, 1.2, 0.8, 0.6])

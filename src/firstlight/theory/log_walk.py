@@ -1,8 +1,8 @@
 """The walk of the log-length through any nonlinearity, to leading order in the inverse width.
 
 Let x = ln q, q the variance of the pre-activations, and h(x) = ln(g² Eφ(e^{x/2} z)²). A layer of n units
-gives x' = h(x) + ε, where ε has mean -v/(2n) and variance v/n, v = Eφ⁴/(Eφ²)² - 1. Noise that came from before is
-multiplied by h′: 1 for homogeneous φ, less for saturating ones, which forget.
+gives x' = h(x) + ε, where ε has mean -v/(2n) and variance v/n, v = Eφ⁴/(Eφ²)² - 1. Noise that came from
+before is multiplied by h′: 1 for homogeneous φ, less for saturating ones, which forget.
 """
 
 from __future__ import annotations
