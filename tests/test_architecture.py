@@ -170,7 +170,8 @@ def test_every_file_that_registers_is_loaded_by_its_registry(folder, decorator):
         pytest.skip(f"{folder} registers nothing with @{decorator}")
     program = (
         f"import sys, firstlight.{folder}, firstlight.{folder}.registry as r\n"
-        "loader = next((getattr(r, n) for n in ('names', 'codes', 'every', 'load') if hasattr(r, n)), None)\n"
+        "known = ('names', 'codes', 'every', 'load', 'table')\n"
+        "loader = next((getattr(r, n) for n in known if hasattr(r, n)), None)\n"
         "loader and loader()\n"
         f"print([s for s in {sorted(stems)!r} if f'firstlight.{folder}.{{s}}' not in sys.modules])\n"
     )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -131,6 +133,12 @@ def test_a_wrong_name_suggests_a_near_one():
 def test_unusable_parameters_are_refused(name, parameters):
     with pytest.raises(InputError):
         activations.get(name, **parameters)
+
+
+@pytest.mark.parametrize(("act", "reference"), CASES, ids=IDS)
+def test_records_cross_process_borders(act, reference):
+    there = pickle.loads(pickle.dumps(act))
+    assert there == act or (there.name, dict(there.parameters)) == (act.name, dict(act.parameters))
 
 
 @pytest.mark.parametrize("name", [None, 3, torch.relu, torch.nn.ReLU()])

@@ -69,6 +69,10 @@ class Activation:
         right, left = self.f(np.array([1.0, -1.0]))
         return float(right), -float(left)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Cross process borders by name, since functions written in place cannot be pickled."""
+        return _rebuild, (self.name, self.parameters)
+
     def __call__(self, u: ArrayLike) -> Array:
         """φ(u)."""
         return self.f(np.asarray(u, dtype=np.float64))
@@ -163,6 +167,10 @@ def get(name: str | Activation, **parameters: Parameter) -> Activation:
                 )
             parameters[parameter] = float(value)
     return _build(key, tuple(sorted(parameters.items())))
+
+
+def _rebuild(name: str, parameters: tuple[tuple[str, Parameter], ...]) -> Activation:
+    return get(name, **dict(parameters))
 
 
 @functools.lru_cache(maxsize=1024)
