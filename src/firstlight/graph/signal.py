@@ -1,0 +1,221 @@
+"""The state that the rules move: statistics of one tensor under random weights, without the tensor.
+
+See docs/signal.md for what each field means, how each kind of operation moves it and what it cannot express.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+Groups = tuple[tuple[int, ...], ...]
+
+_counter = itertools.count(1)
+
+
+def next_id() -> int:
+    """A number larger than every number given before: later signals depend on earlier ones, never the reverse."""
+    return next(_counter)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Noise:
+    """Fluctuation over weight draws of a tensor's log-norm, as a linear form over independent sources.
+
+    ln|x|² = ln E|x|² + drift + Σ_k s_k·(fluctuation of term k) + ε, Var ε = own.
+
+    Attributes:
+        drift: E ln|x|² - ln E|x|².
+        own: Variance of this tensor's own source ε.
+        terms: Sensitivities to earlier noises.
+        variance: Total variance of ln|x|².
+        ident: Order of creation.
+    """
+
+    drift: float = 0.0
+    own: float = 0.0
+    terms: tuple[tuple[float, Noise], ...] = ()
+    variance: float = 0.0
+    ident: int = field(default_factory=next_id)
+
+
+SILENT = Noise(ident=0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grid:
+    """Quadrature nodes of N(0, 1) with the orthonormal Hermite polynomials on them.
+
+    Attributes:
+        z: Nodes, shape (n,).
+        weights: Weights, shape (n,), summing to 1.
+        hermite: He_k(z)/√k! times the weight, shape (n, K): values @ hermite are the Hermite coefficients.
+    """
+
+    z: Array
+    weights: Array
+    hermite: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """A Gaussian tensor u = mean + sd·z on which a chain of pointwise operations stands.
+
+    Where entries differ in (mean, sd) they are represented by a few rows; `row` says, entry by entry, which one
+    (a fraction lies between two neighbouring rows).
+
+    Attributes:
+        key: Identity; two chains may be multiplied node by node if their keys are equal.
+        mean: Mean of each row, shape (rows,).
+        sd: Standard deviation of each row, shape (rows,).
+        share: Share of the entries on each row, shape (rows,).
+        row: Fractional row of each entry, broadcastable to the atoms; None with one row.
+        corr: Correlation of z between pairs of entries, a cube like `Signal.corr`.
+        grid: Quadrature nodes of z.
+        noise: Log-norm noise of u.
+        scatter: Relative variance of the variance of u from site to site (see `Signal.scatter`).
+    """
+
+    key: Hashable
+    mean: Array
+    sd: Array
+    share: Array
+    row: Array | None
+    corr: Array
+    grid: Grid
+    noise: Noise = SILENT
+    scatter: float = 0.0
+
+    @property
+    def values(self) -> Array:
+        """Values of u on the nodes, shape (rows, n).
+
+        A Gaussian whose variance has the relative variance τ² from site to site has the kurtosis 3(1 + τ²):
+        u = mean + sd·(z + γ(z³ - 3z))/√(1 + 6γ²), γ = τ²/8 (Cornish and Fisher).
+        """
+        z = self.grid.z
+        if self.scatter > 0.0:
+            gamma = min(self.scatter, 0.8) / 8.0
+            z = (z + gamma * (z * z * z - 3.0 * z)) / (1.0 + 6.0 * gamma * gamma) ** 0.5
+        return self.mean[:, None] + self.sd[:, None] * z
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weights:
+    """What a signal that is a parameter, or a view of one, knows of its law.
+
+    Attributes:
+        name: Qualified name of the parameter.
+        kurtosis: Of its entries.
+        structure: "iid", "orthogonal", ...
+        fan_shape: Shape of the parameter itself.
+    """
+
+    name: str
+    kurtosis: float = 3.0
+    structure: str = "iid"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Signal:
+    """Statistics of one tensor.
+
+    The tensor's axes are split into *atoms*: sizes whose product is the axis. Merging axes only regroups atoms.
+    Fields are arrays with one axis per atom, of size 1 where the statistic does not vary along it.
+    A *cube* has one axis per atom, with index 0 for "same index", 1 for "another index" and, where neighbours
+    matter, 2 for "the next index": corr[d] = E x_i x_j / √(q_i q_j) over pairs (i, j) that differ as d says.
+
+    Attributes:
+        groups: Atom sizes of each tensor axis; an axis of size 1 has no atoms.
+        mean: E x, a field.
+        q: E x², a field.
+        corr: Normalised pair moments (means included), a cube; corr[0, …, 0] = 1.
+        batch: Per atom, whether it counts samples.
+        source: The Gaussian source of a pointwise chain.
+        values: Values on the source's nodes, shape (rows, n).
+        gaussian: Whether the entries are (close to) jointly Gaussian.
+        noise: Log-norm noise over weight draws.
+        scatter: Relative variance of the entries' variance from site to site and draw to draw: a Gaussian mixture.
+        data: Whether the entries are data, the same in every draw.
+        terms: The signal as a linear combination of earlier ones of the same shape, for cross moments.
+        weights: The law, if the signal is a parameter or a view of one.
+        value: Entries, for tensors that depend on no weight and are known (masks, indices).
+        integer: Whether the entries are integers or booleans.
+        ident: Order of creation.
+    """
+
+    groups: Groups
+    mean: Array
+    q: Array
+    corr: Array
+    batch: tuple[bool, ...] = ()
+    source: Source | None = None
+    values: Array | None = None
+    gaussian: bool = False
+    noise: Noise = SILENT
+    scatter: float = 0.0
+    data: bool = False
+    terms: tuple[tuple[float, Signal], ...] = ()
+    weights: Weights | None = None
+    value: npt.NDArray[Any] | None = None
+    integer: bool = False
+    ident: int = field(default_factory=next_id)
+
+    @property
+    def atoms(self) -> tuple[int, ...]:
+        """All atom sizes in order."""
+        return tuple(n for group in self.groups for n in group)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the tensor."""
+        return tuple(int(np.prod(g)) if g else 1 for g in self.groups)
+
+    @property
+    def ndim(self) -> int:
+        """Number of tensor axes."""
+        return len(self.groups)
+
+    @property
+    def numel(self) -> int:
+        """Number of entries."""
+        out = 1
+        for group in self.groups:
+            for n in group:
+                out *= n
+        return out
+
+    @property
+    def mean_q(self) -> float:
+        """Mean square over all entries."""
+        return float(self.q.mean()) if self.q.size > 1 else float(self.q.reshape(-1)[0])
+
+    @property
+    def mean_mean(self) -> float:
+        """Mean over all entries."""
+        return float(self.mean.mean()) if self.mean.size > 1 else float(self.mean.reshape(-1)[0])
+
+
+@dataclass(slots=True, eq=False)
+class Cotangent:
+    """A gradient: a base signal times the values of a function of the forward source, node by node.
+
+    Attributes:
+        base: Gradient that is independent of the source.
+        source: Forward source of the factor; None for a constant factor.
+        values: The factor on the source's nodes, shape (rows, n).
+        layout: The forward signal on whose source the factor stands.
+        whole: The product as a signal, once it has been asked for.
+    """
+
+    base: Signal
+    source: Source | None = None
+    values: Array | None = None
+    layout: Signal | None = None
+    whole: Signal | None = None

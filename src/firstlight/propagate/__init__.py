@@ -1,0 +1,1 @@
+"""Interpreters of the rule table: forward, adjoint, fluctuation. They know no operation."""

@@ -1,0 +1,147 @@
+"""Backward: cotangents in reverse execution order, summed where a tensor was used more than once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from firstlight.errors import FirstlightError
+from firstlight.graph.ir import Arg, Node, ParameterRef, Ref
+from firstlight.graph.signal import Cotangent, Signal, next_id
+from firstlight.propagate.forward import LARGEST, Run, Sampler, bind_any, resolve
+from firstlight.rules import Call, find
+from firstlight.rules.gradient import total, whole
+from firstlight.rules.layout import reshape
+from firstlight.rules.structural import like_shape
+
+
+def random_direction(out: Signal, q: float = 1.0) -> Signal:
+    """The default cotangent: independent entries of mean square 1, as `measure` draws them."""
+    n = len(out.atoms)
+    corr = np.zeros(out.corr.shape)
+    corr[(0,) * n] = 1.0
+    one = (1,) * n
+    return Signal(out.groups, np.zeros(one), np.full(one, q), corr, out.batch, gaussian=True)
+
+
+def adjoint(run: Run, seeds: Mapping[Ref, Signal] | None = None, *, sampler: Sampler | None = None) -> Run:
+    """Gradients of every tensor and parameter; fills `run` and returns it.
+
+    Args:
+        run: A finished forward pass.
+        seeds: Cotangents of outputs; the default is a random direction at every output.
+        sampler: Measures operations without a rule.
+    """
+    incoming: dict[tuple[str, int], list[Cotangent]] = {}
+    owed: dict[str, list[Cotangent]] = {}
+    if seeds is None:
+        floating = [r for r in dict.fromkeys(run.graph.outputs) if _floating(run, r)]
+        seeds = {r: random_direction(run.signals[r.node][r.index]) for r in floating}
+    for ref, signal in seeds.items():
+        incoming.setdefault((ref.node, ref.index), []).append(Cotangent(signal))
+    with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+        for node in reversed(run.graph.nodes):
+            outputs = run.signals[node.name]
+            grads = tuple(_collect(incoming.pop((node.name, i), None)) for i in range(len(outputs)))
+            if all(g is None for g in grads):
+                continue
+            first = next((g for g in grads if g is not None))
+            run.gradients[node.name] = whole(grads[0] or first)
+            if node.op != "input":
+                _pass_on(run, node, grads, outputs, incoming, owed, sampler)
+        for name, parts in owed.items():
+            run.parameter_gradients[name] = whole(total(parts))
+    return run
+
+
+def _floating(run: Run, ref: Ref) -> bool:
+    node = next(n for n in run.graph.nodes if n.name == ref.node)
+    return bool(node.outputs) and node.outputs[min(ref.index, len(node.outputs) - 1)].dtype.startswith(("float", "bfloat"))
+
+
+def _collect(parts: list[Cotangent] | None) -> Cotangent | None:
+    if not parts:
+        return None
+    out = parts[0] if len(parts) == 1 else total(parts)
+    if float(out.base.q.max()) > LARGEST or not np.isfinite(float(out.base.q.max())):
+        base = out.base
+        q = np.clip(np.nan_to_num(base.q, nan=LARGEST, posinf=LARGEST), 0.0, LARGEST)
+        out = Cotangent(replace(base, q=q, corr=np.nan_to_num(base.corr, nan=0.0), ident=next_id()))
+    return out
+
+
+def _pass_on(
+    run: Run,
+    node: Node,
+    grads: tuple[Cotangent | None, ...],
+    outputs: tuple[Signal, ...],
+    incoming: dict[tuple[str, int], list[Cotangent]],
+    owed: dict[str, list[Cotangent]],
+    sampler: Sampler | None,
+) -> None:
+    entry = find(node.op)
+    call = Call(node, run.graph.training, run.caveats.get(node.name, []))
+    args, options = tuple(resolve(run, a) for a in node.args), {k: resolve(run, a) for k, a in node.options.items()}
+    one = len(outputs) == 1
+    try:
+        if entry is None:
+            names: Mapping[str, Any] = bind_any(node.args, node.options)
+            found = sampler(node, bind_any(args, options), grads[0]) if sampler is not None else {}
+        elif entry.backward is None:
+            return
+        else:
+            names = entry.bind(node, node.args, node.options)
+            bound = entry.bind(node, args, options)
+            found = entry.backward(call, grads[0] if one else grads, outputs[0] if one else outputs, **bound)
+    except FirstlightError:
+        raise
+    except Exception as error:
+        if run.strict:
+            raise
+        call.caveat(f"the adjoint failed ({type(error).__name__}: {error}): the gradient is passed on as it is")
+        names, found = _fallback(node, grads, args)
+    if call.caveats:
+        run.caveats[node.name] = call.caveats
+    for name, gradient in found.items():
+        _deliver(run, names.get(name), gradient, incoming, owed)
+
+
+def _fallback(node: Node, grads: tuple[Cotangent | None, ...], args: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    g = next(g for g in grads if g is not None)
+    for i, a in enumerate(args):
+        if isinstance(a, Signal) and not a.integer:
+            return {"0": node.args[i]}, {"0": Cotangent(like_shape(whole(g), a.shape))}
+    return {}, {}
+
+
+def _deliver(
+    run: Run,
+    arg: Arg,
+    gradient: Any,
+    incoming: dict[tuple[str, int], list[Cotangent]],
+    owed: dict[str, list[Cotangent]],
+) -> None:
+    if gradient is None or arg is None:
+        return
+    if isinstance(gradient, tuple):
+        if isinstance(arg, tuple):
+            for a, g in zip(arg, gradient, strict=False):
+                _deliver(run, a, g, incoming, owed)
+        return
+    if isinstance(arg, Ref):
+        target = run.signals[arg.node][min(arg.index, len(run.signals[arg.node]) - 1)]
+        if not target.integer:
+            incoming.setdefault((arg.node, arg.index), []).append(_shaped(gradient, target))
+    elif isinstance(arg, ParameterRef):
+        owed.setdefault(arg.name, []).append(_shaped(gradient, run.parameters[arg.name]) if arg.name in run.parameters else gradient)
+
+
+def _shaped(g: Cotangent, like: Signal) -> Cotangent:
+    shape = (g.layout or g.base).shape
+    if shape == like.shape:
+        return g
+    base = whole(g)
+    return Cotangent(reshape(base, like.shape) if base.numel == like.numel else like_shape(base, like.shape))

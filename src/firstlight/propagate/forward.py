@@ -1,0 +1,203 @@
+"""Forward: one signal per tensor, by the rule of each operation in execution order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from firstlight.errors import FirstlightError, MissingRuleError, ModelError
+from firstlight.graph.ir import Arg, ConstantRef, Graph, Law, Node, ParameterRef, Ref
+from firstlight.graph.signal import Array, Cotangent, Signal
+from firstlight.rules import Call, Rule, find
+from firstlight.rules.empirical import constant, from_parameter, uniform
+from firstlight.rules.structural import like_shape
+
+LARGEST = 1e280  # mean squares beyond are kept here, with a caveat: doubles end at 1e308
+
+# Runs the real operation on sampled inputs: (node, bound arguments) → outputs.
+Sampler = Callable[[Node, Mapping[str, Any], "Cotangent | None"], Any]
+OnMissing = Literal["raise", "measure"]
+
+
+@dataclass(slots=True)
+class Run:
+    """Everything that the two passes know.
+
+    Attributes:
+        graph: The network.
+        signals: Output signals of each node.
+        parameters: Signals of parameters, buffers and constants by name.
+        caveats: Per node.
+        gradients: The gradient of each node's first output, once the adjoint pass has run.
+        parameter_gradients: The gradient of each parameter, likewise.
+        strict: Whether an error inside a rule is raised instead of noted (tests).
+    """
+
+    graph: Graph
+    signals: dict[str, tuple[Signal, ...]] = field(default_factory=dict)
+    parameters: dict[str, Signal] = field(default_factory=dict)
+    caveats: dict[str, list[str]] = field(default_factory=dict)
+    gradients: dict[str, Signal] = field(default_factory=dict)
+    parameter_gradients: dict[str, Signal] = field(default_factory=dict)
+    strict: bool = False
+
+
+def missing(graph: Graph) -> tuple[Node, ...]:
+    """Nodes whose operation has no rule."""
+    return tuple(n for n in graph.nodes if n.op != "input" and find(n.op) is None)
+
+
+def require_rules(graph: Graph) -> None:
+    """Raise one error that names every operation without a rule.
+
+    Raises:
+        MissingRuleError: With count, module path and line of each.
+    """
+    nodes = missing(graph)
+    if not nodes:
+        return
+    counts = Counter(n.op for n in nodes)
+    lines: list[str] = []
+    for op, count in counts.most_common():
+        first = next(n for n in nodes if n.op == op)
+        where = first.module or "the root module"
+        lines.append(f"{op} (×{count}, first in {where} at {first.source or 'an unknown line'})")
+    raise MissingRuleError(
+        graph.model or "the graph",
+        got=f"{len(counts)} operation{'s' if len(counts) > 1 else ''} without a rule: " + "; ".join(lines),
+        expected="operations of the rule table",
+        action='Register a rule (see firstlight.rules.registry), or pass on_missing="measure" to sample them.',
+    )
+
+
+def forward(
+    graph: Graph,
+    inputs: Mapping[str, Signal],
+    laws: Mapping[str, Law],
+    *,
+    sampler: Sampler | None = None,
+    strict: bool = False,
+) -> Run:
+    """Signals of every tensor.
+
+    Args:
+        graph: The network.
+        inputs: Signal of each node with op "input".
+        laws: Law of each parameter and buffer by name.
+        sampler: Measures operations without a rule; None refuses them.
+        strict: Let errors inside rules escape.
+
+    Raises:
+        MissingRuleError: Operations without a rule and no sampler.
+    """
+    if sampler is None:
+        require_rules(graph)
+    run = Run(graph, strict=strict)
+    for name, parameter in graph.parameters.items():
+        law = laws.get(name) or parameter.law or Law(0.0, 1.0, structure="constant", source="unknown")
+        run.parameters[name] = from_parameter(parameter, law)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+        for node in graph.nodes:
+            run.signals[node.name] = _outputs(run, node, inputs, sampler)
+    return run
+
+
+def _outputs(run: Run, node: Node, inputs: Mapping[str, Signal], sampler: Sampler | None) -> tuple[Signal, ...]:
+    if node.op == "input":
+        return (inputs[node.name],)
+    entry = find(node.op)
+    call = Call(node, run.graph.training)
+    args, options = tuple(resolve(run, a) for a in node.args), {k: resolve(run, a) for k, a in node.options.items()}
+    try:
+        if entry is None:
+            assert sampler is not None
+            call.caveat("no rule: measured on sampled inputs")
+            found = sampler(node, bind_any(args, options), None)
+        else:
+            found = entry.forward(call, **entry.bind(node, args, options))
+    except FirstlightError:
+        raise
+    except Exception as error:
+        if run.strict:
+            raise
+        call.caveat(f"the rule failed ({type(error).__name__}: {error}): the statistics of its first input are kept")
+        found = _fallback(node, args)
+    outputs = found if isinstance(found, tuple) else (found,)
+    fitted = tuple(_fit(call, out, spec.shape) for out, spec in zip(outputs, node.outputs, strict=False))
+    if call.caveats:
+        run.caveats[node.name] = call.caveats
+    return fitted
+
+
+def bind_any(args: tuple[Any, ...], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of an operation that the table does not know, by position or name."""
+    return {**{str(i): a for i, a in enumerate(args)}, **options}
+
+
+def _fallback(node: Node, args: tuple[Any, ...]) -> tuple[Signal, ...]:
+    first = next((a for a in args if isinstance(a, Signal)), None)
+    if first is None:
+        return tuple(uniform(o.shape, 0.0, 1.0) for o in node.outputs)
+    return tuple(like_shape(first, o.shape) for o in node.outputs)
+
+
+def _fit(call: Call, out: Any, shape: tuple[int, ...]) -> Signal:
+    """The recorded shape and finite statistics, whatever a rule returned."""
+    if not isinstance(out, Signal):
+        value = float(out) if isinstance(out, int | float) else 0.0
+        out = uniform(shape, value, value * value)
+    if out.shape != shape:
+        call.caveat(f"the rule gave the shape {out.shape} instead of {shape}")
+        out = like_shape(out, shape)
+    biggest = float(out.q.max()) if out.q.size else 0.0
+    if not np.isfinite(biggest) or biggest > LARGEST:
+        if out.value is None:
+            call.caveat("the mean square leaves the range of double precision: kept at its end")
+        return replace(
+            out, q=_bounded(out.q, LARGEST), mean=_bounded(out.mean, LARGEST**0.5, True),
+            corr=np.nan_to_num(out.corr, nan=1.0), source=None, values=None,
+        )  # fmt: skip
+    return out
+
+
+def _bounded(a: Array, top: float, signed: bool = False) -> Array:
+    clean = np.nan_to_num(a, nan=0.0 if signed else top, posinf=top, neginf=-top)
+    return np.clip(clean, -top if signed else 0.0, top)
+
+
+def resolve(run: Run, arg: Arg) -> Any:
+    """A reference as its signal; other values as they are."""
+    if isinstance(arg, Ref):
+        outputs = run.signals.get(arg.node)
+        if outputs is None:
+            raise ModelError(arg.node, got="a reference to a later node", expected="nodes in execution order")
+        return outputs[min(arg.index, len(outputs) - 1)]
+    if isinstance(arg, ParameterRef):
+        return run.parameters[_owner(run.graph, arg.name)]
+    if isinstance(arg, ConstantRef):
+        known = run.parameters.get(arg.name)
+        if known is None:
+            item = run.graph.constants[arg.name]
+            if item.value is not None:
+                known = constant(item.value)
+            else:
+                integer = item.spec.dtype.startswith(("int", "uint", "bool"))
+                known = uniform(item.spec.shape, 0.0, 1.0, integer=integer)
+            run.parameters[arg.name] = known
+        return known
+    if isinstance(arg, tuple):
+        return tuple(resolve(run, a) for a in arg)
+    return arg
+
+
+def _owner(graph: Graph, name: str) -> str:
+    if name in graph.parameters:
+        return name
+    return next(p.name for p in graph.parameters.values() if name in p.aliases)
+
+
+__all__ = ["Run", "Rule", "forward", "missing", "require_rules"]

@@ -1,0 +1,37 @@
+"""What each operation does to a signal, forward and adjoint side by side; no torch, no graph walking.
+
+Importing the package registers every rule.
+"""
+
+from firstlight.rules import (
+    affine as affine,
+)
+from firstlight.rules import (
+    attention as attention,
+)
+from firstlight.rules import (
+    elementwise as elementwise,
+)
+from firstlight.rules import (
+    lookup as lookup,
+)
+from firstlight.rules import (
+    merge as merge,
+)
+from firstlight.rules import (
+    normalization as normalization,
+)
+from firstlight.rules import (
+    pooling as pooling,
+)
+from firstlight.rules import (
+    stochastic as stochastic,
+)
+from firstlight.rules import (
+    structural as structural,
+)
+from firstlight.rules.registry import Call as Call
+from firstlight.rules.registry import Rule as Rule
+from firstlight.rules.registry import find as find
+from firstlight.rules.registry import rule as rule
+from firstlight.rules.registry import table as table

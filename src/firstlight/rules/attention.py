@@ -1,0 +1,270 @@
+"""Softmax and attention: averaging over keys divides what values have not in common by the number of keys."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id
+from firstlight.rules.affine import _einsum as einsum  # pyright: ignore[reportPrivateUsage]
+from firstlight.rules.empirical import constant
+from firstlight.rules.gradient import scale, whole
+from firstlight.rules.layout import align, axis_atoms, expand, merge_axis, offset
+from firstlight.rules.merge import plus
+from firstlight.rules.noise import combine
+from firstlight.rules.registry import BACKWARD_INDEPENDENT, GAUSSIAN_INPUT, Call, Grads, rule
+from firstlight.rules.softmax import participation
+from firstlight.rules.windows import with_atom
+
+_HIDDEN = -1e9  # logits at or below are masked
+_FULL = 256  # longest sequence whose masks are followed entry by entry
+
+
+def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signal:
+    """softmax over an axis of Gaussian logits.
+
+    p has mean 1/n over the n visible keys and E Σp² = P(v, n); the logits' shared part does not matter. Two rows
+    whose logits have covariance k instead of v overlap by P's interpolation (e^k - 1)/(e^v - 1).
+
+    Args:
+        call: The application.
+        x: Logits; entries whose mean is at most -1e9 are masked.
+        dim: Axis of the keys.
+        visible: Number of visible keys per row (a field with size 1 on the axis), where it is known.
+    """
+    dim %= x.ndim
+    if x.shape[dim] == 1:
+        one = (1,) * len(x.atoms)
+        return replace(
+            x, mean=np.ones(one), q=np.ones(one), corr=np.ones_like(x.corr), source=None, values=None, noise=SILENT,
+            terms=(), value=None, weights=None, ident=next_id(),
+        )  # fmt: skip
+    x = merge_axis(x, dim) if len(x.groups[dim]) > 1 else x
+    at, size = offset(x, dim), x.shape[dim]
+    mean, q = np.broadcast_arrays(x.mean, x.q)
+    seen = mean > _HIDDEN
+    if seen.all():
+        count = np.full_like(mean.sum(axis=at, keepdims=True), float(size))
+        variance = float((q - np.square(mean)).mean())
+        scatter = float(np.var(mean, axis=at).mean()) if mean.shape[at] > 1 else 0.0
+        inside = np.ones((1,) * mean.ndim)
+    else:
+        wide = np.broadcast_to(seen, (*seen.shape[:at], size, *seen.shape[at + 1 :])) if seen.shape[at] == 1 else seen
+        count = np.maximum(wide.sum(axis=at, keepdims=True).astype(np.float64), 1.0)
+        variance = float((q - np.square(mean))[seen].mean())
+        scatter = float(np.var(mean[seen]))
+        inside = seen.astype(np.float64)
+    if visible is not None:
+        count = np.asarray(visible, dtype=np.float64)
+    # correlations of the centred logits; a masked tensor's cube is still that of its visible entries
+    second = max(variance, 0.0)
+    same = np.take(x.corr, 0, axis=at)
+    other = np.take(x.corr, 1, axis=at)
+    origin = (0,) * same.ndim
+    v = second * max(1.0 - float(other[origin]), 0.0) + scatter
+    k = np.clip(second * (same - other) + scatter, -v, v)
+    share = participation(v, count)
+    first = inside / count
+    square = inside * share / count
+    n = float(count.mean())
+    p2 = float(share.mean())
+    grow = np.expm1(k) / np.expm1(v) if v > 1e-9 else np.ones_like(k)
+    overlap = (1.0 + (n * p2 - 1.0) * grow) / n
+    rest = (1.0 - overlap) / max(n - 1.0, 1.0)
+    corr = np.clip(np.stack([overlap / p2, rest / p2], axis=at), 0.0, 1.0)
+    if visible is not None:  # keys beyond the visible ones are spread over the axis
+        first, square = np.full_like(count, 1.0 / size), share / size
+        tail = (1.0 - overlap) / max(size - 1.0, 1.0)
+        corr = np.clip(np.stack([overlap / p2, tail / p2], axis=at), 0.0, 1.0)
+    noise = combine([(min(v, 4.0) / (1.0 + v), x.noise)])
+    return replace(
+        x, mean=first, q=np.maximum(square, np.square(first)), corr=corr, source=None, values=None, noise=noise,
+        terms=(), weights=None, value=None, gaussian=False, integer=False, ident=next_id(),
+    )  # fmt: skip
+
+
+def soft_back(g: Signal, p: Signal, dim: int) -> Signal:
+    """p·(g - Σ p g): what g has in common over the keys goes; E over independent g of p²(1 - 2p + Σp²) g²."""
+    g, p = align(g, p)
+    dim %= p.ndim
+    if p.shape[dim] == 1:
+        return replace(g, q=np.zeros_like(g.q), mean=np.zeros_like(g.mean), source=None, values=None, ident=next_id())
+    at = offset(p, dim)
+    n = p.shape[dim]
+    square = p.q.mean(axis=at, keepdims=True) * n
+    g_same, g_other = np.take(g.corr, 0, axis=at), np.take(g.corr, 1, axis=at)
+    free = np.maximum(g_same - g_other, 0.0)
+    origin = (0,) * free.ndim
+    own = float(free[origin])
+    q = p.q * g.q * own * np.maximum(1.0 - square, 0.0)
+    ratio = free / own if own > 0 else np.zeros_like(free)
+    same = np.clip(np.take(p.corr, 0, axis=at) * ratio, -1.0, 1.0)
+    corr = np.stack([same, -same / max(n - 1.0, 1.0)], axis=at)
+    noise = combine([(1.0, g.noise)])
+    return replace(
+        g, mean=np.zeros_like(g.mean), q=q, corr=corr, source=None, values=None, noise=noise, terms=(),
+        weights=None, ident=next_id(),
+    )  # fmt: skip
+
+
+@rule("softmax", assumes=(GAUSSIAN_INPUT,), refs=("vaswani2017",), example="x.softmax(-1)")
+def softmax(call: Call, input: Signal, dim: int = -1) -> Signal:
+    """softmax over an axis."""
+    return soft(call, input, dim)
+
+
+@softmax.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int = -1) -> Grads:
+    del call, input
+    return {"input": Cotangent(soft_back(whole(grad), out, dim))}
+
+
+@rule("log_softmax", assumes=(GAUSSIAN_INPUT,), example="x.log_softmax(-1)")
+def log_softmax(call: Call, input: Signal, dim: int = -1) -> Signal:
+    """x - ln Σ e^x: the shared part goes, -(ln n + v/2) comes."""
+    dim %= input.ndim
+    x = merge_axis(input, dim) if len(input.groups[dim]) > 1 else input
+    if not x.groups[dim]:
+        return scale(x, 0.0)
+    at, n = offset(x, dim), x.shape[dim]
+    v = x.mean_q * max(1.0 - float(np.take(x.corr, 1, axis=at)[(0,) * (x.corr.ndim - 1)]), 0.0)
+    centred = np.take(x.corr, [1], axis=at)
+    raw = (x.corr - centred) * x.mean_q
+    # ln of a mean of e^ℓ over n keys, between v/2 (many keys) and the largest logit
+    shift = -(np.log(n) + 0.5 * v if v < np.log(n) else np.sqrt(2.0 * v * np.log(n)))
+    q = v + shift * shift
+    one = (1,) * len(x.atoms)
+    del call
+    return replace(
+        x, mean=np.full(one, shift), q=np.full(one, q), corr=np.clip((raw + shift * shift) / q, -1, 1), source=None,
+        values=None, terms=(), noise=SILENT, value=None, weights=None, ident=next_id(),
+    )  # fmt: skip
+
+
+@log_softmax.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int = -1) -> Grads:
+    del out
+    p = soft(call, input, dim)
+    g, p = align(whole(grad), p)
+    at = offset(p, dim)
+    n = p.shape[dim]
+    total = 1.0 + (n - 1.0) * float(np.take(g.corr, 1, axis=at)[(0,) * (g.corr.ndim - 1)])
+    kept = max(1.0 - 2.0 / n + total * n * p.mean_q / n, 0.0)
+    return {"input": Cotangent(replace(g, q=g.q * kept, source=None, values=None, ident=next_id()))}
+
+
+def _heads(x: Signal, like: Signal) -> Signal:
+    """Repeat key/value heads to the number of query heads."""
+    h, k = like.shape[-3], x.shape[-3]
+    axis = x.ndim - 3
+    n = h // max(k, 1)
+    if n <= 1:
+        return x
+    at = offset(x, axis) + len(x.groups[axis])
+    wide = replace(x, groups=(*x.groups[: axis + 1], (), *x.groups[axis + 1 :]), value=None)
+    wide = expand(wide, (*wide.groups[: axis + 1], (n,), *wide.groups[axis + 2 :]))
+    del at
+    return replace(
+        wide, groups=(*wide.groups[:axis], wide.groups[axis] + wide.groups[axis + 1], *wide.groups[axis + 2 :])
+    )
+
+
+def _letters(x: Signal) -> str:
+    return "abcdefgh"[: x.ndim - 2]
+
+
+def _weights(call: Call, query: Signal, key: Signal, mask: Any, causal: bool, factor: float) -> Signal:
+    lead = _letters(query)
+    logits = scale(einsum(query, lead + "td", key, lead + "sd", lead + "ts"), factor)
+    t, s = query.shape[-2], key.shape[-2]
+    visible: Array | None = None
+    if causal and max(t, s) > 1:
+        if max(t, s) <= _FULL:
+            hidden = np.triu(np.ones((t, s), dtype=bool), 1)
+            logits = _mask(call, logits, hidden)
+        else:
+            rows = np.minimum(np.arange(t) + 1.0, float(s))
+            logits = with_atom(logits, logits.ndim - 2)
+            at = offset(logits, logits.ndim - 2)
+            visible = rows.reshape((1,) * at + (-1,) + (1,) * (len(logits.atoms) - at - 1))
+    elif isinstance(mask, Signal):
+        if mask.value is not None and np.asarray(mask.value).dtype == bool:
+            logits = _mask(call, logits, ~np.asarray(mask.value))
+        elif mask.value is not None:
+            logits = plus(call, logits, constant(np.maximum(np.nan_to_num(np.asarray(mask.value, float), neginf=-1e30), -1e30)))
+        elif not mask.integer:
+            logits = plus(call, logits, mask)
+    return soft(call, logits, -1, visible)
+
+
+def _mask(call: Call, x: Signal, hidden: Any) -> Signal:
+    from firstlight.rules.merge import masked
+
+    del call
+    return masked(x, constant(hidden), -1e30)
+
+
+@rule(
+    "scaled_dot_product_attention",
+    assumes=(GAUSSIAN_INPUT, BACKWARD_INDEPENDENT), refs=("vaswani2017", "dong2021"),
+    example="F.scaled_dot_product_attention(*(F.linear(x.view(-1, 8, 64), torch.randn(64, 64) / 8) for _ in range(3)))",
+)  # fmt: skip
+def sdpa(
+    call: Call, query: Signal, key: Signal, value: Signal, attn_mask: Any = None, dropout_p: float = 0.0,
+    is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
+) -> Signal:  # fmt: skip
+    """softmax(QKᵀ/√d)·V: q' = q_V·Σp² + r_V·(1 - Σp²) over the keys."""
+    if enable_gqa:
+        key, value = _heads(key, query), _heads(value, query)
+    factor = query.shape[-1] ** -0.5 if scale is None else float(scale)
+    p = _dropped(_weights(call, query, key, attn_mask, is_causal, factor), dropout_p)
+    lead = _letters(query)
+    return einsum(p, lead + "ts", value, lead + "sd", lead + "td")
+
+
+def _dropped(p: Signal, rate: float) -> Signal:
+    if not rate:
+        return p
+    corr = p.corr * (1.0 - rate)
+    corr[(0,) * corr.ndim] = 1.0
+    return replace(p, q=p.q / (1.0 - rate), corr=corr, ident=next_id())
+
+
+@sdpa.adjoint
+def _(
+    call: Call, grad: Cotangent, out: Signal, query: Signal, key: Signal, value: Signal, attn_mask: Any = None,
+    dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
+) -> Grads:  # fmt: skip
+    del out
+    from firstlight.rules.gradient import scale as times_number
+
+    g = whole(grad)
+    wide_key, wide_value = (_heads(key, query), _heads(value, query)) if enable_gqa else (key, value)
+    factor = query.shape[-1] ** -0.5 if scale is None else float(scale)
+    p = _weights(call, query, wide_key, attn_mask, is_causal, factor)
+    lead = _letters(query)
+    dv = einsum(_dropped(p, dropout_p), lead + "ts", g, lead + "td", lead + "sd")
+    dp = einsum(g, lead + "td", wide_value, lead + "sd", lead + "ts")
+    dl = times_number(soft_back(dp, p, -1), factor)
+    dq = einsum(dl, lead + "ts", wide_key, lead + "sd", lead + "td")
+    dk = einsum(dl, lead + "ts", query, lead + "td", lead + "sd")
+    grads = {"query": dq, "key": dk, "value": dv}
+    if enable_gqa:
+        for name, small in (("key", key), ("value", value)):
+            grads[name] = _gather_heads(grads[name], small)
+    return {name: Cotangent(s) for name, s in grads.items()}
+
+
+def _gather_heads(g: Signal, like: Signal) -> Signal:
+    from firstlight.rules.contraction import sum_atoms
+    from firstlight.rules.layout import reshape
+
+    h, k = g.shape[-3], like.shape[-3]
+    if h == k:
+        return g
+    lead = g.shape[:-3]
+    g = reshape(g, (*lead, k, h // k, *g.shape[-2:]))
+    g = sum_atoms(g, list(axis_atoms(g, len(lead) + 1)))
+    return reshape(g, like.shape)

@@ -1,0 +1,224 @@
+"""Products and sums of signals: every contraction (linear, matmul, einsum, attention) is one formula.
+
+For independent x and w the product's pair moments are products of pair moments, and a sum over K entries has
+E y y' = Σ_k E(xw)_k(xw)'_k + Σ_{k≠l} E(xw)_k(xw)'_l. With iid weights of mean μ and variance s² this is
+q' = n(s²+μ²)q + n(n-1)μ² r_f (THEORY §6, Affine); nothing in it is special to weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+
+from firstlight.graph.signal import Array, Groups, Noise, Signal, next_id
+from firstlight.rules.layout import align, axis_atoms, expand, permute, regroup, state_weights
+from firstlight.rules.noise import combine, fresh_linear, same_sample_pairs
+from firstlight.rules.source import mehler
+
+
+def energy_cube(x: Signal) -> Array:
+    """Relative covariance of x_i² and x_j² over the cube: 2c² for Gaussian entries."""
+    if x.source is not None and x.values is not None:
+        squares = np.square(x.values)
+        total = float(x.source.share @ (squares @ x.source.grid.weights))
+        fourth = float(x.source.share @ (np.square(squares) @ x.source.grid.weights))
+        return mehler(squares, x.source, fourth) / total**2 - 1.0 if total > 0.0 else np.zeros_like(x.corr)
+    q = x.mean_q
+    free = x.corr - (x.mean_mean**2 / q if q > 0.0 else 0.0)
+    return 2.0 * np.square(free)
+
+
+def product(x: Signal, y: Signal) -> Signal:
+    """x·y entry by entry for independent signals."""
+    x, y = align(x, y)
+    value = None
+    if x.value is not None and y.value is not None:
+        value = x.value * y.value
+    own = 0.0 if x.weights or y.weights else pair_mean(x, energy_cube(x) * energy_cube(y))
+    noise = combine([(1.0, x.noise), (1.0, y.noise)], own, -0.5 * own)
+    return replace(
+        x,
+        mean=x.mean * y.mean,
+        q=x.q * y.q,
+        corr=x.corr * y.corr,
+        batch=tuple(a or b for a, b in zip(x.batch, y.batch, strict=True)),
+        source=None,
+        values=None,
+        gaussian=False,
+        noise=noise,
+        scatter=x.scatter + y.scatter,
+        data=x.data and y.data,
+        terms=(),
+        weights=None,
+        value=value,
+        integer=x.integer and y.integer,
+        ident=next_id(),
+    )
+
+
+def pair_mean(x: Signal, cube: Array) -> float:
+    """Mean of a cube over the ordered pairs of entries of one sample."""
+    return float(np.sum(same_sample_pairs(x, cube.shape) * cube))
+
+
+def without(groups: Groups, gone: Sequence[int], *, keep_axes: bool) -> Groups:
+    """Groups after atoms have been summed away."""
+    out: list[tuple[int, ...]] = []
+    k = 0
+    for group in groups:
+        rest = tuple(n for i, n in enumerate(group) if k + i not in gone)
+        k += len(group)
+        if rest or not group or keep_axes:
+            out.append(rest)
+    return tuple(out)
+
+
+def _count(f: Array, sizes: Sequence[int], axes: tuple[int, ...]) -> float:
+    """How many entries each entry of a broadcastable field stands for along the axes."""
+    return float(prod(n for i, n in enumerate(sizes) if i in axes and f.shape[i] == 1))
+
+
+def sum_atoms(x: Signal, atoms: Sequence[int], *, mean: bool = False, keep_axes: bool = True) -> Signal:
+    """Sum (or mean) over atoms.
+
+    q' = Σ_i q_i + ĉ·[(Σ_i √q_i)² - Σ_i q_i], ĉ the mean correlation over pairs of different summed entries.
+    """
+    gone = tuple(sorted(atoms))
+    if not gone:
+        return x
+    sizes = x.atoms
+    total = prod(sizes[i] for i in gone)
+    scale = 1.0 / total if mean else 1.0
+    first = x.mean.sum(axis=gone) * _count(x.mean, sizes, gone) * scale
+    repeat = _count(x.q, sizes, gone)
+    diagonal = x.q.sum(axis=gone) * repeat
+    root = np.sqrt(x.q).sum(axis=gone) * repeat
+    off = np.maximum(np.square(root) - diagonal, 0.0)
+    weights = np.ones((1,) * len(gone))
+    for k, i in enumerate(gone):
+        w = state_weights(sizes[i], x.corr.shape[i])
+        weights = weights * w.reshape((1,) * k + (-1,) + (1,) * (len(gone) - k - 1))
+    weights = weights.reshape(-1).copy()
+    weights[0] = 0.0
+    rest = [i for i in range(len(sizes)) if i not in gone]
+    cube = np.transpose(x.corr, [*rest, *gone]).reshape(*(x.corr.shape[i] for i in rest), -1)
+    same = cube[..., 0]
+    pairs = weights.sum()
+    other = cube @ (weights / pairs) if pairs > 0 else np.zeros_like(same)
+    origin = (0,) * same.ndim
+    q = np.maximum(diagonal + off * other[origin], np.square(first / scale)) * scale**2
+    mean_diagonal, mean_off = float(diagonal.mean()), float(off.mean())
+    raw = mean_diagonal * same + mean_off * other
+    corr = raw / raw[origin] if raw[origin] > 0 else np.ones_like(raw)
+    value = None
+    groups = without(x.groups, gone, keep_axes=keep_axes)
+    return Signal(
+        groups=groups,
+        mean=first,
+        q=q,
+        corr=np.clip(corr, -1.0, 1.0),
+        batch=tuple(x.batch[i] for i in rest),
+        noise=x.noise,
+        scatter=x.scatter,
+        value=value,
+        gaussian=total >= 16,
+    )
+
+
+def _by_label(x: Signal, labels: Sequence[str], order: Sequence[str], atoms: Mapping[str, tuple[int, ...]]) -> Signal:
+    """Permute axes into the order of the labels and repeat along the labels that are absent."""
+    x = permute(x, [labels.index(a) for a in order if a in labels])
+    groups = list(x.groups)
+    for i, label in enumerate(order):
+        if label not in labels:
+            groups.insert(i, ())
+    x = replace(x, groups=tuple(groups))
+    return expand(x, tuple(atoms[a] for a in order))
+
+
+def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
+    """einsum("left,right->out") of independent signals.
+
+    Args:
+        x: First operand.
+        left: One letter per axis of x.
+        w: Second operand; often a weight.
+        right: One letter per axis of w.
+        out: Letters of the result; the others are summed.
+    """
+    x = replace(x, value=None, source=None, values=None)
+    w = replace(w, value=None, source=None, values=None)
+    summed = [a for a in dict.fromkeys(left + right) if a not in out]
+    order = [*out, *summed]
+    atoms: dict[str, tuple[int, ...]] = {}
+    for a in order:
+        mine = x.groups[left.index(a)] if a in left else ()
+        other = w.groups[right.index(a)] if a in right else ()
+        if mine and other and mine != other:
+            x, w = _match(x, left.index(a), w, right.index(a))
+            mine = x.groups[left.index(a)]
+        atoms[a] = mine or other
+    for a in order:  # matching one axis never changes another
+        assert a in atoms
+    batch_labels = {a for a in left if any(x.batch[i] for i in axis_atoms(x, left.index(a)))}
+    batch_labels |= {a for a in right if any(w.batch[i] for i in axis_atoms(w, right.index(a)))}
+    one = _by_label(x, left, order, atoms)
+    two = _by_label(w, right, order, atoms)
+    joint = product(one, two)
+    flags = tuple(a in batch_labels for a in order for _ in atoms[a])
+    joint = replace(joint, batch=flags)
+    count = len([1 for a in out for _ in atoms[a]])
+    gone = range(count, len(joint.atoms))
+    result = sum_atoms(joint, list(gone))
+    result = replace(result, groups=result.groups[: len(out)], gaussian=True)
+    inherited: list[tuple[float, Noise]] = [(1.0, x.noise), (1.0, w.noise)]
+    k = [a for i, label in enumerate(left) if label in summed for a in axis_atoms(x, i)]
+    fan = prod(x.atoms[a] for a in k)
+    sites = scatter_of(x, k) + (0.0 if w.weights else scatter_of(w, [a for i, b in enumerate(right) if b in summed for a in axis_atoms(w, i)]))
+    unit = None
+    if w.weights:
+        units = [i for i, label in enumerate(a for b in out for a in [b] * len(atoms[b])) if label not in left]
+        unit = units[0] if units else None
+    noise = fresh_linear(result, inherited, float(fan), unit)
+    return replace(result, noise=noise, scatter=sites, ident=next_id())
+
+
+def scatter_of(x: Signal, summed: Sequence[int]) -> float:
+    """Relative variance of Σ x² over the summed atoms from site to site and draw to draw.
+
+    The mean energy covariance over pairs of summed entries, plus what the entries' own variance scatters; data do
+    not fluctuate beyond what was seen.
+    """
+    if x.data:
+        return x.scatter
+    cube = energy_cube(x)
+    out = np.ones((1,) * cube.ndim)
+    for i, s in enumerate(cube.shape):
+        w = state_weights(x.atoms[i], s) / x.atoms[i] if i in summed else np.eye(1, s)[0]
+        out = out * w.reshape((1,) * i + (-1,) + (1,) * (cube.ndim - i - 1))
+    return max(float(np.sum(out * cube)), 0.0) + x.scatter
+
+
+def _match(x: Signal, i: int, w: Signal, j: int) -> tuple[Signal, Signal]:
+    """Give axis i of x and axis j of w the same atoms."""
+    one = Signal(groups=(x.groups[i],), mean=np.zeros(()), q=np.ones(()), corr=np.ones(()))
+    target = _axis_atoms(one.groups[0], w.groups[j])
+    x = regroup(x, (*x.groups[:i], target, *x.groups[i + 1 :]))
+    w = regroup(w, (*w.groups[:j], target, *w.groups[j + 1 :]))
+    return x, w
+
+
+def _axis_atoms(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
+    borders: set[int] = {1}
+    for group in (left, right):
+        size = 1
+        for n in reversed(group):
+            size *= n
+            borders.add(size)
+    ordered = sorted(borders)
+    if any(high % low for low, high in zip(ordered, ordered[1:], strict=False)):
+        return (ordered[-1],)
+    return tuple(high // low for low, high in zip(ordered, ordered[1:], strict=False))[::-1]

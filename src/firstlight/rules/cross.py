@@ -1,0 +1,122 @@
+"""Cross moments of two signals: what a sum needs to know of its operands beyond their own statistics."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import replace
+
+import numpy as np
+
+from firstlight.graph.signal import Array, Signal, next_id
+from firstlight.rules.contraction import pair_mean
+from firstlight.rules.layout import align
+from firstlight.rules.noise import combine, covariance
+from firstlight.rules.source import from_values, mehler, spread
+
+
+def cross(x: Signal, y: Signal) -> tuple[Array, Array]:
+    """E x_i y_j of two aligned signals: a field at equal indices and a cube of means over pairs.
+
+    The later signal is expanded into the linear combination that made it, until the two meet: then the moment is
+    the common signal's own. What came through fresh zero-mean weights, or stands on another Gaussian source, is
+    independent: E x E y.
+    """
+    field = np.zeros((1,) * len(x.atoms))
+    cube = np.zeros_like(x.corr)
+    left, right = {x.ident: (1.0, x)}, {y.ident: (1.0, y)}
+    heap = [-x.ident, -y.ident]
+    heapq.heapify(heap)
+    done: set[int] = set()
+    while heap and left and right:
+        ident = -heapq.heappop(heap)
+        if ident in done:
+            continue
+        done.add(ident)
+        mine, other = left.pop(ident, None), right.pop(ident, None)
+        for item, side, rest in ((mine, left, right), (other, right, left)):
+            if item is None:
+                continue
+            if item[1].terms:
+                for coefficient, term in item[1].terms:
+                    old = side.get(term.ident)
+                    side[term.ident] = (item[0] * coefficient + (old[0] if old else 0.0), term)
+                    heapq.heappush(heap, -term.ident)
+            else:
+                for scale, partner in rest.values():
+                    f, c = _leaf(item[1], partner)
+                    field = field + item[0] * scale * f
+                    cube = cube + item[0] * scale * c
+        if mine is not None and other is not None and not mine[1].terms:
+            own = mine[1]
+            field = field + mine[0] * other[0] * own.q
+            cube = cube + mine[0] * other[0] * own.mean_q * own.corr
+    return field, cube
+
+
+def _leaf(later: Signal, earlier: Signal) -> tuple[Array, Array]:
+    """Cross moment where the later signal is no linear combination."""
+    a, b = later.source, earlier.source
+    if a is not None and b is not None and a.key == b.key and later.atoms == earlier.atoms:
+        assert later.values is not None and earlier.values is not None
+        per_row = (later.values * earlier.values) @ a.grid.weights
+        total = float(a.share @ per_row)
+        return spread(a, per_row, len(later.atoms)), mehler(later.values, a, total, earlier.values)
+    field = later.mean * earlier.mean
+    return field, np.full(later.corr.shape, float(field.mean()))
+
+
+def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
+    """x + α·y: q = q_x + α²q_y + 2α E xy, and so at every index of the cube."""
+    x, y = align(x, y)
+    value = None if x.value is None or y.value is None else x.value + alpha * y.value
+    if x.source is not None and y.source is not None and x.source.key == y.source.key:
+        assert x.values is not None and y.values is not None
+        return replace(from_values(x, x.source, x.values + alpha * y.values), value=value)
+    field, cube = cross(x, y)
+    q = np.maximum(x.q + alpha**2 * y.q + 2.0 * alpha * field, 0.0)
+    qx, qy = x.mean_q, y.mean_q
+    raw = qx * x.corr + alpha**2 * qy * y.corr + 2.0 * alpha * cube
+    total = float(raw[(0,) * raw.ndim])
+    corr = np.clip(raw / total, -1.0, 1.0) if total > 0.0 else np.ones_like(raw)
+    both = float(cube[(0,) * cube.ndim]) * alpha
+    noise, scatter = x.noise, x.scatter
+    if total > 0.0:
+        first, second = (qx + both) / total, (alpha**2 * qy + both) / total
+        mixed = 4.0 * alpha**2 * qx * qy / total**2 * pair_mean(x, _free(x) * _free(y))
+        inherited = [(first, x.noise), (second, y.noise)]
+        linear = combine(inherited)
+        # E ln Σ w e^L to second order: the means add, and half the spread that mixing removes comes back
+        gain = 0.5 * (first * x.noise.variance + second * y.noise.variance - linear.variance)
+        noise = combine(inherited, mixed, gain - 0.5 * mixed)
+        together = (x.noise.variance * y.noise.variance) ** 0.5
+        joint = covariance(x.noise, y.noise) / together if together > 0.0 else 0.0
+        scatter = first**2 * x.scatter + second**2 * y.scatter
+        scatter += 2.0 * first * second * joint * (x.scatter * y.scatter) ** 0.5
+        scatter = max(scatter, 0.0)
+    return replace(
+        x,
+        mean=x.mean + alpha * y.mean,
+        q=q,
+        corr=corr,
+        batch=tuple(a or b for a, b in zip(x.batch, y.batch, strict=True)),
+        source=None,
+        values=None,
+        gaussian=x.gaussian and y.gaussian,
+        noise=noise,
+        scatter=scatter,
+        data=x.data and y.data,
+        terms=((1.0, x), (alpha, y)),
+        weights=None,
+        value=value,
+        integer=x.integer and y.integer,
+        ident=next_id(),
+    )
+
+
+def _free(x: Signal) -> Array:
+    """The cube of pair moments without the part that the mean alone explains."""
+    q = x.mean_q
+    return x.corr - (x.mean_mean**2 / q if q > 0.0 else 0.0)
+
+
+__all__ = ["add", "covariance", "cross"]

@@ -1,0 +1,136 @@
+"""Log-norm noise: each tensor's ln|x|² as a linear form over independent sources (THEORY §5, last paragraph)."""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+from scipy.special import polygamma
+
+from firstlight.graph.signal import SILENT, Array, Noise, Signal, Source
+from firstlight.rules.layout import state_weights
+
+
+def covariance(a: Noise, b: Noise) -> float:
+    """Cov of two log-norms: the later one is expanded into its terms until both meet or one is used up."""
+    if a is b:
+        return a.variance
+    left, right = {a.ident: (1.0, a)}, {b.ident: (1.0, b)}
+    heap = [-a.ident, -b.ident]
+    heapq.heapify(heap)
+    total = 0.0
+    seen: set[int] = set()
+    while left and right and heap:
+        ident = -heapq.heappop(heap)
+        if ident in seen:
+            continue
+        seen.add(ident)
+        x, y = left.pop(ident, None), right.pop(ident, None)
+        if x is not None and y is not None and not left and not right:
+            return total + x[0] * y[0] * x[1].variance
+        if x is not None and y is not None:
+            total += x[0] * y[0] * x[1].own
+        for item, side in ((x, left), (y, right)):
+            if item is None:
+                continue
+            for coefficient, term in item[1].terms:
+                old = side.get(term.ident)
+                side[term.ident] = (item[0] * coefficient + (old[0] if old else 0.0), term)
+                heapq.heappush(heap, -term.ident)
+    return total
+
+
+def combine(terms: list[tuple[float, Noise]], own: float = 0.0, drift: float = 0.0) -> Noise:
+    """Noise that inherits Σ s_k·(noise k), plus an own source of the given variance and drift."""
+    kept = tuple((s, n) for s, n in terms if n.variance > 0.0 and s != 0.0)
+    if not kept and own <= 0.0 and drift == 0.0:
+        return SILENT
+    variance = own
+    for i, (s, a) in enumerate(kept):
+        variance += s * s * a.variance
+        for t, b in kept[:i]:
+            variance += 2.0 * s * t * covariance(a, b)
+    total = drift + sum(s * n.drift for s, n in terms)
+    return Noise(total, max(own, 0.0), kept, max(variance, 0.0))
+
+
+def same_sample_pairs(x: Signal, states: tuple[int, ...]) -> Array:
+    """Share of the ordered pairs of entries of one sample at each index of a cube."""
+    out = np.ones((1,) * len(states))
+    for i, (n, s) in enumerate(zip(x.atoms, states, strict=True)):
+        if x.batch[i]:
+            w = np.zeros(s)
+            w[0] = 1.0
+        else:
+            w = state_weights(n, s) / n
+        out = out * w.reshape((1,) * i + (s,) + (1,) * (len(states) - i - 1))
+    return out
+
+
+def gaussian_energy(x: Signal, fan: float = np.inf, unit: int | None = None) -> float:
+    """Relative variance of Σ x² for jointly Gaussian entries: 2·(mean of c² over pairs of one sample).
+
+    Two sites see the same `fan` weights: their products scatter by 1/√fan around the mean correlation, so that
+    c² is c² + (1 - c²)/fan wherever the unit (atom `unit`) is the same.
+    """
+    square = np.square(x.corr)
+    if unit is not None and np.isfinite(fan):
+        near = [slice(None)] * square.ndim
+        near[unit] = slice(0, 1)
+        square = square.copy()
+        square[tuple(near)] += (1.0 - square[tuple(near)]) / fan
+    return float(2.0 * np.sum(same_sample_pairs(x, square.shape) * square))
+
+
+def fresh_linear(
+    x: Signal, inherited: list[tuple[float, Noise]], fan: float = np.inf, unit: int | None = None
+) -> Noise:
+    """Noise after fresh Gaussian-like weights: the exact chi-square law of n effective entries.
+
+    E ln z = ψ(n/2) - ln(n/2), Var ln z = ψ₁(n/2), with n = 2/(relative variance) effective entries (THEORY §1).
+    """
+    relative = gaussian_energy(x, fan, unit)
+    if relative <= 0.0:
+        return combine(inherited)
+    half = 1.0 / relative  # n/2
+    return combine(inherited, *chi_square_log(half))
+
+
+def chi_square_log(half: float) -> tuple[float, float]:
+    """(variance, drift) of ln of a mean of 2·half squared normals; the large-n series where it is exact enough."""
+    if half > 1e4:
+        return 1.0 / half, -0.5 / half
+    half = max(half, 0.5)
+    return float(polygamma(1, half)), float(polygamma(0, half) - np.log(half))
+
+
+def noise_from(source: Source, values: Array, x: Signal, total: float) -> tuple[Noise, float]:
+    """Noise of Σ f(u)²: the part along u² is inherited with the sensitivity d ln q_out/d ln q_in, the rest is new.
+
+    Hermite coefficients b_k of f²: the relative variance is Σ_{k≥1} b_k²⟨c^k⟩/q²; k = 2 is the source's own
+    fluctuation times the sensitivity b₂/(√2 q).
+
+    Returns:
+        The noise and the sensitivity.
+    """
+    if not np.isfinite(total) or total <= 0.0:
+        return SILENT, 0.0
+    squares = np.square(values)
+    b = squares @ source.grid.hermite
+    fourth = float(source.share @ (np.square(squares) @ source.grid.weights))
+    power = source.share @ np.square(b)
+    sensitivity = float(source.share @ b[:, 2]) / (2.0**0.5 * total)
+    weights = same_sample_pairs(x, source.corr.shape).ravel()
+    c = source.corr.ravel()
+    keep = (weights > 0.0) & (np.abs(c) > 1e-9)
+    c, weights = c[keep], weights[keep]
+    n = len(power)
+    means = weights @ np.vander(c, n, increasing=True)
+    rest = max(fourth - float(power.sum()), 0.0)
+    own = float(power[1] * means[1] + power[3:] @ means[3:] + rest * float(weights @ c ** (2 * n)))
+    own = max(own, 0.0) / total**2
+    mean_square = float(source.share @ np.square(source.mean))
+    spread = float(source.share @ np.square(source.sd))
+    if spread > 0.0 and mean_square > 0.0:
+        sensitivity *= (spread + mean_square) / spread
+    return combine([(sensitivity, source.noise)], own, -0.5 * own), sensitivity

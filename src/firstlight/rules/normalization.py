@@ -1,0 +1,341 @@
+"""Normalisations: what the group has in common is removed, its mean square set to one; their adjoints project."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id
+from firstlight.rules.contraction import energy_cube, product, sum_atoms
+from firstlight.rules.gradient import scale, whole
+from firstlight.rules.layout import align, axis_atoms, reshape, state_weights
+from firstlight.rules.merge import plus, reduce_to
+from firstlight.rules.noise import combine, gaussian_energy
+from firstlight.rules.registry import BACKWARD_INDEPENDENT, CONCENTRATED, Call, Grads, rule
+
+
+def group_pairs(x: Signal, atoms: Sequence[int]) -> Array:
+    """Share of the ordered pairs within a group at each index of the cube (pairs in other atoms: same)."""
+    out = np.ones((1,) * x.corr.ndim)
+    for i, s in enumerate(x.corr.shape):
+        w = state_weights(x.atoms[i], s) / x.atoms[i] if i in atoms else np.eye(1, s)[0]
+        out = out * w.reshape((1,) * i + (-1,) + (1,) * (x.corr.ndim - i - 1))
+    return out
+
+
+def shared_cube(x: Signal, atoms: Sequence[int]) -> Array:
+    """Correlation of the group means, x.corr averaged over the group's pairs, laid over the full cube."""
+    cube = x.corr
+    for i in atoms:
+        w = state_weights(x.atoms[i], cube.shape[i]) / x.atoms[i]
+        shape = (1,) * i + (-1,) + (1,) * (cube.ndim - i - 1)
+        cube = (cube * w.reshape(shape)).sum(axis=i, keepdims=True)
+    return cube
+
+
+@dataclass(slots=True)
+class Normalised:
+    """A normalised signal with what its adjoint needs.
+
+    Attributes:
+        signal: x̂.
+        scale: 1/√(v+ε), a field.
+        kept: v/(v+ε).
+    """
+
+    signal: Signal
+    scale: Array
+    kept: float
+
+
+def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps: float) -> Normalised:
+    """(x - mean)/√(var + ε) over the atoms: shared part r̄ = mean pair moment of the group, v = q - r̄ (RMS: r̄ kept)."""
+    gone = tuple(atoms)
+    if not gone:
+        call.caveat("a normalisation over one entry: its output is constant")
+    group_q = x.q.mean(axis=gone, keepdims=True) if gone else x.q
+    group_mean = x.mean.mean(axis=gone, keepdims=True) if gone else x.mean
+    shared = shared_cube(x, gone)
+    origin = (0,) * shared.ndim
+    common = float(shared[origin]) if centre else 0.0
+    v = np.maximum(group_q * (1.0 - common), 0.0)
+    v = np.where(v <= 1e-12 * group_q, 0.0, v)
+    inverse = 1.0 / np.sqrt(v + eps) if eps > 0 else 1.0 / np.sqrt(np.maximum(v, 1e-300))
+    q = np.maximum(x.q - common * group_q, 0.0) * np.square(inverse)
+    mean = (x.mean - group_mean if centre else x.mean) * inverse
+    corr = x.corr
+    if centre:
+        rest = 1.0 - common
+        corr = np.clip((x.corr - shared) / rest, -1.0, 1.0) if rest > 1e-12 else np.ones_like(x.corr)
+        corr = corr.copy()
+        corr[origin] = 1.0
+        if rest < 1e-6:
+            call.caveat("what the group has not in common is below rounding: the output is amplified noise")
+    values, source = x.values, x.source
+    if source is not None and values is not None and group_q.size == 1 and x.q.size == 1:
+        shift = float(group_mean.reshape(-1)[0]) if centre else 0.0
+        values = (values - shift) * float(inverse.reshape(-1)[0])
+    else:
+        values, source = None, None
+    terms: tuple[tuple[float, Signal], ...] = ()
+    if inverse.size == 1 and (not centre or abs(common) < 0.05):
+        terms = ((float(inverse.reshape(-1)[0]), x),)
+    out = replace(
+        x, mean=mean, q=np.maximum(q, np.square(mean)), corr=corr, source=source, values=values, noise=SILENT, scatter=0.0, data=False,
+        terms=terms, weights=None, value=None, integer=False, ident=next_id(),
+    )  # fmt: skip
+    total_v = float(v.mean())
+    return Normalised(out, inverse, total_v / (total_v + eps) if total_v + eps > 0 else 0.0)
+
+
+def normalise_back(
+    call: Call, g: Signal, x: Signal, atoms: Sequence[int], *, centre: bool, eps: float
+) -> Signal:
+    """Gradient before a normalisation: (g - mean g - x̂·mean(g x̂))/√(v+ε).
+
+    The projection takes the shared part of g and the part along x̂; E[v/v̂] > 1 for few effective entries:
+    n/(n-2), centred n/(n-3), n = 2/(relative variance of v̂).
+    """
+    g, x = align(g, x)
+    hat = normalise(call, x, atoms, centre=centre, eps=eps)
+    pairs = group_pairs(g, atoms)
+    mutual = replace(hat.signal, corr=hat.signal.corr)
+    shared = shared_cube(g, atoms)
+    origin = (0,) * shared.ndim
+    common = float(shared[origin]) if centre else 0.0
+    along = float(np.sum(pairs * g.corr * mutual.corr)) * hat.kept
+    spread = float(np.sum(group_pairs(x, atoms) * energy_cube(replace(hat.signal, source=None, values=None))))
+    if hat.signal.source is not None:
+        spread = float(np.sum(group_pairs(x, atoms) * np.maximum(energy_cube(hat.signal), 0.0)))
+    extra = max(0.0, x.noise.variance - gaussian_energy(x))
+    n = 2.0 / max(spread + extra, 1e-12)
+    lost = 3.0 if centre else 2.0
+    lift = 1.0 + hat.kept * (n / max(n - lost, 0.25 * n) - 1.0)
+    q = g.q * np.square(hat.scale) * max(1.0 - common - along, 0.0) * lift
+    corr = g.corr
+    if centre and 1.0 - common > 1e-12:
+        corr = np.clip((g.corr - shared) / (1.0 - common), -1.0, 1.0)
+        corr = corr.copy()
+        corr[origin] = 1.0
+    noise = combine([(1.0, g.noise), (-hat.kept, x.noise)])
+    return replace(
+        g, mean=np.zeros_like(g.mean), q=q, corr=corr, source=None, values=None, noise=noise, terms=(), ident=next_id()
+    )
+
+
+def _trailing(x: Signal, shape: Any) -> list[int]:
+    count = len(shape) if isinstance(shape, tuple) else 1
+    return [a for axis in range(x.ndim - count, x.ndim) for a in axis_atoms(x, axis)]
+
+
+def _is_one(w: Signal | None) -> bool:
+    return w is None or (w.mean.size == 1 and w.q.size == 1 and w.mean_mean == 1.0 and w.mean_q == 1.0)
+
+
+def _is_zero(w: Signal | None) -> bool:
+    return w is None or not np.any(w.q)
+
+
+def affine_after(call: Call, x: Signal, weight: Signal | None, bias: Signal | None, axes: int) -> Signal:
+    """γ·x̂ + β with γ, β along an axis that has `axes` axes behind it."""
+    out = x
+    if weight is not None and not _is_one(weight):
+        w = replace(weight, groups=(*weight.groups, *((),) * axes), value=None)
+        constant = w.mean.size == 1 and abs(w.mean_q - w.mean_mean**2) <= 1e-12 * w.mean_q
+        out = scale(out, w.mean_mean) if constant else replace(product(out, w), gaussian=x.gaussian)
+    if bias is not None and not _is_zero(bias):
+        out = replace(plus(call, out, replace(bias, groups=(*bias.groups, *((),) * axes))), gaussian=x.gaussian)
+    return out
+
+
+def _affine_back(g: Signal, hat: Signal, weight: Signal | None, bias: Signal | None, axes: int) -> tuple[Signal, dict[str, Any]]:
+    grads: dict[str, Any] = {}
+    inner = g
+    if weight is not None:
+        w = replace(weight, groups=(*weight.groups, *((),) * axes), value=None)
+        if not _is_one(weight):
+            inner = product(g, w)
+        grads["weight"] = Cotangent(_drop(reduce_to(Cotangent(product(g, hat)), w).base, axes))
+    if bias is not None:
+        b = replace(bias, groups=(*bias.groups, *((),) * axes), value=None)
+        grads["bias"] = Cotangent(_drop(reduce_to(Cotangent(g), b).base, axes))
+    return inner, grads
+
+
+def _drop(x: Signal, axes: int) -> Signal:
+    return replace(x, groups=x.groups[: len(x.groups) - axes]) if axes else x
+
+
+@rule("layer_norm", assumes=(CONCENTRATED, BACKWARD_INDEPENDENT), refs=("ba2016",), example="F.layer_norm(x, (64,))")
+def layer_norm(
+    call: Call, input: Signal, normalized_shape: Any, weight: Signal | None = None, bias: Signal | None = None,
+    eps: float = 1e-5,
+) -> Signal:  # fmt: skip
+    """LayerNorm over the last axes: the features' shared part goes, the site's mean square becomes one."""
+    hat = normalise(call, input, _trailing(input, normalized_shape), centre=True, eps=eps).signal
+    return affine_after(call, hat, weight, bias, 0)
+
+
+@layer_norm.adjoint
+def _(
+    call: Call, grad: Cotangent, out: Signal, input: Signal, normalized_shape: Any, weight: Signal | None = None,
+    bias: Signal | None = None, eps: float = 1e-5,
+) -> Grads:  # fmt: skip
+    del out
+    atoms = _trailing(input, normalized_shape)
+    return _back(call, grad, input, atoms, weight, bias, 0, centre=True, eps=eps)
+
+
+def _back(
+    call: Call, grad: Cotangent, x: Signal, atoms: Sequence[int], weight: Signal | None, bias: Signal | None,
+    axes: int, *, centre: bool, eps: float,
+) -> dict[str, Any]:  # fmt: skip
+    g = whole(grad)
+    if g.groups != x.groups:
+        names = [axis for axis in range(x.ndim) if any(a in atoms for a in axis_atoms(x, axis))]
+        g, x = align(g, x)
+        atoms = [a for axis in names for a in axis_atoms(x, axis)]
+    hat = normalise(call, x, atoms, centre=centre, eps=eps).signal
+    inner, grads = _affine_back(g, hat, weight, bias, axes)
+    grads["input"] = Cotangent(normalise_back(call, inner, x, atoms, centre=centre, eps=eps))
+    return grads
+
+
+@rule("rms_norm", assumes=(CONCENTRATED, BACKWARD_INDEPENDENT), refs=("zhang2019",), example="F.rms_norm(x, (64,))")
+def rms_norm(
+    call: Call, input: Signal, normalized_shape: Any, weight: Signal | None = None, eps: float | None = None
+) -> Signal:
+    """RMSNorm: nothing is removed, the site's mean square becomes one."""
+    atoms = _trailing(input, normalized_shape)
+    hat = normalise(call, input, atoms, centre=False, eps=1.2e-7 if eps is None else eps).signal
+    return affine_after(call, hat, weight, None, 0)
+
+
+@rms_norm.adjoint
+def _(
+    call: Call, grad: Cotangent, out: Signal, input: Signal, normalized_shape: Any, weight: Signal | None = None,
+    eps: float | None = None,
+) -> Grads:  # fmt: skip
+    del out
+    atoms = _trailing(input, normalized_shape)
+    return _back(call, grad, input, atoms, weight, None, 0, centre=False, eps=1.2e-7 if eps is None else eps)
+
+
+def _all_but(x: Signal, axes: Sequence[int]) -> list[int]:
+    return [a for axis in range(x.ndim) if axis not in axes for a in axis_atoms(x, axis)]
+
+
+@rule(
+    "batch_norm", "instance_norm", assumes=(CONCENTRATED, BACKWARD_INDEPENDENT), refs=("ioffe2015",),
+    example="F.batch_norm(x, None, None, training=True)",
+)  # fmt: skip
+def batch_norm(
+    call: Call, input: Signal, running_mean: Signal | None = None, running_var: Signal | None = None,
+    weight: Signal | None = None, bias: Signal | None = None, training: bool = False, momentum: float = 0.1,
+    eps: float = 1e-5, use_input_stats: bool = True,
+) -> Signal:  # fmt: skip
+    """BatchNorm: in training the part that the whole batch shares goes; in evaluation an affine map."""
+    del momentum
+    axes = input.ndim - 2
+    if not _on_batch(call, training, use_input_stats, running_mean):
+        return affine_after(call, _running(call, input, running_mean, running_var, eps), weight, bias, axes)
+    hat = normalise(call, input, _batch_atoms(call, input), centre=True, eps=eps).signal
+    return affine_after(call, hat, weight, bias, axes)
+
+
+def _on_batch(call: Call, training: bool, use_input_stats: bool, running_mean: Signal | None) -> bool:
+    if call.node.op == "instance_norm":
+        return bool(use_input_stats)
+    return bool(training) or running_mean is None
+
+
+def _batch_atoms(call: Call, x: Signal) -> list[int]:
+    return _all_but(x, (0, 1) if call.node.op == "instance_norm" else (1,))
+
+
+def _running(call: Call, x: Signal, mean: Signal | None, var: Signal | None, eps: float) -> Signal:
+    v = 1.0 if var is None else var.mean_mean
+    m = 0.0 if mean is None else mean.mean_mean
+    out = plus(call, x, -m) if m else x
+    return scale(out, (v + eps) ** -0.5)
+
+
+@batch_norm.adjoint
+def _(
+    call: Call, grad: Cotangent, out: Signal, input: Signal, running_mean: Signal | None = None,
+    running_var: Signal | None = None, weight: Signal | None = None, bias: Signal | None = None,
+    training: bool = False, momentum: float = 0.1, eps: float = 1e-5, use_input_stats: bool = True,
+) -> Grads:  # fmt: skip
+    del out, momentum
+    axes = input.ndim - 2
+    if not _on_batch(call, training, use_input_stats, running_mean):
+        hat = _running(call, input, running_mean, running_var, eps)
+        inner, grads = _affine_back(whole(grad), hat, weight, bias, axes)
+        v = 1.0 if running_var is None else running_var.mean_mean
+        grads["input"] = Cotangent(scale(inner, (v + eps) ** -0.5))
+        return grads
+    return _back(call, grad, input, _batch_atoms(call, input), weight, bias, axes, centre=True, eps=eps)
+
+
+@rule(
+    "group_norm", assumes=(CONCENTRATED, BACKWARD_INDEPENDENT), refs=("wu2018",),
+    example="F.group_norm(x.view(-1, 16, 4), 4)",
+)  # fmt: skip
+def group_norm(
+    call: Call, input: Signal, num_groups: int, weight: Signal | None = None, bias: Signal | None = None,
+    eps: float = 1e-5,
+) -> Signal:  # fmt: skip
+    """GroupNorm: LayerNorm over the channels of a group and all positions."""
+    x, atoms = _grouped(input, num_groups)
+    hat = normalise(call, x, atoms, centre=True, eps=eps).signal
+    return affine_after(call, reshape(hat, input.shape), weight, bias, input.ndim - 2)
+
+
+def _grouped(x: Signal, num_groups: int) -> tuple[Signal, list[int]]:
+    shape = x.shape
+    x = reshape(x, (shape[0], num_groups, shape[1] // num_groups, *shape[2:]))
+    return x, _all_but(x, (0, 1))
+
+
+@group_norm.adjoint
+def _(
+    call: Call, grad: Cotangent, out: Signal, input: Signal, num_groups: int, weight: Signal | None = None,
+    bias: Signal | None = None, eps: float = 1e-5,
+) -> Grads:  # fmt: skip
+    del out
+    g = whole(grad)
+    x, atoms = _grouped(input, num_groups)
+    hat = normalise(call, x, atoms, centre=True, eps=eps).signal
+    inner, grads = _affine_back(g, reshape(hat, input.shape), weight, bias, input.ndim - 2)
+    split = reshape(inner, x.shape)
+    split, x = align(split, x)
+    atoms = _all_but(x, (0, 1))
+    back = normalise_back(call, split, x, atoms, centre=True, eps=eps)
+    grads["input"] = Cotangent(reshape(back, input.shape))
+    return grads
+
+
+@rule("normalize", assumes=(CONCENTRATED,), example="F.normalize(x, dim=-1)")
+def normalize(call: Call, input: Signal, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Signal:
+    """x/|x| along an axis."""
+    if p != 2.0:
+        call.caveat("a norm other than the Euclidean one: taken as the Euclidean one")
+    del eps
+    atoms = axis_atoms(input, dim)
+    n = prod(input.atoms[a] for a in atoms)
+    return scale(normalise(call, input, atoms, centre=False, eps=0.0).signal, n**-0.5)
+
+
+@normalize.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Grads:
+    del out, p, eps
+    atoms = axis_atoms(input, dim)
+    n = prod(input.atoms[a] for a in atoms)
+    return {"input": Cotangent(scale(normalise_back(call, whole(grad), input, atoms, centre=False, eps=0.0), n**-0.5))}
+
+
+__all__ = ["group_pairs", "normalise", "normalise_back", "sum_atoms"]

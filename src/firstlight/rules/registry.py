@@ -1,0 +1,163 @@
+"""The rule table: one record per operation, forward and adjoint together.
+
+    @rule("linear", assumes=(WEIGHTS_IID,), refs=("poole2016",), example="F.linear(x, torch.randn(64, 32))")
+    def linear(call: Call, input: Signal, weight: Signal, bias: Signal | None = None) -> Signal: ...
+
+    @linear.adjoint
+    def _(call: Call, grad: Cotangent, out: Signal, input: Signal, weight: Signal, bias=None) -> Grads: ...
+
+The forward function's parameter names are those of the torch function; arguments that it does not name are
+ignored. The adjoint returns a gradient per tensor argument, by name.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from firstlight.errors import InputError, RegistryError
+from firstlight.graph.ir import Node
+from firstlight.graph.signal import Cotangent, Signal
+
+Grads = Mapping[str, Any]
+
+WEIGHTS_IID = "the weights are independent draws of one law"
+WEIGHTS_ZERO_MEAN = "the weights have mean zero"
+BACKWARD_INDEPENDENT = "in the backward pass the weights are independent of the forward pass"
+GAUSSIAN_INPUT = "the input is Gaussian (a sum over many independent weights)"
+EXCHANGEABLE = "all pairs of entries along an axis are alike"
+CONCENTRATED = "statistics over the reduced axes differ little between draws"
+INDEPENDENT_FACTORS = "the factors are independent"
+
+
+@dataclass(slots=True)
+class Call:
+    """One application of a rule.
+
+    Attributes:
+        node: The operation.
+        training: Whether the pass runs in training mode.
+        caveats: What the rule had to assume against the evidence; collected on the node.
+    """
+
+    node: Node
+    training: bool = True
+    caveats: list[str] = field(default_factory=list)
+
+    def caveat(self, text: str) -> None:
+        """Record that an assumption of the rule does not hold here."""
+        if text not in self.caveats:
+            self.caveats.append(text)
+
+
+Forward = Callable[..., Any]
+Adjoint = Callable[..., Grads]
+
+
+@dataclass(slots=True)
+class Rule:
+    """One operation's rule.
+
+    Attributes:
+        names: Canonical operations.
+        kind: The file in which it stands: "affine", "elementwise", ...
+        forward: Signals in, signals out.
+        backward: Cotangents of the outputs in, cotangents of the inputs out.
+        assumes: Facts that the rule relies on.
+        refs: Keys of `theory.bibliography`.
+        example: An expression in x (and y), used by the conformance test.
+        parameters: Names of the operation's arguments.
+    """
+
+    names: tuple[str, ...]
+    kind: str
+    forward: Forward
+    assumes: tuple[str, ...]
+    refs: tuple[str, ...]
+    example: str
+    parameters: tuple[str, ...]
+    variadic: bool = False
+    backward: Adjoint | None = None
+
+    def adjoint(self, function: Adjoint) -> Adjoint:
+        """Register the adjoint."""
+        self.backward = function
+        return function
+
+    def bind(self, node: Node, args: tuple[Any, ...], options: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments by name; what the rule does not name is dropped.
+
+        Raises:
+            InputError: More positional arguments than the rule knows.
+        """
+        names = self.parameters
+        if self.variadic:
+            fixed = len(names) - 1
+            bound = dict(zip(names[:fixed], args[:fixed], strict=False))
+            rest = args[fixed:]
+            if len(rest) == 1 and isinstance(rest[0], tuple):
+                rest = rest[0]
+            bound[names[-1]] = options.get(names[-1], rest) if not rest else rest
+            return bound
+        if any(isinstance(a, Signal) for a in args[len(names) :]):
+            raise InputError(
+                node.name, got=f"{len(args)} arguments", expected=f"at most {len(names)}: {', '.join(names)}"
+            )
+        bound = dict(zip(names, args, strict=False))
+        bound.update({k: v for k, v in options.items() if k in names})
+        return bound
+
+
+_RULES: dict[str, Rule] = {}
+
+
+def rule(
+    *names: str,
+    assumes: tuple[str, ...] = (),
+    refs: tuple[str, ...] = (),
+    example: str = "",
+    kind: str = "",
+    variadic: bool = False,
+) -> Callable[[Forward], Rule]:
+    """Register the rule of one operation (or of several that obey the same one).
+
+    Args:
+        names: Canonical operations.
+        assumes: Facts that the rule relies on.
+        refs: Keys of the bibliography.
+        example: An expression for the conformance test.
+        kind: Overrides the kind taken from the file's name.
+        variadic: Whether the last parameter takes all further positional arguments.
+
+    Raises:
+        RegistryError: A name that already has a rule.
+    """
+
+    def register(function: Forward) -> Rule:
+        parameters = tuple(inspect.signature(function).parameters)[1:]
+        where = kind or function.__module__.rsplit(".", 1)[-1]
+        record = Rule(names, where, function, assumes, refs, example, parameters, variadic)
+        for name in names:
+            if name in _RULES:
+                raise RegistryError(
+                    f"rule {name!r}", got="a second rule", expected="one rule per operation", action="Rename one."
+                )
+            _RULES[name] = record
+        return record
+
+    return register
+
+
+def find(op: str) -> Rule | None:
+    """The rule of an operation, or None."""
+    return _RULES.get(op)
+
+
+def table() -> Mapping[str, Rule]:
+    """All rules by operation."""
+    return dict(sorted(_RULES.items()))
+
+
+__all__ = ["Call", "Cotangent", "Grads", "Rule", "Signal", "find", "rule", "table"]

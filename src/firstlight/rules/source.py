@@ -1,0 +1,233 @@
+"""Pointwise chains: functions of one Gaussian source, carried as values on its quadrature nodes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from math import ceil, log2
+
+import numpy as np
+
+from firstlight.graph.signal import Array, Grid, Noise, Signal, Source, next_id
+from firstlight.rules.layout import state_weights
+from firstlight.rules.noise import noise_from
+from firstlight.theory.cross import absolute_cross
+from firstlight.theory.gaussian import gauss_nodes
+
+TERMS = 48  # Hermite coefficients; what is left is counted at the power 2·TERMS
+_ROWS = 16  # rows of a source whose entries differ in scale
+_PAIRS = 48  # rows of a source whose entries differ in mean
+
+
+@functools.lru_cache(maxsize=2048)
+def grid(kinks: tuple[float, ...] = (), level: int = 0) -> Grid:
+    """Nodes of N(0, 1) split at kinks (given in z) and graded down to 2^-level, with Hermite polynomials."""
+    nodes = gauss_nodes(kinks, scale=2.0**-level)
+    z, w = nodes.z, nodes.weights
+    table = np.empty((TERMS, len(z)))
+    table[0], table[1] = 1.0, z
+    for k in range(1, TERMS - 1):  # √(k+1) h_{k+1} = z h_k - √k h_{k-1}
+        table[k + 1] = (z * table[k] - k**0.5 * table[k - 1]) / (k + 1) ** 0.5
+    return Grid(z, w, np.ascontiguousarray((table * w).T))
+
+
+def _level(sd: float, scale: float) -> int:
+    ratio = sd / scale if scale > 0 and np.isfinite(scale) else 0.0
+    return 0 if ratio <= 1.0 else min(24, ceil(log2(ratio)))
+
+
+def _flat(f: Array) -> float | None:
+    """The value of a field that does not vary, else None."""
+    if f.size == 1:
+        return float(f.reshape(-1)[0])
+    low, high = float(f.min()), float(f.max())
+    return low if high - low <= 1e-9 * max(abs(low), abs(high)) else None
+
+
+def _rows(mean: Array, variance: Array) -> tuple[Array, Array, Array, Array | None]:
+    """Represent fields of means and variances by a few rows: (means, sds, shares, fractional row of each entry)."""
+    m, v = _flat(mean), _flat(variance)
+    if m is not None and v is not None:
+        return np.array([m]), np.array([v**0.5]), np.ones(1), None
+    mean, variance = np.broadcast_arrays(mean, variance)
+    sd = np.sqrt(variance).ravel()
+    if m is not None:
+        levels, inverse, counts = np.unique(sd.round(12), return_inverse=True, return_counts=True)
+        if len(levels) <= _ROWS:
+            return np.full(len(levels), m), levels, counts / sd.size, inverse.reshape(mean.shape).astype(float)
+        top = sd.max()
+        low = max(float(sd[sd > 1e-6 * top].min()), 1e-6 * top)
+        knots = np.geomspace(low, top, _ROWS)
+        has_zero = bool(sd.min() < low)
+        table = np.concatenate([[0.0], knots]) if has_zero else knots
+        with np.errstate(divide="ignore"):
+            row = np.interp(np.log(np.maximum(sd, low)), np.log(knots), np.arange(_ROWS) + float(has_zero))
+        if has_zero:
+            row = np.where(sd < low, 0.0, row)
+        share = _shares(row, len(table))
+        return np.full(len(table), m), table, share, row.reshape(mean.shape)
+    pairs = np.stack([mean.ravel().round(12), sd.round(12)], axis=1)
+    levels, inverse, counts = np.unique(pairs, axis=0, return_inverse=True, return_counts=True)
+    inverse = inverse.reshape(-1)
+    if len(levels) > _PAIRS:
+        order = np.argsort(levels[:, 1] if np.ptp(levels[:, 1]) > np.ptp(levels[:, 0]) else levels[:, 0])
+        block = np.empty(len(levels), dtype=int)
+        block[order] = np.arange(len(levels)) * _PAIRS // len(levels)
+        inverse = block[inverse]
+        counts = np.bincount(inverse, minlength=_PAIRS)
+        m_rows = np.bincount(inverse, mean.ravel(), _PAIRS) / counts
+        v_rows = np.bincount(inverse, variance.ravel(), _PAIRS) / counts
+        return m_rows, np.sqrt(v_rows), counts / counts.sum(), inverse.reshape(mean.shape).astype(float)
+    return levels[:, 0], levels[:, 1], counts / counts.sum(), inverse.reshape(mean.shape).astype(float)
+
+
+def _shares(row: Array, n: int) -> Array:
+    low = np.floor(row).astype(int)
+    part = row - low
+    share = np.bincount(low, 1.0 - part, n) + np.bincount(np.minimum(low + 1, n - 1), part, n)
+    return share / share.sum()
+
+
+def spread(source: Source, per_row: Array, ndim: int) -> Array:
+    """A quantity known per row, as a field."""
+    if source.row is None:
+        return np.full((1,) * ndim, per_row[0])
+    low = np.floor(source.row).astype(int)
+    part = source.row - low
+    high = np.minimum(low + 1, len(per_row) - 1)
+    return per_row[low] * (1.0 - part) + per_row[high] * part
+
+
+@dataclass(frozen=True, slots=True)
+class Bend:
+    """What the quadrature has to know of a pointwise function.
+
+    Attributes:
+        kinks: Inputs at which it or a derivative jumps.
+        scale: Size of the inputs over which it bends.
+        slopes: (above, below) for a map that is linear on each side of zero.
+    """
+
+    kinks: tuple[float, ...] = ()
+    scale: float = 1.0
+    slopes: tuple[float, float] | None = None
+
+
+SMOOTH = Bend()
+
+
+def central(x: Signal) -> tuple[Array, Array]:
+    """Variance field of the entries and the cube of centred correlations."""
+    variance = np.maximum(x.q - np.square(x.mean), 0.0)
+    variance = np.where(variance <= 1e-13 * x.q, 0.0, variance)
+    if not x.mean.any():
+        return variance, x.corr
+    q = x.mean_q
+    square = float(np.square(x.mean).mean())
+    if q - square <= 1e-13 * q or q <= 0.0:
+        return variance, np.ones_like(x.corr)
+    return variance, np.clip((x.corr * q - square) / (q - square), -1.0, 1.0)
+
+
+def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
+    """The source of a signal's chain and the signal's values on it; a new source where there is none."""
+    if x.source is not None and x.values is not None:
+        return x.source, x.values
+    variance, corr = central(x)
+    mean, sd, share, row = _rows(x.mean, variance)
+    top = float(sd.max())
+    kinks: list[float] = []
+    if len(sd) <= 3:
+        for m, s in zip(mean, sd, strict=True):
+            if s > 0:
+                kinks += [float(f"{(k - m) / s:.6g}") for k in bend.kinks]
+    scale = np.inf if bend.slopes is not None and not mean.any() else bend.scale
+    nodes = grid(tuple(sorted({k for k in kinks if k != 0.0 and abs(k) < 10.0})), _level(top, scale))
+    source = Source(("source", x.ident), mean, sd, share, row, corr, nodes, x.noise, x.scatter)
+    return source, source.values
+
+
+def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, float] | None = None) -> Signal:
+    """The signal, laid out like x, whose values on the source's nodes are given.
+
+    r(c) = Σ_k a_k² c^k with Hermite coefficients a_k (Mehler), and what the first `TERMS` miss of r(1) at the
+    power 2·TERMS; for maps that are linear on each side of zero the closed form.
+
+    Args:
+        x: Layout (and batch labels).
+        source: Source of the chain.
+        values: Shape (rows, n).
+        slopes: Slopes above and below zero, if the values are such a map of a centred source.
+    """
+    w = source.grid.weights
+    first, second = values @ w, np.square(values) @ w
+    ndim = len(x.atoms)
+    mean, q = spread(source, first, ndim), spread(source, second, ndim)
+    total = float(source.share @ second)
+    if not np.isfinite(total) or total <= 0.0:
+        corr = np.ones_like(source.corr)
+    elif slopes is not None and not source.mean.any():
+        even, odd = 0.5 * (slopes[0] - slopes[1]), 0.5 * (slopes[0] + slopes[1])
+        raw = odd**2 * source.corr + even**2 * absolute_cross(1.0, 1.0, source.corr)
+        corr = raw / (odd**2 + even**2)
+    else:
+        corr = mehler(values, source, total) / total
+    noise, sensitivity = noise_from(source, values, x, total)
+    return replace(
+        x,
+        mean=mean,
+        q=q,
+        corr=corr,
+        source=source,
+        values=values,
+        gaussian=False,
+        noise=noise,
+        scatter=source.scatter * sensitivity * sensitivity,
+        data=False,
+        terms=(),
+        weights=None,
+        value=None,
+        integer=False,
+        ident=next_id(),
+    )
+
+
+def mehler(values: Array, source: Source, total: float, other: Array | None = None) -> Array:
+    """E f(u)g(v) over the cube of the source's correlations; g = f unless other values are given.
+
+    Args:
+        values: f on the nodes, shape (rows, n).
+        source: The source of both.
+        total: E f g at correlation 1.
+        other: g on the nodes.
+    """
+    a = values @ source.grid.hermite
+    b = a if other is None else other @ source.grid.hermite
+    power = source.share @ (a * b)
+    rest = total - power.sum()
+    c = source.corr
+    levels, inverse = np.unique(c, return_inverse=True)
+    table = np.vander(levels, TERMS, increasing=True) @ power + rest * levels ** (2 * TERMS)
+    return table[inverse].reshape(c.shape)
+
+
+def pair_weights(x: Signal, skip: Sequence[bool], states: tuple[int, ...]) -> Array:
+    """Share of the pairs of entries at each index of a cube; atoms in `skip` count only equal indices."""
+    out = np.ones((1,) * len(states))
+    for i, (n, s) in enumerate(zip(x.atoms, states, strict=True)):
+        w = np.zeros(s) if skip[i] else state_weights(n, s) / n
+        if skip[i]:
+            w[0] = 1.0
+        out = out * w.reshape((1,) * i + (s,) + (1,) * (len(states) - i - 1))
+    return out
+
+
+def retag(source: Source, tag: Hashable) -> Source:
+    """The same statistics under another identity."""
+    return replace(source, key=(source.key, tag))
+
+
+def silent(x: Signal) -> Signal:
+    """Without log-norm noise."""
+    return replace(x, noise=Noise(ident=0))

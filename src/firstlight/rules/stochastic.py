@@ -1,0 +1,114 @@
+"""Random masks and draws inside the forward pass."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from firstlight.graph.signal import Cotangent, Signal, next_id
+from firstlight.rules.empirical import uniform
+from firstlight.rules.gradient import whole
+from firstlight.rules.layout import axis_atoms
+from firstlight.rules.registry import Call, Grads, rule
+
+
+def _drop(x: Signal, rate: float, shared_axes: tuple[int, ...] = ()) -> Signal:
+    """q/(1-p); pairs with masks of their own keep their moment, pairs under one mask are scaled like q."""
+    if rate <= 0.0:
+        return x
+    if rate >= 1.0:
+        return replace(x, mean=x.mean * 0.0, q=x.q * 0.0, source=None, values=None, ident=next_id())
+    keep = 1.0 - rate
+    shared = [a for axis in shared_axes for a in axis_atoms(x, axis)]
+    factor = np.full_like(x.corr, keep)
+    same = tuple(slice(None) if i in shared else 0 for i in range(x.corr.ndim))
+    factor[same] = 1.0
+    return replace(
+        x, q=x.q / keep, corr=x.corr * factor, source=None, values=None, terms=((1.0, x),), gaussian=False,
+        value=None, weights=None, ident=next_id(),
+    )  # fmt: skip
+
+
+@rule("dropout", "alpha_dropout", refs=("srivastava2014",), example="F.dropout(x, 0.2, training=True)")
+def dropout(call: Call, input: Signal, p: float = 0.5, training: bool = True) -> Signal:
+    """Independent masks per entry, survivors divided by 1-p."""
+    del call
+    return _drop(input, float(p)) if training else input
+
+
+@dropout.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, p: float = 0.5, training: bool = True) -> Grads:
+    del call, out, input
+    if not training or p <= 0.0:
+        return {"input": grad}
+    return {"input": Cotangent(_drop(whole(grad), float(p)))}
+
+
+@rule("dropout1d", "dropout2d", "dropout3d", "feature_dropout", "feature_alpha_dropout", example="F.dropout1d(x.view(-1, 8, 8), 0.2)")
+def channel_dropout(call: Call, input: Signal, p: float = 0.5, training: bool = True) -> Signal:
+    """One mask per channel."""
+    del call
+    return _drop(input, float(p), tuple(range(2, input.ndim))) if training else input
+
+
+@channel_dropout.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, p: float = 0.5, training: bool = True) -> Grads:
+    del call, out
+    if not training or p <= 0.0:
+        return {"input": grad}
+    g = whole(grad)
+    return {"input": Cotangent(_drop(g, float(p), tuple(range(2, input.ndim))))}
+
+
+def _draw(call: Call, mean: float, q: float) -> Signal:
+    return uniform(call.node.outputs[0].shape, mean, q, gaussian=mean == 0.0)
+
+
+@rule("randn", "randn_like", "normal", example="x + torch.randn_like(x)")
+def randn(call: Call, *_: Any) -> Signal:
+    """Standard normal entries."""
+    return _draw(call, 0.0, 1.0)
+
+
+@rule("rand", "rand_like", "uniform", example="x + torch.rand_like(x)")
+def rand(call: Call, *_: Any) -> Signal:
+    """Uniform on [0, 1)."""
+    return _draw(call, 0.5, 1.0 / 3.0)
+
+
+@rule("bernoulli", example="")
+def bernoulli(call: Call, *_: Any) -> Signal:
+    """0 or 1 with equal probability."""
+    return _draw(call, 0.5, 0.5)
+
+
+for _entry in (randn, rand, bernoulli):
+    _entry.parameters = ()
+    _entry.variadic = False
+    _entry.adjoint(lambda call, grad, out: {})
+
+
+@rule("zeros_like", "zeros", "new_zeros", "empty_like", "new_empty", example="x + torch.zeros_like(x)")
+def zeros(call: Call) -> Signal:
+    """Zeros."""
+    return _draw(call, 0.0, 0.0)
+
+
+@rule("ones_like", "ones", "new_ones", example="x + torch.ones_like(x)")
+def ones(call: Call) -> Signal:
+    """Ones."""
+    return _draw(call, 1.0, 1.0)
+
+
+@rule("full_like", "full", "new_full", example="x + torch.full_like(x, 0.5)")
+def full(call: Call, input: Any = None, fill_value: Any = 0.0) -> Signal:
+    """One number."""
+    del input
+    b = float(fill_value) if not isinstance(fill_value, Signal) else fill_value.mean_mean
+    return _draw(call, b, b * b)
+
+
+for _entry in (zeros, ones, full):
+    _entry.adjoint(lambda call, grad, out, *_, **__: {})

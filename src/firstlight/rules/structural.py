@@ -1,0 +1,595 @@
+"""Operations that only move entries: they regroup atoms, index fields and drop axes of cubes; exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from firstlight.graph.signal import Array, Cotangent, Signal, next_id
+from firstlight.rules.contraction import sum_atoms
+from firstlight.rules.cross import add
+from firstlight.rules.empirical import constant
+from firstlight.rules.gradient import whole
+from firstlight.rules.layout import axis_atoms, expand, keep_first, merge_axis, offset, permute, reshape, transform
+from firstlight.rules.merge import join, reduce_to
+from firstlight.rules.registry import Call, Grads, rule
+
+Sizes = Sequence[int]
+
+
+def sizes_of(given: Any, rest: Any = ()) -> tuple[int, ...]:
+    """Sizes given as one tuple or as several integers."""
+    if isinstance(given, tuple):
+        return tuple(int(n) for n in given)
+    return (int(given), *(int(n) for n in rest))
+
+
+def resolve(x: Signal, shape: Sizes) -> tuple[int, ...]:
+    """Replace a -1 among the sizes."""
+    if -1 in shape:
+        known = prod(n for n in shape if n != -1)
+        return tuple(x.numel // known if n == -1 else n for n in shape)
+    return tuple(shape)
+
+
+def unshape(grad: Cotangent, like: Signal) -> Cotangent:
+    """Bring a gradient back to the shape (and atoms) of the input."""
+    return Cotangent(reshape(whole(grad), like.shape))
+
+
+def _backward_shape(call: Call, grad: Cotangent, out: Signal, input: Signal, *_: Any, **__: Any) -> Grads:
+    del call, out
+    return {"input": unshape(grad, input)}
+
+
+@rule("identity", "contiguous", "clone", "to", "detach", "reread", "requires_grad", "alias", example="x.clone()")
+def identity(call: Call, input: Signal, dtype: Any = None) -> Signal:
+    """The same entries; a cast to integers keeps the statistics and says so."""
+    if call.node.op == "reread" and call.node.outputs and call.node.outputs[0].shape != input.shape:
+        call.caveat("a view of memory that was changed: taken as a sample of the whole tensor")
+        return like_shape(input, call.node.outputs[0].shape)
+    return input
+
+
+@identity.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dtype: Any = None) -> Grads:
+    del dtype
+    if call.node.op == "detach":
+        return {}
+    if out.shape != input.shape:
+        return {"input": Cotangent(like_shape(whole(grad), input.shape))}
+    return {"input": grad}
+
+
+def like_shape(x: Signal, shape: Sizes) -> Signal:
+    """The statistics of x for a tensor of another size, with unlike positions taken as uncorrelated."""
+    if prod(shape) == x.numel:
+        return reshape(x, shape)
+    groups = tuple((n,) if n > 1 else () for n in shape)
+    n = sum(len(g) for g in groups)
+    q = x.mean_q
+    corr = np.full((2,) * n, x.mean_mean**2 / q if q > 0 else 1.0)
+    corr[(0,) * n] = 1.0
+    one = (1,) * n
+    return Signal(groups, np.full(one, x.mean_mean), np.full(one, q), corr, (False,) * n, noise=x.noise)
+
+
+@rule("view", "reshape", example="x.view(-1, 8, 8).tanh()")
+def view(call: Call, input: Signal, shape: Any = ()) -> Signal:
+    """Another shape."""
+    if isinstance(shape, str):
+        return input
+    return reshape(input, call.node.outputs[0].shape if call.node.outputs else resolve(input, sizes_of(shape)))
+
+
+view.adjoint(_backward_shape)
+
+
+@rule("flatten", "unflatten", "squeeze", "unsqueeze", "ravel", "view_as_real", example="x.unsqueeze(1).flatten(1)")
+def by_shape(call: Call, input: Signal, *_: Any) -> Signal:
+    """Merge, split, drop or insert axes: the recorded output shape says which."""
+    return reshape(input, call.node.outputs[0].shape)
+
+
+by_shape.parameters = ("input", "a", "b", "c")
+by_shape.forward = lambda call, input, **_: reshape(input, call.node.outputs[0].shape)
+by_shape.adjoint(_backward_shape)
+
+
+@rule("permute", example="x.view(-1, 8, 8).permute(0, 2, 1).relu()")
+def permute_(call: Call, input: Signal, dims: Any) -> Signal:
+    """Reorder axes."""
+    del call
+    return permute(input, sizes_of(dims))
+
+
+@permute_.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dims: Any) -> Grads:
+    del call, out
+    order = [d % input.ndim for d in sizes_of(dims)]
+    inverse = [order.index(i) for i in range(len(order))]
+    return {"input": Cotangent(permute(whole(grad), inverse))}
+
+
+def _swapped(rank: int, a: int, b: int) -> list[int]:
+    order = list(range(rank))
+    order[a % rank], order[b % rank] = order[b % rank], order[a % rank]
+    return order
+
+
+@rule("transpose", "t", example="x.transpose(0, 1).relu().t()")
+def transpose(call: Call, input: Signal, dim0: int = -2, dim1: int = -1) -> Signal:
+    """Swap two axes."""
+    del call
+    return input if input.ndim < 2 else permute(input, _swapped(input.ndim, dim0, dim1))
+
+
+@transpose.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim0: int = -2, dim1: int = -1) -> Grads:
+    del call, out
+    return {"input": grad if input.ndim < 2 else Cotangent(permute(whole(grad), _swapped(input.ndim, dim0, dim1)))}
+
+
+def _moved(rank: int, source: Any, destination: Any) -> list[int]:
+    src = [s % rank for s in sizes_of(source)]
+    dst = [d % rank for d in sizes_of(destination)]
+    rest = iter([a for a in range(rank) if a not in src])
+    return [src[dst.index(i)] if i in dst else next(rest) for i in range(rank)]
+
+
+@rule("movedim", example="x.view(-1, 8, 8).movedim(1, 2)")
+def movedim(call: Call, input: Signal, source: Any, destination: Any) -> Signal:
+    """Move axes."""
+    del call
+    return permute(input, _moved(input.ndim, source, destination))
+
+
+@movedim.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, source: Any, destination: Any) -> Grads:
+    del call, out
+    order = _moved(input.ndim, source, destination)
+    return {"input": Cotangent(permute(whole(grad), [order.index(i) for i in range(len(order))]))}
+
+
+@rule("expand", "expand_as", "broadcast_to", example="x[:, :1].expand(-1, 64)")
+def expand_(call: Call, input: Signal, size: Any = ()) -> Signal:
+    """Repeat along axes of size 1 without copying."""
+    del size
+    shape = call.node.outputs[0].shape
+    groups = [(n,) if n > 1 else () for n in shape]
+    lead = len(shape) - input.ndim
+    for axis in range(input.ndim):
+        if input.groups[axis]:
+            groups[lead + axis] = input.groups[axis]
+    return expand(input, tuple(groups))
+
+
+@expand_.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, size: Any = ()) -> Grads:
+    del call, out, size
+    return {"input": reduce_to(Cotangent(whole(grad)), input)}
+
+
+@rule("repeat", "tile", example="x.repeat(2, 3)")
+def repeat(call: Call, input: Signal, repeats: Any) -> Signal:
+    """Repeat whole axes: an outer atom along which the tensor is the same."""
+    del call
+    times = sizes_of(repeats)
+    lead = max(0, len(times) - input.ndim)
+    x = replace(input, groups=((),) * lead + input.groups, value=None)
+    times = (1,) * (x.ndim - len(times)) + times
+    for axis, n in enumerate(times):
+        if n > 1:
+            wide = replace(x, groups=(*x.groups[:axis], (), *x.groups[axis:]))
+            wide = expand(wide, (*wide.groups[:axis], (n,), *wide.groups[axis + 1 :]))
+            x = replace(wide, groups=(*wide.groups[:axis], (n, *wide.groups[axis + 1]), *wide.groups[axis + 2 :]))
+    return replace(x, terms=())
+
+
+@repeat.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, repeats: Any) -> Grads:
+    del call
+    g = whole(grad)
+    times = sizes_of(repeats)
+    lead = max(0, len(times) - input.ndim)
+    times = (1,) * (out.ndim - len(times)) + times
+    wide: list[int] = []
+    for axis, n in enumerate(times):
+        wide += [n, out.shape[axis] // n]
+    g = reshape(g, wide)
+    gone = [a for axis in range(len(times)) for a in axis_atoms(g, 2 * axis)]
+    g = sum_atoms(g, gone)
+    return {"input": Cotangent(reshape(replace(g, groups=g.groups), input.shape) if lead == 0 else reshape(g, input.shape))}
+
+
+@rule("repeat_interleave", example="x.repeat_interleave(2, dim=1)")
+def repeat_interleave(call: Call, input: Signal, repeats: Any, dim: int | None = None) -> Signal:
+    """Repeat each entry: an inner atom along which the tensor is the same."""
+    n = int(repeats) if not isinstance(repeats, Signal) else call.node.outputs[0].shape[dim or 0] // input.shape[dim or 0]
+    x = input if dim is not None else reshape(input, (input.numel,))
+    axis = (dim or 0) % x.ndim
+    wide = replace(x, groups=(*x.groups[: axis + 1], (), *x.groups[axis + 1 :]), value=None)
+    wide = expand(wide, (*wide.groups[: axis + 1], (n,) if n > 1 else (), *wide.groups[axis + 2 :]))
+    groups = (*wide.groups[:axis], wide.groups[axis] + wide.groups[axis + 1], *wide.groups[axis + 2 :])
+    return replace(wide, groups=groups)
+
+
+@repeat_interleave.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, repeats: Any, dim: int | None = None) -> Grads:
+    del call, repeats
+    axis = (dim or 0) % out.ndim
+    base = input.shape if dim is not None else (input.numel,)
+    n = out.shape[axis] // base[axis]
+    g = reshape(whole(grad), (*base[: axis + 1], n, *base[axis + 1 :]))
+    g = sum_atoms(g, list(axis_atoms(g, axis + 1)))
+    return {"input": Cotangent(reshape(g, input.shape))}
+
+
+def take_range(x: Signal, dim: int, start: int, stop: int, step: int) -> Signal:
+    """x[start:stop:step] along an axis."""
+    dim %= x.ndim
+    n = x.shape[dim]
+    index = range(*slice(start, stop, step).indices(n))
+    if len(index) == n and step == 1:
+        return x
+    value = None if x.value is None else np.take(x.value, list(index), axis=dim)
+
+    def pick(f: Array) -> Array:
+        at = offset(merged, dim)
+        return np.take(f, list(index), axis=at)
+
+    merged = merge_axis(x, dim) if len(x.groups[dim]) > 1 else x
+    if value is not None and value.size:
+        return constant(value)
+    return keep_first(merged, dim, len(index), pick, ("range", dim, start, stop, step), None)
+
+
+def take_index(x: Signal, dim: int, index: Any) -> Signal:
+    """Entries of an axis by a list of indices, in any order and number."""
+    dim %= x.ndim
+    merged = merge_axis(x, dim) if len(x.groups[dim]) > 1 else x
+    ids = np.asarray(index).reshape(-1)
+
+    def pick(f: Array) -> Array:
+        return np.take(f, ids, axis=offset(merged, dim))
+
+    return keep_first(merged, dim, len(ids), pick, ("index", dim, ids.tobytes()[:256]), None)
+
+
+def put_range(g: Signal, like: Signal, dim: int, start: int, stop: int, step: int) -> Signal:
+    """The gradient of a slice in a tensor of zeros."""
+    dim %= like.ndim
+    n = like.shape[dim]
+    index = list(range(*slice(start, stop, step).indices(n)))
+    if len(index) == n:
+        return g
+    if not index:
+        return replace(g, q=g.q * 0.0)
+    g = merge_axis(g, dim) if len(g.groups[dim]) > 1 else g
+    at = offset(g, dim)
+    lone = not g.groups[dim]
+
+    def on_field(f: Array) -> Array:
+        if lone:
+            f = np.expand_dims(f, at)
+        out = np.zeros((*f.shape[:at], n, *f.shape[at + 1 :]))
+        where: list[Any] = [slice(None)] * out.ndim
+        where[at] = index
+        out[tuple(where)] = f
+        return out
+
+    def on_cube(c: Array) -> Array:
+        return np.stack([c, np.zeros_like(c)], axis=at) if lone else c
+
+    groups = (*g.groups[:dim], (n,), *g.groups[dim + 1 :])
+    flag = like.batch[offset(like, dim)] if like.groups[dim % like.ndim] else False
+    batch = (*g.batch[:at], flag, *g.batch[at:]) if lone else g.batch
+    bare = replace(g, source=None, values=None, ident=next_id())
+    return transform(bare, groups, batch, on_field, on_cube, ("put", dim, start, stop, step))
+
+
+@rule("narrow", example="x.narrow(1, 8, 32)")
+def narrow(call: Call, input: Signal, dim: int, start: int, length: int) -> Signal:
+    """A range of an axis."""
+    del call
+    return take_range(input, dim, start, start + length, 1)
+
+
+@narrow.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int, start: int, length: int) -> Grads:
+    del call, out
+    return {"input": Cotangent(put_range(whole(grad), input, dim, start, start + length, 1))}
+
+
+@rule("select", example="x.select(1, 3)")
+def select(call: Call, input: Signal, dim: int, index: int) -> Signal:
+    """One index of an axis."""
+    del call
+    return drop_axis(take_range(input, dim, index, index + 1 or input.shape[dim], 1), dim)
+
+
+def drop_axis(x: Signal, dim: int) -> Signal:
+    """Remove an axis of size 1."""
+    dim %= x.ndim
+    value = None if x.value is None else np.squeeze(x.value, axis=dim)
+    return replace(x, groups=(*x.groups[:dim], *x.groups[dim + 1 :]), value=value, terms=(), ident=next_id())
+
+
+@select.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int, index: int) -> Grads:
+    del call, out
+    dim %= input.ndim
+    g = whole(grad)
+    g = replace(g, groups=(*g.groups[:dim], (), *g.groups[dim:]))
+    return {"input": Cotangent(put_range(g, input, dim, index, index + 1 or input.shape[dim], 1))}
+
+
+def _pieces(x: Signal, op: str, how: Any, dim: int) -> list[tuple[int, int]]:
+    n = x.shape[dim]
+    if isinstance(how, tuple):
+        sizes = [int(k) for k in how]
+    elif op == "chunk":
+        size = -(-n // int(how))
+        sizes = [min(size, n - k) for k in range(0, n, size)]
+    else:
+        sizes = [min(int(how), n - k) for k in range(0, n, int(how))]
+    out: list[tuple[int, int]] = []
+    start = 0
+    for size in sizes:
+        out.append((start, start + size))
+        start += size
+    return out
+
+
+@rule("chunk", "split", "tensor_split", example="x.chunk(2, -1)[0] * x.chunk(2, -1)[1].sigmoid()")
+def chunk(call: Call, input: Signal, how: Any, dim: int = 0) -> tuple[Signal, ...]:
+    """Pieces of an axis; as many independent tensors, since units are."""
+    shapes = [o.shape[dim] for o in call.node.outputs]
+    pieces = _borders(shapes) if shapes else _pieces(input, call.node.op, how, dim)
+    return tuple(take_range(input, dim, a, b, 1) for a, b in pieces)
+
+
+chunk.parameters = ("input", "how", "dim")
+
+
+def _borders(sizes: Sizes) -> list[tuple[int, int]]:
+    out: list[tuple[int, int]] = []
+    start = 0
+    for n in sizes:
+        out.append((start, start + n))
+        start += n
+    return out
+
+
+@chunk.adjoint
+def _(call: Call, grads: tuple[Cotangent | None, ...], out: tuple[Signal, ...], input: Signal, how: Any, dim: int = 0) -> Grads:
+    del call, how
+    return {"input": gathered(grads, out, input, dim)}
+
+
+def gathered(grads: tuple[Cotangent | None, ...], out: tuple[Signal, ...], like: Signal, dim: int) -> Cotangent:
+    """Gradients of the pieces of an axis, put side by side (zero where none arrived)."""
+    parts: list[Signal] = []
+    for g, o in zip(grads, out, strict=True):
+        if g is not None:
+            parts.append(whole(g))
+        else:
+            n = (1,) * len(o.atoms)
+            parts.append(replace(o, mean=np.zeros(n), q=np.zeros(n), source=None, values=None, value=None, weights=None))
+    del like
+    return Cotangent(join(parts, dim))
+
+
+@rule("unbind", example="x.view(-1, 2, 32).unbind(1)[0]")
+def unbind(call: Call, input: Signal, dim: int = 0) -> tuple[Signal, ...]:
+    """One tensor per index of an axis."""
+    del call
+    return tuple(drop_axis(take_range(input, dim, i, i + 1, 1), dim) for i in range(input.shape[dim]))
+
+
+@unbind.adjoint
+def _(call: Call, grads: tuple[Cotangent | None, ...], out: tuple[Signal, ...], input: Signal, dim: int = 0) -> Grads:
+    del call
+    dim %= input.ndim
+    wide = [
+        None if g is None else Cotangent(_unsqueezed(whole(g), dim)) for g in grads
+    ]
+    return {"input": gathered(tuple(wide), tuple(_unsqueezed(o, dim) for o in out), input, dim)}
+
+
+def _unsqueezed(x: Signal, dim: int) -> Signal:
+    return replace(x, groups=(*x.groups[:dim], (), *x.groups[dim:]), value=None)
+
+
+Step = tuple[str, int, tuple[Any, ...]]
+
+
+def plan_index(x: Signal, index: Any) -> list[Step] | None:
+    """An index as steps on axes: slices, single indices, new axes; None where it holds tensors."""
+    plain = isinstance(index, tuple) and len(index) == 4 and index[0] == "slice"
+    items = list(index) if isinstance(index, tuple) and not plain else [index]
+    used = sum(1 for i in items if i is not None and i != "..." and not isinstance(i, bool))
+    steps: list[Step] = []
+    axis = 0
+    for item in items:
+        if isinstance(item, str) and item == "...":
+            axis += x.ndim - used
+        elif item is None:
+            steps.append(("new", axis, ()))
+            axis += 1
+            x = _unsqueezed(x, axis - 1)
+        elif isinstance(item, tuple) and len(item) == 4 and item[0] == "slice":
+            start, stop, step = (None if s is None else s for s in item[1:])
+            if isinstance(start, Signal) or isinstance(stop, Signal):
+                return None
+            a, b, c = slice(start, stop, step).indices(x.shape[axis])
+            steps.append(("range", axis, (a, b, c)))
+            axis += 1
+        elif isinstance(item, int) and not isinstance(item, bool):
+            i = int(item) % max(x.shape[axis], 1)
+            steps.append(("one", axis, (i,)))
+            x = drop_axis(replace(x, groups=(*x.groups[:axis], (), *x.groups[axis + 1 :]), value=None), axis)
+        else:
+            return None
+    return steps
+
+
+@rule("getitem", example="x[:, 8:40] * 2.0")
+def getitem(call: Call, input: Signal, index: Any) -> Signal:
+    """Indexing: slices, integers, None and ... exactly; masks and index tensors as samples of the entries."""
+    steps = plan_index(input, index)
+    if steps is None:
+        return _advanced(call, input, index)
+    x = input
+    for kind, axis, given in steps:
+        if kind == "new":
+            x = reshape(x, (*x.shape[:axis], 1, *x.shape[axis:]))
+        elif kind == "range":
+            x = take_range(x, axis, *given)
+        else:
+            x = drop_axis(take_range(x, axis, given[0], given[0] + 1, 1), axis)
+    return x
+
+
+def _advanced(call: Call, x: Signal, index: Any) -> Signal:
+    items = list(index) if isinstance(index, tuple) else [index]
+    signals = [i for i in items if isinstance(i, Signal)]
+    shape = call.node.outputs[0].shape
+    if len(signals) == 1 and len(shape) == x.ndim - 1 + signals[0].ndim and signals[0].value is not None:
+        ids = np.asarray(signals[0].value)
+        axis = next(k for k, i in enumerate(items) if isinstance(i, Signal))
+        others = [i for k, i in enumerate(items) if k != axis]
+        whole_axes = all(isinstance(i, tuple) and i[1:] == (None, None, None) for i in others)
+        if ids.dtype.kind in "iu" and whole_axes and axis < x.ndim:
+            return reshape(take_index(x, axis, ids), shape)
+    call.caveat("indexed by tensors: taken as a random sample of the entries")
+    return like_shape(x, shape)
+
+
+@getitem.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, index: Any) -> Grads:
+    del call
+    steps = plan_index(input, index)
+    g = whole(grad)
+    if steps is None:
+        ratio = out.numel / max(input.numel, 1)
+        spread_out = like_shape(g, input.shape)
+        return {"input": Cotangent(replace(spread_out, q=spread_out.q * ratio, mean=spread_out.mean * ratio))}
+    seen = [input]
+    for kind, axis, given in steps:
+        x = seen[-1]
+        if kind == "new":
+            seen.append(_unsqueezed(x, axis))
+        elif kind == "range":
+            seen.append(take_range(replace(x, value=None), axis, *given))
+        else:
+            seen.append(drop_axis(take_range(replace(x, value=None), axis, given[0], given[0] + 1, 1), axis))
+    for (kind, axis, given), like in zip(reversed(steps), reversed(seen[:-1]), strict=True):
+        if kind == "new":
+            g = reshape(g, like.shape)
+        elif kind == "range":
+            g = put_range(g, like, axis, *given)
+        else:
+            g = replace(g, groups=(*g.groups[:axis], (), *g.groups[axis:]), terms=(), ident=next_id())
+            g = put_range(g, like, axis, given[0], given[0] + 1, 1)
+    return {"input": Cotangent(g)}
+
+
+@rule("index_select", example="x.index_select(1, torch.tensor([0, 5, 7]))")
+def index_select(call: Call, input: Signal, dim: int, index: Signal) -> Signal:
+    """Entries of an axis by index."""
+    if index.value is None:
+        return like_shape(input, call.node.outputs[0].shape)
+    return take_index(input, dim, index.value)
+
+
+@index_select.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int, index: Signal) -> Grads:
+    del call, dim, index
+    g = like_shape(whole(grad), input.shape)
+    ratio = out.numel / max(input.numel, 1)
+    return {"input": Cotangent(replace(g, q=g.q * ratio, mean=g.mean * ratio))}
+
+
+def _permuted(make: Callable[[Array, int], Array], tag: str, backward: Callable[[Array, int], Array]) -> tuple[Any, Any]:
+    """Rules that reorder the entries of axes (roll, flip): fields move, pair statistics stay."""
+
+    def moved(x: Signal, dims: Sizes, move: Callable[[Array, int], Array]) -> Signal:
+        for dim in dims:
+            dim %= x.ndim
+            if len(x.groups[dim]) > 1 and any(f.shape[a] > 1 for f in (x.mean, x.q) for a in axis_atoms(x, dim)):
+                x = merge_axis(x, dim)
+            if len(x.groups[dim]) != 1:
+                continue
+            at = offset(x, dim)
+
+            def on_field(f: Array, at: int = at) -> Array:
+                return move(f, at) if f.shape[at] > 1 else f
+
+            x = transform(x, x.groups, x.batch, on_field, lambda c: c, (tag, dim))
+        return replace(x, value=None)
+
+    return (lambda x, dims: moved(x, dims, make)), (lambda x, dims: moved(x, dims, backward))
+
+
+def _roll(call: Call, input: Signal, shifts: Any, dims: Any = None) -> Signal:
+    del call
+    if dims is None:
+        return input
+    forward, _ = _permuted(lambda f, at: np.roll(f, sizes_of(shifts)[0], axis=at), "roll", lambda f, at: f)
+    return forward(input, sizes_of(dims))
+
+
+def _unroll(call: Call, grad: Cotangent, out: Signal, input: Signal, shifts: Any, dims: Any = None) -> Grads:
+    del call, out, input
+    if dims is None:
+        return {"input": grad}
+    _, backward = _permuted(lambda f, at: f, "roll", lambda f, at: np.roll(f, -sizes_of(shifts)[0], axis=at))
+    return {"input": Cotangent(backward(whole(grad), sizes_of(dims)))}
+
+
+rule("roll", example="x.roll(3, 1)")(_roll).adjoint(_unroll)
+
+
+def _flip(call: Call, input: Signal, dims: Any) -> Signal:
+    del call
+    forward, _ = _permuted(lambda f, at: np.flip(f, at), "flip", lambda f, at: f)
+    return forward(input, sizes_of(dims))
+
+
+def _unflip(call: Call, grad: Cotangent, out: Signal, input: Signal, dims: Any) -> Grads:
+    del out, input
+    return {"input": Cotangent(_flip(call, whole(grad), dims))}
+
+
+rule("flip", example="x.flip((1,))")(_flip).adjoint(_unflip)
+
+
+@rule("view_write", example="")
+def view_write(call: Call, base: Signal, part: Signal) -> Signal:
+    """A tensor of which a part was overwritten: entries of the part by their share, the rest as before."""
+    share = min(1.0, part.numel / max(base.numel, 1))
+    call.caveat("a part of this tensor was written in place: taken as a mixture of old and new entries")
+    new = like_shape(part, base.shape)
+    q, r = (1 - share) * base.mean_q + share * new.mean_q, (1 - share) * base.mean_mean + share * new.mean_mean
+    out = like_shape(new, base.shape)
+    one = (1,) * len(out.atoms)
+    return replace(out, mean=np.full(one, r), q=np.full(one, max(q, r * r)), ident=next_id())
+
+
+@view_write.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, base: Signal, part: Signal) -> Grads:
+    del call, out
+    share = min(1.0, part.numel / max(base.numel, 1))
+    g = whole(grad)
+    return {
+        "base": Cotangent(replace(g, q=g.q * (1.0 - share), ident=next_id())),
+        "part": Cotangent(like_shape(g, part.shape)),
+    }
+
+
+__all__ = ["add", "like_shape", "put_range", "resolve", "sizes_of", "take_range", "unshape"]
