@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
 import sys
 
 from firstlight.cli.errors import Verbs
@@ -25,6 +26,6 @@ for _face in _FACES:
 def main() -> None:
     """Run the command line on the process' arguments."""
     for stream in (sys.stdout, sys.stderr):  # a terminal without UTF-8 gets "?" for a sign, not a traceback
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     app(prog_name="firstlight")

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -167,7 +167,7 @@ def bind_loss(name: str, target: Tensor | None, seed: int) -> Callable[[Any], Te
             raise InputError(
                 f"--loss {name!r}", got=type(function).__name__, expected="a function of the output"
             )
-        return function
+        return cast("Callable[[Any], Tensor]", function)
     if name not in _LOSSES:
         raise InputError("--loss", got=repr(name), expected=", ".join(_LOSSES) + " or MODULE:FUNCTION")
     function = _LOSSES[name]

@@ -153,11 +153,12 @@ def explain(
         str | None, typer.Argument(help="Code of a finding: FWD001. Without one, all are listed.")
     ] = None,
 ) -> None:
-    """Explain a finding: what is measured, why it matters, when it is harmless, what to do, and the source."""
+    """Explain a finding: what is measured, why it matters, when it is harmless, what to do, the source."""
     from rich.markdown import Markdown
     from rich.table import Table
 
-    from firstlight.checks import SECTIONS, checks, find
+    import firstlight.checks  # noqa: F401 - registers all checks
+    from firstlight.checks.registry import SECTIONS, checks, find
 
     if code is None:
         table = Table("code", "finding", box=None, pad_edge=False)
@@ -226,22 +227,16 @@ def demo(
     A plain network of 100 layers is diagnosed and trained as torch initializes it, then initialized by each
     scheme and trained with the same budget. The story is printed and written as one HTML page.
     """
-    from firstlight.lab import demo as story
+    from rich.console import Console
+
+    from firstlight.lab.demo import SCHEMES, Settings, run
+    from firstlight.report.story import render_story
 
     check_writable(out)
-    settings = story.Settings.made(
-        depth=depth,
-        width=width,
-        activation=activation,
-        schemes=scheme,
-        seed=seed,
-        seeds=seeds,
-        steps=steps,
-        quick=quick,
-    )
-    result = story.run(settings, data)
-    story.tell(result)
-    write_text(story.page(result), out)
+    seeds_used = tuple(range(seed, seed + seeds))
+    settings = Settings(depth, width, activation, tuple(scheme or SCHEMES), seeds_used, steps)
+    story = run(settings.quick() if quick else settings, data, Console(highlight=False))
+    write_text(render_story(story), out)
     typer.echo(f"\nThe whole story with curves and walks: {out}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from markupsafe import Markup, escape
 
@@ -54,6 +55,23 @@ def strip(cells: Sequence[Cell], name: str) -> Markup:
         parts.append("</a>" if cell.link else "</g>")
     parts.append("</svg>")
     return Markup("".join(parts))
+
+
+def plain_strip(rows: Sequence[Sequence[float | None]], name: str) -> Markup:
+    """The same without texts and links: neighbours of one colour become one rectangle."""
+    width = max((len(row) for row in rows), default=1)
+    parts = [
+        f'<svg class="strip" viewBox="0 0 {width} {1.1 * len(rows) - 0.1:.1f}" preserveAspectRatio="none" '
+        f'shape-rendering="crispEdges" role="img" aria-label="{escape(name)}">'
+    ]
+    for number, row in enumerate(rows):
+        x = 0
+        for colour, run in groupby(row, colour_class):
+            length = len(list(run))
+            y = f' y="{1.1 * number:.1f}"' if number else ""
+            parts.append(f'<rect class="{colour}" x="{x}"{y} width="{length}" height="1"/>')
+            x += length
+    return Markup("".join((*parts, "</svg>")))
 
 
 def _badness(cell: Cell) -> float:

@@ -42,13 +42,13 @@ def render_text(report: Report) -> RenderableType:
     return render_view(build_view(report))
 
 
-def render_view(view: View) -> RenderableType:
-    """The same for a view that is already worked out."""
+def render_view(view: View, most: int = _FINDINGS_SHOWN) -> RenderableType:
+    """The same for a view that is already worked out, with at most so many findings."""
     findings = view.report.findings
     parts: list[RenderableType] = [_verdict(view), _glance(view)]
-    parts += [_finding(finding) for finding in findings[:_FINDINGS_SHOWN]]
-    if len(findings) > _FINDINGS_SHOWN:
-        left = count(len(findings) - _FINDINGS_SHOWN, "further finding")
+    parts += [_finding(finding) for finding in findings[:most]]
+    if len(findings) > most:
+        left = count(len(findings) - most, "further finding")
         parts.append(Text(f"… {left}: --format html or json shows all.", style="dim"))
     if not findings:
         parts.append(Text("No findings: every check passed.", style="green"))
