@@ -19,6 +19,14 @@ import torch
 from firstlight.graph.ir import Arg
 from firstlight.graph.operations import REVERSED
 
+# Built-ins whose order is not that of the function in torch.nn.functional; the first argument is left out.
+_NORM = ("weight", "bias", "running_mean", "running_var", "training", "momentum", "eps")
+_OTHER_ORDER: dict[Any, tuple[str, ...]] = {
+    torch.batch_norm: _NORM,
+    torch.instance_norm: (*_NORM[:4], "use_input_stats", "momentum", "eps"),
+    torch.embedding: ("input", "padding_idx", "scale_grad_by_freq", "sparse"),
+}
+
 Convert = Callable[[torch.Tensor], Arg]
 
 # Methods that take sizes or axes either as one sequence or as several integers.
@@ -44,7 +52,12 @@ def plain_arguments(
     named = {key: value for key, value in kwargs.items() if key not in _IDLE}
     positional = list(args)
     name = getattr(func, "__name__", "")
-    if name in REVERSED and len(positional) >= 2:
+    if func in _OTHER_ORDER:
+        named |= dict(zip(_OTHER_ORDER[func], positional[1:], strict=False))
+        positional = positional[:1]
+        if op == "embedding":
+            positional = [named.pop("input"), *positional]
+    elif name in REVERSED and len(positional) >= 2:
         positional[:2] = positional[1::-1]
     elif isinstance(func, types.FunctionType) and op != "einsum":
         positional, named = _bound(func, positional, named)
@@ -52,7 +65,7 @@ def plain_arguments(
         positional, named = positional[:1], {}
     elif op == "einsum":
         operands = positional[1] if len(positional) == 2 and _is_sequence(positional[1]) else positional[1:]
-        positional, named = list(operands), {"equation": positional[0]}
+        positional, named = [positional[0], *operands], {}
     elif name in ("mT", "mH", "adjoint"):
         positional = [positional[0], -2, -1]
     elif name in ("view_as", "reshape_as", "expand_as"):

@@ -14,7 +14,6 @@ import hashlib
 import weakref
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -113,7 +112,7 @@ class NodeRecorder(Recorder):
         name = self.next_name(self.scope.path, "constant")
         value = self.value_of(tensor) if before_write or self.untouched else None
         if value is not None:
-            content = (value.dtype.str, value.shape, hashlib.blake2b(np.ascontiguousarray(value)).digest())
+            content = (value.dtype.str, value.shape, hashlib.blake2b(value.tobytes()).digest())
             name = self._contents.setdefault(content, name)
         self._named_constants[id(tensor)] = (weakref.ref(tensor), version, name)
         if name not in self.constants:

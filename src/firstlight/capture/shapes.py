@@ -156,9 +156,11 @@ class ShapeRecorder(NodeRecorder):
 
     def is_known(self, tensor: torch.Tensor) -> bool:
         """Whether the entries of `tensor` are at hand and not to be set apart."""
+        if id(tensor) in self._outdated or id(tensor) in self.parameters:
+            return False
         if id(tensor) in self._copies:
             return True
-        if tensor.device.type == "meta" or id(tensor) in self._outdated or id(tensor) in self.parameters:
+        if tensor.device.type == "meta":
             return False
         return not tensor.requires_grad and (tensor.numel() <= VALUE_LIMIT or self.origin(tensor) is not None)
 
@@ -252,7 +254,7 @@ class ShapeRecorder(NodeRecorder):
         )
 
     def _representative(self, value: torch.Tensor) -> torch.Tensor:
-        """A value that stands for one that depends on entries or on chance; it counts as known from here on."""
+        """A value in place of one that depends on entries or on chance; it counts as known from here on."""
         self._representatives[id(value)] = value
         self.notes[
             "Some choices depend on the data or on chance (topk, argmax, a random number): to follow the "
@@ -312,7 +314,7 @@ def _shape_only(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _grouped_mm(a: torch.Tensor, b: torch.Tensor, offs: Any = None, **_options: Any) -> torch.Tensor:
-    """Shape of ``torch._grouped_mm``, whose own function for shapes refuses what the CPU computes (float32)."""
+    """Shape of ``torch._grouped_mm``, whose own shape function refuses what the CPU computes (float32)."""
     if a.dim() == 2 and b.dim() == 2:
         return a.new_empty(len(offs), a.shape[0], b.shape[1])
     lead = b.shape[:-2] if a.dim() == b.dim() == 3 else ()

@@ -41,10 +41,10 @@ def trace(
 ) -> Graph:
     """Run the model's forward pass once on shapes and return what it did.
 
-    Parameters may be real, on an accelerator or on the meta device. Nothing is allocated, no random number is
-    drawn, and the model, the inputs and the process' state are the same bit for bit afterwards, also when the model
-    raises. Where control flow depends on the entries of tensors, the pass is run on the real inputs instead, and
-    a note says so.
+    Parameters may be real, on an accelerator or on the meta device. Nothing is allocated, no random number
+    is drawn, and the model, the inputs and the process' state are the same bit for bit afterwards, also when
+    the model raises. Where control flow depends on the entries of tensors, the pass is run on the real inputs
+    instead, and a note says so.
 
     Args:
         model: Any module.
@@ -61,7 +61,8 @@ def trace(
     Raises:
         InputError: For what is no module, or inputs that are complex or have an axis of size zero.
         ModelError: If the model itself raises; says in which module and line.
-        CaptureError: If control flow depends on entries that do not exist (weights or inputs without storage).
+        CaptureError: If control flow depends on entries that do not exist (weights or inputs without
+            storage).
     """
     model = unwrapped(check_model(model, materialised=False))
     positional, named = _arguments(args, kwargs)
@@ -111,7 +112,7 @@ def _otherwise(
             where,
             got=f"code that needs the entries of a tensor ({reason})",
             expected="a forward pass that shapes alone determine, or weights and inputs that hold numbers",
-            action="Build the model off the meta device and pass real inputs; it is then recorded on a real run.",
+            action="Give the model real weights and pass real inputs; it is then recorded on a real run.",
         ) from error
     try:
         recorder, output = observe(model, args, kwargs)
@@ -120,7 +121,8 @@ def _otherwise(
         where = f"{type(model).__name__}{f', module {path!r}' if path else ''}{f', {line}' if line else ''}"
         raise _raised(where, f"{type(again).__name__}: {_first_line(again)}") from again
     recorder.notes[
-        f"Recorded on a real run with the inputs given, since the forward pass depends on entries at {where} ({reason})."
+        "Recorded on a real run with the inputs given, since the forward pass depends on entries "
+        f"at {where} ({reason})."
     ] = None
     return graph_of(model, recorder, output, batch_dim)
 
