@@ -1,0 +1,183 @@
+"""Engines: who does the tasks. In this process, in several processes, or on a Ray cluster.
+
+Whoever does a task writes its runs to the store, run by run, before it reports back. So what is finished
+survives the death of a worker, of this driver, or of a node; the next start asks the store what is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+
+from firstlight.errors import DataError, FirstlightError, InputError
+from firstlight.lab.experiment import Task, part_of, run_key
+from firstlight.lab.store import Store
+
+_PATIENCE = 3  # deaths without a finished task in between, before tasks are done one by one
+
+
+def pending(tasks: Sequence[Task], store: Store) -> list[Task]:
+    """The tasks with the seeds that the store does not have yet; finished tasks are left out."""
+    done: dict[str, set[str]] = {}
+    left: list[Task] = []
+    for task in tasks:
+        part = part_of(task.part)
+        if part.name not in done:
+            done[part.name] = store.finished(part.name)
+        seeds = tuple(s for s in task.seeds if run_key(part, task.config, s) not in done[part.name])
+        if seeds:
+            left.append(Task(task.part, task.config, seeds))
+    return left
+
+
+def perform(task: Task, url: str) -> int:
+    """Do one task and write its runs; returns their number."""
+    part, store = part_of(task.part), Store(url)
+    results = part.run(task.config, task.seeds)
+    if len(results) != len(task.seeds):
+        raise InputError(task.part, got=f"{len(results)} results", expected=f"{len(task.seeds)}, one a seed")
+    for seed, rows in zip(task.seeds, results, strict=True):
+        store.write(part, task.config, seed, rows)
+    return len(results)
+
+
+def in_process(tasks: Sequence[Task], url: str) -> Iterator[int]:
+    """Do the tasks here, one after the other; yields the number of runs of each."""
+    for task in tasks:
+        yield perform(task, url)
+
+
+def in_processes(tasks: Sequence[Task], url: str, jobs: int) -> Iterator[int]:
+    """Do the tasks in `jobs` processes with one torch thread each.
+
+    A worker that dies (out of memory, kill -9) takes its pool with it; a new pool goes on with what is
+    unfinished.
+
+    Raises:
+        DataError: A task that kills its worker every time.
+    """
+    waiting, fruitless = list(tasks), 0
+    while waiting:
+        # after deaths without progress one task alone, so that the guilty one is known
+        alone = fruitless >= _PATIENCE
+        with _pool(1 if alone else jobs) as pool:
+            running = {pool.submit(perform, task, url): task for task in (waiting[:1] if alone else waiting)}
+            try:
+                for future in as_completed(running):
+                    runs = future.result()
+                    waiting.remove(running[future])
+                    fruitless = 0
+                    yield runs
+            except BrokenProcessPool:
+                fruitless += 1
+                if alone:
+                    raise DataError(
+                        f"{waiting[0].part}, {waiting[0].config}",
+                        got="a worker that died every time",
+                        expected="one that ends",
+                        action="Look for memory that it cannot have; finished runs are kept.",
+                    ) from None
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+@contextlib.contextmanager
+def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    # variables and not calls: the BLAS libraries read them when a worker loads them
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin_worker) as pool:
+            yield pool
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _begin_worker() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    parent = os.getppid()
+
+    def leave_with_parent() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)  # the driver was killed: nobody is left to report to
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+
+
+def on_ray(tasks: Sequence[Task], url: str, address: str | None) -> Iterator[int]:
+    """Do the tasks on a Ray cluster; the store must be reachable from every node.
+
+    A task whose worker or node dies is done again elsewhere.
+
+    Raises:
+        InputError: Ray is not installed, or there is no cluster at the address.
+    """
+    try:
+        import ray
+        from ray.exceptions import RayTaskError
+    except ImportError as error:
+        raise InputError(
+            "engine", got="'ray'", expected="Ray to be installed", action='Install "firstlight[cluster]".'
+        ) from error
+    started = not ray.is_initialized()
+    if started:
+        try:
+            ray.init(address=address, log_to_driver=False, include_dashboard=False, configure_logging=False)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise InputError(
+                "--address", got=f"{address!r} ({error})", expected="a running Ray cluster"
+            ) from error
+    try:
+        remote = ray.remote(num_cpus=1, max_retries=-1, retry_exceptions=False)(_perform_single_threaded)
+        waiting = [remote.remote(task, url) for task in tasks]
+        while waiting:
+            done, waiting = ray.wait(waiting, num_returns=1)
+            for reference in done:
+                try:
+                    yield ray.get(reference)
+                except RayTaskError as error:
+                    cause = error.cause if isinstance(error.cause, FirstlightError) else error
+                    raise cause from None
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _perform_single_threaded(task: Task, url: str) -> int:
+    import torch
+
+    torch.set_num_threads(1)
+    return perform(task, url)
+
+
+def engine(
+    name: str, jobs: int = 1, address: str | None = None
+) -> Callable[[Sequence[Task], str], Iterator[int]]:
+    """The engine of a name: "local" (here, or in processes where jobs > 1) or "ray".
+
+    Raises:
+        InputError: Another name, or jobs < 1.
+    """
+    if jobs < 1:
+        raise InputError("--jobs", got=str(jobs), expected="at least 1")
+    if name == "ray":
+        return lambda tasks, url: on_ray(tasks, url, address)
+    if name != "local":
+        raise InputError("--engine", got=repr(name), expected="'local' or 'ray'")
+    if address is not None:
+        raise InputError("--address", got=repr(address), expected="nothing without --engine ray")
+    return in_process if jobs == 1 else lambda tasks, url: in_processes(tasks, url, jobs)

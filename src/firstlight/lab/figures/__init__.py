@@ -1,0 +1,1 @@
+"""The figures, one file per experiment: functions from a store to a matplotlib figure."""

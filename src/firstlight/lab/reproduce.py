@@ -1,0 +1,126 @@
+"""Reproduce an experiment: run what the store lacks, then draw its figures from the store."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from firstlight.errors import DataError, InputError, RegistryError
+from firstlight.lab.experiment import Task, near, parts
+from firstlight.lab.store import Store
+from firstlight.lab.sweep import Engine, run_tasks
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Form = Literal["quick", "full"]
+
+
+def figures(experiment: str) -> dict[str, tuple[tuple[str, ...], Callable[..., Figure]]]:
+    """An experiment's figures: name → (short names of the parts that it needs, frames → Figure).
+
+    Raises:
+        RegistryError: Unknown experiment.
+    """
+    parts(experiment)
+    return importlib.import_module(f"firstlight.lab.figures.{experiment.replace('-', '_')}").FIGURES
+
+
+def chosen_figures(
+    experiment: str, figure: str | None
+) -> dict[str, tuple[tuple[str, ...], Callable[..., Figure]]]:
+    """All figures of an experiment, or the one that is asked for.
+
+    Raises:
+        RegistryError: Unknown experiment or figure; the nearest name is offered.
+    """
+    known = figures(experiment)
+    if figure is None:
+        return known
+    if figure not in known:
+        raise RegistryError(
+            f"{experiment}, figure",
+            got=repr(figure),
+            expected="one of " + ", ".join(known),
+            action=near(figure, known),
+        )
+    return {figure: known[figure]}
+
+
+def tasks_of(experiment: str, wanted: set[str], form: Form) -> list[Task]:
+    """The tasks of some parts of an experiment, each configuration with all its seeds."""
+    known = parts(experiment)
+    return [
+        Task(part.name, config, tuple(seeds))
+        for name, part in known.items()
+        if name in wanted
+        for config, seeds in (part.quick() if form == "quick" else part.full())
+    ]
+
+
+def reproduce(
+    experiment: str,
+    out: Path,
+    *,
+    store: Store | None = None,
+    figure: str | None = None,
+    form: Form = "quick",
+    engine: Engine,
+    progress: Callable[[int, int], object] | None = None,
+    image: str = "png",
+) -> list[Path]:
+    """Run and draw.
+
+    Args:
+        experiment: Its name.
+        out: Folder of the figures.
+        store: Where runs are kept; `out`/store if not given.
+        figure: Only this one.
+        form: "quick" or "full"; a store may hold both, and figures use all runs of it.
+        engine: See `lab.engines.engine`.
+        progress: Called with (finished runs, all runs).
+        image: "png" or "svg".
+
+    Returns:
+        The figures' files.
+
+    Raises:
+        RegistryError: Unknown experiment or figure.
+        DataError: The store or the folder cannot be written, before any work is done; or data is missing.
+    """
+    if image not in ("png", "svg"):
+        raise InputError("figure format", got=repr(image), expected="png or svg")
+    wanted = chosen_figures(experiment, figure)
+    store = store or Store(out / "store")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(str(out), got=str(error), expected="a folder that can be written") from error
+    tasks = tasks_of(experiment, {part for needs, _ in wanted.values() for part in needs}, form)
+    run_tasks(tasks, store, engine, progress)
+    return [draw(experiment, name, store, out / f"{experiment}-{name}.{image}") for name in wanted]
+
+
+def draw(experiment: str, figure: str, store: Store, path: Path) -> Path:
+    """Draw one figure from a store.
+
+    Raises:
+        DataError: The store lacks a part that the figure needs.
+    """
+    from firstlight.lab.figures._style import style
+
+    needs, make = figures(experiment)[figure]
+    known = parts(experiment)
+    frames: list[Any] = [store.frame(known[part]) for part in needs]
+    with style():
+        drawn = make(*frames)
+        part = path.with_name(f".{path.name}.part")
+        try:
+            drawn.savefig(part, format=path.suffix[1:])
+            part.replace(path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise DataError(str(path), got=str(error), expected="a file that can be written") from error
+    return path
