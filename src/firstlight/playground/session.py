@@ -23,6 +23,7 @@ from firstlight.playground import jobs, views
 from firstlight.playground.mailbox import Mailbox
 from firstlight.playground.protocol import MAX_RUNS, SPEEDS, Command, dump, error_message, pack
 from firstlight.playground.run import OwnModel as OwnModel
+from firstlight.playground.recording import Recording
 from firstlight.playground.run import Points, Run
 
 TICK = 1.0 / 60.0
@@ -66,7 +67,7 @@ class Session:
         self._stale = True
         self._job: Iterator[jobs.Part] | None = None
         self._last_frame = 0.0
-        self._recorder: views.Recording = views.Recording()
+        self._recorder = Recording()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._main, name="firstlight-playground", daemon=True)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from firstlight.playground import layers as layered
-from firstlight.playground import problems, theory
+from firstlight.playground import problems, starts, theory
 from firstlight.playground.layers import Layer
 from firstlight.playground.run import Run
 from firstlight.playground.verdict import judge
@@ -33,8 +33,8 @@ def opening(run: Run) -> tuple[Header, Arrays]:
         "layers": names,
         "units": [layer.z.shape[1 if layer.z.ndim >= 4 else -1] for layer in found],
         "bins": [layered.LOG10_LOW, layered.LOG10_HIGH, layered.BINS],
-        "start": theory.start(run, prediction),
-        "formula": theory.formula(run.config),
+        "start": theory.start(prediction, run.problem.facts.get("prediction", "")),
+        "formula": starts.formula(run.config),
     }
     arrays: Arrays = theory.band(prediction, nodes)
     problem = run.problem

@@ -1,0 +1,73 @@
+"""The library's predictions for a run, in the form that the page draws; no formula of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from firstlight import api
+from firstlight.errors import FirstlightError
+from firstlight.playground.config import RunConfig
+from firstlight.theory import activations
+
+
+def predict(run: Any) -> Any | None:
+    """The prediction for a run's network under the law of its scheme; None where the graph holds unknown rules."""
+    config: RunConfig = run.config
+    args, kwargs = run.problem.inputs(slice(0, 64) if run.problem.batched else None)
+    scheme = None if config.scheme == "given" else run.problem.facts.get("scheme")
+    try:
+        return api.predict(run.model, (args, kwargs), scheme=scheme)
+    except FirstlightError as error:
+        run.problem.facts["prediction"] = str(error)
+        return None
+
+
+def best(model: nn.Module, config: RunConfig, problem: Any, candidates: Sequence[str]) -> str:
+    """The scheme whose predicted P(start) is largest; the first of `candidates` where they tie or cannot be told."""
+    args, kwargs = problem.inputs(slice(0, 64) if problem.batched else None)
+    chances: list[float] = []
+    for name in candidates:
+        try:
+            chances.append(api.predict(model, (args, kwargs), scheme=name).p_start)
+        except FirstlightError:
+            chances.append(0.0)
+    return candidates[int(np.argmax(chances))]
+
+
+def critical(config: RunConfig) -> float | None:
+    """Gain that keeps the median length at this width; None where the nonlinearity has no gain."""
+    try:
+        return api.gain(activations.get(config.activation), fan=config.hidden[-1])
+    except FirstlightError:
+        return None
+
+
+def band(prediction: Any | None, nodes: Sequence[str]) -> dict[str, Any]:
+    """Predicted ln length of every layer, forward and backward: mean and standard deviation over draws.
+
+    Returns:
+        "band_forward" and "band_backward", (layers, 2); NaN where nothing is predicted. Empty without a prediction.
+    """
+    if prediction is None:
+        return {}
+    known = {node.name: node for node in prediction.nodes}
+    nothing = (np.nan, np.nan)
+    rows = [known.get(name) for name in nodes]
+    forward = [(n.output.log_mean, n.output.log_sd) if n else nothing for n in rows]
+    backward = [(n.grad.log_mean, n.grad.log_sd) if n and n.grad else nothing for n in rows]
+    return {
+        "band_forward": np.array(forward, dtype=np.float32).reshape(len(rows), 2),
+        "band_backward": np.array(backward, dtype=np.float32).reshape(len(rows), 2),
+    }
+
+
+def start(prediction: Any | None, reason: str = "") -> dict[str, Any]:
+    """P(start) and what limits it, for the page; without a prediction the reason why there is none."""
+    if prediction is None:
+        return {"p": None, "limit": reason}
+    found = prediction.start
+    return {"p": found.p, "limit": found.limit, "where": found.where, "parts": dict(found.parts)}
