@@ -135,7 +135,8 @@ def measure(
     inputs = check_batch(batch, model, get_inputs=get_inputs)
     with preserved(model):
         one = _run(model, inputs, batch, loss, seed, backward)
-        parameters = parameter_stats(model, one.parameter_grads, use_counts(e[6] for e in one.events))
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            parameters = parameter_stats(model, one.parameter_grads, use_counts(e[6] for e in one.events))
         one.parameter_grads.clear()
     outputs, grads = one.outputs.finish(), one.grads.finish()
     result = Measurement(
@@ -154,7 +155,7 @@ def measure(
 
         def again() -> tuple[dict[str, float], dict[str, float]]:
             p = _run(model, inputs, batch, loss, seed, backward)
-            return p.outputs.squares(), p.grads.squares()
+            return {k: v.q for k, v in p.outputs.finish().items()}, {k: v.q for k, v in p.grads.finish().items()}
 
         result = with_draws(result, model, again, draws, redraw, law, seed)
     return result
@@ -262,7 +263,7 @@ def _loss(
         generator = torch.Generator().manual_seed(seed)
         cotangents = [random_cotangent(t, generator) for t in tensors]
         with torch.no_grad():
-            value = sum(float((t * c).sum().real) for t, c in zip(tensors, cotangents, strict=True))
+            value = sum(_inner(t, c) for t, c in zip(tensors, cotangents, strict=True))
         return tensors, list(cotangents), value, "random cotangent"
     if not callable(loss):
         raise InputError("loss", got=described(loss), expected="a callable on the model's output, or None")
@@ -273,12 +274,16 @@ def _loss(
     return [value], [None], float(value.detach()), name
 
 
+def _inner(y: Tensor, v: Tensor) -> float:
+    return float(torch.linalg.vecdot(v.reshape(-1), y.reshape(-1)).real) if y.numel() else 0.0
+
+
 def random_cotangent(y: Tensor, generator: torch.Generator) -> Tensor:
     """A fixed random direction at `y`: normal entries, scaled to mean square exactly 1 (up to rounding)."""
     dtype = y.dtype if y.dtype in (torch.float64, torch.complex64, torch.complex128) else torch.float32
     v = torch.randn(y.shape, generator=generator, dtype=dtype)
     if v.numel():
-        v *= math.sqrt(v.numel()) / float(torch.linalg.vector_norm(v.double() if v.numel() < 4096 else v))
+        v *= math.sqrt(v.numel()) / float(torch.linalg.vector_norm(v))
     return v.to(device=y.device, dtype=y.dtype)
 
 

@@ -1,12 +1,12 @@
 """Tensor -> `TensorStats`, in few passes over memory and without keeping the tensor.
 
-Four reductions read the whole tensor: the row norms (q, NaN, Inf), the largest and the smallest entry of each unit
-(largest entry, dead units), and the sum (mean). They allocate nothing of the tensor's size. Everything else (shares,
-cosine, variance between samples) is computed from at most 16 samples × 512 entries; smaller tensors are used whole.
-Only a tensor with NaN, Inf or squares outside the range of its format is read again, in float64 and piece by piece.
+Four reductions read the whole tensor and allocate nothing of its size: row norms (q), the largest and the smallest
+entry of each unit (largest entry, dead units; NaN and Inf show in them), and the sum (mean). Everything else (shares,
+cosine, variance between samples) comes from at most 16 samples × 256 entries; smaller tensors are copied whole and
+worked off together later. Only a tensor with NaN or Inf is read again, in float64 and piece by piece.
 
-q: row norms in the tensor's own precision (half precision: float32), squared and added in float64; relative error
-about 1e-6 for float32.
+q: row norms are taken in the tensor's own precision (half precision: float32; float64 where squares would leave
+float32's range), then squared and added in float64. Relative error about 1e-6 for float32.
 """
 
 from __future__ import annotations
@@ -19,17 +19,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from firstlight.capture.sampling import WHOLE, between_samples, sample, sample_axis
 from firstlight.graph.measurement import FP16_TINY, TensorStats
 
-SAMPLES, ENTRIES = 16, 512
-WHOLE = SAMPLES * ENTRIES  # tensors up to this size are not sampled
 LISTED = 16  # dead units named one by one
 _PIECE = 1 << 20  # entries per piece of the slow path
-_GROUP = 16  # samples finished in one batch
-_SAFE = (
-    1e-15,
-    1e15,
-)  # squares of entries between these stay inside float32, with room for sums of 1e7 of them
+_GROUP = 16  # readings finished together: their samples stay in the cache
+_FIRST = 32  # positions (or rows) among which most live units show that they live
+_ROW = 2048  # least length of rows whose norms are taken in float32
+_SAFE = (1e-15, 1e15)  # squares of entries between these, and sums of 1e7 of them, stay well inside float32
 
 # Flat pieces of the bounded non-linearities, as a condition on the output y: where the slope is below 1 % of the
 # steepest (or exactly zero for the piecewise linear ones). relu6's lower piece is counted by `zero_fraction`.
@@ -44,24 +42,38 @@ _FLAT: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+class Moments(NamedTuple):
+    """Numbers over the finite entries of a tensor."""
+
+    mean: float
+    q: float
+    abs_max: float
+    nan_count: int = 0
+    inf_count: int = 0
+    low: float = math.nan  # smallest and largest entry, nan and inf among them
+    high: float = math.nan
+
+
+class Numbers(NamedTuple):
+    """What needs every entry."""
+
+    moments: Moments
+    dead: int
+    dead_index: tuple[int, ...]
+
+
 class Reading(NamedTuple):
-    """What was read from one tensor; small, so that hundreds of them can wait for a `Collector`."""
+    """What was read from one tensor; small, so that many can wait to be finished together."""
 
     shape: tuple[int, ...]
     dtype: str
     op: str
-    axis: int
+    axis: int  # of the units, in `kept` where that is whole
+    samples: int | None  # axis of the samples, likewise
+    count: int  # number of samples
     units: int
-    mean: float
-    q: float
-    abs_max: float
-    nan_count: int
-    inf_count: int
-    dead: int
-    dead_index: tuple[int, ...]
-    sample: Tensor
-    by_sample: bool
-    sampled: bool
+    kept: Tensor  # the whole tensor, or [samples, entries] of it
+    numbers: Numbers | None  # None: not yet, `kept` is whole
 
 
 def tensor_stats(x: Tensor, *, op: str = "", axis: int = -1, batch_size: int | None = None) -> TensorStats:
@@ -73,114 +85,51 @@ def tensor_stats(x: Tensor, *, op: str = "", axis: int = -1, batch_size: int | N
         axis: Axis of the units.
         batch_size: Number of samples; by default the size of the first axis.
     """
-    return _finish_group([read(x, op=op, axis=axis, batch_size=batch_size)])[0]
+    return _finish([read(x, op=op, axis=axis, batch_size=batch_size)])[0]
 
 
 def read(x: Tensor, *, op: str = "", axis: int = -1, batch_size: int | None = None) -> Reading:
-    """Read one tensor; see the module's docstring for the passes."""
-    shape, dtype = tuple(x.shape), str(x.dtype).removeprefix("torch.")
-    x = _as_real(x.detach())
-    if x.dim() == 0:
-        x, axis = x.reshape(1, 1), 1
-    elif x.dim() == 1:  # one number per sample, or one sample's features
-        x = x.unsqueeze(1) if batch_size in (None, len(x)) else x.unsqueeze(0)
-        axis = 1
-    axis %= x.dim()
-    units = x.shape[axis]
-    if x.numel() == 0:
-        return Reading(
-            shape,
-            dtype,
-            op,
-            axis,
-            units,
-            math.nan,
-            math.nan,
-            0.0,
-            0,
-            0,
-            0,
-            (),
-            x.new_zeros(0, 0),
-            False,
-            False,
-        )
-    high, low = _unit_range(x, axis)
-    m = moments(x, float(high.max()), float(low.min()))
-    silent = (high == 0) & (low == 0)
-    dead = int(silent.sum())
-    sample, by_sample, sampled = _sample(x, batch_size)
-    return Reading(
-        shape=shape,
-        dtype=dtype,
-        op=op,
-        axis=axis,
-        units=units,
-        mean=m.mean,
-        q=m.q,
-        abs_max=m.abs_max,
-        nan_count=m.nan_count,
-        inf_count=m.inf_count,
-        dead=dead,
-        dead_index=tuple(silent.nonzero()[:LISTED, 0].tolist()) if dead else (),
-        sample=sample,
-        by_sample=by_sample,
-        sampled=sampled,
-    )
-
-
-class Moments(NamedTuple):
-    """Numbers over all finite entries of a tensor."""
-
-    mean: float
-    q: float
-    abs_max: float
-    nan_count: int = 0
-    inf_count: int = 0
-    low: float = 0.0
-    high: float = 0.0
-
-
-def moments(x: Tensor, high: float | None = None, low: float | None = None) -> Moments:
-    """Mean, mean square, largest entry and counts of NaN and Inf.
+    """Read one tensor; see the module's docstring for the passes.
 
     Args:
-        x: A floating-point tensor.
-        high: Its largest entry, where that is known; nan if it holds a NaN.
-        low: Its smallest entry, likewise.
+        x: Any tensor.
+        op: Canonical operation that made it.
+        axis: Axis of the units.
+        batch_size: Number of samples; by default the size of the first axis.
     """
-    if x.numel() == 0:
-        return Moments(math.nan, math.nan, 0.0)
-    if high is None or low is None:
-        low, high = (float(v) for v in torch.aminmax(x))
-    abs_max = max(high, -low) if high == high and low == low else math.nan
-    if not (abs_max == 0.0 or _SAFE[0] < abs_max < _SAFE[1]):  # also where it is nan
-        return Moments(*_careful(x), low, high)
-    accumulate = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
-    norms = torch.linalg.vector_norm(_rows(x), dim=-1, dtype=accumulate).double().reshape(-1)
-    q = float(torch.dot(norms, norms)) / x.numel()
-    return Moments(float(x.sum(dtype=accumulate)) / x.numel(), q, abs_max, low=low, high=high)
+    shape, dtype = tuple(x.shape), str(x.dtype)[6:]
+    x = _plain(x.detach())
+    if x.dim() < 2:
+        axis = 1
+        if x.dim() == 0:
+            x = x.view(1, 1)
+        else:  # one number per sample, or one sample's features
+            x = x.unsqueeze(1) if batch_size in (None, len(x)) else x.unsqueeze(0)
+    axis %= x.dim()
+    samples = sample_axis(x.shape, batch_size)
+    count = 1 if samples is None else (batch_size or x.shape[0])
+    units = x.shape[axis]
+    if x.numel() <= WHOLE:
+        return Reading(shape, dtype, op, axis, samples, count, units, x.clone(), None)
+    numbers = _numbers(x.unsqueeze(0), axis)[0]
+    return Reading(shape, dtype, op, axis, samples, count, units, sample(x, samples, count), numbers)
 
 
 class Collector:
-    """Readings by name; groups of samples of equal shape are finished as soon as they are full."""
+    """Readings by name; those of equal form are finished together."""
 
     def __init__(self) -> None:
         self._waiting: dict[tuple[object, ...], list[tuple[str, Reading]]] = defaultdict(list)
         self._done: dict[str, TensorStats] = {}
-        self._squares: dict[str, float] = {}
 
     def add(self, name: str, reading: Reading) -> None:
         """Take one reading; a later one of the same name replaces it."""
-        self._squares[name] = reading.q
-        group = self._waiting[_kind(reading)]
-        group.append((name, reading))
+        r = reading
+        whole = (r.axis, r.samples, r.count) if r.numbers is None else ()
+        group = self._waiting[(r.kept.shape, r.kept.dtype, r.kept.device, r.op if r.op in _FLAT else "", whole)]
+        group.append((name, r))
         if len(group) >= _GROUP:
             self._flush(group)
-
-    def squares(self) -> dict[str, float]:
-        """q by name."""
-        return dict(self._squares)
 
     def finish(self) -> dict[str, TensorStats]:
         """All statistics by name."""
@@ -190,162 +139,209 @@ class Collector:
         return self._done
 
     def _flush(self, group: list[tuple[str, Reading]]) -> None:
-        stats = _finish_group([r for _, r in group])
-        self._done.update((name, s) for (name, _), s in zip(group, stats, strict=True))
+        self._done.update(zip([name for name, _ in group], _finish([r for _, r in group]), strict=True))
         group.clear()
 
 
-def _kind(r: Reading) -> tuple[object, ...]:
-    return r.sample.shape, r.sample.dtype, r.sample.device, r.op if r.op in _FLAT else ""
-
-
-def _finish_group(readings: list[Reading]) -> list[TensorStats]:
-    s = torch.stack([r.sample for r in readings])  # [N, samples, entries]
-    n = s[0].numel()
+def _finish(readings: list[Reading]) -> list[TensorStats]:
+    """Statistics of readings whose kept tensors have one shape, type, operation and layout."""
+    first = readings[0]
+    s = torch.stack([r.kept for r in readings])
+    if s[0].numel() == 0:
+        return [_empty(r) for r in readings]
+    numbers = [r.numbers for r in readings]
+    if first.numbers is None:
+        numbers = _numbers(s, first.axis)
+        if first.samples:
+            s = s.movedim(first.samples + 1, 1)
+        s = s.reshape(len(s), first.count, -1)
     if s.dtype in (torch.float16, torch.bfloat16):
         s = s.float()
     flat = s.flatten(1)
-    zeros = (flat == 0).sum(1).tolist()
-    small = flat.abs() <= FP16_TINY / 2  # ties round to even: to zero
-    flushed = small.sum(1).tolist()
-    op = readings[0].op
-    saturated = _FLAT[op](flat).sum(1).tolist() if op in _FLAT else None
-    cosines, variances = _between_samples(s) if s.shape[1] > 1 and n else ([], [])
+    size = flat.shape[1]
+    nonzeros = torch.linalg.vector_norm(flat, 0, dim=1).tolist()
+    flushed = (flat.abs() <= FP16_TINY / 2).sum(1, dtype=torch.int32).tolist()  # ties round to even: to zero
+    saturated = _FLAT[first.op](flat).sum(1, dtype=torch.int32).tolist() if first.op in _FLAT else None
+    between = between_samples(s) if first.count > 1 else None
     stats: list[TensorStats] = []
-    for i, r in enumerate(readings):
-        between = r.by_sample and bool(cosines) and not (r.nan_count or r.inf_count)
+    for i, (r, n) in enumerate(zip(readings, numbers, strict=True)):
+        assert n is not None
+        m = n.moments
+        finite = not (m.nan_count or m.inf_count)
+        zeros = size - int(nonzeros[i])
+        cosine = between[0][i] if between and finite else math.nan
         stats.append(
             TensorStats(
                 shape=r.shape,
                 dtype=r.dtype,
-                mean=r.mean,
-                q=r.q,
-                abs_max=r.abs_max,
-                zero_fraction=zeros[i] / n if n else 0.0,
+                mean=m.mean,
+                q=m.q,
+                abs_max=m.abs_max,
+                zero_fraction=_zero_fraction(zeros, size, m.abs_max, r.numbers is not None),
                 units=r.units,
-                dead_units=r.dead,
-                saturated_fraction=None if saturated is None or not n else saturated[i] / n,
-                cosine=cosines[i] if between and math.isfinite(cosines[i]) else None,
-                nan_count=r.nan_count,
-                inf_count=r.inf_count,
-                sampled=r.sampled,
-                sample_variance=variances[i] if between else None,
-                flushed_fp16=(flushed[i] - zeros[i]) / (n - zeros[i]) if n > zeros[i] else 0.0,
-                dead_index=r.dead_index,
+                dead_units=n.dead,
+                saturated_fraction=None if saturated is None else saturated[i] / size,
+                cosine=cosine if math.isfinite(cosine) else None,
+                nan_count=m.nan_count,
+                inf_count=m.inf_count,
+                sampled=r.numbers is not None,
+                sample_variance=between[1][i] if between and finite else None,
+                flushed_fp16=(flushed[i] - zeros) / (size - zeros) if size > zeros else 0.0,
+                dead_index=n.dead_index,
                 unit_axis=r.axis,
             )
         )
     return stats
 
 
-def _between_samples(s: Tensor) -> tuple[list[float], list[float]]:
-    """Mean cosine over the pairs of samples, and the unbiased variance of an entry between samples.
+def _zero_fraction(zeros: int, size: int, abs_max: float, sampled: bool) -> float:
+    if sampled and zeros == size and abs_max != 0.0:  # the sample met zeros only, but there is more
+        zeros -= 1
+    return zeros / size
 
-    With u_a = s_a/|s_a|: Σ_{a≠b} u_a·u_b = |Σ u_a|² - Σ|u_a|². Samples that are all zero have no direction and are
-    left out; with fewer than two others the cosine is nan.
+
+def _empty(r: Reading) -> TensorStats:
+    nan = math.nan
+    return TensorStats(r.shape, r.dtype, nan, nan, 0.0, 0.0, r.units, 0, None, None, 0, 0, unit_axis=r.axis)
+
+
+def _numbers(x: Tensor, axis: int) -> list[Numbers]:
+    """What needs every entry, for each tensor in a stack [N, ...]; `axis` is that of the units, without N."""
+    axis += 1
+    others = [d for d in range(1, x.dim()) if d != axis]
+    if len(x) == 1:
+        low, high = torch.aminmax(x)
+        tops, bottoms = [float(high)], [float(low)]
+        dead = [dead_units(x[0], axis - 1)] if tops[0] >= 0.0 >= bottoms[0] else [()]
+    else:
+        high, low = x.amax(others), x.amin(others)
+        tops, bottoms = high.amax(1).tolist(), low.amin(1).tolist()
+        silent = (high == 0) & (low == 0)
+        dead = [tuple(row.nonzero()[:, 0].tolist()) for row in silent] if bool(silent.any()) else [()] * len(x)
+    fast = all(_in_range(t, b) for t, b in zip(tops, bottoms, strict=True))
+    found = _fast(x, tops, bottoms, _accumulator(x)) if fast else _slow(x, tops, bottoms)
+    return [Numbers(m, len(d), d[:LISTED]) for m, d in zip(found, dead, strict=True)]
+
+
+def dead_units(x: Tensor, axis: int) -> tuple[int, ...]:
+    """Units along `axis` that are zero everywhere.
+
+    Most live units show it in a few places; only those that do not are read in full.
     """
-    scale = s.abs().amax((1, 2), keepdim=True)
-    s = s / scale.where(scale > 0, 1.0)
-    norms = torch.linalg.vector_norm(s, dim=2, keepdim=True)
-    alive = (norms > 0).sum((1, 2))
-    total = (s / norms.where(norms > 0, 1.0)).sum(1).double()
-    cosine = (total.square().sum(1) - alive) / (alive * (alive - 1))
-    spread = torch.linalg.vector_norm((s - s.mean(1, keepdim=True)).flatten(1), dim=1).double()
-    variance = spread.square() / (s.shape[2] * (s.shape[1] - 1)) * scale.view(-1).double() ** 2
-    return cosine.clamp(-1.0, 1.0).tolist(), variance.tolist()
-
-
-def _as_real(x: Tensor) -> Tensor:
-    if x.is_complex():
-        return torch.view_as_real(x).flatten(-2) if x.dim() else torch.view_as_real(x)
-    if x.is_sparse or x.layout != torch.strided:
-        x = x.to_dense()
-    return x if x.is_floating_point() else x.to(torch.float64)
-
-
-def _unit_range(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """Largest and smallest entry of each unit; nan passes through."""
-    if axis == 1 and x.dim() > 2 and x.is_contiguous():  # channels first: rows are contiguous
+    if not x.is_contiguous() or not (axis == 1 and x.dim() > 2 or axis == x.dim() - 1):
+        return _indices(_silent(x, axis))
+    if axis == x.dim() - 1:
+        rows = x.flatten(0, -2)
+        units = _silent(rows[: 2 * _FIRST], 1).nonzero()[:, 0]
+    else:
         rows = x.flatten(2)
-        return rows.amax(-1).amax(0), rows.amin(-1).amin(0)
+        middle = max(0, (rows.shape[2] - _FIRST) // 2)
+        units = _silent(rows[:2, :, middle : middle + _FIRST], 1).nonzero()[:, 0]
+    if 4 * len(units) > x.shape[axis]:
+        return _indices(_silent(rows, 1))
+    return tuple(units[_silent(rows.index_select(1, units), 1)].tolist()) if len(units) else ()
+
+
+def _indices(mask: Tensor) -> tuple[int, ...]:
+    return tuple(mask.nonzero()[:, 0].tolist())
+
+
+def _silent(x: Tensor, axis: int) -> Tensor:
+    """For each unit along `axis`, whether its largest and smallest entry are 0."""
+    if x.dim() == 3 and axis == 1:  # [samples, channels, positions]: along rows first
+        return (x.amax(2).amax(0) == 0) & (x.amin(2).amin(0) == 0)
     others = [d for d in range(x.dim()) if d != axis]
-    return x.amax(others), x.amin(others)
+    return (x.amax(others) == 0) & (x.amin(others) == 0)
 
 
-def _rows(x: Tensor) -> Tensor:
-    """A view whose last axis is long enough for a fast norm, without copying."""
-    if x.is_contiguous():
-        if x.shape[-1] >= 32:
-            return x
-        return x.view(len(x), -1) if x.numel() >= 32 * len(x) else x.view(1, -1)
-    return x
+def moments(x: Tensor) -> Moments:
+    """Mean, mean square, largest entry, counts of NaN and Inf of a floating-point tensor."""
+    if x.numel() == 0:
+        return Moments(math.nan, math.nan, 0.0)
+    low, high = torch.aminmax(x)
+    tops, bottoms = [float(high)], [float(low)]
+    x = x.unsqueeze(0)
+    if _in_range(tops[0], bottoms[0]):
+        return _fast(x, tops, bottoms, _accumulator(x))[0]
+    return _slow(x, tops, bottoms)[0]
 
 
-def _careful(x: Tensor) -> tuple[float, float, float, int, int]:
-    """Mean, mean square and largest entry over the finite entries in float64; counts of NaN and Inf."""
+def _in_range(top: float, bottom: float) -> bool:
+    """Whether squares and sums stay inside float32; False for nan."""
+    a = top if top > -bottom else -bottom
+    return a == 0.0 or (_SAFE[0] < a < _SAFE[1] and top == top)
+
+
+def _accumulator(x: Tensor) -> torch.dtype:
+    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+
+
+def _fast(x: Tensor, tops: list[float], bottoms: list[float], dtype: torch.dtype) -> list[Moments]:
+    n, size = len(x), x[0].numel()
+    norms = torch.linalg.vector_norm(_rows(x), dim=-1, dtype=dtype).double().reshape(n, -1)
+    squares = torch.linalg.vecdot(norms, norms).tolist()
+    sums = x.sum(list(range(1, x.dim())), dtype=dtype).tolist()
+    return [
+        Moments(total / size, square / size, max(top, -bottom), low=bottom, high=top)
+        for total, square, top, bottom in zip(sums, squares, tops, bottoms, strict=True)
+    ]
+
+
+def _slow(x: Tensor, tops: list[float], bottoms: list[float]) -> list[Moments]:
+    """One tensor at a time: in float64 if that suffices, else piece by piece over the finite entries."""
+    found: list[Moments] = []
+    for i, (top, bottom) in enumerate(zip(tops, bottoms, strict=True)):
+        largest = max(top, -bottom) if top == top and bottom == bottom else math.nan
+        if largest < 1e150 and (largest == 0.0 or largest > 1e-150):
+            found += _fast(x[i : i + 1], [top], [bottom], torch.float64)
+        else:
+            found.append(_careful(x[i]))
+    return found
+
+
+def _careful(x: Tensor) -> Moments:
     flat = x.reshape(-1)
     nans = infs = 0
     top = 0.0
     for piece in flat.split(_PIECE):
         nans += int(piece.isnan().sum())
         infs += int(piece.isinf().sum())
-        top = max(top, float(piece.double().nan_to_num(0.0, 0.0, 0.0).abs().max()))
+        top = max(top, float(_finite(piece).abs().max()))
     count = flat.numel() - nans - infs
     if count == 0:
-        return math.nan, math.nan, math.nan, nans, infs
+        return Moments(math.nan, math.nan, math.nan, nans, infs)
     if top == 0.0:
-        return 0.0, 0.0, 0.0, nans, infs
+        return Moments(0.0, 0.0, 0.0, nans, infs)
     total = squares = 0.0
     for piece in flat.split(_PIECE):
-        scaled = piece.double().nan_to_num(0.0, 0.0, 0.0) / top
+        scaled = _finite(piece) / top
         total += float(scaled.sum())
         squares += float(torch.dot(scaled, scaled))
-    return total / count * top, squares / count * top * top, top, nans, infs
+    return Moments(total / count * top, squares / count * top * top, top, nans, infs)
 
 
-def sample_axis(shape: torch.Size | tuple[int, ...], batch_size: int | None) -> int | None:
-    """Axis along which the samples lie, 0 where the first axis is the batch or a multiple of it, None if unknown."""
-    if not shape:
-        return None
-    if batch_size is None or shape[0] == batch_size:
-        return 0
-    for axis, size in enumerate(shape[1:-1], 1):  # time-major sequences
-        if size == batch_size > 1:
-            return axis
-    return 0 if batch_size and shape[0] % batch_size == 0 else None
+def _finite(x: Tensor) -> Tensor:
+    x = x.double()
+    return x.where(x.isfinite(), 0.0)
 
 
-def _sample(x: Tensor, batch_size: int | None) -> tuple[Tensor, bool, bool]:
-    """[samples, entries] of `x`, whether the rows are samples of the batch, and whether entries were left out."""
-    axis = sample_axis(x.shape, batch_size)
-    count = (x.shape[0] if batch_size is None else batch_size) if axis is not None else 1
-    if axis:
-        x = x.movedim(axis, 0)
-    numel = x.numel()
-    if numel <= WHOLE:
-        rows = x.reshape(count, -1)
-        return (rows.clone() if rows.data_ptr() == x.data_ptr() else rows), axis is not None, False
-    index = _index(count, numel // count)
-    return torch.take(x, index.to(x.device)), axis is not None, True
+def _plain(x: Tensor) -> Tensor:
+    """A dense real floating-point tensor of the same entries."""
+    if x.layout != torch.strided:
+        x = x.to_dense()
+    if x.is_complex():
+        return torch.view_as_real(x).flatten(-2) if x.dim() else torch.view_as_real(x)
+    return x if x.is_floating_point() else x.double()
 
 
-_INDEX: dict[tuple[int, int], Tensor] = {}
+def _rows(x: Tensor) -> Tensor:
+    """The same entries with a last axis long enough for fast norms, as a view; the first axis stays.
 
-
-def _index(samples: int, entries: int) -> Tensor:
-    """Flat indices of evenly spread samples × the same randomly chosen entries (fixed, sorted for locality)."""
-    key = (samples, entries)
-    if key not in _INDEX:
-        if len(_INDEX) > 256:
-            _INDEX.clear()
-        rows = min(samples, SAMPLES)
-        columns = min(entries, WHOLE // rows)
-        generator = torch.Generator().manual_seed(entries)
-        which = (
-            torch.randint(entries, (columns,), generator=generator)
-            if columns < entries
-            else torch.arange(entries)
-        )
-        chosen = torch.arange(rows) * samples // rows
-        _INDEX[key] = chosen[:, None] * entries + which.sort().values[None, :]
-    return _INDEX[key]
+    Rows of some thousand entries are short enough for sums in float32: partial sums in many lanes, then float64.
+    """
+    if x.shape[-1] >= _ROW or not x.is_contiguous():
+        return x
+    for axis in range(x.dim() - 2, 0, -1):
+        if math.prod(x.shape[axis:]) >= _ROW:
+            return x.flatten(axis)
+    return x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)

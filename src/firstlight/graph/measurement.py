@@ -20,9 +20,9 @@ class TensorStats:
     """Statistics of one tensor (an activation, a gradient).
 
     `mean`, `q` and `abs_max` are taken over the finite entries (nan where there is none); NaN and Inf are counted.
-    The shares, `cosine` and `sample_variance` come from at most 16 samples × 512 entries where `sampled` is True:
-    then a share p has the standard error √(p(1-p)/8192) (entries of one unit are correlated, so it can be larger),
-    and a cosine c about (1-c²)/√512.
+    The shares, `cosine` and `sample_variance` come from at most 16 samples × 256 entries where `sampled` is True:
+    then a share p has the standard error √(p(1-p)/4096) (entries of one unit are correlated, so it can be larger),
+    and a cosine c about (1-c²)/√256.
 
     Attributes:
         shape: Sizes.

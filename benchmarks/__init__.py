@@ -1,0 +1,1 @@
+"""One command prints one table per benchmark: ``python -m benchmarks [name ...]``."""

@@ -1,0 +1,248 @@
+"""What `measure` costs: CPU time and peak memory beside the model's own forward and backward pass.
+
+Time: CPU seconds of one thread, own and measured passes in turn (so that other work on the machine hits both), the
+median of the ratios within the pairs. Memory: each pass in a fresh process; peak resident size minus the resident size
+before the model was built.
+
+The floor: the statistics read every output and every gradient four times (norm, largest, smallest, sum). The table's
+last column is that traffic divided by the bandwidth that the same four reductions reach on a tensor of 100 MB, relative
+to the model's own pass: what no amount of tuning of these four passes removes.
+"""
+
+from __future__ import annotations
+
+import gc
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import firstlight
+
+GOAL_TIME, GOAL_MEMORY = 1.15, 1.10
+
+
+def mlp() -> tuple[nn.Module, Tensor]:
+    """50 linear layers of 512 units with ReLU, batch 256."""
+    layers = [m for _ in range(50) for m in (nn.Linear(512, 512), nn.ReLU())]
+    return nn.Sequential(*layers), torch.randn(256, 512)
+
+
+def narrow_mlp() -> tuple[nn.Module, Tensor]:
+    """50 linear layers of 64 units, batch 64: so small that Python's own time counts."""
+    layers = [m for _ in range(50) for m in (nn.Linear(64, 64), nn.ReLU())]
+    return nn.Sequential(*layers), torch.randn(64, 64)
+
+
+class _Bottleneck(nn.Module):
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(4 * width)
+        self.relu = nn.ReLU(inplace=True)
+        self.down = None
+        if stride != 1 or channels != 4 * width:
+            self.down = nn.Sequential(
+                nn.Conv2d(channels, 4 * width, 1, stride, bias=False), nn.BatchNorm2d(4 * width)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return self.relu(y + (x if self.down is None else self.down(x)))
+
+
+def resnet50() -> tuple[nn.Module, Tensor]:
+    """The layers of a ResNet-50, batch 4 of 3×224×224."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
+    ]  # fmt: skip
+    channels = 64
+    for width, blocks, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
+        for i in range(blocks):
+            layers.append(_Bottleneck(channels, width, stride if i == 0 else 1))
+            channels = 4 * width
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, 1000)]
+    return nn.Sequential(*layers), torch.randn(4, 3, 224, 224)
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.fc, self.out = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t, w = x.shape
+        q, k, v = self.qkv(self.ln_1(x)).split(w, dim=2)
+        q, k, v = (y.view(b, t, self.heads, w // self.heads).transpose(1, 2) for y in (q, k, v))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.proj(y.transpose(1, 2).reshape(b, t, w))
+        return x + self.out(F.gelu(self.fc(self.ln_2(x)), approximate="tanh"))
+
+
+class _GPT(nn.Module):
+    def __init__(self, layers: int = 12, width: int = 768, heads: int = 12, vocab: int = 50257) -> None:
+        super().__init__()
+        self.wte, self.wpe = nn.Embedding(vocab, width), nn.Embedding(1024, width)
+        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
+        self.ln_f, self.head = nn.LayerNorm(width), nn.Linear(width, vocab, bias=False)
+        self.head.weight = self.wte.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.wte(tokens) + self.wpe(torch.arange(tokens.shape[1], device=tokens.device))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.ln_f(x))
+
+
+def gpt2() -> tuple[nn.Module, Tensor]:
+    """A transformer of GPT-2 small's size with tied embeddings, batch 2 of 256 tokens."""
+    return _GPT(), torch.randint(50257, (2, 256))
+
+
+MODELS: dict[str, tuple[Callable[[], tuple[nn.Module, Tensor]], int]] = {
+    "mlp": (mlp, 15), "narrow_mlp": (narrow_mlp, 31), "resnet50": (resnet50, 7), "gpt2": (gpt2, 5)
+}  # fmt: skip
+
+
+def own_pass(model: nn.Module, x: Tensor) -> None:
+    """The model's own forward and backward pass with a random cotangent; gradients are dropped afterwards."""
+    y = model(x)
+    y.backward(torch.randn_like(y))
+    for p in model.parameters():
+        p.grad = None
+
+
+def timed(run: Callable[[], object]) -> float:
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+def compare(model: nn.Module, x: Tensor, pairs: int) -> tuple[float, float, float]:
+    """(seconds of the own pass, of the measured pass, median ratio), passes in turn."""
+    own_pass(model, x)
+    firstlight.measure(model, x)
+    rows = [
+        (timed(lambda: own_pass(model, x)), timed(lambda: firstlight.measure(model, x))) for _ in range(pairs)
+    ]
+    return median([a for a, _ in rows]), median([b for _, b in rows]), median([b / a for a, b in rows])
+
+
+def median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def traffic(model: nn.Module, x: Tensor) -> int:
+    """Bytes that four passes over every floating-point output and gradient read."""
+    m = firstlight.measure(model, x)
+    sizes = [(n.output, n.grad) for n in m.nodes]
+    return 4 * sum(4 * _numel(s.shape) for pair in sizes for s in pair if s is not None)
+
+
+def _numel(shape: tuple[int, ...]) -> int:
+    n = 1
+    for size in shape:
+        n *= size
+    return n
+
+
+def bandwidth() -> float:
+    """Bytes per CPU second that the four reductions reach on a tensor outside the caches."""
+    x = torch.randn(1024, 25600)
+    reductions = (
+        lambda: torch.linalg.vector_norm(x, dim=-1),
+        lambda: x.amax(0),
+        lambda: x.amin(0),
+        lambda: x.sum(),
+    )
+    seconds = median([timed(lambda: [f() for f in reductions]) for _ in range(7)])
+    return 4 * 4 * x.numel() / seconds
+
+
+def peak(name: str, measured: bool) -> float:
+    """Peak memory in MB of one pass in a fresh process."""
+    code = f"from benchmarks import overhead; print(overhead.peak_here({name!r}, {measured}))"
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root, env=_environment()
+    )
+    return float(done.stdout)
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def peak_here(name: str, measured: bool) -> float:
+    torch.set_num_threads(1)
+    warm = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    own_pass(warm, torch.randn(2, 4))
+    firstlight.measure(warm, torch.randn(2, 4))  # imports are not the model's memory
+    gc.collect()
+    before = _resident()
+    torch.manual_seed(0)
+    model, x = MODELS[name][0]()
+    if measured:
+        firstlight.measure(model, x)
+    else:
+        own_pass(model, x)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+
+
+def _resident() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def run(names: tuple[str, ...] = ("mlp", "resnet50", "gpt2", "narrow_mlp")) -> Table:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    table = Table(
+        title=f"measure beside the model's own pass (goal: time ≤ {GOAL_TIME}×, memory ≤ {GOAL_MEMORY}×)",
+        caption="CPU seconds of one thread, median of interleaved pairs; peak resident memory of fresh processes",
+    )
+    for title in (
+        "model",
+        "own s",
+        "measured s",
+        "time ×",
+        "own MB",
+        "measured MB",
+        "memory ×",
+        "four reads ×",
+    ):
+        table.add_column(title, justify="left" if title == "model" else "right")
+    speed = bandwidth()
+    for name in names:
+        torch.manual_seed(0)
+        build, pairs = MODELS[name]
+        model, x = build()
+        own, measured, ratio = compare(model, x, pairs)
+        floor = 1.0 + traffic(model, x) / speed / own
+        del model, x
+        gc.collect()
+        a, b = peak(name, False), peak(name, True)
+        row = [name, f"{own:.3f}", f"{measured:.3f}", f"{ratio:.3f}", f"{a:.0f}", f"{b:.0f}", f"{b / a:.3f}"]
+        table.add_row(*row, f"{floor:.3f}")
+    torch.set_num_threads(threads)
+    return table
