@@ -12,22 +12,40 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from firstlight.api import compare as compare
+    from firstlight.api import diagnose as diagnose
+    from firstlight.api import explain as explain
     from firstlight.api import gain as gain
     from firstlight.api import initialize as initialize
     from firstlight.api import measure as measure
+    from firstlight.api import predict as predict
     from firstlight.errors import FirstlightError as FirstlightError
+    from firstlight.graph.prediction import Comparison as Comparison
+    from firstlight.graph.prediction import Prediction as Prediction
+    from firstlight.graph.prediction import Sweep as Sweep
+    from firstlight.graph.results import Finding as Finding
     from firstlight.graph.results import Measurement as Measurement
+    from firstlight.graph.results import Report as Report
     from firstlight.schemes.apply import Initialization as Initialization
 
 # name -> the module that defines it
 _PUBLIC = {
     # verbs
+    "compare": "firstlight.api",
+    "diagnose": "firstlight.api",
+    "explain": "firstlight.api",
     "gain": "firstlight.api",
     "initialize": "firstlight.api",
     "measure": "firstlight.api",
+    "predict": "firstlight.api",
     # results
     "Initialization": "firstlight.schemes.apply",
+    "Comparison": "firstlight.graph.prediction",
+    "Finding": "firstlight.graph.results",
     "Measurement": "firstlight.graph.results",
+    "Prediction": "firstlight.graph.prediction",
+    "Report": "firstlight.graph.results",
+    "Sweep": "firstlight.graph.prediction",
     # errors
     "FirstlightError": "firstlight.errors",
 }

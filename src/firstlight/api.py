@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from firstlight.errors import InputError
 from firstlight.theory import activations, random_walk
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.optim import Optimizer
 
     from firstlight.graph.measurement import Measurement
+    from firstlight.graph.prediction import Comparison, Prediction
+    from firstlight.graph.results import Report
     from firstlight.schemes.apply import Initialization
 
 
@@ -141,6 +144,123 @@ def measure(
     )
 
 
+def predict(
+    model: nn.Module | Callable[..., nn.Module],
+    inputs: Any,
+    scheme: Any = None,
+    *,
+    on_missing: Literal["raise", "measure"] = "raise",
+    dtype: Any = None,
+    backward: bool = True,
+    get_inputs: Callable[[Any], Any] | None = None,
+) -> Prediction:
+    """Say, without running the model, what its signals and gradients will be under the law of its weights.
+
+    Per operation, forward and backward: mean, mean square, correlations between samples, positions and units, and
+    the distribution over draws of the log of the mean square; and so the probability that a network of this law
+    can start (`.p_start`, defined in docs/signal.md). Nothing is allocated and nothing about the model changes.
+
+    Args:
+        model: Any module, or a function that builds one (then `.sweep` can vary its arguments). With a scheme it
+            may be on the meta device.
+        inputs: A tensor, a tuple of positional arguments, a mapping of keyword arguments, or ``(args, kwargs)``;
+            tensors may be on the meta device or given by `firstlight.capture.trace.shape(...)`. Real data are
+            taken with their statistics, shapes alone as independent standard normal entries.
+        scheme: Law of the weights as in `initialize` ("he", "normal(0.02)", …); by default the live weights'.
+        on_missing: "raise" refuses operations without a rule, all named at once; "measure" samples them.
+        dtype: Compute type whose range P(start) looks at ("bfloat16", "float16", …); by default the parameters'.
+        backward: False leaves out the gradients.
+        get_inputs: Turns `inputs` into one of the forms above.
+
+    Returns:
+        The prediction; print it, or use `to_frame()`, `to_json()`, `to_html()`, `compare` and `sweep`.
+
+    Raises:
+        InputError: An argument that cannot be used; live weights on the meta device.
+        MissingRuleError: Operations without a rule.
+        CaptureError: Control flow that depends on entries that do not exist.
+
+    Example:
+        >>> import torch
+        >>> net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+        >>> round(predict(net, torch.randn(8, 64), "he")["1:relu"].output.q, 1)
+        1.0
+    """
+    from firstlight.capture import predict as capture
+    from firstlight.capture.trace import trace
+
+    module = _built(model)
+    args, kwargs = _arguments(inputs, module, get_inputs)
+    graph = trace(module, args, kwargs)
+    laws = None
+    if scheme is not None:
+        from firstlight.schemes.plan import plan
+
+        laws = plan(module, scheme, graph=graph, frozen=True).laws()
+    name = "live weights" if scheme is None else str(scheme)
+    found = capture.predict(
+        module, args, kwargs, laws=laws, scheme=name, on_missing=on_missing, dtype=dtype, backward=backward, graph=graph
+    )
+    if module is not model:
+
+        def again(*, scheme: Any = scheme, **settings: Any) -> Prediction:
+            built: Any = model
+            return predict(
+                built(**settings), inputs, scheme, on_missing=on_missing, dtype=dtype, backward=backward, get_inputs=get_inputs
+            )
+
+        object.__setattr__(found, "again", again)
+    return found
+
+
+def _built(model: Any) -> nn.Module:
+    """The module itself, or what a factory without arguments builds."""
+    from torch import nn
+
+    from firstlight.capture.inputs import check_model
+
+    if callable(model) and not isinstance(model, nn.Module | type):
+        model = model()
+    return check_model(model, materialised=False)
+
+
+def _arguments(inputs: Any, module: nn.Module, get_inputs: Callable[[Any], Any] | None) -> tuple[Any, dict[str, Any]]:
+    """(args, kwargs) for one call; shapes pass as they are."""
+    from firstlight.capture.inputs import check_batch
+    from firstlight.graph.ir import TensorSpec
+
+    if get_inputs is None and isinstance(inputs, TensorSpec):
+        return (inputs,), {}
+    if get_inputs is None and isinstance(inputs, tuple) and any(isinstance(i, TensorSpec) for i in inputs):
+        return inputs, {}
+    if get_inputs is None and isinstance(inputs, dict) and any(isinstance(i, TensorSpec) for i in inputs.values()):
+        return (), inputs
+    found = check_batch(inputs, module, get_inputs=get_inputs, values=False)
+    return found.args, found.kwargs
+
+
+def compare(prediction: Prediction, measurement: Measurement) -> Comparison:
+    """Predicted beside measured, operation by operation, with z-scores.
+
+    z = (ln q measured - ln q predicted)/s with s² the predicted variance of ln q over draws, divided by the number
+    of measured draws, plus what finite sampling and the rules' own resolution (2 %) explain.
+
+    Args:
+        prediction: From `predict`.
+        measurement: From `measure` on the same model; with ``draws=K`` the means over the draws are compared.
+
+    Example:
+        >>> import torch
+        >>> net, x = torch.nn.Linear(64, 64), torch.randn(32, 64)
+        >>> c = compare(predict(net, x), measure(net, x))
+        >>> abs(c.nodes[-1].q_z) < 5
+        True
+    """
+    from firstlight.propagate.comparison import join
+
+    return join(prediction, measurement)
+
+
 def initialize(
     model: nn.Module,
     scheme: Any = "he",
@@ -150,6 +270,7 @@ def initialize(
     only: Any = None,
     frozen: bool = False,
     dry_run: bool = False,
+    get_inputs: Callable[[Any], Any] | None = None,
 ) -> Initialization:
     """Draw the weights of a model from a scheme, in place, all or nothing; `.undo()` puts the old ones back.
 
@@ -160,13 +281,14 @@ def initialize(
 
     Args:
         model: Any module whose parameters hold memory (with `dry_run` also on the meta device).
-        scheme: Spec such as "he", "he(mode='fan_out')", "normal(0.02)", "random-walk(law='paper')"; or a function
-            ``(Target, Context) -> Draw``.
+        scheme: Spec such as "he", "he(mode='fan_out')", "normal(0.02)", "random-walk(law='paper')"; or a
+            function ``(Target, Context) -> Draw``.
         batch: A tensor, a tuple of positional arguments, a mapping of keyword arguments, or ``(args, kwargs)``.
         seed: Whole number ≥ 0.
         only: Glob pattern(s) on parameter names ("layers.*.weight"), or a function (name, parameter) -> bool.
         frozen: Draw parameters with requires_grad=False too; by default they are left alone.
         dry_run: Make the table, draw nothing.
+        get_inputs: Turns `batch` into one of the forms above.
 
     Returns:
         The table of what changed and why (print it, or `to_frame()`, `to_json()`), with `undo()`.
@@ -181,7 +303,73 @@ def initialize(
 
     graph = None
     if batch is not None:
+        from firstlight.capture.inputs import check_batch
         from firstlight.capture.trace import trace
 
-        graph = trace(model, batch)
+        inputs = check_batch(batch, model, get_inputs=get_inputs, values=False)
+        graph = trace(model, inputs.args, inputs.kwargs)
     return apply.initialize(model, scheme, graph=graph, seed=seed, only=only, frozen=frozen, dry_run=dry_run)
+
+
+def diagnose(
+    model: nn.Module,
+    batch: Any,
+    loss: Callable[..., Tensor] | None = None,
+    optimizer: Optimizer | None = None,
+    *,
+    targets: Any = None,
+    get_inputs: Callable[[Any], Any] | None = None,
+    seed: int = 0,
+) -> Report:
+    """Say whether the network, with the weights that it holds now, can start to learn; if not, why, and what helps.
+
+    Read-only and without an optimizer step: one measured pass, two gradients (what would tell samples apart, and
+    what would shift all answers together), and a nearby point where both are flat.
+
+    Args:
+        model: Any module whose weights hold numbers, in the mode (usually train) in which training would begin.
+        batch: A tensor, a tuple of positional arguments, a mapping of keyword arguments, or ``(args, kwargs)``.
+        loss: Called with the model's output, with (output, batch), or with (output, targets); returns a scalar.
+            Without one the checks on the loss are left out, and a fixed random residual stands for its gradient.
+        optimizer: Checked for parameters that it does not hold; never stepped.
+        targets: Second argument of the loss, for example the labels.
+        get_inputs: Turns `batch` into one of the forms above.
+        seed: Of the random residual, and of what the model itself draws (dropout).
+
+    Returns:
+        The report: `.verdict`, `.p_start`, `.findings` (worst first, causes before consequences); print it, or use
+        `to_frame()` and `to_json()`.
+
+    Raises:
+        InputError: If an argument cannot be used as given.
+        ModelError: If the model, the loss or the backward pass raises.
+
+    Example:
+        >>> import torch
+        >>> deep = [layer for _ in range(40) for layer in (torch.nn.Linear(16, 16), torch.nn.Sigmoid())]
+        >>> diagnose(torch.nn.Sequential(*deep), torch.randn(32, 16)).verdict
+        'will not start'
+    """
+    from firstlight.capture.evidence import gather
+    from firstlight.checks.verdict import judge
+
+    evidence = gather(model, batch, loss, optimizer, targets=targets, get_inputs=get_inputs, seed=seed)
+    return judge(evidence)
+
+
+def explain(code: str) -> str:
+    """What a check measures, why it matters, when it is harmless, its remedy and its source.
+
+    Args:
+        code: For example "FWD001", in any case.
+
+    Raises:
+        RegistryError: If there is no such check.
+
+    Example:
+        >>> explain("out001").splitlines()[0]
+        'OUT001: A softmax over one unit, which is always 1.'
+    """
+    from firstlight.checks.registry import find
+
+    return find(code).explain()

@@ -15,7 +15,7 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Groups, Noise, Signal, next_id
 from firstlight.rules.layout import align, axis_atoms, expand, permute, regroup, state_weights
-from firstlight.rules.noise import combine, fresh_linear, same_sample_pairs
+from firstlight.rules.noise import combine, fresh_linear, pair_shares
 from firstlight.rules.source import mehler
 
 
@@ -60,8 +60,8 @@ def product(x: Signal, y: Signal) -> Signal:
 
 
 def pair_mean(x: Signal, cube: Array) -> float:
-    """Mean of a cube over the ordered pairs of entries of one sample."""
-    return float(np.sum(same_sample_pairs(x, cube.shape) * cube))
+    """Mean of a cube over the ordered pairs of entries."""
+    return float(np.sum(pair_shares(x, cube.shape) * cube))
 
 
 def without(groups: Groups, gone: Sequence[int], *, keep_axes: bool) -> Groups:

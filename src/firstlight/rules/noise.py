@@ -54,21 +54,17 @@ def combine(terms: list[tuple[float, Noise]], own: float = 0.0, drift: float = 0
     return Noise(total, max(own, 0.0), kept, max(variance, 0.0))
 
 
-def same_sample_pairs(x: Signal, states: tuple[int, ...]) -> Array:
-    """Share of the ordered pairs of entries of one sample at each index of a cube."""
+def pair_shares(x: Signal, states: tuple[int, ...]) -> Array:
+    """Share of the ordered pairs of entries at each index of a cube."""
     out = np.ones((1,) * len(states))
     for i, (n, s) in enumerate(zip(x.atoms, states, strict=True)):
-        if x.batch[i]:
-            w = np.zeros(s)
-            w[0] = 1.0
-        else:
-            w = state_weights(n, s) / n
+        w = state_weights(n, s) / n
         out = out * w.reshape((1,) * i + (s,) + (1,) * (len(states) - i - 1))
     return out
 
 
 def gaussian_energy(x: Signal, fan: float = np.inf, unit: int | None = None) -> float:
-    """Relative variance of Σ x² for jointly Gaussian entries: 2·(mean of c² over pairs of one sample).
+    """Relative variance of Σ x² for jointly Gaussian entries: 2·(mean of c² over pairs of entries).
 
     Two sites see the same `fan` weights: their products scatter by 1/√fan around the mean correlation, so that
     c² is c² + (1 - c²)/fan wherever the unit (atom `unit`) is the same.
@@ -79,7 +75,7 @@ def gaussian_energy(x: Signal, fan: float = np.inf, unit: int | None = None) -> 
         near[unit] = slice(0, 1)
         square = square.copy()
         square[tuple(near)] += (1.0 - square[tuple(near)]) / fan
-    return float(2.0 * np.sum(same_sample_pairs(x, square.shape) * square))
+    return float(2.0 * np.sum(pair_shares(x, square.shape) * square))
 
 
 def fresh_linear(
@@ -120,7 +116,7 @@ def noise_from(source: Source, values: Array, x: Signal, total: float) -> tuple[
     fourth = float(source.share @ (np.square(squares) @ source.grid.weights))
     power = source.share @ np.square(b)
     sensitivity = float(source.share @ b[:, 2]) / (2.0**0.5 * total)
-    weights = same_sample_pairs(x, source.corr.shape).ravel()
+    weights = pair_shares(x, source.corr.shape).ravel()
     c = source.corr.ravel()
     keep = (weights > 0.0) & (np.abs(c) > 1e-9)
     c, weights = c[keep], weights[keep]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from math import ceil, log2
 
 import numpy as np
 
 from firstlight.graph.signal import Array, Grid, Noise, Signal, Source, next_id
-from firstlight.rules.layout import state_weights
 from firstlight.rules.noise import noise_from
 from firstlight.theory.cross import absolute_cross
 from firstlight.theory.gaussian import gauss_nodes
@@ -210,17 +209,6 @@ def mehler(values: Array, source: Source, total: float, other: Array | None = No
     levels, inverse = np.unique(c, return_inverse=True)
     table = np.vander(levels, TERMS, increasing=True) @ power + rest * levels ** (2 * TERMS)
     return table[inverse].reshape(c.shape)
-
-
-def pair_weights(x: Signal, skip: Sequence[bool], states: tuple[int, ...]) -> Array:
-    """Share of the pairs of entries at each index of a cube; atoms in `skip` count only equal indices."""
-    out = np.ones((1,) * len(states))
-    for i, (n, s) in enumerate(zip(x.atoms, states, strict=True)):
-        w = np.zeros(s) if skip[i] else state_weights(n, s) / n
-        if skip[i]:
-            w[0] = 1.0
-        out = out * w.reshape((1,) * i + (s,) + (1,) * (len(states) - i - 1))
-    return out
 
 
 def retag(source: Source, tag: Hashable) -> Source:

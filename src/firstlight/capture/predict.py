@@ -1,0 +1,144 @@
+"""predict: graph, laws and inputs of a module brought together; the mathematics is on the floors below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from firstlight.capture.inputs import check_model
+from firstlight.capture.laws import buffer_laws, live_laws, sampled
+from firstlight.capture.tensors import named_tensors
+from firstlight.capture.trace import trace
+from firstlight.errors import InputError
+from firstlight.graph.ir import Graph, Law
+from firstlight.graph.prediction import Prediction
+from firstlight.graph.signal import Signal
+from firstlight.propagate.adjoint import adjoint
+from firstlight.propagate.fluctuation import RANGES, summarise
+from firstlight.propagate.forward import forward, require_rules
+from firstlight.rules.empirical import constant, from_data, uniform, unseen
+
+_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32", "fp64": "float64"}
+
+
+def dtype_called(dtype: Any) -> str:
+    """The name of a compute type.
+
+    Raises:
+        InputError: A type whose range is not known.
+    """
+    name = str(dtype).removeprefix("torch.")
+    name = _DTYPES.get(name, name)
+    if name not in RANGES:
+        raise InputError("dtype", got=repr(dtype), expected=" or ".join(RANGES))
+    return name
+
+
+def predict(
+    model: nn.Module,
+    args: Any,
+    kwargs: Mapping[str, Any],
+    *,
+    laws: Mapping[str, Law] | None,
+    scheme: str,
+    on_missing: Literal["raise", "measure"] = "raise",
+    dtype: Any = None,
+    backward: bool = True,
+    graph: Graph | None = None,
+    strict: bool = False,
+) -> Prediction:
+    """Predict from the module's graph.
+
+    Args:
+        model: Any module, also on the meta device when `laws` are given.
+        args: Positional arguments, real, meta or shapes.
+        kwargs: Keyword arguments, likewise.
+        laws: Declared laws by qualified name; None for the live ones.
+        scheme: What to call them.
+        on_missing: Refuse or measure operations without a rule.
+        dtype: Compute type whose range is looked at; None for that of the parameters.
+        backward: Whether gradients are predicted.
+        graph: The graph, if it is already there.
+        strict: Let errors inside rules escape (tests).
+    """
+    check_model(model, materialised=False)
+    graph = trace(model, args, kwargs) if graph is None else graph
+    if on_missing not in ("raise", "measure"):
+        raise InputError("on_missing", got=repr(on_missing), expected="'raise' or 'measure'")
+    if on_missing == "raise":
+        require_rules(graph)
+    notes: list[str] = []
+    if laws is None:
+        known = live_laws(model, graph)
+    else:
+        known = {**buffer_laws(graph), **laws}
+        known.update(_undrawn(model, graph, known, notes))
+    inputs, unknown = _inputs(graph, args, kwargs)
+    if unknown:
+        notes.append("Inputs of which only the shape is known are taken as independent standard normal entries.")
+    sampler = sampled if on_missing == "measure" else None
+    run = forward(graph, inputs, known, sampler=sampler, strict=strict)
+    if backward:
+        adjoint(run, sampler=sampler)
+    if dtype is None:
+        first = next((p.spec.dtype for p in graph.parameters.values() if p.role == "parameter"), "float32")
+        dtype = first if first in RANGES else "float32"
+    return summarise(run, scheme, {n: law.source for n, law in known.items()}, dtype_called(dtype), notes)
+
+
+def _undrawn(model: nn.Module, graph: Graph, known: Mapping[str, Law], notes: list[str]) -> dict[str, Law]:
+    """Laws of the parameters that the scheme leaves alone: their live entries, if they have any."""
+    missing = [n for n in graph.parameters if n not in known and not any(a in known for a in graph.parameters[n].aliases)]
+    out: dict[str, Law] = {}
+    for n, p in graph.parameters.items():
+        alias = next((a for a in p.aliases if a in known), None)
+        if n not in known and alias is not None:
+            out[n] = known[alias]
+    tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    tensors.update(dict(model.named_buffers(remove_duplicate=False)))
+    real = [n for n in missing if n in tensors and tensors[n].device.type != "meta"]
+    if real:
+        from firstlight.capture.laws import law_of
+
+        out.update({n: law_of(tensors[n]) for n in real if tensors[n].is_floating_point()})
+    left = [n for n in missing if n not in out]
+    if left:
+        shown = ", ".join(left[:4]) + (" …" if len(left) > 4 else "")
+        notes.append(f"{len(left)} parameters have no law and no entries, taken as 0: {shown}")
+        out.update({n: Law(0.0, 0.0, structure="constant", source="unknown") for n in left})
+    return out
+
+
+def _inputs(graph: Graph, args: Any, kwargs: Mapping[str, Any]) -> tuple[dict[str, Signal], bool]:
+    """The signal of each input node, from data where there are any."""
+    positional = args if isinstance(args, tuple) and not all(isinstance(a, int) for a in args) else (args,)
+    found: dict[str, Tensor] = {}
+    for path, t in named_tensors((positional, dict(kwargs))):
+        found.setdefault(path.partition(".")[2], t)
+    out: dict[str, Signal] = {}
+    unknown = False
+    for node in graph.nodes:
+        if node.op != "input":
+            continue
+        spec = node.outputs[0]
+        t = found.get(str(node.options.get("path", "")))
+        batch = graph.batch_dim
+        integer = spec.dtype.startswith(("int", "bool")) or (spec.dtype == "uint8" and t is not None and t.is_meta)
+        value = graph.constants.get(node.name)
+        if integer:
+            known = None if value is None else value.value
+            if known is None and t is not None and not t.is_meta:
+                known = t.detach().cpu().numpy()
+            out[node.name] = (
+                constant(known, batch_axis=batch) if known is not None else uniform(spec.shape, 0.0, 1.0, batch_axis=batch, integer=True)
+            )
+            continue
+        if t is None or t.is_meta:
+            unknown = True
+            out[node.name] = unseen(spec, batch)
+            continue
+        out[node.name] = from_data(t.detach().to("cpu", torch.float64).numpy(), batch)
+    return out, unknown

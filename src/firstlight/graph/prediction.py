@@ -1,0 +1,415 @@
+"""What `predict` returns: statistics of every tensor under the law of its weights, before any weight is drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from firstlight.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import RenderableType
+
+
+def normal_cdf(x: float) -> float:
+    """Φ(x)."""
+    return 0.5 * math.erfc(-x / math.sqrt(2.0))
+
+
+def normal_quantile(p: float) -> float:
+    """Φ⁻¹(p) for 0 < p < 1, by bisection on the library's erfc."""
+    low, high = -40.0, 40.0
+    for _ in range(80):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if normal_cdf(middle) < p else (low, middle)
+    return 0.5 * (low + high)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorPrediction:
+    """Statistics of one tensor over draws of the weights.
+
+    Attributes:
+        mean: Mean entry.
+        q: Mean square of the entries, averaged over draws.
+        c_batch: Correlation (cosine) of the same entry between two samples; None with one sample.
+        c_position: The same between two positions of one sample; None where there are none.
+        c_feature: The same between two units at one place; None where there is one.
+        log_mean: Mean over draws of ln of the mean square.
+        log_sd: Standard deviation over draws of it.
+        reference: ln of the mean square at the signal's origin: the input's going forward, the outputs' gradient's
+            going backward.
+        p_dead: Probability that every entry is exactly zero.
+    """
+
+    mean: float
+    q: float
+    c_batch: float | None
+    c_position: float | None
+    c_feature: float | None
+    log_mean: float
+    log_sd: float
+    reference: float
+    p_dead: float = 0.0
+
+    def quantile(self, p: float) -> float:
+        """Quantile over draws of ln of the mean square (log-normal law)."""
+        if not 0.0 < p < 1.0:
+            raise InputError("quantile, p", got=repr(p), expected="a probability between 0 and 1")
+        return self.log_mean + self.log_sd * normal_quantile(p)
+
+    def p_off(self, factor: float = 10.0, reference: float | None = None) -> float:
+        """Probability that the mean square is off from the reference by more than `factor` either way.
+
+        Args:
+            factor: > 1.
+            reference: ln of a mean square; by default that of the signal's origin.
+        """
+        if not factor > 1.0:
+            raise InputError("p_off, factor", got=repr(factor), expected="a number > 1")
+        if not math.isfinite(self.log_mean):
+            return 1.0
+        shift = self.log_mean - (self.reference if reference is None else reference)
+        limit = math.log(factor)
+        if self.log_sd <= 0.0:
+            return 1.0 if abs(shift) > limit else self.p_dead
+        inside = normal_cdf((limit - shift) / self.log_sd) - normal_cdf((-limit - shift) / self.log_sd)
+        return min(1.0, max(0.0, 1.0 - inside * (1.0 - self.p_dead)))
+
+
+@dataclass(frozen=True, slots=True)
+class NodePrediction:
+    """One operation: what comes out of it, and the gradient that comes back to that output.
+
+    Attributes:
+        name: The node's name, the same as in the graph and in measurements.
+        op: Canonical operation.
+        module: Path of the innermost module; "" for the root.
+        module_type: Its class name.
+        source: "file.py:12".
+        shape: Sizes of the first output.
+        output: Statistics of the first output.
+        grad: Statistics of ∂loss/∂output; None where no gradient arrives.
+        caveats: Which assumption of the rule does not hold here.
+    """
+
+    name: str
+    op: str
+    module: str
+    module_type: str
+    source: str
+    shape: tuple[int, ...]
+    output: TensorPrediction
+    grad: TensorPrediction | None = None
+    caveats: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterPrediction:
+    """One parameter: the law of its entries and its gradient.
+
+    Attributes:
+        name: Qualified name.
+        shape: Sizes.
+        q: Mean square of the entries.
+        grad_q: Mean square of its gradient; None where none arrives.
+        law: Where the law comes from.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    q: float
+    grad_q: float | None
+    law: str
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The probability over draws of the weights that nothing stands in the way of a start (docs/signal.md §6).
+
+    Attributes:
+        p: The probability.
+        limit: What limits it, in a few words.
+        where: The node that limits it; "" where nothing does.
+        parts: Probability of each condition: "forward", "backward", "alive", "distinguishable", "range".
+    """
+
+    p: float
+    limit: str
+    where: str = ""
+    parts: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRow:
+    """One combination of a sweep.
+
+    Attributes:
+        settings: The factory's arguments, and the scheme if it was varied.
+        p_start: Probability of a start.
+        limit: What limits it.
+        q: Mean square of the output.
+        log_sd: Standard deviation over draws of its logarithm.
+        grad_q: Mean square of the gradient at the first operation.
+        grad_log_sd: Standard deviation over draws of its logarithm.
+    """
+
+    settings: Mapping[str, int | float | str]
+    p_start: float
+    limit: str
+    q: float
+    log_sd: float
+    grad_q: float
+    grad_log_sd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Predictions for a grid of settings.
+
+    Attributes:
+        names: What was varied.
+        rows: One per combination, the last argument varying fastest.
+    """
+
+    names: tuple[str, ...]
+    rows: tuple[SweepRow, ...]
+
+    @property
+    def best(self) -> SweepRow:
+        """The combination with the highest probability of a start."""
+        return max(self.rows, key=lambda r: r.p_start)
+
+    def to_frame(self) -> pd.DataFrame:
+        """As a pandas DataFrame with one row per combination."""
+        from firstlight.graph.prediction_tables import sweep_frame
+
+        return sweep_frame(self)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """As JSON."""
+        from firstlight.graph.records import to_json
+
+        return to_json(self, indent)
+
+    def __rich__(self) -> RenderableType:
+        """The table that rich prints."""
+        from firstlight.graph.prediction_tables import sweep_view
+
+        return sweep_view(self)
+
+    def __str__(self) -> str:
+        """The same table as plain text, 100 columns wide."""
+        from firstlight.graph.prediction_tables import plain
+
+        return plain(self)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Forward and backward statistics of every tensor of a network under a law of its weights.
+
+    Attributes:
+        model: Class name of the root module.
+        scheme: "live weights", or the scheme's spec.
+        nodes: In execution order; inputs first.
+        parameters: In the graph's order.
+        start: Probability of a start and what limits it.
+        training: Mode of the pass.
+        dtype: Compute type whose range `start` looks at.
+        outputs: Names of the nodes whose outputs the model returns.
+        notes: What was assumed, in plain words.
+    """
+
+    model: str
+    scheme: str
+    nodes: tuple[NodePrediction, ...]
+    parameters: tuple[ParameterPrediction, ...]
+    start: Start
+    training: bool = True
+    dtype: str = "float32"
+    outputs: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def p_start(self) -> float:
+        """`start.p`."""
+        return self.start.p
+
+    def __getitem__(self, name: str) -> NodePrediction:
+        """Look up an operation by name.
+
+        Raises:
+            KeyError: If no operation has that name.
+        """
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+    def p_off(self, factor: float = 10.0) -> float:
+        """Probability that the (first) output's mean square is off from the input's by more than `factor`."""
+        target = self[self.outputs[0]] if self.outputs else self.nodes[-1]
+        return target.output.p_off(factor)
+
+    def sweep(self, **grid: Sequence[Any]) -> Sweep:
+        """Predict again for every combination of the factory's arguments (and of `scheme`).
+
+        Args:
+            **grid: Values per argument, for example ``depth=(10, 50), width=(64, 256), scheme=("he", "xavier")``.
+
+        Raises:
+            InputError: If the prediction was not made from a factory.
+        """
+        again: Callable[..., Prediction] | None = self.__dict__.get("again")
+        if again is None:
+            raise InputError(
+                "sweep",
+                got="a prediction of one module",
+                expected="a prediction made from a factory",
+                action="Call predict(factory, inputs, ...) with a function that builds the model from such arguments.",
+            )
+        rows: list[SweepRow] = []
+        for values in product(*grid.values()):
+            chosen = dict(zip(grid, values, strict=True))
+            p = again(**chosen)
+            first = p[p.outputs[0]] if p.outputs else p.nodes[-1]
+            back = next((n.grad for n in p.nodes if n.op != "input" and n.grad is not None), None)
+            rows.append(
+                SweepRow(
+                    {k: v if isinstance(v, int | float | str) else str(v) for k, v in chosen.items()}, p.p_start,
+                    p.start.limit, first.output.q, first.output.log_sd, back.q if back else math.nan,
+                    back.log_sd if back else math.nan,
+                )  # fmt: skip
+            )
+        return Sweep(tuple(grid), tuple(rows))
+
+    def to_frame(self) -> pd.DataFrame:
+        """As a pandas DataFrame with one row per operation."""
+        from firstlight.graph.prediction_tables import prediction_frame
+
+        return prediction_frame(self)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """As JSON."""
+        from firstlight.graph.records import to_json
+
+        return to_json(self, indent)
+
+    @classmethod
+    def from_json(cls, text: str) -> Prediction:
+        """Read what `to_json` wrote.
+
+        Raises:
+            DataError: If the text is not JSON or not a prediction.
+        """
+        from firstlight.graph.records import from_json
+
+        return from_json(cls, text)
+
+    def to_html(self) -> str:
+        """As one self-contained HTML page."""
+        from firstlight.graph.prediction_tables import prediction_html
+
+        return prediction_html(self)
+
+    def __rich__(self) -> RenderableType:
+        """The table that rich prints."""
+        from firstlight.graph.prediction_tables import PredictionView
+
+        return PredictionView(self)
+
+    def __str__(self) -> str:
+        """The same table as plain text, 100 columns wide."""
+        from firstlight.graph.prediction_tables import plain
+
+        return plain(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedNode:
+    """One operation, predicted and measured.
+
+    Attributes:
+        node: Name.
+        module: Path of the innermost module.
+        op: Canonical operation.
+        q_predicted: Mean square, averaged over draws.
+        q_measured: Mean square, averaged over the measured draws.
+        q_z: (measured - predicted) of ln q in standard deviations of what sampling explains.
+        c_predicted: Cosine between samples.
+        c_measured: The same, measured.
+        grad_q_predicted: Mean square of the gradient.
+        grad_q_measured: The same, measured.
+        grad_q_z: z-score of the gradient's ln q.
+        caveats: What the prediction had to assume here.
+    """
+
+    node: str
+    module: str
+    op: str
+    q_predicted: float
+    q_measured: float
+    q_z: float
+    c_predicted: float | None
+    c_measured: float | None
+    grad_q_predicted: float | None
+    grad_q_measured: float | None
+    grad_q_z: float | None
+    caveats: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Predicted beside measured, operation by operation.
+
+    Attributes:
+        nodes: Operations that both know, in execution order.
+        only_predicted: Names that the measurement does not have.
+        only_measured: Names that the prediction does not have.
+        draws: Number of measured draws.
+    """
+
+    nodes: tuple[ComparedNode, ...]
+    only_predicted: tuple[str, ...] = ()
+    only_measured: tuple[str, ...] = ()
+    draws: int = 1
+
+    @property
+    def worst(self) -> tuple[ComparedNode, ...]:
+        """Operations by the larger of both |z|, largest first."""
+
+        def size(n: ComparedNode) -> float:
+            scores = [abs(z) for z in (n.q_z, n.grad_q_z) if z is not None and math.isfinite(z)]
+            return -max(scores, default=0.0)
+
+        return tuple(sorted(self.nodes, key=size))
+
+    def to_frame(self) -> pd.DataFrame:
+        """As a pandas DataFrame with one row per operation."""
+        from firstlight.graph.prediction_tables import comparison_frame
+
+        return comparison_frame(self)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """As JSON."""
+        from firstlight.graph.records import to_json
+
+        return to_json(self, indent)
+
+    def __rich__(self) -> RenderableType:
+        """The table that rich prints."""
+        from firstlight.graph.prediction_tables import comparison_view
+
+        return comparison_view(self)
+
+    def __str__(self) -> str:
+        """The same table as plain text, 100 columns wide."""
+        from firstlight.graph.prediction_tables import plain
+
+        return plain(self)
