@@ -104,7 +104,7 @@ def read_batch(path: Path) -> Any:
         if path.suffix in (".pt", ".pth"):
             return torch.load(path, map_location="cpu", weights_only=True)
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 return {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in arrays.files}
     except pickle.UnpicklingError:
         raise DataError(

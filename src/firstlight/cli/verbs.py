@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -119,6 +119,8 @@ def init(
         Path,
         typer.Option("--out", "-o", metavar="FILE", help="Where the state_dict goes, whole or not at all."),
     ],
+    inputs: options.Inputs = None,
+    batch: options.Batch = None,
     arg: options.FactoryArgs = None,
     dtype: options.DtypeOption = None,
     seed: options.Seed = 0,
@@ -126,19 +128,22 @@ def init(
 ) -> None:
     """Initialize a network by a scheme, save its state_dict and print what changed and what was left alone.
 
-    Example: firstlight init nets.py:build --scheme he --out weights.pt
+    With an input, roles and activations come from the network's graph; without one, from the modules alone.
+
+    Example: firstlight init nets.py:build --scheme he --input 2,1,28,28 --out weights.pt
     """
     import torch
 
     from firstlight import api
+    from firstlight.cli.batch import load_job
     from firstlight.cli.model import load_model
 
-    if form is options.Format.HTML:
-        raise InputError("--format", got="html", expected="text or json")
+    _text_or_json(form)
     check_writable(out)
+    job = load_job(inputs, batch, None, seed=seed, dtype=dtype) if inputs or batch else None
     module = load_model(model, arg, seed=seed, dtype=dtype)
     with _working("Initializing"):
-        table: Any = api.initialize(module, scheme, seed=seed)
+        table = api.initialize(module, scheme, batch=None if job is None else job.batch, seed=seed)
     write_file(out, lambda stream: torch.save(module.state_dict(), stream))
     if form is options.Format.JSON:
         write_text(table.to_json(), None)
@@ -190,9 +195,8 @@ def gain(
     """
     from firstlight import api
 
+    _text_or_json(form)
     value = float(api.gain(activation, fan, keep=keep, law=law, q=q))
-    if form is options.Format.HTML:
-        raise InputError("--format", got="html", expected="text or json")
     record = {"activation": activation, "fan": fan, "keep": keep, "law": law, "q": q, "gain": value}
     write_text(json.dumps(record) if form is options.Format.JSON else f"{value:.10g}", None)
 
@@ -238,6 +242,11 @@ def demo(
     story = run(settings.quick() if quick else settings, data, Console(highlight=False))
     write_text(render_story(story), out)
     typer.echo(f"\nThe whole story with curves and walks: {out}")
+
+
+def _text_or_json(form: options.Format) -> None:
+    if form is options.Format.HTML:
+        raise InputError("--format", got="html", expected="text or json", action="diagnose makes a page.")
 
 
 def write_report(report: Report, form: options.Format, out: Path | None) -> None:

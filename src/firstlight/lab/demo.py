@@ -19,7 +19,7 @@ from firstlight.errors import InputError
 from firstlight.graph.results import Report
 from firstlight.lab.data.catalogue import load_or_digits
 from firstlight.lab.data.dataset import Dataset
-from firstlight.lab.trials import BATCH, DEFAULT, Net, Outcome, Trial, as_tensors, build, team
+from firstlight.lab.trials import BATCH, DEFAULT, Net, Outcome, Trial, activation, as_tensors, build, team
 from firstlight.schemes import resolve
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in self.schemes:
-            resolve(name)  # an unknown scheme is refused before any work
+            resolve(name)
+        activation(self.activation)  # unknown names are refused before any work
         if self.depth < 2 or self.width < 1:
             raise InputError(
                 "demo",

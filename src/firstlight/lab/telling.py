@@ -44,9 +44,9 @@ def law(activation: str) -> str:
     keeps = api.gain(activation, keep="mean") ** 2
     share = 1.0 / (3.0 * keeps)
     return (
-        f"torch draws the weights of a linear layer with variance 1/(3·fan_in). With {activation}, a variance "
-        f"of {number(keeps)}/fan_in would keep the mean square of what depends on the input; so each layer "
-        f"hands on {number(share)} of it, and of the gradient on its way back too."
+        f"PyTorch draws the weights of a linear layer with variance 1/(3·fan_in). With {activation}, "
+        f"{number(keeps)}/fan_in would keep the mean square of what depends on the input; each layer hands "
+        f"on {number(share)} of it, and of the gradient on its way back too."
     )
 
 
@@ -70,8 +70,8 @@ def result(story: Story, start: str) -> str:
     right = percent(story.accuracy(start))
     if story.started(start) == 0:
         return (
-            f"{name_of(start)}: stays at chance. After {story.settings.steps} steps {right} of the test images "
-            f"are right; always naming the commonest class gives {percent(story.chance)}."
+            f"{name_of(start)}: stays at chance. After {story.settings.steps} steps {right} of the test "
+            f"images are right; always naming the commonest class gives {percent(story.chance)}."
         )
     return f"{name_of(start)}: {story.started(start)} of {seeds} start; {right} of the test images are right."
 

@@ -119,21 +119,31 @@ class Outcome:
         return self.final_loss < 0.9 * chance_loss
 
 
+def activation(name: str) -> Callable[[], nn.Module]:
+    """The activation's module class.
+
+    Raises:
+        InputError: If the name is unknown; the nearest one is offered.
+    """
+    if name not in ACTIVATIONS:
+        near = get_close_matches(name, ACTIVATIONS, n=1)
+        raise InputError(
+            "activation",
+            got=repr(name),
+            expected="one of " + ", ".join(ACTIVATIONS),
+            action=f"Did you mean {near[0]!r}?" if near else "",
+        )
+    return ACTIVATIONS[name]
+
+
 def build(net: Net, start: str, seed: int) -> nn.Sequential:
     """The network with its weights drawn.
 
     Raises:
-        InputError: If the activation is unknown; the nearest name is offered.
+        InputError: If the activation is unknown.
         RegistryError: If the scheme is unknown.
     """
-    if net.activation not in ACTIVATIONS:
-        near = get_close_matches(net.activation, ACTIVATIONS, n=1)
-        raise InputError(
-            "activation",
-            got=repr(net.activation),
-            expected="one of " + ", ".join(ACTIVATIONS),
-            action=f"Did you mean {near[0]!r}?" if near else "",
-        )
+    make = activation(net.activation)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers: list[nn.Module] = []
@@ -141,7 +151,7 @@ def build(net: Net, start: str, seed: int) -> nn.Sequential:
             fan_in = net.inputs if layer == 0 else net.width
             layers.append(nn.Linear(fan_in, net.outputs if layer == net.depth - 1 else net.width))
             if layer < net.depth - 1:
-                layers.append(ACTIVATIONS[net.activation]())
+                layers.append(make())
         model = nn.Sequential(*layers)
     if start != DEFAULT:
         api.initialize(model, start, batch=torch.zeros(2, net.inputs), seed=seed)

@@ -81,7 +81,7 @@ def _curves(story: Story, colours: dict[str, int]) -> Markup:
             for outcome in outcomes
         ]
         whole = [outcome for outcome in outcomes if outcome.diverged_at is None]
-        if len(whole) > 1:
+        if whole:
             middle = [median(values) for values in zip(*(outcome.accuracy for outcome in whole), strict=True)]
             lines.append(Line(whole[0].accuracy_steps, middle, f"l{colour}", f"{start}, median"))
     return chart(
