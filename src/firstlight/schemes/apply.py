@@ -137,9 +137,7 @@ def write(chosen: Plan, seed: int) -> Initialization:
         )
     drawn = [e for e in chosen.entries if e.draw is not None]
     saved: _Saved = [
-        (name, p.detach(), p.detach().clone(memory_format=torch.preserve_format))
-        for e in drawn
-        for name, p in e.holder.parts
+        (name, p, p.detach().clone(memory_format=torch.preserve_format)) for e in drawn for name, p in e.holder.parts
     ]
     before = {name: mean_square(old) for name, _, old in saved}
     with _all_or_nothing(saved):
@@ -148,8 +146,7 @@ def write(chosen: Plan, seed: int) -> Initialization:
         after = {name: mean_square(p) for name, p, _ in saved}
         table = chosen.table(seed)
         rows = tuple(
-            replace(r, q_before=before[r.name], q_after=after[r.name]) if r.name in before else r
-            for r in table.rows
+            replace(r, q_before=before[r.name], q_after=after[r.name]) if r.name in before else r for r in table.rows
         )
         return Initialization(replace(table, rows=rows, written=True), saved)
 
@@ -179,7 +176,7 @@ def _all_or_nothing(saved: _Saved) -> Iterator[None]:
 def _restore(saved: _Saved) -> None:
     with torch.no_grad():
         for _, tensor, old in saved:
-            tensor.copy_(old)
+            tensor.detach().copy_(old)
 
 
 def _write_entry(entry: Entry, seed: int) -> None:

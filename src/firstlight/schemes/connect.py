@@ -26,6 +26,9 @@ _TRANSPARENT = frozenset(
         "masked_fill", "where",
     }
 )  # fmt: skip
+_RECURRENT = frozenset(
+    {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
+)
 _MERGES = frozenset({"add", "sub"})
 _SCALES = frozenset({"mul", "div"})
 
@@ -77,7 +80,7 @@ def connections(graph: Graph, sites: Mapping[str, Site]) -> dict[str, Connection
     known: dict[str, Site | None] = {}
     for name, found in read.items():
         aliases = graph.parameters[name].aliases if name in graph.parameters else ()
-        typed = [sites[n] for n in (name, *aliases, *_unparametrized(name)) if n in sites]
+        typed = [sites[n] for n in _spellings(name, aliases) if n in sites]
         guesses = (site_of(u, graph, name) for u in found)
         best = sorted((s for s in (*typed, *guesses) if s is not None), key=lambda s: s.role != "weight")
         known[name] = best[0] if best else None
@@ -97,10 +100,11 @@ def connections(graph: Graph, sites: Mapping[str, Site]) -> dict[str, Connection
     return result
 
 
-def _unparametrized(name: str) -> tuple[str, ...]:
-    """("0.weight",) for "0.parametrizations.weight.original1"."""
+def _spellings(name: str, aliases: tuple[str, ...]) -> tuple[str, ...]:
+    """Names under which the module types may know a parameter: compiled, or behind a parametrization."""
     head, found, tail = name.rpartition("parametrizations.")
-    return (head + tail.rpartition(".")[0],) if found else ()
+    names = (name, *aliases, *((head + tail.rpartition(".")[0],) if found else ()))
+    return (*names, *(f"_orig_mod.{n}" for n in names))
 
 
 def _is_map(use: Use, site: Site | None) -> bool:
@@ -186,9 +190,7 @@ def _last_map(wiring: _Wiring, start: int) -> int | None:
     return i
 
 
-def _connection(
-    wiring: _Wiring, branches: list[_Branch], depth: list[int], i: int, site: Site | None
-) -> Connection:
+def _connection(wiring: _Wiring, branches: list[_Branch], depth: list[int], i: int, site: Site | None) -> Connection:
     around = [b for b in branches if b.inside >> i & 1]
     inner = min(around, key=lambda b: b.inside.bit_count(), default=None)
     before = _activation_before(wiring, i)
@@ -203,7 +205,7 @@ def _connection(
     role: Role = "weight"
     if any(b.end == i for b in branches):
         role = "branch end"
-    elif _reads_out(wiring, i):
+    elif wiring.nodes[i].op not in _RECURRENT and _reads_out(wiring, i):
         role = "readout"
     context = Context(
         activation=act,
@@ -214,6 +216,7 @@ def _connection(
         branches=len(branches),
         branch_layers=inner.layers if inner else 0,
         traced=True,
+        neighbours=True,
     )
     return Connection(role, context, site)
 

@@ -84,12 +84,13 @@ class Context:
             one is homogeneous, the one that follows; None where there is neither.
         activation_side: "before", "after", or "" where there is none.
         feeds_activation: Whether an activation follows before the next weight layer.
-        width: Units of the layer that the nonlinearity belongs to (channels of a convolution); None if
-        unknown.
+        width: Units of that nonlinearity's layer (channels of a convolution); None if unknown.
         depth: Weight layers on the longest path through the network; 0 where the graph was not seen.
         branches: Residual branches in the network.
         branch_layers: Weight layers in this layer's branch; 0 outside branches.
         traced: Whether roles come from the graph.
+        neighbours: Whether it is known what stands before and behind the layer, from the graph or because it
+            stands in an ``nn.Sequential``.
     """
 
     activation: Activation | None = None
@@ -100,6 +101,7 @@ class Context:
     branches: int = 0
     branch_layers: int = 0
     traced: bool = False
+    neighbours: bool = False
 
 
 @dataclass(frozen=True, slots=True)

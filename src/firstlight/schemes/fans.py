@@ -97,9 +97,7 @@ def _bilinear(m: nn.Bilinear) -> Sites:
     # One output sums over all pairs. An entry of input 1 reaches out·in2 products, one of input 2 out·in1.
     pairs = m.in1_features * m.in2_features
     bound = uniform(_inverse_root(m.in1_features))
-    weight = Site(
-        "weight", pairs, m.out_features * math.sqrt(pairs), in_axes=(1, 2), channels=(pairs, m.out_features)
-    )
+    weight = Site("weight", pairs, m.out_features * math.sqrt(pairs), in_axes=(1, 2), channels=(pairs, m.out_features))
     return {"weight": replace(weight, builtin=bound), "bias": Site("bias", pairs, builtin=bound)}
 
 
@@ -161,9 +159,7 @@ def _recurrent(names: Mapping[str, tuple[int, ...]], gates: int, hidden: int) ->
         if len(shape) == 1:
             found[name] = Site("bias", hidden, builtin=bound)
             continue
-        split = (
-            1 if name.startswith("weight_hr") else gates
-        )  # the projection of LSTM(proj_size=...) has no gates
+        split = 1 if name.startswith("weight_hr") else gates  # the projection of LSTM(proj_size=...) has no gates
         n_in, n_out = shape[1], shape[0] // split
         found[name] = Site("weight", n_in, n_out, split=split, channels=(n_in, n_out), builtin=bound)
     return found
@@ -181,9 +177,7 @@ def _attention(m: nn.MultiheadAttention) -> Sites:
     e = m.embed_dim
 
     def projection(n_in: int, *, stacked: int = 1) -> Site:
-        bound = uniform(
-            math.sqrt(6.0 / (stacked * e + n_in))
-        )  # xavier_uniform_ on the tensor as it is stacked
+        bound = uniform(math.sqrt(6.0 / (stacked * e + n_in)))  # xavier_uniform_ on the tensor as it is stacked
         return Site("weight", n_in, e, split=stacked, channels=(n_in, e), builtin=bound)
 
     extra = Site("other", builtin=Builtin("normal", _inverse_root(e)))  # xavier_normal_ on (1, 1, e)

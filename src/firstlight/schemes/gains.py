@@ -7,28 +7,34 @@ from firstlight.theory import activations, random_walk
 from firstlight.theory.activations import Activation
 
 
-def chosen_activation(context: Context, activation: str) -> tuple[Activation | None, str]:
+def chosen_activation(context: Context, activation: str, assume: str = "relu") -> tuple[Activation | None, str]:
     """The activation that a layer's gain is for, and why it is that one.
 
     "auto" is the activation whose output the layer reads. A layer that reads none (the first one, or one
-    behind a normalisation) takes the gain of the activation that follows if that is homogeneous of degree 1,
-    since for such a function it does not matter on which side the gain stands; for all others the following
-    activation expects an input of length 1, and so the gain is 1.
+    behind a normalisation) takes the gain of the activation that follows if that is homogeneous of degree
+    1, since for such a function it does not matter on which side the gain stands; for all others the
+    following activation expects an input of length 1, and so the gain is 1.
+
+    Where nothing is known of the neighbours, the activation is `assume`: relu, as He et al. have it, or linear.
     """
     if activation != "auto":
         record = activations.get(activation)
         return record, f"{record.name}, as asked"
     if context.activation is not None:
         return context.activation, f"{context.activation.name} {context.activation_side}"
-    if not context.traced:
-        record = activations.get("relu")
-        return record, "relu assumed: the graph was not seen"
-    return None, "no activation"
+    if not context.neighbours:
+        if assume == "linear":
+            return None, "no activation was seen"
+        record = activations.get(assume)
+        return record, (
+            "relu assumed: its operation was not recognised" if context.traced else "relu assumed: give a batch"
+        )
+    return None, "no activation at the layer's input"
 
 
-def keep_mean(context: Context, activation: str) -> tuple[float, str]:
+def keep_mean(context: Context, activation: str, assume: str = "relu") -> tuple[float, str]:
     """The gain that keeps the mean square length, 1/√E φ(z)², and the reason."""
-    record, reason = chosen_activation(context, activation)
+    record, reason = chosen_activation(context, activation, assume)
     return (1.0, reason) if record is None else (random_walk.mean_gain(record), reason)
 
 

@@ -135,9 +135,7 @@ def _parametrized(modules: dict[str, nn.Module], path: str, chain: parametrize.P
     obstacle = ""
     if not all(hasattr(step, "right_inverse") for step in steps):
         missing = next(type(s).__name__ for s in steps if not hasattr(s, "right_inverse"))
-        obstacle = (
-            f"its parametrization {missing} has no right_inverse, so no original can be found for a weight"
-        )
+        obstacle = f"its parametrization {missing} has no right_inverse, so no original can be found for a weight"
     elif inner:
         obstacle = "its parametrization has parameters of its own"
 
@@ -155,9 +153,18 @@ def _parametrized(modules: dict[str, nn.Module], path: str, chain: parametrize.P
         shape=_outer_shape(chain),
         module_type=plain,
         inverse=inverse,
-        through=" and ".join(f"{type(s).__name__}.right_inverse" for s in steps),
+        through=" and ".join(_described(s) for s in steps),
         obstacle=obstacle,
     )
+
+
+def _described(step: nn.Module) -> str:
+    name = type(step).__name__
+    imposes = {
+        "_SpectralNorm": "divides by the largest singular value",
+        "_Orthogonal": "makes it orthonormal",
+    }
+    return f"{name}, which then {imposes[name]}" if name in imposes else name
 
 
 def _outer_shape(chain: parametrize.ParametrizationList) -> tuple[int, ...]:

@@ -14,7 +14,6 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "celu": ("alpha",),
     "softplus": ("beta", "threshold"),
     "hardtanh": ("min_val", "max_val"),
-    "gelu": ("approximate",),
 }
 
 
@@ -23,6 +22,8 @@ def activation_of(node: Node) -> Activation | None:
     op = node.op
     if op in ("clamp", "clamp_min"):
         return _clamp(node)
+    if op == "gelu" and _argument(node, "approximate", 1) == "tanh":
+        return activations.get("gelu-tanh")
     name = activations.find(op)
     if name is None or op == "linear":
         return None

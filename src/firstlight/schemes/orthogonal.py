@@ -52,7 +52,7 @@ def orthogonal(target: Target, context: Context, *, gain: float = 0.0, activatio
     if gain > 0.0:
         reason = "gain as asked"
     else:
-        gain, reason = keep_mean(context, activation)
+        gain, reason = keep_mean(context, activation, assume="linear")
     fan = target.fan_in or 0.0
     law, scale, _ = haar_law(target, gain, fan)
 
@@ -76,16 +76,14 @@ def delta_orthogonal(target: Target, context: Context, *, activation: str = "aut
     """
     if not target.kernel_axes:
         return orthogonal(target, context, activation=activation)
-    gain, reason = keep_mean(context, activation)
+    gain, reason = keep_mean(context, activation, assume="linear")
     taps = math.prod(target.shape[a] for a in target.kernel_axes)
     shape = tuple(n for a, n in enumerate(target.shape) if a not in target.kernel_axes)
     n_in, n_out = target.channels or (shape[1], shape[0] // target.split)
     longer = max(n_in, n_out, 1)
     scale = gain * math.sqrt(longer / n_in) if n_in else 0.0
     # Mixture: an entry is a Haar entry with probability 1/taps, else 0.
-    law = Law(
-        0.0, scale**2 / longer / taps, taps * 3.0 * longer / (longer + 2.0), structure="delta-orthogonal"
-    )
+    law = Law(0.0, scale**2 / longer / taps, taps * 3.0 * longer / (longer + 2.0), structure="delta-orthogonal")
 
     def build(stream: Stream, dtype: torch.dtype) -> torch.Tensor:
         weight = torch.zeros(target.shape, dtype=dtype)
@@ -113,7 +111,7 @@ def looks_linear(target: Target, context: Context) -> Draw:
     relu = record is not None and record.slopes is not None and record.slopes[0] != -record.slopes[1]
     n_in, n_out = _sides(target)
     reads = relu and context.activation_side != "after"
-    writes = relu and (context.feeds_activation or not context.traced)
+    writes = relu and (context.feeds_activation or not context.neighbours)
     channels_in, channels_out = target.channels or (n_in, n_out)
     fits = not (reads and channels_in % 2) and not (writes and channels_out % 2)
     if record is None or not relu or not fits or target.split != 1 or 0 in target.in_axes:
@@ -137,7 +135,5 @@ def looks_linear(target: Target, context: Context) -> Draw:
             w = torch.cat([w, -w], dim=0)
         return w
 
-    side = {(True, True): "between", (True, False): "after", (False, True): "before"}.get(
-        (reads, writes), "by"
-    )
+    side = {(True, True): "between", (True, False): "after", (False, True): "before"}.get((reads, writes), "by")
     return Draw(law, build=build, gain=1.0, reason=f"mirrored, {side} {record.name}")

@@ -29,7 +29,5 @@ def common(target: Target, context: Context, *, bias_std: float = 0.0) -> Draw |
 
 
 _NORMS = frozenset(
-    f"{kind}{n}d"
-    for kind in ("BatchNorm", "InstanceNorm", "LazyBatchNorm", "LazyInstanceNorm")
-    for n in (1, 2, 3)
+    f"{kind}{n}d" for kind in ("BatchNorm", "InstanceNorm", "LazyBatchNorm", "LazyInstanceNorm") for n in (1, 2, 3)
 ) | {"SyncBatchNorm", "LayerNorm", "GroupNorm", "RMSNorm"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import torch
@@ -18,12 +18,16 @@ from firstlight.schemes.fans import Site, all_sites
 from firstlight.schemes.holders import Holder, holders
 from firstlight.schemes.others import common
 from firstlight.schemes.registry import Chosen, resolve
+from firstlight.schemes.sequence import contexts
 from firstlight.schemes.table import Row, Table
 
 Only = str | Iterable[str] | Callable[[str, nn.Parameter], bool] | None
 SchemeLike = str | Chosen | Callable[[Target, Context], Draw | str]
 
-_UNSEEN = "roles come from the module types: activations, readout and residual branches need a batch"
+_UNSEEN = (
+    "roles come from the module types, activations from nn.Sequential: for functional activations, readout, "
+    "residual branches and raw parameters give a batch"
+)
 
 
 @dataclass(frozen=True)
@@ -92,28 +96,26 @@ def plan(
         )
     wanted = _selection(only, found)
     sites = all_sites(model)
+    beside = contexts(model)
     seen: Mapping[str, Connection] = connections(graph, sites) if graph is not None else {}
     entries: list[Entry] = []
     for holder in found:
         site, connection = _site(holder, sites, seen)
-        entries.append(_entry(holder, site, connection, chosen, wanted, frozen, traced=graph is not None))
+        fallback = replace(beside.get(holder.name, Context()), traced=graph is not None)
+        entries.append(_entry(holder, site, connection, chosen, wanted, frozen, fallback))
     notes = () if graph is not None else (_UNSEEN,)
     return Plan(type(model).__name__, chosen.spec, tuple(entries), notes)
 
 
-def _site(
-    holder: Holder, sites: Mapping[str, Site], seen: Mapping[str, Connection]
-) -> tuple[Site, Connection | None]:
+def _site(holder: Holder, sites: Mapping[str, Site], seen: Mapping[str, Connection]) -> tuple[Site, Connection | None]:
     names = (holder.name, *holder.aliases)
-    connection = next((seen[n] for n in (*names, *(p for p, _ in holder.parts)) if n in seen), None)
+    # The capture looks through torch.compile's wrapper, so its names lack the prefix.
+    plain = (n.removeprefix("_orig_mod.") for n in (*names, *(p for p, _ in holder.parts)))
+    connection = next((seen[n] for n in plain if n in seen), None)
     known = [sites[n] for n in names if n in sites]
     # A table that is tied to a map is drawn as the map: its rows are that map's weights.
     known.sort(key=lambda s: s.role in ("embedding", "other"))
-    if (
-        connection is not None
-        and connection.site is not None
-        and not (known and known[0].role != "embedding")
-    ):
+    if connection is not None and connection.site is not None and not (known and known[0].role != "embedding"):
         return connection.site, connection
     return (known[0] if known else Site("other")), connection
 
@@ -125,7 +127,7 @@ def _entry(
     chosen: Chosen,
     wanted: Callable[[Holder], bool],
     frozen: bool,
-    traced: bool,
+    fallback: Context,
 ) -> Entry:
     role = site.role
     if connection is not None and role == "weight":
@@ -144,7 +146,7 @@ def _entry(
         builtin=site.builtin,
         zero_rows=site.zero_rows,
     )
-    context = connection.context if connection is not None else Context(traced=traced)
+    context = connection.context if connection is not None else fallback
     answer: Draw | str
     if not wanted(holder):
         answer = "not selected by `only`"
@@ -156,12 +158,12 @@ def _entry(
         answer = chosen.function(target, context)
     else:
         answer = common(target, context, bias_std=chosen.bias_std)
+        if isinstance(answer, str) and role == "other" and context.traced and connection is None:
+            answer = "no operation of the forward pass reads it"
     draw = answer if isinstance(answer, Draw) else None
     reason = draw.reason if draw is not None else str(answer)
     if draw is not None and holder.through:
-        reason = (
-            f"{reason}; written through {holder.through}" if reason else f"written through {holder.through}"
-        )
+        reason = f"{reason}; written through {holder.through}" if reason else f"written through {holder.through}"
     first, *rest = holder.parts
     row = Row(
         name=first[0],

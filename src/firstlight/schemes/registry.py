@@ -121,12 +121,11 @@ def scheme(
             note=note,
             keeps=keeps,
         )
-        for key, preset in {name: {}, **record.variants}.items():
+        entries = {name: {}, **record.variants}
+        for key in entries:
             if key in _NAMES:
-                raise RegistryError(
-                    f"scheme {name!r}", got=f"a second entry for {key!r}", expected="a name of its own"
-                )
-            _NAMES[key] = (name, preset)
+                raise RegistryError(f"scheme {name!r}", got=f"a second entry for {key!r}", expected="a name of its own")
+        _NAMES.update({key: (name, preset) for key, preset in entries.items()})
         _SCHEMES[name] = record
         return function
 
@@ -199,9 +198,7 @@ def resolve(spec: str | Chosen | Callable[[Target, Context], Draw | str]) -> Cho
                 expected=", ".join([*record.options, "bias_std"]),
             )
         options[option] = _check(name, option, value, record.hints[option])
-    missing = [
-        o for o, default in record.options.items() if default is inspect.Parameter.empty and o not in options
-    ]
+    missing = [o for o, default in record.options.items() if default is inspect.Parameter.empty and o not in options]
     if missing:
         raise InputError(
             f"scheme {name!r}",
@@ -241,7 +238,5 @@ def _check(name: str, option: str, value: Any, hint: Any) -> Any:
         return float(value)
     if type(value) in kinds:
         return value
-    expected = " or ".join(
-        {float: "a number", bool: "True or False", str: "a name"}.get(k, str(k)) for k in kinds
-    )
+    expected = " or ".join({float: "a number", bool: "True or False", str: "a name"}.get(k, str(k)) for k in kinds)
     raise InputError(where, got=repr(value), expected=expected)

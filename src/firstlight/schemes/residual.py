@@ -35,9 +35,7 @@ def gpt2(target: Target, context: Context, *, std: float = residual.GPT2_STD) ->
     _needs_graph(context, "gpt-2")
     if target.role == "branch end" and context.branches:
         factor = residual.scaled_branches(context.branches)
-        return iid(
-            Distribution("normal", std * factor), reason=f"writes to the stream, {context.branches} branches"
-        )
+        return iid(Distribution("normal", std * factor), reason=f"writes to the stream, {context.branches} branches")
     return iid(Distribution("normal", std), reason=f"sd {std:g}")
 
 
@@ -62,9 +60,7 @@ def fixup(target: Target, context: Context) -> Draw:
     assert draw.distribution is not None
     assert draw.gain is not None
     distribution = replace(draw.distribution, std=draw.distribution.std * factor)
-    reason = (
-        f"{draw.reason}; × {factor:.3g} for {context.branches} branches of {context.branch_layers} layers"
-    )
+    reason = f"{draw.reason}; × {factor:.3g} for {context.branches} branches of {context.branch_layers} layers"
     return iid(distribution, gain=draw.gain * factor, reason=reason)
 
 

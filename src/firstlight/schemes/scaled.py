@@ -29,9 +29,7 @@ def scaled(target: Target, mode: Mode, distribution: Entries, gain: float, reaso
 
 def _three(name: str, **aliases: str) -> dict[str, dict[str, str]]:
     laws = ("normal", "uniform", "truncated")
-    return {f"{n}-{law}": {"distribution": law} for n in (name, *aliases) for law in laws} | {
-        n: {} for n in aliases
-    }
+    return {f"{n}-{law}": {"distribution": law} for n in (name, *aliases) for law in laws} | {n: {} for n in aliases}
 
 
 @scheme(

@@ -140,9 +140,7 @@ def _number(value: float | None) -> str:
 def _view(table: Table) -> RenderableType:
     drawn = len(table.changed)
     verb = "drawn" if table.written else "would be drawn"
-    head = Text(
-        f"{table.model}: {drawn} of {len(table.rows)} parameters {verb} by {table.scheme}, seed {table.seed}"
-    )
+    head = Text(f"{table.model}: {drawn} of {len(table.rows)} parameters {verb} by {table.scheme}, seed {table.seed}")
     grid = RichTable(box=None, pad_edge=False, header_style="bold")
     for column in ("parameter", "shape", "role", "fan in", "fan out", "gain", "sd"):
         right = column in ("fan in", "fan out", "gain", "sd")

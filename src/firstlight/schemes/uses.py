@@ -46,8 +46,7 @@ def uses(graph: Graph) -> dict[str, list[Use]]:
             continue
         for position, arg in [*enumerate(node.args), *node.options.items()]:
             for i, item in enumerate(arg if isinstance(arg, tuple) else (arg,)):
-                # einsum("...", a, b) and einsum("...", [a, b]) number their operands alike
-                index = i if isinstance(arg, tuple) else position - 1 if isinstance(position, int) else None
+                index = i if isinstance(arg, tuple) else position if isinstance(position, int) else None
                 for name, axes, direct in _origins(item, nodes, signal, graph):
                     found.setdefault(name, []).append(Use(node, position, axes, direct, index))
     return found
@@ -176,10 +175,15 @@ def _summed(use: Use, graph: Graph) -> tuple[Axes, Axes] | None:
 
 
 def _einsum(use: Use) -> tuple[Axes, Axes] | None:
-    equation = use.node.args[0]
-    if not isinstance(equation, str) or use.index is None:
+    index, first = use.index, use.node.args[0]
+    if index is None:
         return None
-    index = use.index
+    equation = use.node.options.get("equation")
+    if isinstance(first, str):  # einsum("ij,jk->ik", a, b): the operands follow
+        equation = first
+        index -= not isinstance(use.node.args[1], tuple)
+    if not isinstance(equation, str):
+        return None
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     if not arrow or index >= len(terms) or "." in terms[index]:
