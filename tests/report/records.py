@@ -87,15 +87,14 @@ def chain(depth: int = 100, factor: float = 1 / 6, *, path: str = "layers.{}") -
     )
 
 
-def report(
-    measurement: Measurement | None = None, verdict: str = "will not start", **changes: object
-) -> Report:
+def report(measurement: Measurement | None = None, verdict: str = "will not start", **changes: object) -> Report:
     measurement = measurement or chain()
+    last = measurement.nodes[-1].name if measurement.nodes else ""
     findings = (
         Finding(
             "FWD001",
             "error",
-            measurement.nodes[-1].name,
+            last,
             "the mean square of the signal is multiplied by 0.167 per layer: 10⁻⁷⁸ over 100 layers",
             "a factor of 0.1 to 10 over the whole depth (mean field, Schoenholz et al. 2017)",
             "Each layer hands on less than it gets. At the output nothing is left that depends on the input, "

@@ -37,28 +37,26 @@ def colour_class(decades: float | None) -> str:
 def strip(cells: Sequence[Cell], name: str) -> Markup:
     """Rows of cells, one column per operation, that stretch to the width of the page.
 
-    With more than 600 operations, neighbours share a column and the worst of them colours it.
+    With more than 600 operations, neighbours share a column and the worst of them colours it. Every column has
+    a text under the pointer and, where it has one, leads to its link.
     """
     group = max(1, math.ceil(len(cells) / _CELLS))
     shown = [max(cells[i : i + group], key=_badness) for i in range(0, len(cells), group)]
     rows = max((len(cell.values) for cell in cells), default=1)
-    parts = [
-        f'<svg class="strip" viewBox="0 0 {len(shown)} {1.1 * rows - 0.1:.1f}" preserveAspectRatio="none" '
-        f'shape-rendering="crispEdges" role="img" aria-label="{escape(name)}">'
-    ]
+    parts = [*_coloured([[cell.values[row] for cell in shown] for row in range(rows)], name), '<g class="hit">']
     for x, cell in enumerate(shown):
-        parts.append(f'<a href="{escape(cell.link)}" tabindex=-1>' if cell.link else "<g>")
-        parts.append(f"<title>{escape(cell.text)}</title>")
-        for row, value in enumerate(cell.values):
-            y = f' y="{1.1 * row:.1f}"' if row else ""
-            parts.append(f'<rect class="{colour_class(value)}" x="{x}"{y} width="1" height="1"/>')
-        parts.append("</a>" if cell.link else "</g>")
-    parts.append("</svg>")
-    return Markup("".join(parts))
+        inner = f'<title>{escape(cell.text)}</title><path d="M{x} 0h1v9h-1"/>'
+        parts.append(f'<a href="{escape(cell.link)}" tabindex=-1>{inner}</a>' if cell.link else f"<g>{inner}</g>")
+    return Markup("".join((*parts, "</g></svg>")))
 
 
 def plain_strip(rows: Sequence[Sequence[float | None]], name: str) -> Markup:
-    """The same without texts and links: neighbours of one colour become one rectangle."""
+    """The same without texts and links."""
+    return Markup("".join((*_coloured(rows, name), "</svg>")))
+
+
+def _coloured(rows: Sequence[Sequence[float | None]], name: str) -> list[str]:
+    """The opened drawing with its cells; neighbours of one colour are one rectangle."""
     width = max((len(row) for row in rows), default=1)
     parts = [
         f'<svg class="strip" viewBox="0 0 {width} {1.1 * len(rows) - 0.1:.1f}" preserveAspectRatio="none" '
@@ -71,7 +69,7 @@ def plain_strip(rows: Sequence[Sequence[float | None]], name: str) -> Markup:
             y = f' y="{1.1 * number:.1f}"' if number else ""
             parts.append(f'<rect class="{colour}" x="{x}"{y} width="{length}" height="1"/>')
             x += length
-    return Markup("".join((*parts, "</svg>")))
+    return parts
 
 
 def _badness(cell: Cell) -> float:
@@ -163,9 +161,7 @@ def chart(
         f'<text class="tx" x="{px(tick):.1f}" y="{_H - _BOTTOM + 17}">{tick:,.0f}</text>'
         for tick in _ticks(x0, x1, 6, whole=True)
     ]
-    parts.append(
-        f'<text class="tx axis" x="{(_LEFT + _W - _RIGHT) / 2}" y="{_H - 5}">{escape(x_label)}</text>'
-    )
+    parts.append(f'<text class="tx axis" x="{(_LEFT + _W - _RIGHT) / 2}" y="{_H - 5}">{escape(x_label)}</text>')
     if reference is not None:
         parts.append(f'<path class="ref" d="M{_LEFT} {py(reference):.1f}H{_W - _RIGHT}"/>')
     for area in areas:
@@ -178,8 +174,7 @@ def chart(
 
 def _curve(line: Line, px: Callable[[float], float], py: Callable[[float], float]) -> str:
     drawn = [
-        (px(x), py(y)) if y is not None and not math.isnan(y) else None
-        for x, y in zip(line.xs, line.ys, strict=True)
+        (px(x), py(y)) if y is not None and not math.isnan(y) else None for x, y in zip(line.xs, line.ys, strict=True)
     ]
     if line.markers:
         dots = "".join(f"M{p[0]:.1f} {p[1]:.1f}h0" for p in drawn if p)

@@ -42,11 +42,7 @@ def render_view(view: View) -> str:
     """The page of a view that is already worked out."""
     rows = remarkable(view.rows)
     parameters = view.measurement.parameters
-    shown = (
-        parameters
-        if len(parameters) <= _ROWS_SHOWN
-        else parameters[:: math.ceil(len(parameters) / _ROWS_SHOWN)]
-    )
+    shown = parameters if len(parameters) <= _ROWS_SHOWN else parameters[:: math.ceil(len(parameters) / _ROWS_SHOWN)]
     findings = view.report.findings
     return (
         environment()
@@ -129,9 +125,7 @@ def walk_of(view: View, direction: Literal["forward", "backward"]) -> Markup:
     others = [row for row in view.rows if not row.spine]
     finite = [y for row in view.rows if (y := _value(row, direction)) is not None and math.isfinite(y)]
     lines = [
-        Line(
-            [row.number for row in rows], [_drawn(row, direction) for row in rows], f"l{letter}", markers=dots
-        )
+        Line([row.number for row in rows], [_drawn(row, direction) for row in rows], f"l{letter}", markers=dots)
         for rows, dots in ((others, True), (spine, False))
     ]
     areas: list[Area] = []
@@ -143,11 +137,7 @@ def walk_of(view: View, direction: Literal["forward", "backward"]) -> Markup:
     if direction == "forward" and view.contrast_text:
         lines.insert(1, Line([row.number for row in spine], [_drawn(row, "contrast") for row in spine], "lc"))
     text = f"{view.forward_text} {view.contrast_text}" if direction == "forward" else view.backward_text
-    ends = (
-        f" Largest {10 ** max(finite):.3g}, smallest {10 ** min(finite):.3g} times the start."
-        if finite
-        else ""
-    )
+    ends = f" Largest {10 ** max(finite):.3g}, smallest {10 ** min(finite):.3g} times the start." if finite else ""
     return chart(
         lines,
         areas=areas,

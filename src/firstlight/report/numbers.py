@@ -21,13 +21,12 @@ def number(x: float | None, digits: int = 3) -> str:
         return "∞" if x > 0 else "-∞"
     if x == 0.0:
         return "0"
-    exponent = math.floor(math.log10(abs(x)))
-    if -3 <= exponent < 6:
-        places = max(digits - 1 - exponent, 0)
-        text = f"{x:,.{places}f}"
-        return text.rstrip("0").rstrip(".") if "." in text else text
-    mantissa = x / 10.0**exponent if exponent > -300 else x * 1e300 / 10.0 ** (exponent + 300)
-    return f"{mantissa:.{digits - 1}f}×{power_of_ten(exponent)}"
+    mantissa, _, power = f"{x:.{digits - 1}e}".partition("e")
+    exponent = int(power)  # after rounding: 9.999 is 1.00e1
+    if not -3 <= exponent < 6:
+        return f"{mantissa}×{power_of_ten(exponent)}"
+    text = f"{x:,.{max(digits - 1 - exponent, 0)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def power_of_ten(exponent: int) -> str:

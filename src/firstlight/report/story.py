@@ -112,9 +112,7 @@ def _losses(story: Story, colours: dict[str, int]) -> Markup:
     )
 
 
-def _walks(
-    views: dict[str, View], colours: dict[str, int], value: Callable[[Row], float | None], title: str
-) -> Markup:
+def _walks(views: dict[str, View], colours: dict[str, int], value: Callable[[Row], float | None], title: str) -> Markup:
     lines: list[Line] = []
     said: list[str] = []
     for start, view in views.items():

@@ -194,9 +194,7 @@ def _spine(nodes: Sequence[NodeStats]) -> set[str]:
     operation would only show the saw teeth of linear map and activation.
     """
     sums = [node.name for node in nodes if node.op == "add" and len(set(node.inputs)) > 1]
-    weighted = [
-        node.name for node in nodes if node.parameters and node.op not in ("layer_norm", "batch_norm")
-    ]
+    weighted = [node.name for node in nodes if node.parameters and node.op not in ("layer_norm", "batch_norm")]
     for chosen in (sums, weighted):
         if len(chosen) >= 3:
             return {*chosen, nodes[-1].name}
@@ -242,11 +240,7 @@ def _contrast_sentence(rows: Sequence[Row]) -> str:
         return ""
     for step, row in enumerate(rows, start=1):
         spread, output = _contrast(row.stats.output), row.stats.output
-        if (
-            spread is not None
-            and output.q > 0.0
-            and spread <= 8.0 * _ROUNDOFF.get(output.dtype, 0.0) * output.rms
-        ):
+        if spread is not None and output.q > 0.0 and spread <= 8.0 * _ROUNDOFF.get(output.dtype, 0.0) * output.rms:
             return (
                 f"From step {step} of {len(rows)} on, what differs between inputs is smaller than rounding "
                 "errors: the network gives the same answer to all of them."
