@@ -125,10 +125,15 @@ def measure(
 
     redraw, law = None, "empirical law of each parameter"
     if scheme is not None:
+        from firstlight.capture.inputs import check_batch
+        from firstlight.capture.trace import trace
         from firstlight.schemes import apply
 
+        inputs = check_batch(batch, model, get_inputs=get_inputs, values=False)
+        graph = trace(model, inputs.args, inputs.kwargs)
+
         def redraw(module: nn.Module, draw_seed: int) -> None:
-            apply.initialize(module, scheme, seed=draw_seed)
+            apply.initialize(module, scheme, graph=graph, seed=draw_seed, frozen=True)
 
         law = str(scheme)
     return capture.measure(
@@ -320,6 +325,7 @@ def diagnose(
     targets: Any = None,
     get_inputs: Callable[[Any], Any] | None = None,
     seed: int = 0,
+    try_remedies: bool = True,
 ) -> Report:
     """Say whether the network, with the weights that it holds now, can start to learn; if not, why, and what helps.
 
@@ -335,6 +341,8 @@ def diagnose(
         targets: Second argument of the loss, for example the labels.
         get_inputs: Turns `batch` into one of the forms above.
         seed: Of the random residual, and of what the model itself draws (dropout).
+        try_remedies: Where an initialization is the remedy, draw it in a copy of the model and diagnose that, so that
+            the remedy named is one that helps, with the p_start that it gives. The model itself is not touched.
 
     Returns:
         The report: `.verdict`, `.p_start`, `.findings` (worst first, causes before consequences); print it, or use
@@ -353,8 +361,39 @@ def diagnose(
     from firstlight.capture.evidence import gather
     from firstlight.checks.verdict import judge
 
-    evidence = gather(model, batch, loss, optimizer, targets=targets, get_inputs=get_inputs, seed=seed)
-    return judge(evidence)
+    def judged(module: nn.Module) -> Report:
+        kept = optimizer if module is model else None
+        return judge(gather(module, batch, loss, kept, targets=targets, get_inputs=get_inputs, seed=seed))
+
+    report = judged(model)
+    return _with_tried_remedy(model, report, judged, seed) if try_remedies else report
+
+
+def _with_tried_remedy(
+    model: nn.Module, report: Report, judged: Callable[[nn.Module], Report], seed: int
+) -> Report:
+    """Put the initialization that helps most into the findings that ask for one, with what it gives."""
+    from copy import deepcopy
+
+    from firstlight.checks.remedy import CANDIDATES, asks_for_draw, better, with_remedy
+    from firstlight.errors import FirstlightError
+    from firstlight.schemes import apply
+
+    if not asks_for_draw(report):
+        return report
+    best: tuple[str, Report] | None = None
+    for spec in CANDIDATES:
+        try:
+            copy = deepcopy(model)
+            apply.initialize(copy, spec, seed=seed)
+            after = judged(copy)
+        except (FirstlightError, RuntimeError, TypeError, NotImplementedError):
+            continue  # a module that cannot be copied or drawn anew keeps its plain remedy
+        if best is None or better(after, best[1]):
+            best = spec, after
+        if after.verdict == "starts":
+            break
+    return report if best is None else with_remedy(report, *best)
 
 
 def explain(code: str) -> str:
