@@ -76,9 +76,7 @@ def check_model(model: object, *, materialised: bool = True) -> nn.Module:
     return model
 
 
-def check_batch(
-    batch: Any, model: nn.Module, *, get_inputs: GetInputs | None = None, values: bool = True
-) -> Inputs:
+def check_batch(batch: Any, model: nn.Module, *, get_inputs: GetInputs | None = None, values: bool = True) -> Inputs:
     """The batch as the arguments of one call, validated against the model.
 
     Args:
@@ -96,14 +94,10 @@ def check_batch(
     args, kwargs = _form(batch, where)
     named = list(_tensors(args, kwargs, where))
     if not named:
-        raise InputError(
-            where, got=described(batch), expected="at least one torch.Tensor among the arguments"
-        )
+        raise InputError(where, got=described(batch), expected="at least one torch.Tensor among the arguments")
     for name, x in named:
         if x.numel() == 0:
-            raise InputError(
-                name, got=f"an empty tensor of shape {tuple(x.shape)}", expected="at least one sample"
-            )
+            raise InputError(name, got=f"an empty tensor of shape {tuple(x.shape)}", expected="at least one sample")
     if values:
         _check_devices(named, model)
         for name, x in named:
@@ -125,12 +119,8 @@ def _form(batch: Any, where: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(batch, np.ndarray):
         action = "Pass torch.as_tensor(array)."
     elif isinstance(batch, list):
-        action = (
-            "Pass tuple(batch) for positional arguments, or get_inputs=lambda b: b[0] for [images, labels]."
-        )
-    raise InputError(
-        where, got=described(batch), expected="a tensor, tuple, dict or (args, kwargs)", action=action
-    )
+        action = "Pass tuple(batch) for positional arguments, or get_inputs=lambda b: b[0] for [images, labels]."
+    raise InputError(where, got=described(batch), expected="a tensor, tuple, dict or (args, kwargs)", action=action)
 
 
 def _keywords(mapping: Mapping[Any, Any], where: str) -> dict[str, Any]:

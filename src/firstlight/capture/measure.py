@@ -51,9 +51,7 @@ class _Pass:
     """What is gathered while one pass runs."""
 
     batch_size: int
-    events: list[tuple[str, str, str, str, str, tuple[str, ...], tuple[str, ...]]] = field(
-        default_factory=list
-    )
+    events: list[tuple[str, str, str, str, str, tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)
     outputs: Collector = field(default_factory=Collector)
     grads: Collector = field(default_factory=Collector)
     axes: dict[str, int] = field(default_factory=dict)
@@ -75,9 +73,7 @@ class _Pass:
             x = event.outputs[0]
         axis = self.axes[event.name] = _unit_axis(event, x, self.axes)
         key, op, size = event.name, event.op, self.batch_size
-        self.events.append(
-            (key, op, event.module, event.module_type, event.source, event.inputs, event.parameters)
-        )
+        self.events.append((key, op, event.module, event.module_type, event.source, event.inputs, event.parameters))
         with torch._C.DisableTorchFunction():  # the readings are none of the model's operations
             self.outputs.add(key, read(x, op=op, axis=axis, batch_size=size))
             if x.requires_grad:
@@ -161,9 +157,7 @@ def measure(
     return result
 
 
-def _node(
-    event: tuple[Any, ...], outputs: Mapping[str, TensorStats], grads: Mapping[str, TensorStats]
-) -> NodeStats:
+def _node(event: tuple[Any, ...], outputs: Mapping[str, TensorStats], grads: Mapping[str, TensorStats]) -> NodeStats:
     name, op, module, module_type, source, inputs, parameters = event
     return NodeStats(
         name,

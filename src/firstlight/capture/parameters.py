@@ -93,9 +93,7 @@ def _one(
         abs_max=m.abs_max,
         subnormal_fraction=_subnormal_fraction(few),
         distinct_fraction=_distinct_fraction(w),
-        structure=structure(
-            w, constant=constant, identical=0 < duplicates == len(w) - 1 if w.dim() else False
-        ),
+        structure=structure(w, constant=constant, identical=0 < duplicates == len(w) - 1 if w.dim() else False),
         **grad_numbers,  # pyright: ignore[reportArgumentType]
     )
 

@@ -89,12 +89,10 @@ class _Saved:
 
     def __init__(self, model: nn.Module, weights: bool) -> None:
         self.attributes = [(m, dict(vars(m))) for m in model.modules()]
-        self.contents = [
-            (v, v.copy()) for _, a in self.attributes for v in a.values() if type(v) in _CONTAINERS
-        ]
+        self.contents = [(v, v.copy()) for _, a in self.attributes for v in a.values() if type(v) in _CONTAINERS]
         self.grads = [(p, p.grad) for p in model.parameters()]
         self.flags = [(t, t.requires_grad) for t in owned_tensors(model)]
-        self.versions = [(n, p, _version(p), p.data_ptr()) for n, p in model.named_parameters()]
+        self.versions = [(n, p, _version(p), p.data) for n, p in model.named_parameters()]
         self.copies = {id(b): _Copy.of(b) for b in model.buffers()}
         if weights:
             self.copies |= {id(p): _Copy.of(p) for p in model.parameters()}
@@ -123,11 +121,14 @@ class _Saved:
             else:
                 live.clear()
                 live.update(content)
-        changed = [
-            name
-            for name, p, version, pointer in self.versions
-            if id(p) not in self.copies and (_version(p) != version or p.data_ptr() != pointer)
-        ]
+        changed: list[str] = []
+        for name, p, version, data in self.versions:
+            if id(p) in self.copies:
+                continue
+            if p.data_ptr() != data.data_ptr() or p.shape != data.shape:
+                p.data = data  # it was made to point elsewhere; what it pointed to is still there
+            elif _version(p) != version:
+                changed.append(name)
         for copy in self.copies.values():
             copy.restore()
         for tensor, flag in self.flags:
@@ -225,9 +226,7 @@ class _ProcessState:
         self.grad = torch.is_grad_enabled()
         self.dtype = torch.get_default_dtype()
         devices = {"cpu", *(p.device.type for p in model.parameters())} & {"cpu", "cuda", "mps", "xpu"}
-        self.autocast = [
-            (d, torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in sorted(devices)
-        ]
+        self.autocast = [(d, torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in sorted(devices)]
         self.deterministic = torch.are_deterministic_algorithms_enabled()
         self.warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
 

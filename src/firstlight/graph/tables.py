@@ -213,9 +213,7 @@ def _parameter_table(m: Measurement, width: int) -> Table:
     rows = list(range(n))
     if n > _SHOWN // 2:
         remarkable = [i for i in rows if _remarks(m.parameters[i])]
-        rows = sorted(
-            {*range(6), *range(n - 4, n), *(round(i * (n - 1) / 9) for i in range(10)), *remarkable[:8]}
-        )
+        rows = sorted({*range(6), *range(n - 4, n), *(round(i * (n - 1) / 9) for i in range(10)), *remarkable[:8]})
     last = -1
     for i in rows:
         if i > last + 1:
