@@ -32,9 +32,7 @@ Convert = Callable[[torch.Tensor], Arg]
 # Methods that take sizes or axes either as one sequence or as several integers.
 _SPREAD = frozenset({"view", "reshape", "permute", "expand", "repeat", "tile", "flip"})
 # Arguments that say how, not what, to compute.
-_IDLE = frozenset(
-    {"_stacklevel", "inplace", "out", "memory_format", "non_blocking", "generator", "pin_memory"}
-)
+_IDLE = frozenset({"_stacklevel", "inplace", "out", "memory_format", "non_blocking", "generator", "pin_memory"})
 
 
 def plain_arguments(
@@ -108,9 +106,7 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _bound(
-    func: types.FunctionType, positional: list[Any], named: dict[str, Any]
-) -> tuple[list[Any], dict[str, Any]]:
+def _bound(func: types.FunctionType, positional: list[Any], named: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     names = _parameter_names(func)
     if names is None or len(positional) > len(names):
         return positional, named
@@ -121,7 +117,7 @@ def _bound(
 @lru_cache(maxsize=1024)
 def _parameter_names(func: types.FunctionType) -> tuple[str, ...] | None:
     """Names of the positional parameters; None where the function takes any number of them."""
-    parameters = inspect.signature(func).parameters.values()
+    parameters = inspect.signature(func, follow_wrapped=False).parameters.values()
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return None
     return tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))

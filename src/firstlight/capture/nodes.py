@@ -170,10 +170,6 @@ class NodeRecorder(Recorder):
                 if view is not None and view is not tensor and view is not base:
                     self._synthetic("reread", (whole,), view, signal)
 
-    def owner(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor of the model's code behind `tensor`; `trace` runs some calls on stand-ins."""
-        return tensor
-
 
 def spec_of(tensor: torch.Tensor) -> TensorSpec:
     """Shape and type of a tensor."""
@@ -186,9 +182,7 @@ def parameters_of(model: nn.Module) -> dict[str, Parameter]:
     first: dict[Any, str] = {}
     owners = dict(model.named_modules(remove_duplicate=False))
     named = [("parameter", n, t) for n, t in model.named_parameters(remove_duplicate=False)]
-    named += [
-        ("buffer", n, t) for n, t in model.named_buffers(remove_duplicate=False) if t.is_floating_point()
-    ]
+    named += [("buffer", n, t) for n, t in model.named_buffers(remove_duplicate=False) if t.is_floating_point()]
     for role, name, tensor in named:
         key = _memory(tensor)
         if key in first:

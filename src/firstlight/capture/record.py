@@ -12,8 +12,9 @@ that an operation has the same name in both. How to use it::
 
 What is an event: a call that returns or changes a tensor and depends on a floating-point input, on a
 parameter or on a random draw. What is none: shapes and other metadata; calls that return their own argument
-unchanged (`dropout` in evaluation mode, `contiguous` of a contiguous tensor); what is computed from constants
-and integer inputs alone (masks, positions, counters). uint8 inputs count as signal: they are images.
+unchanged (`dropout` in evaluation mode, `x.to` of the same type) or a copy of it in another memory layout
+(`contiguous`); what is computed from constants, integer inputs and masks alone (positions, counters). uint8
+inputs count as signal: they are images; a floating-point input with minus infinity in it is a mask.
 
 Operations are kept as the user's code calls them: `F.gelu`, `F.scaled_dot_product_attention`, `torch.lstm`
 are one event each, and nothing inside them is seen. Only `F.multi_head_attention_forward` and
@@ -35,7 +36,7 @@ from torch.overrides import TorchFunctionMode
 
 from firstlight.capture.scope import Scope, as_written, source_line, unwrapped
 from firstlight.capture.tensors import named_tensors
-from firstlight.graph.operations import METADATA, RANDOM, SHAPE_ONLY, TENSOR_PROPERTIES, canonical
+from firstlight.graph.operations import LAYOUT, METADATA, RANDOM, SHAPE_ONLY, TENSOR_PROPERTIES, canonical
 
 
 class Event:
@@ -121,6 +122,7 @@ class Recorder(TorchFunctionMode):
         self.sink = sink
         self.scope = scope
         self.parameters: dict[int, str] = {id(p): name for name, p in scope.model.named_parameters()}
+        self._copies_of_parameters: list[torch.Tensor] = []  # kept, since they are known by their id
         self._origins: dict[int, Origin] = {}
         self._views: dict[int, list[weakref.ref[torch.Tensor]]] = {}
         self._counts: dict[tuple[str, str], int] = {}
@@ -136,12 +138,10 @@ class Recorder(TorchFunctionMode):
 
     def _enter_input(self, path: str, tensor: torch.Tensor) -> None:
         name = self.next_name("", "input")
-        live = is_signal_dtype(tensor.dtype)
+        live = is_signal(tensor)
         self.bind(tensor, name, 0, live, True)
         model = type(self.scope.model).__name__
-        self.sink(
-            Event(name, "input", None, (), {"path": path}, tensor, [tensor], "", model, "", (), (), True)
-        )
+        self.sink(Event(name, "input", None, (), {"path": path}, tensor, [tensor], "", model, "", (), (), True))
 
     def next_name(self, path: str, op: str) -> str:
         """The name of the next operation `op` in the module at `path`."""
@@ -169,6 +169,10 @@ class Recorder(TorchFunctionMode):
         """What to return in place of an operation's result; called only if `prepares`."""
         del op, args
         return result
+
+    def owner(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor of the model's code behind `tensor`, where a recorder runs calls on stand-ins."""
+        return tensor
 
     def inspect(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Answer a call about a tensor that is no operation."""
@@ -204,7 +208,10 @@ class Recorder(TorchFunctionMode):
             if not changed:
                 for tensor in read:
                     if tensor is result:
-                        return result
+                        return self.owner(result)
+                if op in LAYOUT:
+                    self._pass_on(read[0], result)
+                    return result
             outputs = [result]
         else:
             outputs = []
@@ -281,6 +288,16 @@ class Recorder(TorchFunctionMode):
                 if id(tensor) not in self.parameters:
                     self.overwrite(tensor, name, live, signal)
 
+    def _pass_on(self, source: torch.Tensor, copy: torch.Tensor) -> None:
+        """`copy` holds what `source` holds: who reads it reads the same event."""
+        source = self.owner(source)
+        origin = self.origin(source)
+        if origin is not None:
+            self.bind(copy, origin.name, origin.index, origin.live, origin.signal)
+        elif id(source) in self.parameters:
+            self.parameters[id(copy)] = self.parameters[id(source)]
+            self._copies_of_parameters.append(copy)
+
     def overwrite(self, tensor: torch.Tensor, name: str | None, live: bool, signal: bool) -> None:
         """`tensor` was changed in place by event `name`: so were all that share its memory."""
         base = tensor._base if tensor._is_view() else tensor
@@ -327,9 +344,21 @@ def recording(
         yield recorder
 
 
-def is_signal_dtype(dtype: torch.dtype) -> bool:
-    """Whether an input of this type carries signal: floating-point, complex, or the uint8 of an image."""
-    return dtype.is_floating_point or dtype.is_complex or dtype == torch.uint8
+def is_signal(tensor: torch.Tensor) -> bool:
+    """Whether an input carries signal: real or complex numbers, or the uint8 of an image.
+
+    A floating-point input that holds minus infinity is no signal but a mask.
+    """
+    if tensor.dtype == torch.uint8:
+        return True
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return False
+    if tensor.device.type == "meta" or tensor.is_complex() or tensor.numel() > _MASK_LIMIT:
+        return True
+    return not bool(torch.isneginf(tensor).any())
+
+
+_MASK_LIMIT = 2**22  # larger inputs are not searched for minus infinity
 
 
 def operation_of(func: Any) -> str | None:

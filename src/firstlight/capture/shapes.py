@@ -13,13 +13,14 @@ is given a representative one, spread evenly over the possible choices, and the 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from firstlight.capture.nodes import VALUE_LIMIT, NodeRecorder
+from firstlight.capture.record import is_signal
 from firstlight.capture.scope import Scope
 from firstlight.capture.tensors import map_tensors
 from firstlight.graph.operations import RANDOM
@@ -29,9 +30,7 @@ META = torch.device("meta")
 
 # Filled with one number; above this size only the shape and the number are kept.
 _SMALL = 2**11
-_FILLED = frozenset(
-    {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "new_tensor"}
-)
+_FILLED = frozenset({"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "new_tensor"})
 _FACTORIES = frozenset({"zeros", "ones", "full"})
 _EMPTY = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"})
 # Operations whose integer results are choices among the positions of an axis.
@@ -62,6 +61,11 @@ class ShapeRecorder(NodeRecorder):
         if is_known_input(tensor):
             return tensor.detach().to(CPU, copy=True)
         return torch.empty_like(tensor, device=META, requires_grad=tensor.requires_grad)
+
+    def start(self, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> None:
+        """Tell the recorder the arguments, made by `input_for`; those that are not on the meta device are known."""
+        self._run_real = True
+        super().start(args, kwargs)
 
     def prepare(
         self, op: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], live: bool
@@ -216,14 +220,10 @@ class ShapeRecorder(NodeRecorder):
             return False
         made: list[int] = []
         try:
-            result = func(
-                *map_tensors(_on(args, META), _shape_only), **map_tensors(_on(kwargs, META), _shape_only)
-            )
+            result = func(*map_tensors(_on(args, META), _shape_only), **map_tensors(_on(kwargs, META), _shape_only))
             map_tensors(result, lambda t: made.append(t.numel()))
         except (RuntimeError, NotImplementedError, TypeError, ValueError):
-            return (
-                False  # its result's shape depends on the entries, or it fails: let the real call show that
-            )
+            return False  # its result's shape depends on the entries, or it fails: let the real call show that
         return max(made, default=0) > VALUE_LIMIT
 
     def _without_masks(self, index: Any) -> Any:
@@ -249,9 +249,7 @@ class ShapeRecorder(NodeRecorder):
             return result
         axis = next((a for a in args[1:] if isinstance(a, int) and op not in ("topk", "multinomial")), -1)
         choices = max(1, read.shape[axis] if -read.dim() <= axis < read.dim() else read.shape[-1])
-        return (
-            spread(result) if isinstance(result, torch.Tensor) else type(result)([spread(t) for t in result])
-        )
+        return spread(result) if isinstance(result, torch.Tensor) else type(result)([spread(t) for t in result])
 
     def _representative(self, value: torch.Tensor) -> torch.Tensor:
         """A value in place of one that depends on entries or on chance; it counts as known from here on."""
@@ -264,9 +262,8 @@ class ShapeRecorder(NodeRecorder):
 
 
 def is_known_input(tensor: torch.Tensor) -> bool:
-    """Whether an input's entries are used as they are: integers and booleans that hold values."""
-    whole = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.uint8)
-    return whole and tensor.device.type != "meta"
+    """Whether an input's entries are used as they are: integers, booleans and masks that hold values."""
+    return tensor.device.type != "meta" and not is_signal(tensor)
 
 
 def _rebuilt_buffers(model: nn.Module) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -77,9 +77,7 @@ def trace(
             return _otherwise(model, positional, named, batch_dim, error)
 
 
-def _on_shapes(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], batch_dim: int | None
-) -> Graph:
+def _on_shapes(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], batch_dim: int | None) -> Graph:
     recorder: ShapeRecorder | None = None
 
     def make(_sink: Any, scope: Any) -> ShapeRecorder:
@@ -164,9 +162,7 @@ def _arguments(args: Any, kwargs: Mapping[str, Any] | None) -> tuple[tuple[Any, 
     if isinstance(args, Mapping) and kwargs is None:
         args, kwargs = (), args
     if not isinstance(args, tuple | list):
-        raise InputError(
-            "args", got=f"a {type(args).__name__}", expected="a tuple of arguments, a tensor or a shape"
-        )
+        raise InputError("args", got=f"a {type(args).__name__}", expected="a tuple of arguments, a tensor or a shape")
     if len(args) == 1 and _is_shape(args[0]):
         args = (torch.Size(args[0]),)
     return tuple(_made(a) for a in args), {key: _made(value) for key, value in (kwargs or {}).items()}
@@ -183,9 +179,7 @@ def _made(value: Any) -> Any:
     if isinstance(value, TensorSpec):
         dtype = getattr(torch, value.dtype, None)
         if not isinstance(dtype, torch.dtype):
-            raise InputError(
-                "dtype", got=repr(value.dtype), expected="the name of a torch dtype, such as 'float32'"
-            )
+            raise InputError("dtype", got=repr(value.dtype), expected="the name of a torch dtype, such as 'float32'")
         return torch.empty(value.shape, dtype=dtype, device="meta")
     if isinstance(value, tuple) and any(isinstance(item, TensorSpec | torch.Size) for item in value):
         return tuple(_made(item) for item in value)

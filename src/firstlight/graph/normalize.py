@@ -18,13 +18,9 @@ from firstlight.graph.ir import Arg, ConstantRef, Graph, Node, ParameterRef, Ref
 from firstlight.graph.signatures import SYNONYMS, signature
 
 _MATMULS = frozenset({"mm", "bmm", "mv", "dot", "vdot"})
-_COPIES = frozenset(
-    {"contiguous", "clone", "identity", "alias", "positive", "conj", "resolve_conj", "resolve_neg"}
-)
+_COPIES = frozenset({"contiguous", "clone", "identity", "alias", "positive", "conj", "resolve_conj", "resolve_neg"})
 _RESHAPES = frozenset({"view", "reshape", "expand", "flatten", "squeeze", "broadcast_to"})
-_DROPOUTS = frozenset(
-    {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"}
-)
+_DROPOUTS = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"})
 _POSITIONAL = frozenset({"einsum"})
 
 
@@ -53,9 +49,7 @@ def bound(node: Node) -> Node:
     node = _renamed(node)
     known = signature(node.op)
     if known is None or node.op in _POSITIONAL:
-        return replace(
-            node, options=MappingProxyType({SYNONYMS.get(k, k): v for k, v in node.options.items()})
-        )
+        return replace(node, options=MappingProxyType({SYNONYMS.get(k, k): v for k, v in node.options.items()}))
     required, defaults = known
     names = (*required, *defaults)
     if node.op in _RECURRENT and len(node.args) > 3 and isinstance(node.args[3], tuple):
@@ -84,11 +78,7 @@ def _renamed(node: Node) -> Node:
         if isinstance(other, Ref | ConstantRef | ParameterRef):
             args = (*node.args[:1], other)
             return replace(node, op=node.op + "imum", args=args, options=MappingProxyType({}))
-    if (
-        node.op in ("var", "std", "var_mean", "std_mean")
-        and len(node.args) == 2
-        and isinstance(node.args[1], bool)
-    ):
+    if node.op in ("var", "std", "var_mean", "std_mean") and len(node.args) == 2 and isinstance(node.args[1], bool):
         options = MappingProxyType({**node.options, "unbiased": node.args[1]})
         return replace(node, args=node.args[:1], options=options)
     if node.op == "hstack":

@@ -142,6 +142,9 @@ SHAPE_ONLY = frozenset(
 )
 # fmt: on
 
+# The same entries in another memory layout: whether anything is copied depends on strides, so no operation.
+LAYOUT = frozenset({"contiguous"})
+
 # Calls about a tensor, not on its entries.
 # fmt: off
 METADATA = frozenset(

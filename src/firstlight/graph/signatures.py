@@ -15,10 +15,7 @@ from firstlight.graph.ir import Arg
 _CONV = "input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1"
 _CONV_TRANSPOSE = "input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1"
 _MAX_POOL = "input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False"
-_AVG_POOL = (
-    "input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, "
-    "divisor_override=None"
-)
+_AVG_POOL = "input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None"
 _ADAPTIVE = "input, output_size, return_indices=False"
 _REDUCE = "input, dim=None, keepdim=False, dtype=None"
 _VARIANCE = "input, dim=None, unbiased=True, keepdim=False, correction=None"
