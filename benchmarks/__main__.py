@@ -24,9 +24,7 @@ def available() -> dict[str, str]:
         path = Path(benchmarks.__file__).parent / info.name
         source = (path / "__init__.py" if info.ispkg else path.with_suffix(".py")).read_text(encoding="utf-8")
         if not info.name.startswith("_") and ("def run(" in source or "import run" in source):
-            found[info.name] = (
-                source.lstrip().removeprefix('"""').splitlines()[0].rstrip('"') if source.strip() else ""
-            )
+            found[info.name] = source.lstrip().removeprefix('"""').splitlines()[0].rstrip('"') if source.strip() else ""
     return found
 
 
@@ -36,9 +34,7 @@ def main(arguments: list[str]) -> int:
     names = [a for a in arguments if not a.startswith("-")]
     unknown = [n for n in names if n not in known]
     if unknown or any(a.startswith("-") and a != "--list" for a in arguments):
-        console.print(
-            f"unknown: {' '.join(unknown or arguments)}; benchmarks are: {', '.join(known)}", style="red"
-        )
+        console.print(f"unknown: {' '.join(unknown or arguments)}; benchmarks are: {', '.join(known)}", style="red")
         return 2
     if "--list" in arguments:
         for name, what in known.items():

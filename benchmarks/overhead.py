@@ -53,9 +53,7 @@ class _Bottleneck(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.down = None
         if stride != 1 or channels != 4 * width:
-            self.down = nn.Sequential(
-                nn.Conv2d(channels, 4 * width, 1, stride, bias=False), nn.BatchNorm2d(4 * width)
-            )
+            self.down = nn.Sequential(nn.Conv2d(channels, 4 * width, 1, stride, bias=False), nn.BatchNorm2d(4 * width))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
@@ -138,9 +136,7 @@ def compare(model: nn.Module, x: Tensor, pairs: int) -> tuple[float, float, floa
     """(seconds of the own pass, of the measured pass, median ratio), passes in turn."""
     own_pass(model, x)
     firstlight.measure(model, x)
-    rows = [
-        (timed(lambda: own_pass(model, x)), timed(lambda: firstlight.measure(model, x))) for _ in range(pairs)
-    ]
+    rows = [(timed(lambda: own_pass(model, x)), timed(lambda: firstlight.measure(model, x))) for _ in range(pairs)]
     return median([a for a, _ in rows]), median([b for _, b in rows]), median([b / a for a, b in rows])
 
 

@@ -125,17 +125,7 @@ def measure(
 
     redraw, law = None, "empirical law of each parameter"
     if scheme is not None:
-        from firstlight.capture.inputs import check_batch
-        from firstlight.capture.trace import trace
-        from firstlight.schemes import apply
-
-        inputs = check_batch(batch, model, get_inputs=get_inputs, values=False)
-        graph = trace(model, inputs.args, inputs.kwargs)
-
-        def redraw(module: nn.Module, draw_seed: int) -> None:
-            apply.initialize(module, scheme, graph=graph, seed=draw_seed, frozen=True)
-
-        law = str(scheme)
+        redraw, law = _redraw(model, scheme, batch, get_inputs), str(getattr(scheme, "__name__", scheme))
     return capture.measure(
         model,
         batch,
@@ -147,6 +137,23 @@ def measure(
         seed=seed,
         backward=backward,
     )
+
+
+def _redraw(
+    model: nn.Module, scheme: Any, batch: Any, get_inputs: Callable[[Any], Any] | None
+) -> Callable[[nn.Module, int], None]:
+    """A function that overwrites the model's weights with a draw from the scheme, planned once on its graph."""
+    from firstlight.capture.inputs import check_batch, check_model
+    from firstlight.capture.trace import trace
+    from firstlight.schemes import apply
+
+    inputs = check_batch(batch, check_model(model), get_inputs=get_inputs)
+    chosen = apply.plan(model, scheme, graph=trace(model, inputs.args, inputs.kwargs))
+
+    def redraw(_model: nn.Module, seed: int) -> None:
+        apply.write(chosen, seed)
+
+    return redraw
 
 
 def predict(

@@ -138,7 +138,7 @@ _NODE_COLUMNS: dict[str, tuple[int, Callable[[NodeStats], str]]] = {
         100,
         lambda n: "" if n.output.saturated_fraction is None else share(n.output.saturated_fraction),
     ),
-    "cos": (0, lambda n: "" if n.output.cosine is None else f"{n.output.cosine:.2f}"),
+    "cos": (0, lambda n: "" if n.output.cosine is None else f"{round(n.output.cosine, 2) + 0.0:.2f}"),
     "grad q": (0, lambda n: "–" if n.grad is None else _length(n.grad)),
     "grad max": (90, lambda n: "–" if n.grad is None else number(n.grad.abs_max, 2)),
 }
@@ -183,7 +183,7 @@ def _length(s: TensorStats) -> str:
 
 
 def _spread(d: Distribution | None) -> str:
-    return "" if d is None else f"{d.mean:.2f} ± {d.sd:.2f}"
+    return "" if d is None else f"{round(d.mean, 2) + 0.0:.2f} ± {d.sd:.2f}"
 
 
 def _chosen(m: Measurement) -> tuple[list[int], dict[int, int]]:
@@ -228,7 +228,7 @@ def _remarks(p: ParameterStats) -> str:
     said = [
         (not p.requires_grad, "frozen"),
         (p.requires_grad and not p.received_grad, "no gradient"),
-        (p.tied, f"tied to {len(p.aliases)} more"),
+        (p.tied, f"tied to {', '.join(p.aliases[:2])}{' and more' if len(p.aliases) > 2 else ''}"),
         (p.uses > 1 and not p.tied, f"used {p.uses}×"),
         (p.uses == 0, "not used"),
         (p.nan_count > 0, f"{p.nan_count} NaN"),
