@@ -30,9 +30,18 @@ SCHEMES = (
     "random-walk",
     "torch-default",
     "gain",
+    "identity",
     "auto",
     "given",
 )
+# What choosing a scheme sets, unless the same message says otherwise: the article's multipliers.
+SCHEME_DEFAULTS: dict[str, dict[str, float]] = {
+    "too-small": {"variance_scale": 0.01},
+    "too-large": {"variance_scale": 100.0},
+    "constant": {"gain": 0.5},
+    "gain": {"gain": 1.0},
+    "identity": {"gain": 1.5},
+}
 MAX_PARAMETERS = 5_000_000
 MAX_SEED = 2**31 - 1
 
@@ -54,7 +63,7 @@ class RunConfig:
         normalization: "none", "batch", "layer" or "rms", before each activation.
         bias: Whether the layers have biases (drawn zero).
         scheme: One of `SCHEMES`.
-        gain: Gain g of "gain" (weight variance g²/fan_in); value of "constant".
+        gain: Gain g of "gain" (weight variance g²/fan_in); value of "constant"; factor of "identity".
         variance_scale: Multiplier v of "too-small" and "too-large" (weight variance v/fan_in).
         learning_rate: Step size.
         optimizer: "sgd", "momentum" (0.9) or "adam".
@@ -135,7 +144,10 @@ def parse(raw: object, base: RunConfig | None = None) -> RunConfig:
             hint = f"Did you mean {near[0]!r}?" if near else f"Known settings: {', '.join(known)}."
             raise InputError("config", got=f"the setting {str(name)[:40]!r}", expected="a known one", action=hint)
         changes[name] = _field(name, value)
-    config = replace(base or RunConfig(), **changes)
+    base = base or RunConfig()
+    if changes.get("scheme", base.scheme) != base.scheme:
+        changes = {**SCHEME_DEFAULTS.get(changes["scheme"], {}), **changes}
+    config = replace(base, **changes)
     if "widths" not in changes and ("depth" in changes or "width" in changes):
         config = replace(config, widths=())
     _check_size(config)
@@ -170,9 +182,7 @@ def _choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
         return value
     near = difflib.get_close_matches(str(value)[:40], allowed, n=1)
     hint = f"Did you mean {near[0]!r}?" if near else ""
-    raise InputError(
-        f"config.{name}", got=repr(value)[:40], expected="one of " + ", ".join(allowed), action=hint
-    )
+    raise InputError(f"config.{name}", got=repr(value)[:40], expected="one of " + ", ".join(allowed), action=hint)
 
 
 def _widths(value: object) -> tuple[int, ...]:

@@ -59,12 +59,13 @@ def seed_strip(run: Run, seeds: int, steps: int) -> Iterator[Part]:
             table[number, column] = twin.history.last
             if twin.failure is not None:
                 break
-            yield Part("strip:tick", {"type": "tick", "run": 0}, {}) if column % 20 == 19 else _NOTHING
+            yield _NOTHING
         header = {"type": "seeds", "done": number + 1, "seeds": seeds, "end": number + 1 == seeds}
         yield Part("strip", header, {"cost": table[: number + 1], "step": points.astype(np.float32)})
 
 
-_NOTHING = Part("strip:tick", {"type": "tick", "run": 0}, {})
+# a breath between two pieces: commands are obeyed, nothing is published
+_NOTHING = Part("", {}, {})
 
 
 def critical_gain(run: Run, count: int = 25) -> Iterator[Part]:

@@ -72,7 +72,11 @@ def start(
         gate.token = token
     listener = _listen(host, port)
     config = uvicorn.Config(
-        server.build_app(gate, own), log_level="warning", access_log=False, ws="websockets-sansio", **server.SOCKET_LIMITS
+        server.build_app(gate, own),
+        log_level="warning",
+        access_log=False,
+        ws="websockets-sansio",
+        **server.SOCKET_LIMITS,
     )
     running = uvicorn.Server(config)
     thread = threading.Thread(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,11 +16,13 @@ from torch import Tensor, nn
 
 from firstlight.errors import InputError
 from firstlight.lab.data import Dataset, load
+from firstlight.lab.data.catalogue import load_or_digits
 from firstlight.playground.config import RunConfig
-from firstlight.playground.network import Stack
+from firstlight.playground.network import stack
 from firstlight.playground.points import Points
 from firstlight.playground.starts import initialize as initialize
 
+LEARNED = 0.1
 MAX_SAMPLES = 2_000  # of MNIST: enough to learn from, small enough to step 60 times a second
 
 
@@ -59,6 +62,8 @@ class Problem:
         loss_name: "logistic", "cross_entropy" or "mse".
         own: The user's model, where the run trains a copy of it.
         points: The person's points, where the run trains on them.
+        scheme: What `firstlight.initialize` was given; None for weights that were left as they came.
+        facts: What the page and the exported script are told.
     """
 
     model: nn.Module
@@ -71,6 +76,7 @@ class Problem:
     loss_name: str = ""
     own: OwnModel | None = None
     points: Points | None = None
+    scheme: Any = None
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -92,6 +98,18 @@ class Problem:
     def planar(self) -> bool:
         """Whether the inputs are points of a plane, so that a decision boundary can be drawn."""
         return self.x is not None and self.x.ndim == 2 and self.x.shape[1] == 2
+
+    @property
+    def learned_cost(self) -> float | None:
+        """Cost below which a task counts as learned: a tenth of what an even guess costs; None for an own model."""
+        if self.own is not None:
+            return None
+        classes = len(self.classes)
+        if self.loss_name == "mse":
+            even = 0.25 if classes == 2 else (classes - 1) / classes**2
+        else:
+            even = math.log(classes)
+        return LEARNED * even
 
     def inputs(self, rows: Tensor | slice | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments of the model's forward for some training rows."""
@@ -139,9 +157,7 @@ class Problem:
         return result
 
 
-def probe(
-    problem: Problem, samples: int = 256
-) -> tuple[tuple[Any, ...], dict[str, Any], Callable[[Any], Tensor]]:
+def probe(problem: Problem, samples: int = 256) -> tuple[tuple[Any, ...], dict[str, Any], Callable[[Any], Tensor]]:
     """Arguments and cost of a pass for looking at the layers: at most `samples` training rows, evenly spread."""
     if problem.own is not None:
         return problem.own.args, problem.own.kwargs, problem.own.loss
@@ -162,10 +178,11 @@ def build(config: RunConfig, *, own: OwnModel | None, points: Points | None) -> 
     if config.data != "own":
         assert problem.x is not None
         binary = len(problem.classes) == 2
-        problem.model = Stack(problem.x.shape[1], 1 if binary else len(problem.classes), config)
+        problem.model = stack(problem.x.shape[1], 1 if binary else len(problem.classes), config)
         problem.loss_name = "mse" if config.loss == "mse" else "logistic" if binary else "cross_entropy"
         problem.facts = {
             "features": problem.x.shape[1],
+            "samples": problem.count,
             "classes": list(problem.classes),
             "source": problem.source,
             "loss": problem.loss_name,
@@ -219,6 +236,6 @@ def _data(config: RunConfig, points: Points | None) -> Problem:
 @functools.lru_cache(maxsize=16)
 def _loaded(name: str, count: int, seed: int) -> Dataset:
     if name in ("mnist", "digits"):
-        train = load(name).standardized().train
+        train = (load_or_digits(name) if name == "mnist" else load(name)).standardized().train
         return train.take(min(count, len(train), MAX_SAMPLES), seed=seed)
     return load(name, n=count + count % 2, seed=seed).train

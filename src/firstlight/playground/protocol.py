@@ -44,6 +44,7 @@ COMMANDS: dict[str, dict[str, tuple[type, ...]]] = {
     "walks": {"run": (int,), "draws": (int,)},
     "strip": {"run": (int,), "seeds": (int,), "steps": (int,)},
     "critical": {"run": (int,)},
+    "diagnose": {"run": (int,)},
     "export": {"run": (int,)},
     "share": {},
     "ping": {"sent": (int, float)},

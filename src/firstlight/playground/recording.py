@@ -10,7 +10,6 @@ from importlib import resources
 from typing import Any
 
 from firstlight.errors import FirstlightError, InputError
-from firstlight.playground.config import RunConfig
 from firstlight.playground.protocol import pack
 
 MAX_FRAMES = 96
@@ -41,14 +40,19 @@ def page() -> str:
 class Recording:
     """The frames of the runs on the page; every second one goes when there are `MAX_FRAMES` of a slot."""
 
-    configs: list[RunConfig] = field(default_factory=list)
+    hello: Mapping[str, Any] = field(default_factory=dict)
+    state: Mapping[str, Any] = field(default_factory=dict)
     frames: dict[str, list[bytes]] = field(default_factory=dict)
     _skip: dict[str, int] = field(default_factory=dict)
     _seen: dict[str, int] = field(default_factory=dict)
 
-    def restart(self, configs: Sequence[RunConfig]) -> None:
+    def greet(self, hello: Mapping[str, Any]) -> None:
+        """Keep the choices that the page was opened with; scenes and tour need a server and stay out."""
+        self.hello = {**hello, "scenes": [], "tour": []}
+
+    def restart(self, state: Mapping[str, Any]) -> None:
         """Forget everything: other runs begin."""
-        self.configs = list(configs)
+        self.state = state
         self.frames.clear()
         self._skip.clear()
         self._seen.clear()
@@ -91,11 +95,8 @@ class Recording:
             frames = {slot: kept[:1] + kept[1:-1:2] + kept[-1:] for slot, kept in frames.items()}
 
     def _bundle(self, frames: Mapping[str, Sequence[bytes]]) -> bytes:
-        """All frames behind one header: ``{"configs": …, "index": [[slot, length], …]}``."""
+        """All frames behind one header: ``{"hello": …, "state": …, "index": [[slot, length], …]}``."""
         index = [[slot, len(frame)] for slot, kept in frames.items() for frame in kept]
-        header = {"type": "recording", "configs": [c.to_dict() for c in self.configs], "index": index}
+        header = {"type": "recording", "hello": self.hello, "state": self.state, "index": index}
         head = pack(header, {})
         return head + b"".join(frame for kept in frames.values() for frame in kept)
-
-
-

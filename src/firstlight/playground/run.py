@@ -53,7 +53,7 @@ class Run:
     def facts(self) -> dict[str, Any]:
         """What the page shows beside the settings."""
         count = sum(p.numel() for p in self.model.parameters())
-        return {"parameters": count, "samples": self.problem.count, **self.problem.facts}
+        return {"parameters": count, **self.problem.facts}
 
     def advance(self) -> bool:
         """Make one update; False once the run has failed. A cost that is not finite ends it and is kept as a result."""
@@ -115,4 +115,4 @@ class Run:
         """A short script that repeats this run with the same seed."""
         from firstlight.playground.export import script
 
-        return script(self.config, self.problem.facts)
+        return script(self.config, self.problem.facts, self.problem.points)

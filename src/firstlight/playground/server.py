@@ -9,7 +9,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from importlib import resources
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
@@ -20,6 +19,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from firstlight.errors import FirstlightError
 from firstlight.playground.protocol import MAX_MESSAGE_BYTES, dump, error_message, parse_command
+from firstlight.playground.recording import page
 from firstlight.playground.session import OwnModel, Session
 
 MAX_SESSIONS = 8
@@ -83,11 +83,6 @@ def _hostname(url: str) -> str:
         return (urlsplit(url).hostname or "").lower()
     except ValueError:
         return ""
-
-
-def page() -> str:
-    """The prebuilt page, one file."""
-    return resources.files("firstlight.playground").joinpath("static/playground.html").read_text("utf-8")
 
 
 def build_app(gate: Gate, own: OwnModel | None = None, *, max_sessions: int = MAX_SESSIONS) -> Starlette:
@@ -190,4 +185,9 @@ async def _first_to_end(*sides: Callable[[], Awaitable[None]]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-SOCKET_LIMITS = {"ws_max_size": MAX_MESSAGE_BYTES, "ws_max_queue": 32, "ws_ping_interval": 20.0, "ws_ping_timeout": 20.0}
+SOCKET_LIMITS = {
+    "ws_max_size": MAX_MESSAGE_BYTES,
+    "ws_max_queue": 32,
+    "ws_ping_interval": 20.0,
+    "ws_ping_timeout": 20.0,
+}

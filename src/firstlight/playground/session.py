@@ -11,6 +11,7 @@ import contextlib
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,10 +21,12 @@ import torch
 from firstlight.errors import FirstlightError, InputError
 from firstlight.playground import config as configs
 from firstlight.playground import jobs, views
+from firstlight.playground.choices import choices
 from firstlight.playground.mailbox import Mailbox
+from firstlight.playground.presets import gallery
 from firstlight.playground.protocol import MAX_RUNS, SPEEDS, Command, dump, error_message, pack
-from firstlight.playground.run import OwnModel as OwnModel
 from firstlight.playground.recording import Recording
+from firstlight.playground.run import OwnModel as OwnModel
 from firstlight.playground.run import Points, Run
 
 TICK = 1.0 / 60.0
@@ -66,6 +69,7 @@ class Session:
         self._budget = _Budget()
         self._stale = True
         self._job: Iterator[jobs.Part] | None = None
+        self._later: deque[Callable[[], None]] = deque()
         self._last_frame = 0.0
         self._recorder = Recording()
         self._closed = threading.Event()
@@ -104,10 +108,12 @@ class Session:
 
     def _main(self) -> None:
         torch.set_num_threads(1)
-        self._guard(lambda: self._configure([configs.RunConfig()]))
+        self._recorder.greet(self._hello())
+        first = configs.RunConfig() if self._own is None else configs.RunConfig(data="own", scheme="given")
+        self._guard(lambda: self._build([first]))
         while not self._closed.is_set():
             began = time.perf_counter()
-            busy = self._visible and (self._playing or self._job is not None or self._stale)
+            busy = self._visible and (self._playing or self._stale or self._job is not None or bool(self._later))
             self._obey(block=not busy)
             if self._closed.is_set():
                 return
@@ -121,14 +127,23 @@ class Session:
         if self._playing:
             self._advance()
         if self._job is not None:
-            part = next(self._job, None)
-            if part is None:
-                self._job = None
-            else:
-                self._publish(part.slot, part.header, part.arrays)
+            self._draw_on(self._job)
         now = time.perf_counter()
         if (self._playing and now - self._last_frame >= FRAME) or self._stale:
             self._frame(now)
+        if self._later:
+            self._later.popleft()()
+
+    def _draw_on(self, job: Iterator[jobs.Part]) -> None:
+        """Go on with a long picture for the better part of a frame's time."""
+        deadline = time.perf_counter() + FRAME * (1.0 - DIAGNOSTIC_SHARE)
+        while time.perf_counter() < deadline:
+            part = next(job, None)
+            if part is None:
+                self._job = None
+                return
+            if part.slot:
+                self._publish(part.slot, part.header, part.arrays)
 
     def _advance(self) -> None:
         steps = 1_000_000 if self._speed == "max" else int(self._speed)
@@ -147,14 +162,15 @@ class Session:
         full = self._stale or self._budget.open(now)
         self._last_frame = now
         self._stale = False
+        began = time.perf_counter()
         for index, run in enumerate(self._runs):
-            began = time.perf_counter()
             header, arrays = views.cost(run)
             if full:
                 more_header, more_arrays = views.layers(run, self._panels)
                 header, arrays = {**header, **more_header}, {**arrays, **more_arrays}
-                self._budget.spend(began, time.perf_counter())
             self._publish(f"run{index}", {"type": "frame", "run": index, "full": full, **header}, arrays)
+        if full:
+            self._budget.spend(began, time.perf_counter())
 
     def _publish(self, slot: str, header: dict[str, Any], arrays: dict[str, Any]) -> None:
         frame = pack(header, arrays)
@@ -176,15 +192,21 @@ class Session:
     # --- commands ------------------------------------------------------------------------------------------------
 
     def _obey(self, *, block: bool) -> None:
+        waiting: list[Command] = []
         while True:
             try:
                 command = self._commands.get(timeout=1.0) if block else self._commands.get_nowait()
             except queue.Empty:
-                return
+                break
             if command is None:
                 return
-            self._guard(lambda command=command: _HANDLERS[command.type](self, **command.fields))
+            waiting.append(command)
             block = False
+        # of settings that a dragged slider sent faster than they can be built, only the last ones count
+        last = max((i for i, c in enumerate(waiting) if c.type == "configure"), default=-1)
+        for index, command in enumerate(waiting):
+            if command.type != "configure" or index == last:
+                self._guard(lambda command=command: _HANDLERS[command.type](self, **command.fields))
 
     def _configure(self, runs: list[Any]) -> None:
         if not 1 <= len(runs) <= MAX_RUNS:
@@ -204,11 +226,29 @@ class Session:
         self._runs = built  # only now: a config that cannot be built leaves the old runs standing
         self._job = None
         self._stale = True
-        self._recorder.restart([run.config for run in built])
+        self._later.clear()
         self._state()
+        self._recorder.restart(self._state_message())
+        # what is quick comes at once; the prediction and the checks follow between frames, run after run
         for index, run in enumerate(built):
-            header, arrays = views.opening(run)
-            self._publish(f"open{index}", {"type": "open", "run": index, **header}, arrays)
+            self._publish_opening(index, *views.opening(run))
+            self._later.append(lambda index=index, run=run: self._publish_prediction(index, run))
+        for index, run in enumerate(built):
+            self._later.append(lambda index=index, run=run: self._publish_report(index, run))
+
+    def _publish_opening(self, index: int, header: dict[str, Any], arrays: dict[str, Any]) -> None:
+        self._publish(f"open{index}", {"type": "open", "run": index, **header}, arrays)
+
+    def _publish_prediction(self, index: int, run: Run) -> None:
+        header, arrays = views.predicted(run)
+        self._publish(f"band{index}", {"type": "band", "run": index, **header}, arrays)
+
+    def _publish_report(self, index: int, run: Run) -> None:
+        self._publish(f"report{index}", {"type": "report", "run": index, **views.report(run)}, {})
+
+    def _diagnose(self, run: int) -> None:
+        index = self._index(run)
+        self._publish_report(index, self._runs[index])
 
     def _play(self) -> None:
         self._playing = True
@@ -287,9 +327,18 @@ class Session:
         return run
 
     def _state(self) -> None:
+        self.mailbox.put_text(dump(self._state_message()))
+
+    def _state_message(self) -> dict[str, Any]:
         runs = [{"config": run.config.to_dict(), "facts": run.facts} for run in self._runs]
-        state = {"type": "state", "playing": self._playing, "speed": self._speed, "runs": runs}
-        self.mailbox.put_text(dump({**state, "own": self._own is not None}))
+        return {"type": "state", "playing": self._playing, "speed": self._speed, "runs": runs}
+
+    def _hello(self) -> dict[str, Any]:
+        """What never changes while the page is open; sent once."""
+        own = None if self._own is None else {"title": self._own.title, "loss": self._own.loss_title}
+        message = {"type": "hello", "own": own, "max_runs": MAX_RUNS, **choices(), **gallery()}
+        self.mailbox.put_text(dump(message))
+        return message
 
 
 _HANDLERS: dict[str, Callable[..., None]] = {
@@ -307,6 +356,7 @@ _HANDLERS: dict[str, Callable[..., None]] = {
     "fix": Session._fix,
     "walks": Session._walks,
     "strip": Session._strip,
+    "diagnose": Session._diagnose,
     "critical": Session._critical,
     "export": Session._export,
     "share": Session._share,

@@ -5,22 +5,29 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import nn
 
 from firstlight import api
+from firstlight.graph.ir import Law
 from firstlight.playground.config import RunConfig
+from firstlight.schemes.context import Context, Draw, Target
+from firstlight.schemes.draws import Stream
+from firstlight.schemes.others import common
 
 # Schemes among which "auto" chooses: the one whose predicted P(start) is largest, the first one where they tie.
 CANDIDATES = ("he", "random-walk", "orthogonal", "xavier", "lecun")
 
 
-def spec(config: RunConfig) -> str:
+def spec(config: RunConfig) -> Any:
     """The library's scheme for a config, as `firstlight.initialize` takes it.
 
     "too-small", "appropriate" and "too-large" are the article's N(0, 1)·√(v/fan_in) with v = `variance_scale` (1 for
     "appropriate"); "gain" is the same with v = g².
     """
     scheme, v = config.scheme, config.variance_scale
+    if scheme == "identity":
+        return Identity(config.gain)
     if scheme in ("too-small", "too-large"):
         return f"lecun(gain={math.sqrt(v)!r})"
     return {
@@ -31,52 +38,95 @@ def spec(config: RunConfig) -> str:
     }.get(scheme, scheme)
 
 
+class Identity:
+    """W = c·1, ones on the diagonal times c: the article's chain of nine layers. A scheme made by hand.
+
+    Args:
+        factor: c.
+    """
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def __call__(self, target: Target, context: Context) -> Draw | str:
+        """The draw of one matrix; vectors are left to the library's common treatment."""
+        if len(target.shape) != 2:
+            return common(target, context)
+        rows, columns = target.shape
+        variance = self.factor**2 * min(rows, columns) / (rows * columns)
+        law = Law(0.0, variance, 3.0, structure="orthogonal")
+
+        def build(_: Stream, dtype: torch.dtype) -> torch.Tensor:
+            return self.factor * torch.eye(rows, columns, dtype=dtype)
+
+        return Draw(law, build=build, reason=f"{self.factor:g} on the diagonal")
+
+    def __str__(self) -> str:
+        return f"{self.factor:g}·identity"
+
+
 def initialize(model: nn.Module, config: RunConfig, problem: Any) -> None:
     """Draw the weights of a run in place; "given" leaves an own model's weights as they are."""
     if config.scheme == "given" and config.data == "own":
+        problem.scheme, problem.facts["scheme"] = None, "given"
+        problem.facts["laws"] = _live(model)
         return
-    name = "torch-default" if config.scheme == "given" else spec(config)
+    chosen = "torch-default" if config.scheme == "given" else spec(config)
     if config.scheme == "auto":
         from firstlight.playground import theory
 
-        name = theory.best(model, config, problem, CANDIDATES)
+        chosen = theory.best(model, config, problem, CANDIDATES)
     batch = problem.inputs(slice(0, 2)) if problem.batched else problem.inputs()
-    api.initialize(model, name, batch=batch, seed=config.seed)
-    problem.facts["scheme"] = name
+    done = api.initialize(model, chosen, batch=batch, seed=config.seed)
+    problem.scheme, problem.facts["scheme"] = chosen, str(chosen)
+    problem.facts["laws"] = [
+        {
+            "name": row.name,
+            "fan_in": row.fan_in,
+            "gain": row.gain,
+            "mean": row.law.mean,
+            "sd": math.sqrt(row.law.variance),
+        }
+        for row in done.table.rows
+        if row.law is not None and len(row.shape) >= 2
+    ]
 
 
-def formula(config: RunConfig) -> dict[str, Any]:
-    """The law of the first hidden matrix that maps the network's width to itself, for the page.
+def _live(model: nn.Module) -> list[dict[str, Any]]:
+    """The weights that an own model came with, by their numbers."""
+    return [
+        {"name": name, "fan_in": None, "gain": None, "mean": float(p.mean()), "sd": float(p.std(correction=0))}
+        for name, p in model.named_parameters()
+        if p.ndim >= 2 and p.is_floating_point()
+    ]
+
+
+def formula(config: RunConfig, facts: Any) -> dict[str, Any]:
+    """The law in symbols, and the standard deviations that it comes to, for the page.
 
     Returns:
-        "text": the law in symbols; "fan": the fan it is worked out for; "sd": the standard deviation there.
+        "text": the law in symbols; "laws": fan, gain, mean and deviation of each weight matrix as it was drawn.
     """
-    width = config.hidden[-1]
-    sd = {
-        "zero": 0.0,
-        "constant": 0.0,
-        "appropriate": math.sqrt(1.0 / width),
-        "too-small": math.sqrt(config.variance_scale / width),
-        "too-large": math.sqrt(config.variance_scale / width),
-        "gain": abs(config.gain) / math.sqrt(width),
-        "lecun": math.sqrt(1.0 / width),
-        "xavier": math.sqrt(1.0 / width),
-        "torch-default": math.sqrt(1.0 / (3.0 * width)),
-    }.get(config.scheme)
-    text = {
+    return {"text": text(config), "scheme": facts.get("scheme"), "laws": facts.get("laws", [])}
+
+
+def text(config: RunConfig) -> str:
+    """The law in symbols."""
+    v, g = f"{config.variance_scale:g}", f"{config.gain:g}"
+    return {
         "zero": "W = 0",
-        "constant": f"W = {config.gain:g}",
-        "appropriate": "W ~ N(0, 1/fan_in)",
-        "too-small": f"W ~ N(0, {config.variance_scale:g}/fan_in)",
-        "too-large": f"W ~ N(0, {config.variance_scale:g}/fan_in)",
-        "gain": f"W ~ N(0, {config.gain:g}²/fan_in)",
-        "lecun": "W ~ N(0, 1/fan_in)",
-        "xavier": "W ~ N(0, 2/(fan_in + fan_out))",
-        "he": "W ~ N(0, g²/fan_in), g = 1/√E φ(z)²",
+        "constant": f"W = {g}",
+        "appropriate": "W ~ N(0, 1) · √(1/n)",
+        "too-small": f"W ~ N(0, 1) · √({v}/n)",
+        "too-large": f"W ~ N(0, 1) · √({v}/n)",
+        "gain": f"W ~ N(0, {g}²/n)",
+        "lecun": "W ~ N(0, 1/n)",
+        "xavier": "W ~ N(0, 2/(n + n′))",
+        "he": "W ~ N(0, g²/n), mean length kept",
         "orthogonal": "W = g·Q, QᵀQ = 1",
-        "random-walk": "W ~ N(0, g²/fan_in), g keeps the median of the log-norm",
-        "torch-default": "W ~ U(±1/√fan_in)",
-        "given": "as the model was given",
+        "random-walk": "W ~ N(0, g²/n), median length kept",
+        "torch-default": "W ~ U(−1/√n, 1/√n)",
+        "identity": f"W = {g} · identity",
+        "given": "the weights that came with the model",
         "auto": "the scheme with the largest predicted P(start)",
     }[config.scheme]
-    return {"text": text, "fan": width, "sd": sd}

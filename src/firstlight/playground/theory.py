@@ -16,11 +16,9 @@ from firstlight.theory import activations
 
 def predict(run: Any) -> Any | None:
     """The prediction for a run's network under the law of its scheme; None where the graph holds unknown rules."""
-    config: RunConfig = run.config
     args, kwargs = run.problem.inputs(slice(0, 64) if run.problem.batched else None)
-    scheme = None if config.scheme == "given" else run.problem.facts.get("scheme")
     try:
-        return api.predict(run.model, (args, kwargs), scheme=scheme)
+        return api.predict(run.model, (args, kwargs), scheme=run.problem.scheme)
     except FirstlightError as error:
         run.problem.facts["prediction"] = str(error)
         return None
@@ -40,6 +38,8 @@ def best(model: nn.Module, config: RunConfig, problem: Any, candidates: Sequence
 
 def critical(config: RunConfig) -> float | None:
     """Gain that keeps the median length at this width; None where the nonlinearity has no gain."""
+    if config.data == "own":
+        return None
     try:
         return api.gain(activations.get(config.activation), fan=config.hidden[-1])
     except FirstlightError:

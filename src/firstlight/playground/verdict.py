@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from firstlight.playground.config import RunConfig
+from firstlight.playground.problems import LEARNED
 
 FloatArray = npt.NDArray[np.float64]
 # Shares above which a layer is called dead or saturated in the verdict line; the checks that decide the report have
@@ -62,8 +63,9 @@ def judge(run: Any, layers: Mapping[str, FloatArray]) -> Status:
 
 
 def _course(run: Any) -> Status:
-    course = run.history.course(run.problem.learned_cost)
     cost, first, step = run.history.last, run.history.first, run.step_count
+    floor = run.problem.learned_cost
+    course = run.history.course(LEARNED * first if floor is None else floor)
     if course == "plateau":
         return Status("plateau", f"The cost has stood at {cost:.4g} for 50 steps (step {step}).", "init")
     if course == "oscillating":

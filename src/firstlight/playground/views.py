@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from firstlight import api
 from firstlight.playground import layers as layered
 from firstlight.playground import problems, starts, theory
 from firstlight.playground.layers import Layer
 from firstlight.playground.run import Run
-from firstlight.playground.verdict import judge
+from firstlight.playground.verdict import judge, remedy
 
 PANELS = ("cost", "boundary", "network", "strip", "histograms", "walks")
 GRID = 48
@@ -25,18 +26,15 @@ Arrays = dict[str, Any]
 
 
 def opening(run: Run) -> tuple[Header, Arrays]:
-    """What does not change while a run trains: its points, its layers' names, the predicted band, P(start)."""
+    """What does not change while a run trains: its points, its layers' names, the law of its weights."""
     found = _pass(run)
-    prediction = theory.predict(run)
-    names, nodes = [layer.name for layer in found], [layer.node for layer in found]
     header: Header = {
-        "layers": names,
+        "layers": _names(run, found),
         "units": [layer.z.shape[1 if layer.z.ndim >= 4 else -1] for layer in found],
         "bins": [layered.LOG10_LOW, layered.LOG10_HIGH, layered.BINS],
-        "start": theory.start(prediction, run.problem.facts.get("prediction", "")),
-        "formula": starts.formula(run.config),
+        "formula": starts.formula(run.config, run.problem.facts),
     }
-    arrays: Arrays = theory.band(prediction, nodes)
+    arrays: Arrays = {}
     problem = run.problem
     if problem.planar and problem.x is not None and problem.y is not None:
         low, high = _window(problem.x)
@@ -44,7 +42,49 @@ def opening(run: Run) -> tuple[Header, Arrays]:
         rows = slice(None, None, max(1, len(problem.x) // 1000))
         arrays["points"] = problem.x[rows].numpy()
         arrays["labels"] = problem.y[rows].numpy().astype(np.uint8)
+        if problem.x_test is not None and problem.y_test is not None and len(problem.x_test):
+            arrays["test_points"] = problem.x_test[:1000].numpy()
+            arrays["test_labels"] = problem.y_test[:1000].numpy().astype(np.uint8)
     return header, arrays
+
+
+def predicted(run: Run) -> tuple[Header, Arrays]:
+    """The library's prediction for the law of this run's weights: the walks' band and P(start)."""
+    nodes = [layer.node for layer in _pass(run)]
+    prediction = theory.predict(run)
+    header = {"start": theory.start(prediction, run.problem.facts.get("prediction", ""))}
+    return header, theory.band(prediction, nodes)
+
+
+def report(run: Run) -> Header:
+    """What the library's checks say of the network as it stands, worst first."""
+    args, kwargs, cost = problems.probe(run.problem, PROBE_SAMPLES // 4)
+    found = api.diagnose(run.model, (args, kwargs), cost)
+    return {
+        "step": run.step_count,
+        "verdict": found.verdict,
+        "headline": found.headline,
+        "p_start": found.p_start,
+        "findings": [
+            {
+                "code": f.code,
+                "severity": f.severity,
+                "where": f.where,
+                "measured": f.measured,
+                "meaning": f.meaning,
+                "remedy": f.remedy,
+                "fix": remedy(f.code, run.config),
+            }
+            for f in found.findings[:6]
+        ],
+    }
+
+
+def _names(run: Run, found: list[Layer]) -> list[str]:
+    """Layers by number where the playground built the network, by module path where the user did."""
+    if run.problem.own is not None:
+        return [layer.name for layer in found]
+    return [f"layer {number + 1}" for number in range(len(found) - 1)] + ["readout"]
 
 
 def cost(run: Run) -> tuple[Header, Arrays]:
@@ -71,7 +111,7 @@ def layers(run: Run, panels: AbstractSet[str]) -> tuple[Header, Arrays]:
     if "histograms" in panels:
         arrays |= {"act_hist": activation["shares"], "act_zero": activation["zero"]}
         arrays |= {"grad_hist": gradient["shares"], "grad_zero": gradient["zero"], "grad_bad": gradient["bad"]}
-    status = judge(run, {**arrays, "names": [layer.name for layer in found]})
+    status = judge(run, {**arrays, "names": _names(run, found)})
     header: Header = {
         "status": {"word": status.word, "evidence": status.evidence, "code": status.code},
         "scores": run.problem.scores(run.model),
