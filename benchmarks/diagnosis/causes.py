@@ -33,7 +33,7 @@ _INPUTS = {
     "zero": ("INP003",),
     "nan": ("error: batch",),
 }
-_SCALE_UP = ("FWD001", "FWD006", "GRD004", "WGT005", "WGT006", "LRN002", "OUT002", "ACT002")
+_SCALE_UP = ("NUM001", "FWD001", "FWD006", "GRD004", "WGT005", "WGT006", "LRN002", "OUT002", "ACT002")
 _SCALE_DOWN = ("FWD002", "FWD004", "FWD005", "GRD003", "WGT005")
 
 
@@ -45,6 +45,8 @@ def expected(c: Config) -> tuple[str, ...]:
         found = _FAULTS.get(c.fault.split(":")[0], ())
         if found:
             return found
+    if c.head == "relu":
+        return ("ACT001", *_SCALE_DOWN)
     if c.head == "softmax1":
         return ("OUT001",)
     if c.task.endswith("_raw"):
@@ -59,6 +61,12 @@ def expected(c: Config) -> tuple[str, ...]:
     narrow = c.activation in {"relu", "relu6"} and c.width <= 6
     if narrow:
         return ("ACT001", "FWD003", *_SCALE_DOWN)
+    if c.family == "transformer" and not c.norm and name in {"he", "he_uniform", "orthogonal", "xavier"}:
+        return _SCALE_UP
+    if c.norm == "dropout" and c.depth >= 20:
+        return ("LRN001", *_SCALE_DOWN)
+    if c.activation == "sigmoid" and c.depth >= 5:
+        return ("ACT002", *_SCALE_DOWN)  # sigmoids fade at any scale
     if name in {"he", "normal", "uniform", "orthogonal"} and value and float(value) >= 2 * (name == "he") and _large(c):
         return _SCALE_UP
     return _SCALE_DOWN if c.norm in {"", "dropout"} and c.depth >= 5 else ()

@@ -68,9 +68,7 @@ def inject(model: nn.Module, fault: str, seed: int) -> nn.Module:
                 b.fill_(float(value))
         case "bias_layer":
             bs[len(bs) // 2 if len(bs) > 2 else 0].fill_(float(value))
-        case (
-            "garbage"
-        ):  # what torch.empty leaves behind: zeros, subnormals, a few huge values, repeated blocks
+        case "garbage":  # what torch.empty leaves behind: zeros, subnormals, a few huge values, repeated blocks
             _garbage(middle)
         case "nan_weight":
             middle.view(-1)[0] = float("nan")

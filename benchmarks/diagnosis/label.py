@@ -22,7 +22,12 @@ from benchmarks.diagnosis.nets import Case, Config, build
 from benchmarks.diagnosis.population import population
 from benchmarks.diagnosis.tasks import BATCH, SAMPLES, loss_of
 
-LABELS = Path(__file__).with_name("labels.csv")
+FOLDER = Path(__file__).parent
+# "main" is split in halves by hash; "fresh" was drawn and labelled after all thresholds were fixed.
+SETS = {
+    "main": {"count": 380, "hard": 150, "seed": 2024},
+    "fresh": {"count": 110, "hard": 60, "seed": 7},
+}
 STEPS, CHECK_EVERY, SHARE = 600, 10, 0.9
 GRID = (("adam", 1e-3), ("sgd", 0.1), ("adam", 1e-2), ("sgd", 0.01), ("adam", 1e-4), ("sgd", 1.0))
 FIELDS = ("id", "config", "label", "best", "chance", "run", "steps", "seconds")
@@ -81,20 +86,21 @@ def label(config: Config) -> dict[str, object]:
 def main() -> None:
     """Label what is not labelled yet."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=LABELS)
+    parser.add_argument("--set", choices=sorted(SETS), default="main")
     parser.add_argument("--minutes", type=float, default=40.0, help="CPU minutes at most")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    done = set()
-    if args.out.exists():
-        with args.out.open(newline="") as file:
+    done: set[str] = set()
+    out = FOLDER / ("labels.csv" if args.set == "main" else f"labels_{args.set}.csv")
+    if out.exists():
+        with out.open(newline="") as file:
             done = {row["config"] for row in csv.DictReader(file)}
     fresh = not done
-    with args.out.open("a", newline="") as file:
+    with out.open("a", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
         if fresh:
             writer.writeheader()
-        for i, config in enumerate(population()):
+        for i, config in enumerate(population(**SETS[args.set])):
             if time.process_time() > 60 * args.minutes:
                 break
             text = json.dumps({k: v for k, v in asdict(config).items() if v != ""}, sort_keys=True)

@@ -83,9 +83,7 @@ class Block(nn.Module):
         super().__init__()
         self.norm = norm
         self.attention = Attention(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), ACTIVATIONS[activation](), nn.Linear(4 * width, width)
-        )
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), ACTIVATIONS[activation](), nn.Linear(4 * width, width))
         self.norm1 = nn.LayerNorm(width) if norm else nn.Identity()
         self.norm2 = nn.LayerNorm(width) if norm else nn.Identity()
 

@@ -57,9 +57,12 @@ def _shallow(rng: random.Random, family: str) -> Config:
     """A network that would start, as the carrier of one fault."""
     c = _plain(rng, family)
     depth = min(c.depth, rng.choice([2, 3, 4, 6]))
-    return Config(
-        c.family, c.task, depth, max(c.width, 16), c.activation, c.norm, rng.choice(SOUND), seed=c.seed
-    )
+    return Config(c.family, c.task, depth, max(c.width, 16), c.activation, c.norm, rng.choice(SOUND), seed=c.seed)
+
+
+def _capable(c: Config) -> bool:
+    """Whether the network could solve its task at all: no linear map separates two rings."""
+    return not (c.activation == "linear" and c.task == "circles")
 
 
 def _with(c: Config, **changes: str) -> Config:
@@ -83,17 +86,15 @@ def population(count: int = 380, hard: int = 150, seed: int = 2024) -> list[Conf
         elif kind < 0.93:
             c = _with(_shallow(rng, rng.choice(["mlp", "mlp", "conv"])), inputs=rng.choice(INPUTS))
             if rng.random() < 0.4:
-                c = _with(
-                    c, task=rng.choice(["cancer_raw", "wine_raw", "diabetes_raw"]), family="mlp", inputs=""
-                )
+                c = _with(c, task=rng.choice(["cancer_raw", "wine_raw", "diabetes_raw"]), family="mlp", inputs="")
         else:
             c = _head(rng)
-        if c not in out:
+        if c not in out and _capable(c):
             out.append(c)
     rng = random.Random(seed + 1)
     while len(out) < count + hard:
         c = _hard(rng)
-        if c not in out:
+        if c not in out and _capable(c):
             out.append(c)
     return out
 
@@ -104,9 +105,7 @@ def _hard(rng: random.Random) -> Config:
     data = rng.choice(TABLES)
     if kind < 0.35:  # fades with depth
         act = rng.choice(["relu", "relu", "tanh", "sigmoid", "sigmoid", "gelu", "softplus", "elu"])
-        scheme = rng.choice(
-            ["default", "default", "xavier", "lecun", "normal:0.05", "normal:0.02", "uniform:0.05"]
-        )
+        scheme = rng.choice(["default", "default", "xavier", "lecun", "normal:0.05", "normal:0.02", "uniform:0.05"])
         return Config(
             "mlp",
             data,
@@ -124,9 +123,7 @@ def _hard(rng: random.Random) -> Config:
         act = rng.choice(["relu", "relu", "tanh", "linear", "sigmoid", "elu"])
         scheme = rng.choice(["he:4", "he:8", "he:20", "normal:1", "uniform:1", "positive:1", "constant:1"])
         data = rng.choice(["digits", "cancer", "diabetes", "teacher", "circles"])
-        return Config(
-            "mlp", data, rng.choice([2, 4, 8, 16]), rng.choice([16, 32, 64]), act, "", scheme, seed=seed
-        )
+        return Config("mlp", data, rng.choice([2, 4, 8, 16]), rng.choice([16, 32, 64]), act, "", scheme, seed=seed)
     if kind < 0.88:  # raw inputs
         data = rng.choice(["cancer_raw", "wine_raw", "diabetes_raw", "digits", "moons"])
         inputs = "" if data.endswith("raw") else "raw"
@@ -144,9 +141,7 @@ def _head(rng: random.Random) -> Config:
     c = _shallow(rng, "mlp")
     head = rng.choice(["softmax", "softmax1", "sigmoid", "relu", "relu", "dead"])
     if head == "dead":
-        return _with(
-            c, fault=f"head_relu_dead:{rng.choice(['1', '20'])}", task=rng.choice(["diabetes", "teacher"])
-        )
+        return _with(c, fault=f"head_relu_dead:{rng.choice(['1', '20'])}", task=rng.choice(["diabetes", "teacher"]))
     data = {
         "softmax": ["digits", "blobs", "wine"],
         "softmax1": ["cancer", "digits_flat_binary", "diabetes"],

@@ -32,7 +32,7 @@ class Labelled:
 
     @property
     def half(self) -> str:
-        """"fit" or "held": by hash, so that neither depends on the order of the file."""
+        """ "fit" or "held": by hash, so that neither depends on the order of the file."""
         text = json.dumps({k: getattr(self.config, k) for k in self.config.__dataclass_fields__}, sort_keys=True)
         return "fit" if hashlib.sha256(text.encode()).digest()[0] % 2 else "held"
 
@@ -63,7 +63,9 @@ def ours(case: Case) -> Answer:
 
     loss = loss_of(case.loss)
     try:
-        report = diagnose(case.model, case.x[:BATCH], loss=lambda out, y: loss(out.float(), y), targets=case.task.y[:BATCH])
+        report = diagnose(
+            case.model, case.x[:BATCH], loss=lambda out, y: loss(out.float(), y), targets=case.task.y[:BATCH]
+        )
     except FirstlightError as error:
         return Answer(True, (f"error: {error.where}",), 0.0)
     named = tuple(f.code for f in report.findings if f.severity != "info")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from firstlight.capture.facts import input_facts, optimizer_facts
 from firstlight.capture.inputs import GetInputs, check_batch, check_model, described
 from firstlight.capture.measure import Loss, measure
 from firstlight.capture.preserve import preserved
-from firstlight.capture.probe import probe
+from firstlight.capture.probe import probe, without_noise
 from firstlight.capture.tensors import map_tensors
 from firstlight.checks.evidence import Evidence
 from firstlight.errors import InputError
@@ -48,7 +49,10 @@ def gather(
         raise InputError("optimizer", got=described(optimizer), expected="a torch.optim.Optimizer or None")
     on_output = _on_output(loss, batch, targets)
     inputs = check_batch(batch, model, get_inputs=get_inputs)
-    measurement = measure(model, batch, loss=on_output, get_inputs=get_inputs, seed=seed)
+    training = model.training
+    with without_noise(model):
+        measurement = measure(model, batch, loss=on_output, get_inputs=get_inputs, seed=seed)
+    measurement = replace(measurement, training=training)
 
     def forward() -> Any:
         args, kwargs = map_tensors((tuple(inputs.args), dict(inputs.kwargs)), lambda t: t.detach().clone())
@@ -71,9 +75,7 @@ def _on_output(loss: Loss | None, batch: Any, targets: Any) -> Callable[[Any], t
 
     if loss is None:
         if targets is not None:
-            raise InputError(
-                "targets", got="targets without a loss", expected="loss= a callable on (output, targets)"
-            )
+            raise InputError("targets", got="targets without a loss", expected="loss= a callable on (output, targets)")
         return None
     if not callable(loss):
         raise InputError("loss", got=described(loss), expected="a callable on the model's output, or None")

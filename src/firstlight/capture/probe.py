@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from firstlight.checks.evidence import Probe, Pull
+from firstlight.checks.evidence import REPEATS, Probe, Pull, repeat_error
 
 Loss = Callable[[Any], torch.Tensor]
 
@@ -44,7 +44,7 @@ def probe(
     """
     params = {n: p for n, p in model.named_parameters() if p.requires_grad}
     repeat = _repeat(forward, model)
-    with _without_noise(model), warnings.catch_warnings(), torch.enable_grad():
+    with without_noise(model), warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
         here, grads = _probe(forward, params, samples, loss, seed)
         if moved and _is_flat(here):
@@ -58,12 +58,20 @@ def _repeat(forward: Callable[[], Any], model: nn.Module) -> float | None:
     noisy = nn.modules.dropout._DropoutNd
     if not any(isinstance(m, noisy) and m.training and m.p > 0.0 for m in model.modules()):
         return None
-    first, second = (next(_floats(forward()), None) for _ in range(2))
-    if first is None or second is None or first.dim() < 2 or len(first) < 2:
-        return None
-    a, b = (t.double() - t.double().mean(0, keepdim=True) for t in (first, second))
-    size = float(a.norm() * b.norm())
-    return float((a * b).sum()) / size if size > 0.0 else 1.0
+    correlation = 1.0
+    for repeats in REPEATS:
+        outs = [next(_floats(forward()), None) for _ in range(repeats)]
+        if any(t is None or t.dim() < 2 or len(t) < 2 for t in outs):
+            return None
+        flat = torch.stack([(t.double() - t.double().mean(0, keepdim=True)).flatten() for t in outs if t is not None])
+        size = float(flat.square().sum())
+        if size == 0.0:
+            return 1.0
+        # Mean over pairs: |sum|² holds each pass with itself once, and every pair twice.
+        correlation = (float(flat.sum(0).square().sum()) / size - 1.0) / (repeats - 1)
+        if correlation > 3.0 * repeat_error(flat.shape[1], repeats):
+            break
+    return correlation
 
 
 def _elsewhere(
@@ -102,9 +110,7 @@ def _probe(
     out = forward()
     tensors = [t for t in _floats(out) if t.dim() >= 1]
     if not tensors:
-        return Probe(
-            samples=samples, trainable=len(params), notes=("the model returned no floating-point tensor",)
-        ), {}
+        return Probe(samples=samples, trainable=len(params), notes=("the model returned no floating-point tensor",)), {}
     value, residuals, notes = _residuals(out, tensors, loss, seed)
     pairs = [(t, r) for t, r in zip(tensors, residuals, strict=True) if r is not None]
     if not pairs:
@@ -205,9 +211,7 @@ def _floats(out: Any) -> Iterator[torch.Tensor]:
             yield leaf
 
 
-def _levels(
-    out: Any, f: torch.Tensor, loss: Loss | None, axis: int | None
-) -> tuple[float | None, float | None]:
+def _levels(out: Any, f: torch.Tensor, loss: Loss | None, axis: int | None) -> tuple[float | None, float | None]:
     """Loss of the answer 0, and of the best answer that is the same for every sample."""
     if loss is None or not isinstance(out, torch.Tensor) or out is not f or axis is None:
         return None, None
@@ -238,16 +242,9 @@ def _levels(
     return silent, best
 
 
-def _answers(
-    f: torch.Tensor, axis: int | None
-) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+def _answers(f: torch.Tensor, axis: int | None) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
     """Where to begin the search for the best constant answer, and what keeps it among the outputs' kind."""
-    if (
-        f.dim() > 1
-        and bool((f >= 0).all())
-        and f.shape[-1] > 1
-        and bool((f.sum(-1) - 1.0).abs().max() < 1e-3)
-    ):
+    if f.dim() > 1 and bool((f >= 0).all()) and f.shape[-1] > 1 and bool((f.sum(-1) - 1.0).abs().max() < 1e-3):
         return torch.zeros_like(_mean(f, axis)), lambda z: z.softmax(-1)
     if bool(((f >= 0) & (f <= 1)).all()) and bool((f > 0).all()):
         return torch.zeros_like(_mean(f, axis)), torch.sigmoid
@@ -274,7 +271,7 @@ def _rms(x: torch.Tensor) -> float:
 
 
 @contextmanager
-def _without_noise(model: nn.Module) -> Iterator[None]:
+def without_noise(model: nn.Module) -> Iterator[None]:
     """Dropout off, batch statistics as they are: noise must not pass for a signal about the input."""
     keep = nn.modules.batchnorm._BatchNorm
     changed = [m for m in model.modules() if m.training and not isinstance(m, keep)]

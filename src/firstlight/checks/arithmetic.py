@@ -87,12 +87,8 @@ def half_range(e: Evidence) -> Iterator[Finding]:
             "The numbers are about to leave the format's range.",
             'model.float()  # and torch.autocast("cuda", torch.float16) around the forward pass',
         )  # fmt: skip
-    lost = [
-        n for n in half if n.output.dtype == "float16" and n.grad is not None and n.grad.flushed_fp16 > 0.5
-    ]
-    tiny = [
-        n for n in half if n.output.dtype == "float16" and n.grad is not None and n.grad.zero_fraction > 0.99
-    ]
+    lost = [n for n in half if n.output.dtype == "float16" and n.grad is not None and n.grad.flushed_fp16 > 0.5]
+    tiny = [n for n in half if n.output.dtype == "float16" and n.grad is not None and n.grad.zero_fraction > 0.99]
     if len(lost) + len(tiny) > 0.5 * len(half) and fate.reason in ("silent", "half"):
         yield Finding(
             "NUM002", severity(not fate.starts), (lost or tiny)[0].name,

@@ -22,9 +22,7 @@ def _walk(e: Evidence) -> tuple[float, str, str, int]:
     first, last = points[0], points[-1]
     if first.grad is None or last.grad is None:
         return 0.0, "", "", 0
-    scale = (
-        math.log(first.output.units / last.output.units) if first.output.units and last.output.units else 0.0
-    )
+    scale = math.log(first.output.units / last.output.units) if first.output.units and last.output.units else 0.0
     return math.log(first.grad.q / last.grad.q) + scale, first.name, last.name, len(points)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from firstlight.checks.blame import SATURATING, blame
+from firstlight.checks.blame import blame
 from firstlight.checks.evidence import Evidence, InputFacts
 from firstlight.checks.fate import NOISE, decide
+from firstlight.checks.mainline import SATURATING
 from firstlight.checks.phrases import number, severity
 from firstlight.checks.registry import check
 from firstlight.graph.results import Finding, NodeStats
@@ -76,17 +77,9 @@ def not_normalised(e: Evidence) -> Iterator[Finding]:
             "dead",
             "input",
         )
-        fatal = (fatal and (x.rms > 10.0 or offset)) or (
-            fate.reason in ("silent", "raw", "budget") and x.rms < 0.1
-        )
-        fatal = fatal or fate.reason == "raw"
-        kind = (
-            "raw pixels or other raw measurements"
-            if x.rms > 10.0
-            else "nearly zero"
-            if x.rms < 0.1
-            else "offset"
-        )
+        fatal = (fatal and (x.rms > 10.0 or offset)) or (fate.reason in ("silent", "budget") and x.rms < 0.1)
+        fatal = fatal
+        kind = "raw pixels or other raw measurements" if x.rms > 10.0 else "nearly zero" if x.rms < 0.1 else "offset"
         yield Finding(
             "INP002", severity(fatal), x.name,
             f"input {x.name!r} has mean {number(x.mean)}, standard deviation {number(x.sd)}, "
@@ -115,10 +108,9 @@ def features_uneven(e: Evidence) -> Iterator[Finding]:
         LeCun et al., Efficient BackProp (1998), §4.3: convergence follows the ratio of the covariance's eigenvalues;
         30 in size is 1000 in eigenvalue.
     """
-    fate = decide(e)
     for x in e.inputs:
         if x.floating and x.feature_scale_ratio > 30.0 and not _normalised_first(e, x):
-            fatal = blame(e).kind in ("saturated", "dead") or fate.reason == "raw"
+            fatal = blame(e).kind in ("saturated", "dead")
             yield Finding(
                 "INP004", severity(fatal), x.name,
                 f"the largest feature of {x.name!r} is {number(x.feature_scale_ratio)} times the median one",

@@ -8,17 +8,11 @@ from functools import lru_cache
 from typing import Literal
 
 from firstlight.checks.evidence import Evidence
-from firstlight.checks.fate import NOISE, decide
-from firstlight.checks.mainline import REARRANGE, Station, stations
+from firstlight.checks.fate import FIRST_STEP, NOISE, decide, faintest_station
+from firstlight.checks.mainline import NONLINEAR, REARRANGE, SATURATING, Station, stations
 from firstlight.graph.results import NodeStats, ParameterStats
 
 Kind = Literal["", "input", "zero", "tiny", "one unit", "dead", "saturated", "offset", "faded", "gradient"]
-
-NONLINEAR = frozenset(
-    "relu leaky_relu prelu elu celu selu gelu silu mish softplus tanh sigmoid hardtanh hardsigmoid hardswish relu6 "
-    "softsign sin erf abs square logsigmoid tanhshrink clamp rrelu threshold hardshrink softshrink softmax".split()
-)
-SATURATING = frozenset("tanh sigmoid hardtanh hardsigmoid relu6 softsign erf".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +52,21 @@ def blame(evidence: Evidence) -> Blame:
         if _only_read_out(evidence, here, line):
             return Blame("gradient")
         return _why(evidence, before, here, line[0].sensitivity)
+    return _absolutely(evidence, line, floor)
+
+
+def _absolutely(evidence: Evidence, line: tuple[Station, ...], floor: float) -> Blame:
+    """Where the difference between samples is alive relative to the signal but the signal itself is too small."""
+    faintest = faintest_station(evidence)
+    if faintest is None or faintest[1] >= floor * FIRST_STEP:
+        return Blame("gradient")
+    for before, here in zip(line, line[1:], strict=False):
+        size = math.sqrt(max(0.0, here.node.output.sample_variance or 0.0))
+        if size < floor * FIRST_STEP and here.node.op not in REARRANGE:
+            earlier = math.sqrt(max(0.0, before.node.output.sample_variance or 0.0))
+            if size > 1e-6 * earlier:
+                return Blame("faded", here.node, None, earlier, size)
+            return _why(evidence, before, Station(here.node, size), line[0].sensitivity)
     return Blame("gradient")
 
 
@@ -65,10 +74,7 @@ def _only_read_out(evidence: Evidence, here: Station, line: tuple[Station, ...])
     """Whether everything up to the last matrix is alive and that matrix is zero: no loss by itself."""
     matrices = [s for s in line if s.node.parameters]
     return (
-        bool(matrices)
-        and here is matrices[-1]
-        and len(matrices) > 1
-        and zero_matrix(evidence, here.node) is not None
+        bool(matrices) and here is matrices[-1] and len(matrices) > 1 and zero_matrix(evidence, here.node) is not None
     )
 
 

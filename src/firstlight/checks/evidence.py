@@ -15,6 +15,15 @@ EPS = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16"
 LARGEST = {"float64": 1.8e308, "float32": 3.4e38, "float16": 65504.0, "bfloat16": 3.39e38}
 
 
+# Passes with different dropout masks that `Probe.repeat` compares: the second number where the first is not enough.
+REPEATS = (8, 32)
+
+
+def repeat_error(entries: int, repeats: int = REPEATS[1]) -> float:
+    """Standard error of the mean correlation between all pairs of `repeats` passes over `entries` outputs."""
+    return 1.0 / math.sqrt(max(1, entries) * repeats * (repeats - 1) / 2)
+
+
 @dataclass(frozen=True, slots=True)
 class InputFacts:
     """One input tensor of the batch.
@@ -92,8 +101,8 @@ class Probe:
         trainable: Number of parameters that are to be trained.
         connected: Whether the loss has any gradient path to a trainable parameter.
         finite: Whether outputs, loss and all gradients are finite.
-        repeat: Correlation over the samples of the outputs of two passes with different dropout masks; None without
-            dropout.
+        repeat: Mean correlation over the samples between the outputs of passes with different dropout masks; None
+            without dropout.
         moved: The same at a random nearby point that training can reach; None where not needed. It tells a saddle,
             which the first step leaves, from a network whose gradient is zero everywhere it can go.
         notes: What could not be done.

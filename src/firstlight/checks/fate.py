@@ -7,20 +7,26 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from firstlight.checks.evidence import Evidence, Probe
+from firstlight.checks.evidence import Evidence, Probe, repeat_error
+from firstlight.checks.mainline import NONLINEAR, RECURRENT, stations
+from firstlight.graph.results import NodeStats
 
-Reason = Literal[
-    "", "non-finite", "disconnected", "silent", "drowned", "exploded", "slow", "half", "raw", "budget"
-]
+Reason = Literal["", "non-finite", "disconnected", "silent", "drowned", "exploded", "slow", "half", "budget"]
 
-# A difference between samples below this many units of roundoff is rounding error: a sum of n products carries
-# about √n/2 units, and the networks in question have up to some hundred terms per entry.
-NOISE = 6.0
+# A difference between samples below this many units of roundoff is rounding error: a sum of n terms carries about
+# √n/2 units, and layers of up to a thousand terms are common.
+NOISE = 16.0
+# The smallest step that people take: after it, biases that were zero have this size, and a signal below a unit of
+# roundoff of it can no longer be added to them.
+FIRST_STEP = 1e-3
 # What counts as a usable budget: the learning rates that people try, and the steps after which they give up.
 ADAM_LR, SGD_LR, STEPS = 1e-2, 1.0, 600
 # A loss this many times above chance must fall by as many e-folds before it says anything about the targets.
 EXPLODED = 1e5
-GAIN_PER_LAYER = 10.0
+# Rectifiers: a constant shift closes half of their units for good.
+CLOSING = frozenset("relu relu6 leaky_relu prelu rrelu threshold".split())
+# One operation that shrinks the signal by more than this passes back gradients below Adam's ε = 1e-8.
+SHUT = 1e-8
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +52,7 @@ def decide(evidence: Evidence) -> Fate:
     """Hold the probe against the floor of rounding errors, the budget and the range of numbers."""
     p = evidence.probe
     if not p.connected or p.trainable == 0:
-        return Fate(
-            False, "disconnected", -math.inf, "no gradient path from the loss to a parameter that is trained"
-        )
+        return Fate(False, "disconnected", -math.inf, "no gradient path from the loss to a parameter that is trained")
     if not p.finite or not all(n.output.finite for n in evidence.nodes):
         return Fate(False, "non-finite", -math.inf, "NaN or infinite values in the pass or its gradients")
     floor = NOISE * evidence.eps
@@ -66,48 +70,96 @@ def decide(evidence: Evidence) -> Fate:
     half = _half(evidence)
     if half is not None:
         return half
-    if p.loss is not None and p.loss_constant is not None and p.loss > EXPLODED * max(p.loss_constant, 1e-3):
-        over = p.loss / max(p.loss_constant, 1e-3)
-        return Fate(
-            False,
-            "exploded",
-            math.log(EXPLODED / over),
-            f"the loss is {over:.1e} times the best constant answer's",
-        )
+    exploded = _exploded(p)
+    if exploded is not None:
+        return exploded
+    faint = _faint_input(evidence)
+    if faint is not None:
+        return faint
     slow = _slow(evidence)
     if slow is not None:
         return slow
     margin = math.log(max(level, 1e-300) / floor)
-    return Fate(
-        True, "", margin, f"samples differ by {level:.1e} of the signal's size; {floor:.1e} would be noise"
-    )
+    return Fate(True, "", margin, f"samples differ by {level:.1e} of the signal's size; {floor:.1e} would be noise")
 
 
 def _signal(p: Probe, evidence: Evidence) -> float:
     """The clearest trace of the input: in the gradient here, in the outputs, or at a nearby reachable point."""
     level = p.contrast
-    if p.output_rms > 0.0 and p.signal > 0.0:
-        deficit = max(0.0, -math.log10(p.output_rms)) / max(1, _matrices(evidence))
-        if deficit < math.log10(GAIN_PER_LAYER):
-            level = max(level, min(p.output_spread / p.output_rms, 1.0))
     if p.moved is not None and p.moved.finite:
         level = max(level, p.moved.contrast)
+    if p.output_rms > 0.0 and p.signal > 0.0:
+        level = max(level, min(p.output_spread / p.output_rms, 1.0))
+    faintest = faintest_station(evidence)
+    if faintest is not None and faintest[1] < FIRST_STEP:
+        closing = any(n.op in CLOSING for n in evidence.nodes)
+        if faintest[1] > 0.0 and (closing or _shut(evidence)):
+            level = min(level, faintest[1] / FIRST_STEP)
     return level
 
 
-def _matrices(evidence: Evidence) -> int:
-    return sum(len(x.shape) > 1 for x in evidence.parameters)
+def _shut(evidence: Evidence) -> bool:
+    """Whether a single non-linear operation of the main line takes nearly all of the signal away."""
+    line = stations(evidence)
+    pairs = zip(line, line[1:], strict=False)
+    return any(
+        b.node.output.sample_variance is not None
+        and a.node.output.sample_variance is not None
+        and b.node.op in NONLINEAR | RECURRENT
+        and 0.0 < b.node.output.sample_variance < SHUT**2 * a.node.output.sample_variance
+        for a, b in pairs
+    )
+
+
+def faintest_station(evidence: Evidence) -> tuple[NodeStats, float] | None:
+    """The operation in front of the read-out where samples differ least in absolute terms, and by how much."""
+    line = stations(evidence)
+    last = max((i for i, s in enumerate(line) if s.node.parameters), default=0)
+    inner = [(s.node, math.sqrt(max(0.0, s.node.output.sample_variance or 0.0))) for s in line[:last]]
+    return min(inner, key=lambda pair: pair[1], default=None)
 
 
 def _drowned(p: Probe) -> Fate | None:
-    if p.repeat is None or p.samples * p.outputs < 16:
+    if p.repeat is None or p.output_spread < 0.1 * p.output_rms:
         return None
-    needed = 3.0 / math.sqrt(p.samples * p.outputs)
+    needed = 3.0 * repeat_error(p.samples * p.outputs)
     if p.repeat >= needed:
         return None
     return Fate(
         False, "drowned", math.log(max(p.repeat, 1e-3) / needed),
-        f"two passes with different dropout masks agree to {p.repeat:.2f} only; {needed:.2f} would be chance",
+        f"passes with different dropout masks agree to {p.repeat:.3f} only; {needed:.3f} is chance",
+    )  # fmt: skip
+
+
+def _exploded(p: Probe) -> Fate | None:
+    if p.loss is None or p.loss_constant is None:
+        return None
+    over = p.loss / max(p.loss_constant, 1e-3)
+    if over <= EXPLODED:
+        return None
+    # A loss that grows linearly with the outputs (cross entropy) only has to get all signs right: a coherent pull
+    # does that at any scale, if the smallest usual learning rate moves the loss by its own size in 100 steps.
+    linear = p.loss < 10.0 * p.output_rms
+    if linear and sum(x.reach for x in p.pulls.values()) * 1e-4 * 100 > p.loss:
+        return None
+    text = f"the loss is {over:.1e} times the best constant answer's"
+    return Fate(False, "exploded", math.log(EXPLODED / over), text)
+
+
+def _faint_input(evidence: Evidence) -> Fate | None:
+    """Inputs so small that no usable step brings the first layer to the size of a bias."""
+    if any("norm" in n.op for n in evidence.nodes):
+        return None
+    real = [x for x in evidence.inputs if x.floating and x.rms > 0.0]
+    if not real or len(real) < len(evidence.inputs):
+        return None
+    fan = max(math.prod(x.shape[1:]) for x in real)
+    reached = ADAM_LR * STEPS * math.sqrt(fan) * max(x.rms for x in real)
+    if reached >= 0.01:
+        return None
+    return Fate(
+        False, "budget", math.log(reached / 0.01),
+        f"{STEPS} steps of {ADAM_LR:g} bring the first layer to {reached:.1e} at most",
     )  # fmt: skip
 
 

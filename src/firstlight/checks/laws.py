@@ -60,7 +60,6 @@ def overwritten(e: Evidence) -> Iterator[Finding]:
     fatal_kind = cause.kind in ("tiny", "faded", "saturated", "dead", "offset") or fate.reason in (
         "exploded",
         "half",
-        "raw",
     )
     for p, log in zip(ps, logs, strict=True):
         off_law = max(math.log(1.0 / 3.0) - log, log - math.log(2.0), 0.0)
@@ -111,9 +110,7 @@ def biased_weights(e: Evidence) -> Iterator[Finding]:
     share, p = max(hit, key=lambda pair: pair[0])
     if p.structure == "constant":
         return  # identical units say it already
-    fatal = not fate.starts and (
-        fate.reason in ("exploded", "half") or cause.kind in ("faded", "saturated", "dead")
-    )
+    fatal = not fate.starts and (fate.reason in ("exploded", "half") or cause.kind in ("faded", "saturated", "dead"))
     yield Finding(
         "WGT006", severity(fatal), p.name,
         f"mean entry {number(p.mean)} against a standard deviation of {number(math.sqrt(max(p.q - p.mean**2, 0.0)))}; "
@@ -148,9 +145,7 @@ def truncated(e: Evidence) -> Iterator[Finding]:
         error = math.sqrt(24.0 / n)  # standard error of a kurtosis; 5 of them still tell it from a normal's 3
         ratio = gain_squared(p) / variance
         law = min((1.0, 2.0), key=lambda g: abs(math.log(ratio / g)))
-        if abs(p.kurtosis - kurtosis) < min(5.0 * error, 0.3) and abs(ratio / law - 1.0) < 5.0 * math.sqrt(
-            2.0 / n
-        ):
+        if abs(p.kurtosis - kurtosis) < min(5.0 * error, 0.3) and abs(ratio / law - 1.0) < 5.0 * math.sqrt(2.0 / n):
             hit.append(p)
     if len(hit) < 2:
         return
@@ -185,9 +180,7 @@ def vectors_off(e: Evidence) -> Iterator[Finding]:
         Module documentation of torch.nn (Linear: U(±1/√fan_in)); the dying-ReLU condition of Lu et al. 1903.06733.
     """
     fate, cause = decide(e), blame(e)
-    biases = [
-        p for p in e.parameters if len(p.shape) == 1 and any(k in p.module_type for k in _LAYERS) and p.uses
-    ]
+    biases = [p for p in e.parameters if len(p.shape) == 1 and any(k in p.module_type for k in _LAYERS) and p.uses]
     big = [p for p in biases if math.sqrt(p.q) > 2.0 or p.abs_max > 20.0]
     last = biases[-1] if biases else None
     hidden = [p for p in big if p is not last]

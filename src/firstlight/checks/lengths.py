@@ -10,9 +10,9 @@ import numpy as np
 
 from firstlight.checks.blame import blame
 from firstlight.checks.evidence import Evidence
-from firstlight.checks.fate import decide
+from firstlight.checks.fate import NOISE, decide
 from firstlight.checks.laws import gain_squared, layers
-from firstlight.checks.mainline import main_line
+from firstlight.checks.mainline import main_line, sensitivity
 from firstlight.checks.phrases import factor, number, severity
 from firstlight.checks.registry import check
 from firstlight.graph.results import Finding, NodeStats
@@ -30,14 +30,32 @@ def affine(e: Evidence) -> list[NodeStats]:
     return found[:-1]
 
 
-def drift(e: Evidence) -> tuple[float, list[NodeStats]]:
-    """ln(q_last/q_first) of the pre-activations and of the residual stream along the main line."""
+def drift(e: Evidence, differing: bool = False) -> tuple[float, list[NodeStats]]:
+    """ln(last/first) of the mean square along the main line: of pre-activations, or of the residual stream.
+
+    Args:
+        e: The evidence.
+        differing: Take only the part that differs between samples (the variance over the batch).
+
+    Returns:
+        The drift, and the operations between which it was taken; 0 and none with fewer than three.
+    """
     points = [n for n in affine(e) if n.output.finite]
     if len(points) < 3:
         points = _adds(e)
-    if len(points) < 3 or points[0].output.q <= 0.0:
+    if differing:  # below the floor there is only rounding error, which does not shrink
+        points = [n for n in points if (sensitivity(n) or 0.0) >= NOISE * e.eps]
+    if len(points) < 3:
         return 0.0, []
-    return math.log(max(points[-1].output.q, 1e-300) / points[0].output.q), points
+    first, last = (_part(n, differing) for n in (points[0], points[-1]))
+    if first <= 0.0:
+        return 0.0, []
+    return math.log(max(last, 1e-300) / first), points
+
+
+def _part(n: NodeStats, differing: bool) -> float:
+    variance = n.output.sample_variance
+    return n.output.q if not differing or variance is None else variance
 
 
 def _adds(e: Evidence) -> list[NodeStats]:
@@ -57,18 +75,20 @@ def _theory(e: Evidence) -> str:
 
 
 def _scale_finding(e: Evidence, code: str, fatal: bool) -> Iterator[Finding]:
-    total, points = drift(e)
-    sign = 1.0 if code == "FWD001" else -1.0
-    if sign * total < SAID and not (fatal and sign * total > 0.0):
+    growing = code == "FWD001"
+    total, points = drift(e, differing=not growing)
+    size = total if growing else -total
+    if size < SAID and not (fatal and size > 0.0):
         return
     per = math.exp(total / (len(points) - 1))
+    what = "mean square" if growing else "the part of the mean square that depends on the input is"
     yield Finding(
-        code, severity(fatal, "warning" if sign * total > WRONG else "info"), points[-1].name,
-        f"mean square {factor(math.exp(min(total, 700.0)))} at {points[-1].name} than at {points[0].name}: "
+        code, severity(fatal, "warning" if size > WRONG else "info"), points[-1].name,
+        f"{what} {factor(math.exp(max(min(total, 690.0), -690.0)))} at {points[-1].name} than at {points[0].name}: "
         f"times {number(per)} per layer{_theory(e)}",
         "a factor of 10 (Hanin & Rolnick 1803.01719, FM1)",
-        "The signal grows with every layer." if sign > 0 else "The signal shrinks with every layer.",
-        'firstlight.initialize(model, "random-walk")', f"brings the factor per layer from {number(per)} to 1",
+        "The signal grows with every layer." if growing else "The signal about the input shrinks with every layer.",
+        'firstlight.initialize(model, "random-walk")', f"brings the factor per layer from {number(per)} to about 1",
         {"log_drift": total, "per_layer": per},
     )  # fmt: skip
 
@@ -94,10 +114,11 @@ def exploding(e: Evidence) -> Iterator[Finding]:
 
 @check("FWD002", stage=45)
 def vanishing(e: Evidence) -> Iterator[Finding]:
-    """Activations shrink from layer to layer.
+    """The signal about the input shrinks from layer to layer.
 
     What it measures:
-        ln of the mean square of the last over the first pre-activation of the main line.
+        ln of the variance over samples of the last over the first pre-activation of the main line: biases may keep the
+        mean square up while what depends on the input vanishes.
     Why it matters:
         The output forgets the input: biases, and in the end rounding errors, are all that is left.
     When it is harmless:

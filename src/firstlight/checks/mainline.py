@@ -14,6 +14,12 @@ REARRANGE = frozenset(
     "input view reshape flatten unflatten squeeze unsqueeze permute transpose contiguous getitem chunk split "
     "expand clone to detach movedim".split()
 )
+NONLINEAR = frozenset(
+    "relu leaky_relu prelu elu celu selu gelu silu mish softplus tanh sigmoid hardtanh hardsigmoid hardswish relu6 "
+    "softsign sin erf abs square logsigmoid tanhshrink clamp rrelu threshold hardshrink softshrink softmax".split()
+)
+RECURRENT = frozenset("lstm gru rnn_tanh rnn_relu".split())
+SATURATING = frozenset("tanh sigmoid hardtanh hardsigmoid relu6 softsign erf".split())
 
 
 @dataclass(frozen=True, slots=True)

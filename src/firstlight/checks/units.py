@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from firstlight.checks.blame import NONLINEAR, SATURATING, blame
+from firstlight.checks.blame import blame
 from firstlight.checks.evidence import Evidence
 from firstlight.checks.fate import decide
-from firstlight.checks.mainline import stations
+from firstlight.checks.mainline import NONLINEAR, SATURATING, stations
 from firstlight.checks.phrases import listed, number, severity
 from firstlight.checks.registry import check
 from firstlight.graph.results import Finding
@@ -87,11 +87,7 @@ def dead_units(e: Evidence) -> Iterator[Finding]:
         )  # fmt: skip
         return
     worst = max(relus, key=lambda n: n.output.dead_units / max(1, n.output.units), default=None)
-    if (
-        worst is not None
-        and worst.op in ("relu", "relu6")
-        and worst.output.dead_units > 0.5 * worst.output.units
-    ):
+    if worst is not None and worst.op in ("relu", "relu6") and worst.output.dead_units > 0.5 * worst.output.units:
         yield Finding(
             "ACT001", "warning", worst.name,
             f"{worst.output.dead_units} of {worst.output.units} units are zero for the whole batch",
@@ -125,7 +121,7 @@ def saturated_units(e: Evidence) -> Iterator[Finding]:
         return
     first = hit[0]
     fate = decide(e)
-    fatal = (cause.kind == "saturated" or fate.reason in ("raw", "exploded")) and not fate.starts
+    fatal = (cause.kind == "saturated" or fate.reason == "exploded") and not fate.starts
     share = first.output.saturated_fraction
     yield Finding(
         "ACT002", severity(fatal), first.name,

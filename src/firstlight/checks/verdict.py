@@ -15,9 +15,7 @@ from firstlight.graph.results import Finding, Report, Severity, Verdict
 from firstlight.theory import lengths, special
 
 _ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
-_SCALE = frozenset(
-    "INP002 WGT005 WGT006 WGT007 FWD001 FWD002 FWD006 GRD003 GRD004 OUT002 OUT003 FWD004".split()
-)
+_SCALE = frozenset("INP002 WGT005 WGT006 WGT007 FWD001 FWD002 FWD006 GRD003 GRD004 OUT002 OUT003 FWD004".split())
 # Standard deviation of ln(signal) by which measured and true margins differ for other reasons than the draw.
 _MARGIN_SD = 1.0
 
@@ -92,6 +90,4 @@ def _lower(text: str) -> str:
 
 def with_effect(report: Report, code: str, effect: str) -> Report:
     """The same report with another predicted effect on its findings of `code`."""
-    return replace(
-        report, findings=tuple(replace(f, effect=effect) if f.code == code else f for f in report.findings)
-    )
+    return replace(report, findings=tuple(replace(f, effect=effect) if f.code == code else f for f in report.findings))

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from firstlight.graph.measurement import Distribution as Distribution
 from firstlight.graph.measurement import Measurement as Measurement
 from firstlight.graph.measurement import NodeStats as NodeStats
 from firstlight.graph.measurement import ParameterStats as ParameterStats
 from firstlight.graph.measurement import TensorStats as TensorStats
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import RenderableType
 
 Severity = Literal["info", "warning", "error"]
 Verdict = Literal["starts", "at risk", "mis-scaled", "will not start"]
@@ -61,3 +65,43 @@ class Report:
     findings: tuple[Finding, ...]
     measurement: Measurement
     headline: str = ""
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that stop training."""
+        return tuple(f for f in self.findings if f.severity == "error")
+
+    def to_frame(self) -> pd.DataFrame:
+        """As a pandas DataFrame with one row per finding."""
+        from firstlight.graph.report_view import report_frame
+
+        return report_frame(self)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """As JSON; non-finite numbers become the strings "nan", "inf", "-inf", so any parser can read it."""
+        from firstlight.graph.records import to_json
+
+        return to_json(self, indent)
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """Read what `to_json` wrote.
+
+        Raises:
+            DataError: If the text is not JSON or not a report.
+        """
+        from firstlight.graph.records import from_json
+
+        return from_json(cls, text)
+
+    def __rich__(self) -> RenderableType:
+        """What rich prints: the verdict, why, and what to do."""
+        from firstlight.graph.report_view import report_view
+
+        return report_view(self)
+
+    def __str__(self) -> str:
+        """The same as plain text, 100 columns wide."""
+        from firstlight.graph.report_view import plain_text
+
+        return plain_text(self)
