@@ -112,7 +112,7 @@ def test_bad_losses(loss: Any, words: str) -> None:
 
 
 def test_shapes_types_and_labels_are_explained() -> None:
-    with pytest.raises(ModelError, match="of module 'a'.*shape"):
+    with pytest.raises(ModelError, match=r"of module 'a'.*shape"):
         firstlight.measure(Two(), torch.randn(4, 5))
     with pytest.raises(ModelError, match="element type"):
         firstlight.measure(Two(), X.double())

@@ -29,8 +29,8 @@ def measurement(nodes: int = 4) -> Measurement:
     made[2] = replace(made[2], log_q=Distribution((0.5, -math.inf), (0.0, 0.0)), parameters=("w", "b"))
     parameter = ParameterStats("w", (3, 4), "float32", "Linear", True, 0.0, 0.5, None, 0.0, 0, 0, 0, aliases=("v",))
     return Measurement(
-        "Net", tuple(made), (parameter, replace(parameter, name="b", grad_q=math.inf)), math.nan, "random cotangent", True, 32,
-        notes=("a note",), outputs=("layers.3:relu",),
+        "Net", tuple(made), (parameter, replace(parameter, name="b", grad_q=math.inf)), math.nan, "random cotangent",
+        True, 32, notes=("a note",), outputs=("layers.3:relu",),
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from firstlight.errors import InputError
 
@@ -59,7 +60,7 @@ def check_model(model: object, *, materialised: bool = True) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise InputError("model", got=described(model), expected="a torch.nn.Module")
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+        if is_lazy(tensor):
             raise InputError(
                 f"model, parameter {name!r}",
                 got="a lazy parameter without a shape",

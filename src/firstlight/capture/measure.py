@@ -21,7 +21,7 @@ from firstlight.capture.parameters import parameter_stats, use_counts
 from firstlight.capture.preserve import preserved
 from firstlight.capture.record import Event, recording
 from firstlight.capture.redraw import Redraw, with_draws
-from firstlight.capture.statistics import Collector, Reading, read
+from firstlight.capture.statistics import Collector, read
 from firstlight.capture.tensors import map_tensors, named_tensors
 from firstlight.errors import FirstlightError, InputError, ModelError
 from firstlight.graph.measurement import Measurement, NodeStats, TensorStats
@@ -41,8 +41,35 @@ _CHANNELS_FIRST = (
 )
 # ... along the last axis after these, and elsewhere as in the first tensor that the operation reads.
 _LAST_AXIS = frozenset(
-    "permute transpose movedim t reshape view flatten unflatten squeeze unsqueeze linear matmul bmm einsum layer_norm "
-    "rms_norm embedding scaled_dot_product_attention lstm gru rnn_tanh rnn_relu unfold fold mean sum stack".split()
+    [
+        "permute",
+        "transpose",
+        "movedim",
+        "t",
+        "reshape",
+        "view",
+        "flatten",
+        "unflatten",
+        "squeeze",
+        "unsqueeze",
+        "linear",
+        "matmul",
+        "bmm",
+        "einsum",
+        "layer_norm",
+        "rms_norm",
+        "embedding",
+        "scaled_dot_product_attention",
+        "lstm",
+        "gru",
+        "rnn_tanh",
+        "rnn_relu",
+        "unfold",
+        "fold",
+        "mean",
+        "sum",
+        "stack",
+    ]
 )
 
 

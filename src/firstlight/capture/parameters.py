@@ -153,7 +153,7 @@ def _bits(x: Tensor) -> Tensor:
 
 
 def structure(w: Tensor, *, constant: bool = False, identical: bool = False) -> str:
-    """ "constant", "identical rows", "orthogonal" or "iid": how the entries hang together.
+    """Say "constant", "identical rows", "orthogonal" or "iid": how the entries hang together.
 
     A matrix (first axis × the rest) is called orthogonal if eight of its shorter side's vectors have equal lengths and
     right angles, to 100 times the format's precision. For iid entries an angle's cosine is of order 1/√length.

@@ -70,7 +70,7 @@ class Reading(NamedTuple):
     op: str
     axis: int  # of the units, in `kept` where that is whole
     samples: int | None  # axis of the samples, likewise
-    count: int  # number of samples
+    size: int  # number of samples
     units: int
     kept: Tensor  # the whole tensor, or [samples, entries] of it
     numbers: Numbers | None  # None: not yet, `kept` is whole
@@ -101,10 +101,8 @@ def read(x: Tensor, *, op: str = "", axis: int = -1, batch_size: int | None = No
     x = _plain(x.detach())
     if x.dim() < 2:
         axis = 1
-        if x.dim() == 0:
-            x = x.view(1, 1)
-        else:  # one number per sample, or one sample's features
-            x = x.unsqueeze(1) if batch_size in (None, len(x)) else x.unsqueeze(0)
+        per_sample = x.dim() == 1 and batch_size in (None, len(x))  # else: features of one sample
+        x = x.unsqueeze(1) if per_sample else x.reshape(1, -1)
     axis %= x.dim()
     samples = sample_axis(x.shape, batch_size)
     count = 1 if samples is None else (batch_size or x.shape[0])
@@ -125,7 +123,7 @@ class Collector:
     def add(self, name: str, reading: Reading) -> None:
         """Take one reading; a later one of the same name replaces it."""
         r = reading
-        whole = (r.axis, r.samples, r.count) if r.numbers is None else ()
+        whole = (r.axis, r.samples, r.size) if r.numbers is None else ()
         group = self._waiting[(r.kept.shape, r.kept.dtype, r.kept.device, r.op if r.op in _FLAT else "", whole)]
         group.append((name, r))
         if len(group) >= _GROUP:
@@ -154,7 +152,7 @@ def _finish(readings: list[Reading]) -> list[TensorStats]:
         numbers = _numbers(s, first.axis)
         if first.samples:
             s = s.movedim(first.samples + 1, 1)
-        s = s.reshape(len(s), first.count, -1)
+        s = s.reshape(len(s), first.size, -1)
     if s.dtype in (torch.float16, torch.bfloat16):
         s = s.float()
     flat = s.flatten(1)
@@ -162,7 +160,7 @@ def _finish(readings: list[Reading]) -> list[TensorStats]:
     nonzeros = torch.linalg.vector_norm(flat, 0, dim=1).tolist()
     flushed = (flat.abs() <= FP16_TINY / 2).sum(1, dtype=torch.int32).tolist()  # ties round to even: to zero
     saturated = _FLAT[first.op](flat).sum(1, dtype=torch.int32).tolist() if first.op in _FLAT else None
-    between = between_samples(s) if first.count > 1 else None
+    between = between_samples(s) if first.size > 1 else None
     stats: list[TensorStats] = []
     for i, (r, n) in enumerate(zip(readings, numbers, strict=True)):
         assert n is not None
@@ -228,7 +226,7 @@ def dead_units(x: Tensor, axis: int) -> tuple[int, ...]:
 
     Most live units show it in a few places; only those that do not are read in full.
     """
-    if not x.is_contiguous() or not (axis == 1 and x.dim() > 2 or axis == x.dim() - 1):
+    if not x.is_contiguous() or not ((axis == 1 and x.dim() > 2) or axis == x.dim() - 1):
         return _indices(_silent(x, axis))
     if axis == x.dim() - 1:
         rows = x.flatten(0, -2)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -55,18 +55,18 @@ def from_json(cls: type[T], text: str) -> T:
         ) from error
 
 
-def encode(value: Any) -> Any:
+def encode(value: object) -> Any:
     """A record, or any part of one, in terms of what JSON knows."""
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: encode(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, np.ndarray):
-        return encode(value.tolist())
+        return encode(cast(object, value.tolist()))
     if isinstance(value, Mapping):
         return {str(k): encode(v) for k, v in value.items()}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     if isinstance(value, tuple | list):
         return [encode(v) for v in value]  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, np.generic):
-        value = value.item()
+        return encode(cast(object, value.item()))
     if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
     return value

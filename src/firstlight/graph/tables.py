@@ -42,10 +42,26 @@ def measurement_frame(m: Measurement, table: Literal["nodes", "parameters"]) -> 
     return pd.DataFrame(rows)
 
 
-_STATS = (
-    "mean q rms abs_max zero_fraction units dead_units saturated_fraction cosine sample_variance nan_count inf_count "
-    "flushed_fp16 fp16_overflow bf16_overflow fp16_underflow bf16_underflow sampled"
-).split()
+_STATS = [
+    "mean",
+    "q",
+    "rms",
+    "abs_max",
+    "zero_fraction",
+    "units",
+    "dead_units",
+    "saturated_fraction",
+    "cosine",
+    "sample_variance",
+    "nan_count",
+    "inf_count",
+    "flushed_fp16",
+    "fp16_overflow",
+    "bf16_overflow",
+    "fp16_underflow",
+    "bf16_underflow",
+    "sampled",
+]
 
 
 def _node_row(n: NodeStats) -> dict[str, Any]:
@@ -70,7 +86,7 @@ def _node_row(n: NodeStats) -> dict[str, Any]:
 
 
 def _parameter_row(p: ParameterStats) -> dict[str, Any]:
-    keys = [f for f in p.__dataclass_fields__]
+    keys = list(p.__dataclass_fields__)
     return {key: getattr(p, key) for key in (*keys, "received_grad", "tied", "grad_ratio")}
 
 
