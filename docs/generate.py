@@ -1,0 +1,167 @@
+"""Tables of the documentation, made from the registries while the site is built (a hook of mkdocs).
+
+A line ``<!-- generated: NAME -->`` in a page is replaced by the table NAME; so no table can go stale.
+"""
+
+from __future__ import annotations
+
+import html
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+_MARK = re.compile(r"^<!-- generated: ([\w-]+) -->$", re.MULTILINE)
+
+
+def markdown_table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A Markdown table; cells are escaped."""
+    head = list(head)
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    lines += ["| " + " | ".join(_cell(c) for c in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    text = f"{value:.7g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def cite(keys: Iterable[str]) -> str:
+    """Links to the bibliography."""
+    from firstlight.theory import bibliography
+
+    return "; ".join(f"[{bibliography.citation(k).split('.')[0]}](bibliography.md#{k})" for k in keys if k)
+
+
+def activations() -> str:
+    """One row per activation, numbers computed by the library."""
+    from firstlight.theory import activations as registry
+    from firstlight.theory import log_moments, mean_field, random_walk
+
+    rows = []
+    for name in registry.names():
+        act = registry.get(name)
+        mean = random_walk.mean_gain(act)
+        rows.append(
+            (
+                f"`{name}`",
+                mean,
+                random_walk.median_gain(act, 64),
+                float(mean_field.chi(act, 1.0, mean**2)),
+                log_moments.fluctuation(act),
+                ", ".join(f"{k} = {v}" for k, v in act.parameters) or "",
+                cite([act.reference]),
+            )
+        )
+    head = ("name", "gain, mean", "gain, median, 64 units", "χ₁ at q = 1", "Eφ⁴/(Eφ²)² − 1", "parameters", "source")
+    return markdown_table(head, rows)
+
+
+def schemes() -> str:
+    """One row per scheme."""
+    from firstlight.schemes import schemes as registry
+
+    rows = []
+    for scheme in registry():
+        options = ", ".join(
+            f"`{k}`" if v is inspect.Parameter.empty else f"`{k}={v!r}`" for k, v in scheme.options.items()
+        )
+        names = ", ".join(f"`{v}`" for v in scheme.variants)
+        rows.append((f"`{scheme.name}`", scheme.note, scheme.keeps or "—", options, names, cite(scheme.refs)))
+    return markdown_table(("scheme", "law", "keeps", "options", "also as", "source"), rows)
+
+
+def layers() -> str:
+    """Fans of one example of each kind of layer, as the library counts them."""
+    from torch import nn
+
+    from firstlight.schemes.fans import all_sites
+
+    examples: dict[str, Callable[[], nn.Module]] = {
+        "nn.Linear(64, 256)": lambda: nn.Linear(64, 256),
+        "nn.Conv2d(16, 32, 3)": lambda: nn.Conv2d(16, 32, 3),
+        "nn.Conv2d(16, 32, 3, stride=2)": lambda: nn.Conv2d(16, 32, 3, stride=2),
+        "nn.Conv2d(16, 32, 3, groups=4)": lambda: nn.Conv2d(16, 32, 3, groups=4),
+        "nn.Conv2d(16, 16, 3, groups=16)": lambda: nn.Conv2d(16, 16, 3, groups=16),
+        "nn.ConvTranspose2d(16, 32, 4, stride=2)": lambda: nn.ConvTranspose2d(16, 32, 4, stride=2),
+        "nn.Bilinear(8, 8, 4)": lambda: nn.Bilinear(8, 8, 4),
+        "nn.MultiheadAttention(32, 4)": lambda: nn.MultiheadAttention(32, 4),
+        "nn.LSTM(16, 32)": lambda: nn.LSTM(16, 32),
+    }
+    rows = []
+    for text, make in examples.items():
+        module = make()
+        found = all_sites(module)
+        for name, p in module.named_parameters():
+            site = found[name]
+            if site.role == "weight":
+                shape = "×".join(map(str, p.shape))
+                rows.append((f"`{text}`", f"`{name}`", shape, f"{site.fan_in:g}", f"{site.fan_out:g}", site.split))
+    return markdown_table(("layer", "parameter", "shape", "fan in", "fan out", "maps"), rows)
+
+
+def checks() -> str:
+    """All checks with their five sections."""
+    from firstlight import checks as package  # noqa: F401 - importing the package registers the checks
+    from firstlight.checks import registry
+
+    parts = []
+    for check in sorted(registry.checks(), key=lambda c: c.code):
+        parts.append(f"## {check.code} {{ #{check.code.lower()} }}\n\n**{check.title}**\n")
+        for name in registry.SECTIONS:
+            parts.append(f"*{name}.* {check.section(name)}\n")
+    return "\n".join(parts)
+
+
+def rules() -> str:
+    """Coverage: one row per rule."""
+    from firstlight import rules as package  # noqa: F401 - importing the package registers the rules
+    from firstlight.rules import registry
+
+    seen: dict[int, Any] = {id(r): r for r in registry.table().values()}
+    ordered = sorted(seen.values(), key=lambda r: (r.kind, r.names))
+    rows = [
+        (r.kind, ", ".join(f"`{n}`" for n in r.names), "yes" if r.backward else "—", "; ".join(r.assumes), cite(r.refs))
+        for r in ordered
+    ]
+    return markdown_table(("kind", "operations", "gradient", "assumes", "source"), rows)
+
+
+def bibliography() -> str:
+    """Every source with its BibTeX."""
+    from firstlight.theory import bibliography as registry
+
+    parts = []
+    for key in registry.keys():
+        text = html.escape(registry.bibtex(key).rstrip())
+        parts.append(f"### {key} {{ #{key} }}\n\n{registry.citation(key)}\n\n<pre><code>{text}</code></pre>\n")
+    return "\n".join(parts)
+
+
+def contributing() -> str:
+    """CONTRIBUTING.md, which stands in the repository's root, without its title."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    return text.split("\n", 1)[1]
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "activations": activations,
+    "schemes": schemes,
+    "layers": layers,
+    "checks": checks,
+    "rules": rules,
+    "bibliography": bibliography,
+    "contributing": contributing,
+}
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Fill the marks of one page; called by mkdocs.
+
+    Raises:
+        KeyError: A mark that names no table.
+    """
+    return _MARK.sub(lambda match: TABLES[match[1]](), markdown)
