@@ -52,9 +52,7 @@ def _data(config: StackConfig, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
     return x.to(DEVICE), torch.randint(config.outputs, (batch,), generator=g).to(DEVICE)
 
 
-def fused(
-    config: StackConfig, members: int = 1, batch: int = 100, library: str | None = None
-) -> Callable[[], object]:
+def fused(config: StackConfig, members: int = 1, batch: int = 100, library: str | None = None) -> Callable[[], object]:
     """One training step of the lab: forward, loss, backward, update."""
     training = Training(batch=None, schedule=Schedule(1e-6))
     stack = Stack(config, members, batch, device=DEVICE, library=library)
@@ -153,9 +151,7 @@ def _peak(which: str) -> float:
 
 
 def run(rounds: int = 9) -> Table:
-    table = Table(
-        "what", "firstlight", "eager PyTorch", "ratio", "goal", title=f"one thread, {DEVICE}, CPU-seconds"
-    )
+    table = Table("what", "firstlight", "eager PyTorch", "ratio", "goal", title=f"one thread, {DEVICE}, CPU-seconds")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -166,16 +162,12 @@ def run(rounds: int = 9) -> Table:
             goal = "≥ 5" if DEVICE == "cuda" else "≥ 2.5"
             _row(table, "training step, 1000 × 63, batch 100", ours, theirs, goal)
             _row(table, "  the same with torch's products", by_torch, theirs, "")
-            table.add_row(
-                "  its matrix products alone", f"{1e3 * limit:.1f} ms", "", f"{ours / limit:.2f} of it", "1"
-            )
+            table.add_row("  its matrix products alone", f"{1e3 * limit:.1f} ms", "", f"{ours / limit:.2f} of it", "1")
             one = [eager(NARROW, seed) for seed in range(32)]
             ours, theirs = _alternate(fused(NARROW, 32), lambda: [step() for step in one], rounds=rounds)
             _row(table, "step of 32 members, 20 × 16, batch 100", ours, theirs, "≥ 10")
             small = [eager(NARROW, seed, 10) for seed in range(32)]
-            ours, theirs = _alternate(
-                fused(NARROW, 32, 10), lambda: [step() for step in small], rounds=rounds
-            )
+            ours, theirs = _alternate(fused(NARROW, 32, 10), lambda: [step() for step in small], rounds=rounds)
             _row(table, "step of 32 members, 20 × 16, batch 10", ours, theirs, "≥ 10")
             nets = StackConfig(32, 1, 100, 32, scheme="he")
             loop = _alternate(lambda: modules_loop(nets, 20), rounds=3)[0] * 50
@@ -186,9 +178,7 @@ def run(rounds: int = 9) -> Table:
         torch.set_num_threads(threads)
     if DEVICE == "cpu" and sys.platform == "linux":
         ours, theirs = _peak("fused"), _peak("eager")
-        table.add_row(
-            "peak memory, 1000 × 63", f"{ours:.0f} MiB", f"{theirs:.0f} MiB", f"{theirs / ours:.1f}×", "≥ 1"
-        )
+        table.add_row("peak memory, 1000 × 63", f"{ours:.0f} MiB", f"{theirs:.0f} MiB", f"{theirs / ours:.1f}×", "≥ 1")
     return table
 
 

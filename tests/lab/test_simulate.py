@@ -40,9 +40,7 @@ def test_both_ways_give_one_joint_law_of_lengths_and_gradients() -> None:
     joint = [
         np.log(s.forward[:, -1]) * np.log(s.backward[:, 0]) for s in (a, b)
     ]  # their correlation is what the projection could lose
-    assert (
-        abs(joint[0].mean() - joint[1].mean()) < 4.5 * np.hypot(joint[0].std(), joint[1].std()) / DRAWS**0.5
-    )
+    assert abs(joint[0].mean() - joint[1].mean()) < 4.5 * np.hypot(joint[0].std(), joint[1].std()) / DRAWS**0.5
 
 
 def test_uniform_weights_follow_the_kurtosis_recursion() -> None:
@@ -54,9 +52,7 @@ def test_uniform_weights_follow_the_kurtosis_recursion() -> None:
     for layer in range(1, 6):
         seen = out.forward[:, layer - 1] ** 2
         assert abs(seen.mean() - square[layer]) < 4 * seen.std() / draws**0.5
-    first = (
-        out.forward[:, 0] ** 2
-    )  # the near miss: the normal law's value lies outside the error already here
+    first = out.forward[:, 0] ** 2  # the near miss: the normal law's value lies outside the error already here
     assert abs(first.mean() - normal[1]) > 4 * first.std() / draws**0.5
 
 

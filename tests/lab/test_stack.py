@@ -25,9 +25,7 @@ def test_kernels_are_the_functions_of_the_theory_floor(name: str) -> None:
     h, slope = k.f(z), torch.empty_like(z)
     k.derivative(h if k.saves_output else z, slope)
     np.testing.assert_allclose(h.numpy(), record(z.numpy()), atol=1e-14, rtol=1e-14)
-    np.testing.assert_allclose(
-        slope.numpy(), record.df(z.numpy()), atol=1e-8
-    )  # torch's hardsigmoid has 1/6 in float32
+    np.testing.assert_allclose(slope.numpy(), record.df(z.numpy()), atol=1e-8)  # torch's hardsigmoid has 1/6 in float32
 
 
 def _autograd(stack: Stack, member: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -41,9 +39,7 @@ def _check(stack: Stack) -> None:
     stack.forward()
     grads = stack.gradients()
     place = {
-        layer: (run, layer - start)
-        for run, (start, stop) in enumerate(stack.runs)
-        for layer in range(start, stop)
+        layer: (run, layer - start) for run, (start, stop) in enumerate(stack.runs) for layer in range(start, stop)
     }
     for member in range(stack.members):
         out, expected = _autograd(stack, member)
@@ -109,9 +105,7 @@ def test_losses_and_cotangents_equal_torchs(loss: str) -> None:
         expected = {
             "cross-entropy": lambda z=z: torch.nn.functional.cross_entropy(z, labels),
             "mse": lambda z=z: torch.nn.functional.mse_loss(z, target),
-            "binary": lambda z=z: torch.nn.functional.binary_cross_entropy_with_logits(
-                z[:, 0], labels.double()
-            ),
+            "binary": lambda z=z: torch.nn.functional.binary_cross_entropy_with_logits(z[:, 0], labels.double()),
         }[loss]()
         (grad,) = torch.autograd.grad(expected, logits)
         torch.testing.assert_close(value[member], expected.detach())

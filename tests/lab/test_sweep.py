@@ -36,9 +36,7 @@ def _file(folder: Path, text: str = SWEEP) -> Path:
 
 def _same(a: pd.DataFrame, b: pd.DataFrame) -> None:
     by = ["key", "seed"]
-    pd.testing.assert_frame_equal(
-        a.sort_values(by).reset_index(drop=True), b.sort_values(by).reset_index(drop=True)
-    )
+    pd.testing.assert_frame_equal(a.sort_values(by).reset_index(drop=True), b.sort_values(by).reset_index(drop=True))
 
 
 def test_a_grid_times_seeds_becomes_tasks(tmp_path: Path) -> None:
@@ -132,7 +130,7 @@ SLOW_SWEEP = (
 def _drive(file: Path, store: Path, jobs: int) -> subprocess.Popen[bytes]:
     env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(file), str(store), str(jobs)], env=env, stderr=subprocess.PIPE
+        [sys.executable, "-c", DRIVER, str(file), str(store), str(jobs)], env=env, stderr=subprocess.DEVNULL
     )
 
 
@@ -162,7 +160,7 @@ def test_a_killed_driver_loses_nothing_that_was_finished(tmp_path: Path) -> None
     driver = _drive(file, store, 1)
     _wait_for_files(store, 2, driver)
     driver.kill()
-    driver.communicate()
+    driver.wait()
     finished = {p.name: p.stat().st_mtime_ns for p in store.rglob("*.parquet")}
     assert 2 <= len(finished) < 18
     tasks = read_sweep(file).tasks
@@ -186,7 +184,7 @@ def test_killed_workers_are_replaced_and_a_killed_driver_takes_its_workers_along
     _wait_for_files(store, 6, driver)  # it goes on with a new pool
     workers = _children(driver.pid)
     driver.kill()
-    driver.communicate()
+    driver.wait()
     end = time.monotonic() + 20
     while any(Path(f"/proc/{pid}").exists() and _is_alive(pid) for pid in workers):
         assert time.monotonic() < end, "a worker outlived its driver"

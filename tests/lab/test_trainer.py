@@ -34,9 +34,7 @@ def _with_torch(config: StackConfig, training: Training, seed: int) -> nn.Module
     for step in range(training.steps):
         for group in optimizer.param_groups:
             group["lr"] = (
-                training.schedule.rate
-                * group["factor"]
-                * step_factor(training.schedule, step, training.steps)
+                training.schedule.rate * group["factor"] * step_factor(training.schedule, step, training.steps)
             )
         index = torch.from_numpy(batches[step])
         optimizer.zero_grad()

@@ -58,9 +58,7 @@ def reproduce(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="DIR", help="Figures, and the store unless --store says.")
     ] = Path("out/lab"),
-    store: Annotated[
-        str | None, typer.Option(metavar="URL", help="Folder or fsspec URL of the results.")
-    ] = None,
+    store: Annotated[str | None, typer.Option(metavar="URL", help="Folder or fsspec URL of the results.")] = None,
     jobs: Jobs = 1,
     engine: EngineOption = Engine.LOCAL,
     address: Address = None,

@@ -11,7 +11,7 @@ from torch import Tensor
 from firstlight.errors import InputError
 from firstlight.lab.models import StackConfig
 from firstlight.lab.stack import Stack
-from firstlight.schemes.context import Context, Draw, Target
+from firstlight.schemes.context import Builtin, Context, Draw, Target
 from firstlight.schemes.draws import Stream
 from firstlight.schemes.registry import resolve
 from firstlight.theory import activations
@@ -57,6 +57,7 @@ def layer_draw(config: StackConfig, layer: int) -> tuple[Target, Draw]:
         in_axes=(1, 2, 3) if taps > 1 else (1,),
         kernel_axes=(2, 3) if taps > 1 else (),
         channels=(n_in, n_out),
+        builtin=Builtin("uniform", (n_in * taps) ** -0.5),  # what torch's own reset_parameters draws
     )
     reads = layer > 0
     context = Context(

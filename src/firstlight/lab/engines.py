@@ -138,9 +138,7 @@ def on_ray(tasks: Sequence[Task], url: str, address: str | None) -> Iterator[int
         try:
             ray.init(address=address, log_to_driver=False, include_dashboard=False, configure_logging=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise InputError(
-                "--address", got=f"{address!r} ({error})", expected="a running Ray cluster"
-            ) from error
+            raise InputError("--address", got=f"{address!r} ({error})", expected="a running Ray cluster") from error
     try:
         remote = ray.remote(num_cpus=1, max_retries=-1, retry_exceptions=False)(_perform_single_threaded)
         waiting = [remote.remote(task, url) for task in tasks]
@@ -164,9 +162,7 @@ def _perform_single_threaded(task: Task, url: str) -> int:
     return perform(task, url)
 
 
-def engine(
-    name: str, jobs: int = 1, address: str | None = None
-) -> Callable[[Sequence[Task], str], Iterator[int]]:
+def engine(name: str, jobs: int = 1, address: str | None = None) -> Callable[[Sequence[Task], str], Iterator[int]]:
     """The engine of a name: "local" (here, or in processes where jobs > 1) or "ray".
 
     Raises:

@@ -27,9 +27,7 @@ def as_tensors(config: StackConfig, loss: Loss, data: Data, what: str) -> tuple[
     if x.ndim != 2 or x.shape[1] != config.inputs or len(x) == 0:
         raise InputError(f"{what}, x", got=f"shape {x.shape}", expected=f"(N, {config.inputs}), N ≥ 1")
     if len(x) != len(y):
-        raise InputError(
-            what, got=f"{len(x)} samples and {len(y)} targets", expected="as many targets as samples"
-        )
+        raise InputError(what, got=f"{len(x)} samples and {len(y)} targets", expected="as many targets as samples")
     if not np.isfinite(x).all():
         raise InputError(f"{what}, x", got="NaN or Inf", expected="finite entries")
     if loss == "mse":
@@ -38,9 +36,7 @@ def as_tensors(config: StackConfig, loss: Loss, data: Data, what: str) -> tuple[
         return torch.from_numpy(x), torch.from_numpy(np.ascontiguousarray(y, dtype=x.dtype))
     classes = config.outputs if loss == "cross-entropy" else 2
     if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer) or y.min() < 0 or y.max() >= classes:
-        raise InputError(
-            f"{what}, y", got=f"{y.dtype} of shape {y.shape}", expected=f"labels 0 … {classes - 1}"
-        )
+        raise InputError(f"{what}, y", got=f"{y.dtype} of shape {y.shape}", expected=f"labels 0 … {classes - 1}")
     if loss == "binary" and config.outputs != 1:
         raise InputError("stack, outputs", got=str(config.outputs), expected="1 for the binary loss")
     return torch.from_numpy(x), torch.from_numpy(y.astype(np.int64))

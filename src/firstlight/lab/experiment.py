@@ -128,10 +128,7 @@ def configure(part: Part, values: Mapping[str, Any], where: str) -> Any:
             )
         if not _fits(value, hints[key]):
             raise InputError(f"{where}, {key}", got=repr(value), expected=_say(hints[key]))
-    ready = {
-        k: tuple(v) if isinstance(v, list) else float(v) if hints[k] is float else v
-        for k, v in values.items()
-    }
+    ready = {k: tuple(v) if isinstance(v, list) else float(v) if hints[k] is float else v for k, v in values.items()}
     base = part.config()
     assert is_dataclass(base)
     return replace(base, **ready)  # type: ignore[type-var]

@@ -105,9 +105,7 @@ _FROM_OUTPUT: dict[str, Kernel] = {
         Kernel("celu", F.celu, _elu_slope(1.0, 1.0), True, lambda z: F.elu(z, inplace=True)),
         Kernel("selu", torch.selu, _elu_slope(*_SELU), True, torch.selu_),
         Kernel("hardtanh", F.hardtanh, _clip_slope(-1.0, 1.0), True, lambda z: F.hardtanh(z, inplace=True)),
-        Kernel(
-            "relu6", F.relu6, _clip_slope(0.0, 6.0), True, lambda z: F.hardtanh(z, 0.0, 6.0, inplace=True)
-        ),
+        Kernel("relu6", F.relu6, _clip_slope(0.0, 6.0), True, lambda z: F.hardtanh(z, 0.0, 6.0, inplace=True)),
     )
 }
 _FROM_INPUT: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], object] | None]] = {

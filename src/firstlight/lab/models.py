@@ -59,9 +59,7 @@ class StackConfig:
     def __post_init__(self) -> None:
         for name in ("inputs", "outputs", "depth"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise InputError(
-                    f"stack, {name}", got=repr(getattr(self, name)), expected="a positive integer"
-                )
+                raise InputError(f"stack, {name}", got=repr(getattr(self, name)), expected="a positive integer")
         if self.kind not in KINDS:
             raise InputError("stack, kind", got=repr(self.kind), expected=" or ".join(map(repr, KINDS)))
         if (self.width is None) == (self.parameters is None):
@@ -73,16 +71,12 @@ class StackConfig:
         if isinstance(self.width, Sequence):  # lists come from TOML and JSON
             object.__setattr__(self, "width", tuple(int(n) for n in self.width))
         if isinstance(self.width, tuple) and len(self.width) != self.depth:
-            raise InputError(
-                "stack, width", got=f"{len(self.width)} widths", expected=f"{self.depth}, one a layer"
-            )
+            raise InputError("stack, width", got=f"{len(self.width)} widths", expected=f"{self.depth}, one a layer")
         given = self.width if isinstance(self.width, tuple) else () if self.width is None else (self.width,)
         if any(n < 1 for n in given):
             raise InputError("stack, width", got=repr(self.width), expected="positive integers")
         if self.kind == "residual" and len(set(self.hidden)) > 1:
-            raise InputError(
-                "stack, width", got=repr(self.width), expected="equal widths in a residual stack"
-            )
+            raise InputError("stack, width", got=repr(self.width), expected="equal widths in a residual stack")
         if self.kernel < 1 or self.kernel % 2 == 0:
             raise InputError("stack, kernel", got=repr(self.kernel), expected="an odd number")
         if self.gain is not None and not (math.isfinite(self.gain) and self.gain >= 0):
@@ -110,9 +104,7 @@ class StackConfig:
         count = self.depth - 1
         if isinstance(self.eta, str):
             if self.eta.replace(" ", "") != "1/sqrt(L)":
-                raise InputError(
-                    "stack, eta", got=repr(self.eta), expected='a number, numbers, or "1/sqrt(L)"'
-                )
+                raise InputError("stack, eta", got=repr(self.eta), expected='a number, numbers, or "1/sqrt(L)"')
             return (1.0 / math.sqrt(max(count, 1)),) * count
         if isinstance(self.eta, Sequence):
             object.__setattr__(self, "eta", tuple(float(e) for e in self.eta))

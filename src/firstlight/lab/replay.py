@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 
-def replayable(
-    work: Callable[[], object], device: torch.device, keep: Sequence[Tensor] = ()
-) -> Callable[[], object]:
+def replayable(work: Callable[[], object], device: torch.device, keep: Sequence[Tensor] = ()) -> Callable[[], object]:
     """`work` itself on a CPU; on CUDA a launcher of its captured graph.
 
     Args:

@@ -28,9 +28,7 @@ def figures(experiment: str) -> dict[str, tuple[tuple[str, ...], Callable[..., F
     return importlib.import_module(f"firstlight.lab.figures.{experiment.replace('-', '_')}").FIGURES
 
 
-def chosen_figures(
-    experiment: str, figure: str | None
-) -> dict[str, tuple[tuple[str, ...], Callable[..., Figure]]]:
+def chosen_figures(experiment: str, figure: str | None) -> dict[str, tuple[tuple[str, ...], Callable[..., Figure]]]:
     """All figures of an experiment, or the one that is asked for.
 
     Raises:

@@ -46,9 +46,7 @@ class Schedule:
         if not (math.isfinite(self.rate) and self.rate >= 0):
             raise InputError("schedule, rate", got=repr(self.rate), expected="a finite number, 0 or more")
         if not (self.lambda_in > 0 and self.lambda_out > 0):
-            raise InputError(
-                "schedule, λ", got=f"{self.lambda_in}, {self.lambda_out}", expected="two positive numbers"
-            )
+            raise InputError("schedule, λ", got=f"{self.lambda_in}, {self.lambda_out}", expected="two positive numbers")
 
 
 def geometric(first: float, last: float, at: float) -> float:
@@ -59,9 +57,7 @@ def geometric(first: float, last: float, at: float) -> float:
 def step_factor(schedule: Schedule, step: int, steps: int) -> float:
     """Factor of the base rate at step `step` (from 0) of `steps`."""
     at = step / max(steps - 1, 1)
-    factor = {"constant": 1.0, "linear": 1.0 - at, "cosine": 0.5 * (1.0 + math.cos(math.pi * at))}[
-        schedule.shape
-    ]
+    factor = {"constant": 1.0, "linear": 1.0 - at, "cosine": 0.5 * (1.0 + math.cos(math.pi * at))}[schedule.shape]
     if schedule.warmup:
         factor *= min(1.0, (step + 1) / schedule.warmup)
     if schedule.reading == "steps":
@@ -73,7 +69,4 @@ def layer_factors(schedule: Schedule, layers: int) -> list[float]:
     """Factor of the rate at each of `layers` layers, the readout being the last."""
     if schedule.reading != "layers":
         return [1.0] * layers
-    return [
-        geometric(schedule.lambda_in, schedule.lambda_out, layer / max(layers - 1, 1))
-        for layer in range(layers)
-    ]
+    return [geometric(schedule.lambda_in, schedule.lambda_out, layer / max(layers - 1, 1)) for layer in range(layers)]

@@ -94,9 +94,7 @@ def simulate(
         x = rng.standard_normal((draws, *shape), dtype=np.float32)
     x = np.broadcast_to(x, (draws, *x.shape[-len(shape) :]))
     if x.shape[1] != config.inputs or not np.isfinite(x).all():
-        raise InputError(
-            "simulate, x", got=f"shape {x.shape[1:]}", expected=f"finite entries of shape {shape}"
-        )
+        raise InputError("simulate, x", got=f"shape {x.shape[1:]}", expected=f"finite entries of shape {shape}")
     chosen = "projected" if applies and method != "weights" else "weights"
     f = kernel(config.activation)
     scales = [_scale(law, gain) for _, law in laws]

@@ -25,9 +25,7 @@ from firstlight.lab.kernels import Kernel, kernel
 from firstlight.lab.models import StackConfig
 from firstlight.lab.products import Step, product
 
-Apply = Callable[
-    [int, int, int, Tensor], object
-]  # (run, start, stop, gradient of the run's weights start … stop)
+Apply = Callable[[int, int, int, Tensor], object]  # (run, start, stop, gradient of the run's weights start … stop)
 
 
 class Stack:
@@ -68,9 +66,7 @@ class Stack:
         if config.kind == "conv":
             raise InputError("stack", got="a conv stack", expected="a plain or residual one")
         if members < 1 or batch < 1:
-            raise InputError(
-                "stack", got=f"{members} members, batch {batch}", expected="at least one of each"
-            )
+            raise InputError("stack", got=f"{members} members, batch {batch}", expected="at least one of each")
         self.config, self.members, self.batch = config, members, batch
         self.device, self.dtype = torch.device(device), dtype
         self.library = library or ("numpy" if self.device.type == "cpu" else "torch")
@@ -120,9 +116,7 @@ class Stack:
         self.input = self._inputs[0][0, 0, : widths[0]]
         self.logits = self._new(E, widths[-1], B)
         self.cotangent = self._new(E, widths[-1], B)
-        self._scratch = (
-            self._new(E, max(self.config.hidden), B) if residual and not self.kernel.saves_output else None
-        )
+        self._scratch = self._new(E, max(self.config.hidden), B) if residual and not self.kernel.saves_output else None
 
     def _signal(self, layer: int) -> Tensor:
         """Input of layer `layer` without the row of ones, (E, n_in, B)."""

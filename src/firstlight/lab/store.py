@@ -44,9 +44,7 @@ class Store:
         try:
             self._fs, self._root = fsspec.core.url_to_fs(self.url)
         except (ValueError, ImportError) as error:
-            raise InputError(
-                "store", got=repr(self.url), expected=f"a folder or an fsspec URL ({error})"
-            ) from error
+            raise InputError("store", got=repr(self.url), expected=f"a folder or an fsspec URL ({error})") from error
 
     def check_writable(self) -> None:
         """Write and remove a small file.
@@ -122,9 +120,7 @@ class Store:
             name: json.dumps(value) if isinstance(value, list | tuple) else value
             for name, value in asdict(config).items()
         }
-        self._put(
-            f"{self._folder(part.name)}/{key}.parquet", _parquet([head | row for row in rows] or [head])
-        )
+        self._put(f"{self._folder(part.name)}/{key}.parquet", _parquet([head | row for row in rows] or [head]))
         return key
 
     def _put(self, path: str, data: bytes) -> None:

@@ -54,9 +54,7 @@ def read_sweep(path: Path) -> Sweep:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DataError(
-            str(path), got=f"{type(error).__name__}: {error}", expected="a TOML file of a sweep"
-        ) from error
+        raise DataError(str(path), got=f"{type(error).__name__}: {error}", expected="a TOML file of a sweep") from error
     for key in content:
         if key not in _KEYS:
             raise InputError(
@@ -81,9 +79,7 @@ def read_sweep(path: Path) -> Sweep:
     if isinstance(group, bool) or not isinstance(group, int) or group < 1:
         raise InputError(f"{path}, group", got=repr(group), expected="a whole number of at least 1")
     tasks = tuple(
-        Task(part.name, config, seeds[at : at + group])
-        for config in configs
-        for at in range(0, len(seeds), group)
+        Task(part.name, config, seeds[at : at + group]) for config in configs for at in range(0, len(seeds), group)
     )
     store = content.get("store")
     if store is not None and not isinstance(store, str):

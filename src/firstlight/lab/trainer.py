@@ -131,9 +131,7 @@ class Optimizer:
         self._scalar = rates[0] * factors[0] if same else None
         base = torch.tensor(rates, dtype=torch.float64).view(1, -1, 1, 1)
         self._rates = [
-            (torch.tensor(factors[a:b], dtype=torch.float64).view(-1, 1, 1, 1) * base).to(
-                stack.device, stack.dtype
-            )
+            (torch.tensor(factors[a:b], dtype=torch.float64).view(-1, 1, 1, 1) * base).to(stack.device, stack.dtype)
             for a, b in stack.runs
         ]
         # the factor of the step lives on the device, so that a captured graph can read it
@@ -220,9 +218,7 @@ def train(
     stack = Stack(config, len(members), batch, device=device)
     x, y = x.to(stack.device, stack.dtype), y.to(stack.device)
     draw_stack(stack, members)
-    optimizer = Optimizer(
-        stack, training, [m.rate if m.rate is not None else training.schedule.rate for m in members]
-    )
+    optimizer = Optimizer(stack, training, [m.rate if m.rate is not None else training.schedule.rate for m in members])
     results = [Result(member) for member in members]
     key, begin = describe(config, training, members), 0
     if save_to is not None and (state := checkpoint.load(save_to, key)) is not None:
@@ -250,13 +246,9 @@ def train(
             since = 0
             if on_row is not None:
                 on_row(step + 1, training.steps, results)
-            done = training.until is not None and all(
-                r.started_at is not None or r.divergence for r in results
-            )
+            done = training.until is not None and all(r.started_at is not None or r.divergence for r in results)
             if save_to is not None and (last or done or time.monotonic() - saved >= save_every):
-                checkpoint.save(
-                    save_to, _state(key, training.steps if done else step + 1, stack, optimizer, results)
-                )
+                checkpoint.save(save_to, _state(key, training.steps if done else step + 1, stack, optimizer, results))
                 saved = time.monotonic()
             if done:
                 break
@@ -276,9 +268,7 @@ class Passes:
         self._whole = stack.batch == len(x)
         self._fill()
         self._run_forward = replayable(self._forward, stack.device)
-        self._run_backward = replayable(
-            lambda: stack.backward(optimizer.apply), stack.device, keep=stack.weights
-        )
+        self._run_backward = replayable(lambda: stack.backward(optimizer.apply), stack.device, keep=stack.weights)
 
     def _fill(self) -> None:
         if self._whole:
@@ -319,9 +309,7 @@ class Passes:
         return out
 
 
-def _silence_overflown(
-    stack: Stack, optimizer: Optimizer, passes: Passes, step: int, results: list[Result]
-) -> None:
+def _silence_overflown(stack: Stack, optimizer: Optimizer, passes: Passes, step: int, results: list[Result]) -> None:
     for member, ok in enumerate(torch.isfinite(passes.value).tolist()):
         if not ok:
             results[member].divergence = Divergence(step, first_overflow(stack, member))

@@ -50,9 +50,7 @@ SAMPLES = 8  # single walks that are kept
 
 def _log_walks(config: Walk, seed: int) -> np.ndarray:
     """ln(|δ_l|²/|δ_D|²) of each network (draws, depth); -inf where a layer is dead."""
-    stack = StackConfig(
-        config.width, 1, config.depth, config.width, activation=config.activation, scheme=config.scheme
-    )
+    stack = StackConfig(config.width, 1, config.depth, config.width, activation=config.activation, scheme=config.scheme)
     back = simulate(stack, config.draws, seed=seed, gain=config.gain).backward
     with np.errstate(divide="ignore"):
         return np.log(back / back[:, -1:])
@@ -214,9 +212,7 @@ _GAINS: dict[str, tuple[float, ...]] = {
 
 
 def _gains(draws: int) -> Grid:
-    return [
-        (Walk(act, 100, 100, "lecun", gain, draws), (0,)) for act, gains in _GAINS.items() for gain in gains
-    ]
+    return [(Walk(act, 100, 100, "lecun", gain, draws), (0,)) for act, gains in _GAINS.items() for gain in gains]
 
 
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1)
@@ -250,9 +246,7 @@ def _depth_full() -> Grid:
 
 def _rates(depth: int, steps: int, seeds: int) -> Grid:
     base = Learning(depth=depth, width=64, steps=steps, rates=RATES[1:4])
-    gains = [
-        (replace(base, scheme="lecun", gain=g), tuple(range(seeds))) for g in (1.36, 1.414, 1.443, 1.48, 1.52)
-    ]
+    gains = [(replace(base, scheme="lecun", gain=g), tuple(range(seeds))) for g in (1.36, 1.414, 1.443, 1.48, 1.52)]
     ends = (0.1, 1.0, 10.0)
     lambdas = [
         (replace(base, lambda_in=a, lambda_out=b, reading=reading), tuple(range(seeds)))

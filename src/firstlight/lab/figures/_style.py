@@ -12,6 +12,8 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+Frame = Any  # a pandas data frame; its stubs know less of groupby than is used here
+
 # Okabe & Ito, without the yellow that is lost on white
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKS = "os^Dv<>"
@@ -48,9 +50,7 @@ def style() -> Iterator[None]:
             plt.close("all")
 
 
-def panels(
-    rows: int, columns: int, title: str, width: float = 4.6, height: float = 3.5
-) -> tuple[Figure, list[Axes]]:
+def panels(rows: int, columns: int, title: str, width: float = 4.6, height: float = 3.5) -> tuple[Figure, list[Axes]]:
     """A figure of rows × columns panels in reading order, with a title."""
     figure, axes = plt.subplots(
         rows, columns, figsize=(width * columns, height * rows + 0.4), squeeze=False, layout="constrained"
