@@ -1,0 +1,38 @@
+"""Every check fires on its own model and keeps silent on its near miss."""
+
+from __future__ import annotations
+
+import pytest
+from check_cases import CASES, Case
+
+import firstlight as fl
+from firstlight.checks.registry import checks
+
+
+def diagnosed(c: Case) -> fl.Report:
+    return fl.diagnose(c.model, c.batch, c.loss, c.optimizer, targets=c.targets, try_remedies=False)
+
+
+def loud(report: fl.Report) -> set[str]:
+    return {f.code for f in report.findings if f.severity != "info"}
+
+
+def test_every_check_owns_two_cases() -> None:
+    assert set(CASES) == {c.code for c in checks()}
+
+
+@pytest.mark.parametrize("code", sorted(CASES))
+def test_fires(code: str) -> None:
+    report = diagnosed(CASES[code][0]())
+    found = next((f for f in report.findings if f.code == code), None)
+    assert found is not None, [f.code for f in report.findings]
+    assert found.severity != "info" or code in {"FWD003", "FWD005"}
+    assert found.measured
+    assert found.threshold
+    assert found.meaning
+
+
+@pytest.mark.parametrize("code", sorted(CASES))
+def test_near_miss_is_silent(code: str) -> None:
+    report = diagnosed(CASES[code][1]())
+    assert code not in loud(report), [(f.code, f.measured) for f in report.findings]
