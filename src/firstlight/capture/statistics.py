@@ -26,7 +26,7 @@ LISTED = 16  # dead units named one by one
 _PIECE = 1 << 20  # entries per piece of the slow path
 _GROUP = 16  # readings finished together: their samples stay in the cache
 _FIRST = 32  # positions (or rows) among which most live units show that they live
-_ROW = 1024  # length of the rows whose norms are taken in float32
+_ROW = 4096  # length of the rows whose norms are taken in float32
 _SAFE = (1e-15, 1e15)  # squares of entries between these, and sums of 1e7 of them, stay well inside float32
 
 # Flat pieces of the bounded non-linearities, as a condition on the output y: where the slope is below 1 % of the
@@ -109,7 +109,7 @@ def read(x: Tensor, *, op: str = "", axis: int = -1, batch_size: int | None = No
     units = x.shape[axis]
     if x.numel() <= WHOLE:
         return Reading(shape, dtype, op, axis, samples, count, units, x.clone(), None)
-    numbers = _numbers(x.unsqueeze(0), axis)[0]
+    numbers = _large(x, axis)
     return Reading(shape, dtype, op, axis, samples, count, units, sample(x, samples, count), numbers)
 
 
@@ -149,7 +149,7 @@ def _finish(readings: list[Reading]) -> list[TensorStats]:
         return [_empty(r) for r in readings]
     numbers = [r.numbers for r in readings]
     if first.numbers is None:
-        numbers = _numbers(s, first.axis)
+        numbers = _small(s, first.axis)
         if first.samples:
             s = s.movedim(first.samples + 1, 1)
         s = s.reshape(len(s), first.size, -1)
@@ -203,21 +203,32 @@ def _empty(r: Reading) -> TensorStats:
     return TensorStats(r.shape, r.dtype, nan, nan, 0.0, 0.0, r.units, 0, None, None, 0, 0, unit_axis=r.axis)
 
 
-def _numbers(x: Tensor, axis: int) -> list[Numbers]:
-    """What needs every entry, for each tensor in a stack [N, ...]; `axis` is that of the units, without N."""
-    axis += 1
-    others = [d for d in range(1, x.dim()) if d != axis]
-    if len(x) == 1:
-        low, high = torch.aminmax(x)
-        tops, bottoms = [float(high)], [float(low)]
-        dead = [dead_units(x[0], axis - 1)] if tops[0] >= 0.0 >= bottoms[0] else [()]
+def _large(x: Tensor, axis: int) -> Numbers:
+    """What needs every entry of one large tensor."""
+    m = moments(x)
+    if m.nan_count == 0 and m.low <= 0.0 <= m.high:
+        dead = dead_units(x, axis)
+        return Numbers(m, len(dead), dead[:LISTED])
+    return Numbers(m, 0, ())
+
+
+def _small(x: Tensor, axis: int) -> list[Numbers]:
+    """The same for each of a stack of small tensors [N, ...]; `axis` is that of the units, without N."""
+    others = [d for d in range(1, x.dim()) if d != axis + 1]
+    high, low = x.amax(others), x.amin(others)
+    tops, bottoms = high.amax(1).tolist(), low.amin(1).tolist()
+    silent = (high == 0) & (low == 0)
+    dead = [_indices(row) for row in silent] if bool(silent.any()) else [()] * len(x)
+    flat = x.flatten(1)
+    if all(_in_range(t, b) for t, b in zip(tops, bottoms, strict=True)):
+        accumulator = _accumulator(x)
+        squares = torch.linalg.vector_norm(flat, dim=1, dtype=accumulator).double().square().tolist()
+        sums = flat.sum(1, dtype=accumulator).tolist()
+        n = flat.shape[1]
+        ranges = zip(sums, squares, bottoms, tops, strict=True)
+        found = [Moments(s / n, q / n, max(high, -low), low=low, high=high) for s, q, low, high in ranges]
     else:
-        high, low = x.amax(others), x.amin(others)
-        tops, bottoms = high.amax(1).tolist(), low.amin(1).tolist()
-        silent = (high == 0) & (low == 0)
-        dead = [tuple(row.nonzero()[:, 0].tolist()) for row in silent] if bool(silent.any()) else [()] * len(x)
-    fast = all(_in_range(t, b) for t, b in zip(tops, bottoms, strict=True))
-    found = _fast(x, tops, bottoms, _accumulator(x)) if fast else _slow(x, tops, bottoms)
+        found = [moments(each) for each in x]
     return [Numbers(m, len(d), d[:LISTED]) for m, d in zip(found, dead, strict=True)]
 
 
@@ -226,18 +237,24 @@ def dead_units(x: Tensor, axis: int) -> tuple[int, ...]:
 
     Most live units show it in a few places; only those that do not are read in full.
     """
-    if not x.is_contiguous() or not ((axis == 1 and x.dim() > 2) or axis == x.dim() - 1):
+    last = axis == x.dim() - 1
+    if not x.is_contiguous() or not (last or axis == 1):
         return _indices(_silent(x, axis))
-    if axis == x.dim() - 1:
+    if last:
         rows = x.flatten(0, -2)
-        units = _silent(rows[: 2 * _FIRST], 1).nonzero()[:, 0]
+        first = rows[:_FIRST]
     else:
         rows = x.flatten(2)
         middle = max(0, (rows.shape[2] - _FIRST) // 2)
-        units = _silent(rows[:2, :, middle : middle + _FIRST], 1).nonzero()[:, 0]
+        first = rows[:2, :, middle : middle + _FIRST]
+    largest = first.abs()
+    largest = (largest if last else largest.amax(2)).amax(0)
+    if float(largest.min()) > 0.0:
+        return ()
+    units = (largest == 0).nonzero()[:, 0]
     if 4 * len(units) > x.shape[axis]:
         return _indices(_silent(rows, 1))
-    return tuple(units[_silent(rows.index_select(1, units), 1)].tolist()) if len(units) else ()
+    return tuple(units[_silent(rows.index_select(1, units), 1)].tolist())
 
 
 def _indices(mask: Tensor) -> tuple[int, ...]:
@@ -256,12 +273,15 @@ def moments(x: Tensor) -> Moments:
     """Mean, mean square, largest entry, counts of NaN and Inf of a floating-point tensor."""
     if x.numel() == 0:
         return Moments(math.nan, math.nan, 0.0)
-    low, high = torch.aminmax(x)
-    tops, bottoms = [float(high)], [float(low)]
-    x = x.unsqueeze(0)
-    if _in_range(tops[0], bottoms[0]):
-        return _fast(x, tops, bottoms, _accumulator(x))[0]
-    return _slow(x, tops, bottoms)[0]
+    low, high = (float(v) for v in torch.aminmax(x))
+    if _in_range(high, low):
+        dtype = _accumulator(x)
+    elif max(high, -low) < 1e150 and max(high, -low) > 1e-150 and low == low:
+        dtype = torch.float64
+    else:
+        return _careful(x)._replace(low=low, high=high)
+    n = x.numel()
+    return Moments(float(x.sum(dtype=dtype)) / n, sum_of_squares(x, dtype) / n, max(high, -low), low=low, high=high)
 
 
 def _in_range(top: float, bottom: float) -> bool:
@@ -274,26 +294,20 @@ def _accumulator(x: Tensor) -> torch.dtype:
     return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
 
 
-def _fast(x: Tensor, tops: list[float], bottoms: list[float], dtype: torch.dtype) -> list[Moments]:
-    size = x[0].numel()
-    squares = _squares(x, dtype)
-    sums = x.sum(list(range(1, x.dim())), dtype=dtype).tolist()
-    return [
-        Moments(total / size, square / size, max(top, -bottom), low=bottom, high=top)
-        for total, square, top, bottom in zip(sums, squares, tops, bottoms, strict=True)
-    ]
+def sum_of_squares(x: Tensor, dtype: torch.dtype) -> float:
+    """Norms of rows in `dtype`, then squared and added in float64.
 
-
-def _slow(x: Tensor, tops: list[float], bottoms: list[float]) -> list[Moments]:
-    """One tensor at a time: in float64 if that suffices, else piece by piece over the finite entries."""
-    found: list[Moments] = []
-    for i, (top, bottom) in enumerate(zip(tops, bottoms, strict=True)):
-        largest = max(top, -bottom) if top == top and bottom == bottom else math.nan
-        if largest < 1e150 and (largest == 0.0 or largest > 1e-150):
-            found += _fast(x[i : i + 1], [top], [bottom], torch.float64)
-        else:
-            found.append(_careful(x[i]))
-    return found
+    Long sums of squares lose digits in float32 (2e-5 over 45000 entries); rows of some thousand do not.
+    """
+    rest = 0.0
+    if x.is_contiguous():
+        x = x.view(-1)
+        cut = len(x) // _ROW * _ROW
+        if cut != len(x):
+            rest = float(torch.linalg.vector_norm(x[cut:], dtype=dtype)) ** 2
+        x = x[:cut].view(-1, _ROW)
+    norms = torch.linalg.vector_norm(x, dim=-1, dtype=dtype).double().view(-1)
+    return float(torch.dot(norms, norms)) + rest
 
 
 def _careful(x: Tensor) -> Moments:
@@ -329,22 +343,3 @@ def _plain(x: Tensor) -> Tensor:
     if x.is_complex():
         return torch.view_as_real(x).flatten(-2) if x.dim() else torch.view_as_real(x)
     return x if x.is_floating_point() else x.double()
-
-
-def _squares(x: Tensor, dtype: torch.dtype) -> list[float]:
-    """Sum of squares of each tensor of a stack [N, ...]: row norms in `dtype`, then float64.
-
-    Long sums of squares lose digits in float32 (2e-5 over 45000 entries); rows of a thousand do not.
-    """
-    if x.is_contiguous():
-        x = x.flatten(1)
-        cut = x.shape[1] // _ROW * _ROW
-        parts = [x[:, cut:], x[:, :cut].unflatten(1, (-1, _ROW))] if cut else [x]
-    else:
-        parts = [x]
-    total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-    for part in parts:
-        if part.numel():
-            norms = torch.linalg.vector_norm(part, dim=-1, dtype=dtype).double().reshape(len(x), -1)
-            total += torch.linalg.vecdot(norms, norms)
-    return total.tolist()
