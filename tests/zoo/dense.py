@@ -142,10 +142,7 @@ class Gated(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for i, layer in enumerate(self.layers):
             h = layer(x)
-            if i % 2:
-                h = nn.functional.glu(h, dim=-1)
-            else:
-                h = h.view(*x.shape, 2).amax(-1)
+            h = nn.functional.glu(h, dim=-1) if i % 2 else h.view(*x.shape, 2).amax(-1)
             out = torch.zeros_like(x)
             out[:, ::2] = h[:, ::2]
             out[:, 1::2] += h[:, 1::2]

@@ -46,6 +46,9 @@ class NodeRecorder(Recorder):
         first = {alias: name for name, p in self.weights.items() for alias in p.aliases}
         self.parameters = {key: first.get(name, name) for key, name in self.parameters.items()}
         self._inputs: set[str] = set()
+        for path, module in scope.model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule) and not _inside_script(scope.model, path):
+                self.notes[f"The module {path!r} is scripted: what runs inside it cannot be seen."] = None
         self._buffers = {id(b): name for name, b in scope.model.named_buffers() if b.is_floating_point()}
         self._named_constants: dict[int, tuple[weakref.ref[torch.Tensor], int, str]] = {}
         self._contents: dict[Any, str] = {}
@@ -169,6 +172,11 @@ class NodeRecorder(Recorder):
                 view = ref()
                 if view is not None and view is not tensor and view is not base:
                     self._synthetic("reread", (whole,), view, signal)
+
+
+def _inside_script(model: nn.Module, path: str) -> bool:
+    parent = model.get_submodule(path.rpartition(".")[0]) if path else None
+    return isinstance(parent, torch.jit.ScriptModule)
 
 
 def spec_of(tensor: torch.Tensor) -> TensorSpec:

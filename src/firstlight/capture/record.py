@@ -23,7 +23,6 @@ are one event each, and nothing inside them is seen. Only `F.multi_head_attentio
 
 from __future__ import annotations
 
-import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -31,80 +30,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from firstlight.capture.calls import OPENED, operation_of, writes_in_place
+from firstlight.capture.event import Event, Origin, Sink, Sources
 from firstlight.capture.scope import Scope, as_written, source_line, unwrapped
 from firstlight.capture.tensors import named_tensors
-from firstlight.graph.operations import LAYOUT, METADATA, RANDOM, SHAPE_ONLY, TENSOR_PROPERTIES, canonical
-
-
-class Event:
-    """One operation that has just run. Valid during the sink's call: keep names and numbers, not tensors.
-
-    Attributes:
-        name: "{module path}:{op}", or with "#k" from the second use on; unique within one recording.
-        op: Canonical operation ("add" for ``x += y``); "input" for the model's input tensors.
-        func: The function that torch was asked for.
-        args: Its positional arguments, as they came.
-        kwargs: Its keyword arguments. An input has {"path": where it stands in the model's arguments}.
-        result: What it returned, as it came.
-        outputs: The tensors that carry the result: those in `result`, or the argument changed in place.
-        module: Path of the innermost module of the model; "" for the root.
-        module_type: Class name of that module.
-        source: "file.py:12" of the innermost frame outside torch and the capture; "" where there is none.
-        inputs: Names of the events whose outputs it read (each once, in argument order).
-        parameters: Qualified names of the parameters that it read directly.
-        signal: Whether it depends on an input or on a random draw; False for what is computed from the
-            weights alone (``weight.t()``, a parametrization, position embeddings).
-    """
-
-    # fmt: off
-    __slots__ = (
-        "args", "func", "inputs", "kwargs", "module", "module_type", "name", "op", "outputs", "parameters",
-        "result", "signal", "source",
-    )
-    # fmt: on
-
-    def __init__(
-        self, name: str, op: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any,
-        outputs: list[torch.Tensor], module: str, module_type: str, source: str, inputs: tuple[str, ...],
-        parameters: tuple[str, ...], signal: bool,
-    ) -> None:  # fmt: skip
-        self.name = name
-        self.op = op
-        self.func = func
-        self.args = args
-        self.kwargs = kwargs
-        self.result = result
-        self.outputs = outputs
-        self.module = module
-        self.module_type = module_type
-        self.source = source
-        self.inputs = inputs
-        self.parameters = parameters
-        self.signal = signal
-
-    def __repr__(self) -> str:
-        shapes = ", ".join(str(tuple(t.shape)) for t in self.outputs)
-        return f"Event({self.name!r} -> {shapes})"
-
-
-Sink = Callable[[Event], None]
-_Sources = tuple[bool, bool, tuple[str, ...], tuple[str, ...]]
-
-
-class Origin:
-    """Where a tensor came from: output `index` of event `name` (None: a constant), and what it depends on."""
-
-    __slots__ = ("index", "live", "name", "ref", "signal")
-
-    def __init__(self, tensor: torch.Tensor, name: str | None, index: int, live: bool, signal: bool) -> None:
-        self.ref = weakref.ref(tensor)
-        self.name = name
-        self.index = index
-        self.live = live
-        self.signal = signal
+from firstlight.graph.operations import LAYOUT, RANDOM, SHAPE_ONLY
 
 
 class Recorder(TorchFunctionMode):
@@ -189,9 +121,9 @@ class Recorder(TorchFunctionMode):
             op = _OPERATIONS[func] = operation_of(func)
         if op is None:
             return self.inspect(func, args, kwargs)
-        if op in _OPENED:
+        if op in OPENED:
             with self:
-                return _OPENED[op](*args, **kwargs)
+                return OPENED[op](*args, **kwargs)
 
         read = _tensors_of(args, kwargs)
         sources = self._sources(op, read)
@@ -199,11 +131,14 @@ class Recorder(TorchFunctionMode):
         if self.prepares:
             call, args, kwargs = self.prepare(op, func, args, kwargs, sources[0])
             read = _tensors_of(args, kwargs)
-        versions = [] if torch.is_inference_mode_enabled() else [tensor._version for tensor in read]
+        counted = not torch.is_inference_mode_enabled()
+        versions = [tensor._version for tensor in read] if counted else []
         result = call(*args, **kwargs)
         if self.prepares:
             result = self.finished(op, args, result)
         changed = [read[i] for i, version in enumerate(versions) if read[i]._version != version]
+        if not counted and read and writes_in_place(func):
+            changed = read[:1]  # inference tensors do not count their changes; the name has to tell
         if isinstance(result, torch.Tensor):
             if not changed:
                 for tensor in read:
@@ -224,7 +159,7 @@ class Recorder(TorchFunctionMode):
         self._finish(op, func, args, kwargs, result, outputs, changed, sources)
         return result
 
-    def _sources(self, op: str, read: list[torch.Tensor]) -> _Sources:
+    def _sources(self, op: str, read: list[torch.Tensor]) -> Sources:
         """(live, signal, names of the events read, names of the parameters read) of a call's tensors."""
         live = signal = op in RANDOM
         inputs: dict[str, None] = {}
@@ -254,7 +189,7 @@ class Recorder(TorchFunctionMode):
         result: Any,
         outputs: list[torch.Tensor],
         changed: list[torch.Tensor],
-        sources: _Sources,
+        sources: Sources,
     ) -> None:
         live, signal, inputs, parameters = sources
         scope = self.scope
@@ -361,45 +296,6 @@ def is_signal(tensor: torch.Tensor) -> bool:
 _MASK_LIMIT = 2**22  # larger inputs are not searched for minus infinity
 
 
-def operation_of(func: Any) -> str | None:
-    """The canonical operation behind what torch calls `func`; None for metadata and property access.
-
-    `func` is a built-in, a Python function, a method descriptor or the getter of a property.
-    """
-    name = getattr(func, "__name__", type(func).__name__)
-    if name in ("__get__", "__set__", "__delete__"):
-        name = getattr(func.__self__, "__name__", "")
-        if name not in TENSOR_PROPERTIES:
-            return None
-        return "set_data" if func.__name__ == "__set__" else canonical(name)
-    if name in METADATA or (name.startswith(("is_", "_is_")) and name != "is_nonzero"):
-        return None
-    if func is F.multi_head_attention_forward or func is F.gumbel_softmax:
-        return name
-    return canonical(name)
-
-
-def _opened(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A copy of a Python function of torch that does not hand itself to the recorder but runs its body."""
-    assert isinstance(function, types.FunctionType)
-    deaf = dict.fromkeys(
-        ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"), lambda *_: False
-    )
-    copy = types.FunctionType(
-        function.__code__,
-        function.__globals__ | deaf,
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
-    copy.__kwdefaults__ = function.__kwdefaults__
-    return copy
-
-
-_OPENED: dict[str, Callable[..., Any]] = {
-    "multi_head_attention_forward": _opened(F.multi_head_attention_forward),
-    "gumbel_softmax": _opened(F.gumbel_softmax),
-}
 # These update running statistics in place; the tensors they change carry no signal onwards in this pass.
 _STATISTICS = frozenset({"batch_norm", "instance_norm"})
 # Filled as functions are met: function -> canonical operation, or None.

@@ -35,6 +35,8 @@ class Scope:
         handles: list[Any] = []
         try:
             for path, module in self.model.named_modules():
+                if isinstance(module, torch.jit.ScriptModule):
+                    continue  # takes no hooks; nothing inside it can be seen
                 enter, leave = self._hooks(path, type(module).__name__)
                 handles.append(module.register_forward_pre_hook(enter, prepend=True))
                 handles.append(module.register_forward_hook(leave, always_call=True))
@@ -101,7 +103,7 @@ def place_of(error: BaseException, model: nn.Module) -> tuple[str, str]:
 _TORCH_DIR = os.path.dirname(torch.__file__) + os.sep
 _CAPTURE_DIR = os.path.dirname(os.path.abspath(__file__)) + os.sep
 # A call that the recorder opened runs below its frames.
-_STEPPED_OVER = frozenset({"record.py", "scope.py"})
+_STEPPED_OVER = frozenset({"record.py", "scope.py", "calls.py"})
 # File name -> 0 user code, 1 to be stepped over, 2 the capture itself: no frame beyond it is the model's.
 _FILES: dict[str, int] = {}
 

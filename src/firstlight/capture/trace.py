@@ -22,7 +22,7 @@ from firstlight.graph.ir import Graph, Ref, TensorSpec
 
 
 def shape(*sizes: int, dtype: str = "float32") -> TensorSpec:
-    """Describe an input of which only the shape is known, as in ``trace(model, shape(8, 3, 224, 224))``.
+    """Describe an input of which only shape and type are known.
 
     Args:
         sizes: Axis sizes, batch first.

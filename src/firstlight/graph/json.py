@@ -164,7 +164,7 @@ def _number(value: float) -> Any:
 
 
 def _read_number(data: Any) -> float:
-    return float(data["$float"] if isinstance(data, dict) else data)
+    return float(cast("dict[str, str]", data)["$float"] if isinstance(data, dict) else data)
 
 
 def _spec(spec: TensorSpec) -> list[Any]:

@@ -179,7 +179,7 @@ def canonical(name: str) -> str:
     """
     if name in SPELLINGS:
         return SPELLINGS[name]
-    plain = name
+    plain = name.partition(".")[0]  # an overload of torch.ops: "mul.default"
     if plain.startswith("__") and plain.endswith("__"):
         plain = plain[2:-2]
         if plain[:1] == "i" and plain[1:] in _IN_PLACE_OPERATORS:
