@@ -48,9 +48,9 @@ class Answer:
     seconds: float = 0.0
 
 
-def labelled() -> Iterator[Labelled]:
+def labelled(path: Path = LABELS) -> Iterator[Labelled]:
     """The labelled networks, in the file's order."""
-    with LABELS.open(newline="") as file:
+    with path.open(newline="") as file:
         for row in csv.DictReader(file):
             config = Config(**json.loads(row["config"]))
             yield Labelled(int(row["id"]), config, row["label"] == "starts", float(row["best"]), float(row["chance"]))
