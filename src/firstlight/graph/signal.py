@@ -80,6 +80,8 @@ class Source:
         grid: Quadrature nodes of z.
         noise: Log-norm noise of u.
         scatter: Relative variance of the variance of u from site to site (see `Signal.scatter`).
+        skew: Third cumulant of u over sd³.
+        excess: Fourth cumulant of u over sd⁴, the scatter's part not counted.
     """
 
     key: Hashable
@@ -91,18 +93,28 @@ class Source:
     grid: Grid
     noise: Noise = SILENT
     scatter: float = 0.0
+    skew: float = 0.0
+    excess: float = 0.0
 
     @property
     def values(self) -> Array:
         """Values of u on the nodes, shape (rows, n).
 
-        A Gaussian whose variance has the relative variance τ² from site to site has the kurtosis 3(1 + τ²):
-        u = mean + sd·(z + γ(z³ - 3z))/√(1 + 6γ²), γ = τ²/8 (Cornish and Fisher).
+        A Gaussian whose variance has the relative variance τ² from site to site has the kurtosis 3(1 + τ²).
+        Skewness and kurtosis bend the Gaussian (Cornish and Fisher): z + γ₃/6·(z² - 1) + γ₄/24·(z³ - 3z)
+        - γ₃²/36·(2z³ - 5z), brought back to variance 1.
         """
         z = self.grid.z
-        if self.scatter > 0.0:
-            gamma = min(self.scatter, 0.8) / 8.0
-            z = (z + gamma * (z * z * z - 3.0 * z)) / (1.0 + 6.0 * gamma * gamma) ** 0.5
+        skew = min(max(self.skew, -1.5), 1.5)
+        excess = min(max(3.0 * self.scatter + self.excess, -1.0), 2.4)
+        if skew != 0.0 or excess != 0.0:
+            z = z + skew / 6.0 * (z * z - 1.0) + excess / 24.0 * (z * z * z - 3.0 * z)
+            if skew != 0.0:
+                cubic = self.grid.z
+                z = z - skew * skew / 36.0 * (2.0 * cubic * cubic * cubic - 5.0 * cubic)
+            w = self.grid.weights
+            z = z - float(z @ w)
+            z = z / float((z * z) @ w) ** 0.5
         return self.mean[:, None] + self.sd[:, None] * z
 
 
@@ -143,6 +155,7 @@ class Signal:
         noise: Log-norm noise over weight draws.
         scatter: Relative variance of the entries' variance from site to site and draw to draw: a Gaussian mixture.
         data: Whether the entries are data, the same in every draw.
+        cumulants: Third and fourth cumulants of the entries beyond what `scatter` says.
         terms: The signal as a linear combination of earlier ones of the same shape, for cross moments.
         weights: The law, if the signal is a parameter or a view of one.
         value: Entries, for tensors that depend on no weight and are known (masks, indices).
@@ -161,6 +174,7 @@ class Signal:
     noise: Noise = SILENT
     scatter: float = 0.0
     data: bool = False
+    cumulants: tuple[float, float] = (0.0, 0.0)
     terms: tuple[tuple[float, Signal], ...] = ()
     weights: Weights | None = None
     value: npt.NDArray[Any] | None = None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id
-from firstlight.rules.contraction import contract, scatter_of, sum_atoms
+from firstlight.rules.contraction import contract, energy_cube, sum_atoms
 from firstlight.rules.gradient import scale, whole
 from firstlight.rules.layout import axis_atoms, expand, merge_axis, offset
 from firstlight.rules.merge import plus, reduce_to
@@ -268,14 +268,31 @@ def convolve(x: Signal, weight: Signal, groups: int, maps: dict[int, Array], str
     new[channel] = (outs,)
     out = replace(
         y, groups=tuple(new), mean=mean, q=np.maximum(total, np.square(mean)), corr=corr, source=None, values=None,
-        gaussian=True, terms=(), weights=None, ident=next_id(),
+        gaussian=True, terms=(), weights=None, cumulants=(0.0, 0.0), ident=next_id(),
     )  # fmt: skip
     out = drop_single(out)
-    # one window sums the channels of a group and its taps
-    inner = scatter_of(x, [at]) * (groups if x.shape[channel] > 1 else 1) if not x.data else x.scatter
-    sites = inner if x.data else (inner - x.scatter) / max(fan / max(per, 1), 1.0) + x.scatter
+    sites = _window_scatter(x, at, taps, fan / max(per, 1), groups)
     noise = fresh_linear(out, [(1.0, x.noise)], fan, _unit_atom(out, channel))
     return replace(out, noise=noise, scatter=max(sites, 0.0), data=False)
+
+
+def _window_scatter(x: Signal, channel: int, taps: Sequence[int], count: float, groups: int) -> float:
+    """Relative variance of a window's energy: pairs of entries of a group's channels and of `count` taps.
+
+    Taps are as correlated as neighbours; the scatter that the entries brought along is shared by half of them,
+    since neighbouring windows overlap.
+    """
+    near = tuple(x.corr.shape[i] - 1 if i in taps else 0 for i in range(x.corr.ndim))
+    if x.data:
+        return x.scatter * (1.0 + (count - 1.0) * float(x.corr[near]) ** 2) / count
+    cube = energy_cube(x)
+    n = max(x.atoms[channel] // groups, 1)
+    other = tuple(1 if i == channel else 0 for i in range(cube.ndim))
+    both = tuple(1 if i == channel else k for i, k in enumerate(near))
+    same = (float(cube[(0,) * cube.ndim]) + (n - 1.0) * float(cube[other])) / n
+    apart = (float(cube[near]) + (n - 1.0) * float(cube[both])) / n
+    inherited = x.scatter * (1.0 + 0.5 * (count - 1.0)) / count
+    return max((same + (count - 1.0) * apart) / count, 0.0) + inherited
 
 
 def _unit_atom(x: Signal, axis: int) -> int | None:
@@ -301,7 +318,7 @@ def _maps(axes: Sequence[int], geometry: Sequence[tuple[int, int, int, int]], in
 
 @rule(
     "conv1d", "conv2d", "conv3d", "convolution",
-    assumes=(WEIGHTS_IID, BACKWARD_INDEPENDENT), refs=("xiao2018", "hanin2018start"),
+    assumes=(WEIGHTS_IID, BACKWARD_INDEPENDENT), refs=("xiao2018", "hanin2018"),
     example="F.conv2d(x.view(-1, 4, 4, 4), torch.randn(8, 4, 3, 3) / 6, padding=1)",
 )  # fmt: skip
 def conv(

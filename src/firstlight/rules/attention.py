@@ -15,7 +15,7 @@ from firstlight.rules.layout import align, axis_atoms, expand, merge_axis, offse
 from firstlight.rules.merge import plus
 from firstlight.rules.noise import combine
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, GAUSSIAN_INPUT, Call, Grads, rule
-from firstlight.rules.softmax import participation
+from firstlight.rules.softmax import jacobian, participation
 from firstlight.rules.windows import with_atom
 
 _HIDDEN = -1e9  # logits at or below are masked
@@ -26,7 +26,7 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     """softmax over an axis of Gaussian logits.
 
     p has mean 1/n over the n visible keys and E Σp² = P(v, n); the logits' shared part does not matter. Two rows
-    whose logits have covariance k instead of v overlap by P's interpolation (e^k - 1)/(e^v - 1).
+    whose logits have covariance k instead of v overlap by about P(k, n) (exact while e^v is small beside n).
 
     Args:
         call: The application.
@@ -68,20 +68,21 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     share = participation(v, count)
     first = inside / count
     square = inside * share / count
-    n = float(count.mean())
     p2 = float(share.mean())
-    grow = np.expm1(k) / np.expm1(v) if v > 1e-9 else np.ones_like(k)
-    overlap = (1.0 + (n * p2 - 1.0) * grow) / n
-    rest = (1.0 - overlap) / max(n - 1.0, 1.0)
-    corr = np.clip(np.stack([overlap / p2, rest / p2], axis=at), 0.0, 1.0)
+    levels, where = np.unique(np.round(k, 6), return_inverse=True)
+    table = [float(participation(c, count).mean()) if c > 0 else float(np.mean(np.exp(c) / count)) for c in levels]
+    overlap = np.minimum(np.array(table)[where].reshape(k.shape), p2)
     if visible is not None:  # keys beyond the visible ones are spread over the axis
         first, square = np.full_like(count, 1.0 / size), share / size
-        tail = (1.0 - overlap) / max(size - 1.0, 1.0)
-        corr = np.clip(np.stack([overlap / p2, tail / p2], axis=at), 0.0, 1.0)
+        pairs = (size - 1.0) * p2
+    else:
+        pairs = float(np.mean((count - 1.0) * share))
+    rest = (1.0 - overlap) / max(pairs, 1e-12)
+    corr = np.clip(np.stack([overlap / p2, rest], axis=at), 0.0, 1.0)
     noise = combine([(min(v, 4.0) / (1.0 + v), x.noise)])
     return replace(
         x, mean=first, q=np.maximum(square, np.square(first)), corr=corr, source=None, values=None, noise=noise,
-        terms=(), weights=None, value=None, gaussian=False, integer=False, ident=next_id(),
+        scatter=0.0, data=True, cumulants=(0.0, 0.0), terms=(), weights=None, value=None, gaussian=False, integer=False, ident=next_id(),
     )  # fmt: skip
 
 
@@ -98,7 +99,8 @@ def soft_back(g: Signal, p: Signal, dim: int) -> Signal:
     free = np.maximum(g_same - g_other, 0.0)
     origin = (0,) * free.ndim
     own = float(free[origin])
-    q = p.q * g.q * own * np.maximum(1.0 - square, 0.0)
+    seen = np.maximum(np.sum(p.mean > 0.0, axis=at, keepdims=True), 1) * (n if p.mean.shape[at] == 1 else 1)
+    q = p.q / np.maximum(square, 1e-300) * g.q * own * jacobian(square, seen)
     ratio = free / own if own > 0 else np.zeros_like(free)
     same = np.clip(np.take(p.corr, 0, axis=at) * ratio, -1.0, 1.0)
     corr = np.stack([same, -same / max(n - 1.0, 1.0)], axis=at)

@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 
 from firstlight.graph.signal import Array, Groups, Noise, Signal, next_id
-from firstlight.rules.layout import align, axis_atoms, expand, permute, regroup, state_weights
+from firstlight.rules.layout import align, axis_atoms, correlations, expand, moments, permute, regroup, state_weights
 from firstlight.rules.noise import combine, fresh_linear, pair_shares
 from firstlight.rules.source import mehler
 
@@ -51,6 +51,7 @@ def product(x: Signal, y: Signal) -> Signal:
         noise=noise,
         scatter=x.scatter + y.scatter,
         data=x.data and y.data,
+        cumulants=(0.0, 0.0),
         terms=(),
         weights=None,
         value=value,
@@ -104,22 +105,26 @@ def sum_atoms(x: Signal, atoms: Sequence[int], *, mean: bool = False, keep_axes:
     weights = weights.reshape(-1).copy()
     weights[0] = 0.0
     rest = [i for i in range(len(sizes)) if i not in gone]
-    cube = np.transpose(x.corr, [*rest, *gone]).reshape(*(x.corr.shape[i] for i in rest), -1)
+    order = [*rest, *gone]
+    shape = tuple(x.corr.shape[i] for i in rest)
+    cube = np.transpose(moments(x), order).reshape(*shape, -1)
     same = cube[..., 0]
     pairs = weights.sum()
     other = cube @ (weights / pairs) if pairs > 0 else np.zeros_like(same)
     origin = (0,) * same.ndim
-    q = np.maximum(diagonal + off * other[origin], np.square(first / scale)) * scale**2
-    mean_diagonal, mean_off = float(diagonal.mean()), float(off.mean())
-    raw = mean_diagonal * same + mean_off * other
-    corr = raw / raw[origin] if raw[origin] > 0 else np.ones_like(raw)
+    # ĉ: the mean correlation of pairs within one site's sum, from the mean pair moments
+    inner = float(off.mean()) / max(float(diagonal.mean()), 1e-300) / pairs if pairs > 0 else 1.0
+    hat = float(other[origin]) / inner if inner > 0 else 0.0
+    hat = float(np.clip(hat, -1.0, 1.0))
+    q = np.maximum(diagonal + off * hat, np.square(first / scale)) * scale**2
+    corr = correlations(same + pairs * other, q)
     value = None
     groups = without(x.groups, gone, keep_axes=keep_axes)
     return Signal(
         groups=groups,
         mean=first,
         q=q,
-        corr=np.clip(corr, -1.0, 1.0),
+        corr=corr,
         batch=tuple(x.batch[i] for i in rest),
         noise=x.noise,
         scatter=x.scatter,
@@ -177,13 +182,13 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
     inherited: list[tuple[float, Noise]] = [(1.0, x.noise), (1.0, w.noise)]
     k = [a for i, label in enumerate(left) if label in summed for a in axis_atoms(x, i)]
     fan = prod(x.atoms[a] for a in k)
-    sites = scatter_of(x, k) + (0.0 if w.weights else scatter_of(w, [a for i, b in enumerate(right) if b in summed for a in axis_atoms(w, i)]))
+    sites = scatter_of(x, k) + (0.0 if w.weights else w.scatter)
     unit = None
     if w.weights:
         units = [i for i, label in enumerate(a for b in out for a in [b] * len(atoms[b])) if label not in left]
         unit = units[0] if units else None
     noise = fresh_linear(result, inherited, float(fan), unit)
-    return replace(result, noise=noise, scatter=sites, ident=next_id())
+    return replace(result, noise=noise, scatter=sites, cumulants=(0.0, 0.0), ident=next_id())
 
 
 def scatter_of(x: Signal, summed: Sequence[int]) -> float:

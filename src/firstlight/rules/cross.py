@@ -9,7 +9,7 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Signal, next_id
 from firstlight.rules.contraction import pair_mean
-from firstlight.rules.layout import align
+from firstlight.rules.layout import align, correlations, moments
 from firstlight.rules.noise import combine, covariance
 from firstlight.rules.source import from_values, mehler, spread
 
@@ -75,9 +75,9 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
     field, cube = cross(x, y)
     q = np.maximum(x.q + alpha**2 * y.q + 2.0 * alpha * field, 0.0)
     qx, qy = x.mean_q, y.mean_q
-    raw = qx * x.corr + alpha**2 * qy * y.corr + 2.0 * alpha * cube
+    raw = qx * moments(x) + alpha**2 * qy * moments(y) + 2.0 * alpha * cube
     total = float(raw[(0,) * raw.ndim])
-    corr = np.clip(raw / total, -1.0, 1.0) if total > 0.0 else np.ones_like(raw)
+    corr = correlations(raw, q)
     both = float(cube[(0,) * cube.ndim]) * alpha
     noise, scatter = x.noise, x.scatter
     if total > 0.0:
@@ -105,6 +105,10 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
         noise=noise,
         scatter=scatter,
         data=x.data and y.data,
+        cumulants=(
+            x.cumulants[0] + alpha**3 * y.cumulants[0],
+            x.cumulants[1] + alpha**4 * y.cumulants[1],
+        ),
         terms=((1.0, x), (alpha, y)),
         weights=None,
         value=value,

@@ -54,6 +54,7 @@ def scale(x: Signal, a: float) -> Signal:
         mean=x.mean * a,
         q=x.q * a * a,
         corr=corr,
+        cumulants=(x.cumulants[0] * a**3, x.cumulants[1] * a**4),
         values=values,
         value=value,
         terms=((a, x),),

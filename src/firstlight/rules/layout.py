@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from math import prod
@@ -330,3 +331,50 @@ def keep_first(x: Signal, axis: int, size: int, pick: FieldMap, tag: Hashable, v
     groups = (*x.groups[:axis], () if drop else (size,), *x.groups[axis + 1 :])
     batch = (*x.batch[:at], *x.batch[at + 1 :]) if drop else x.batch
     return transform(x, groups, batch, on_field, on_cube, tag, value=value)
+
+
+def profile(q: Array, states: Sequence[int]) -> Array:
+    """Mean of √(q_i q_j) over the pairs at each index of a cube, relative to the mean of q; 1 where q is uniform.
+
+    With it a cube of normalised correlations becomes one of mean pair moments: M = corr·profile·(mean q).
+    """
+    out = np.ones((1,) * len(states))
+    if q.size == 1:
+        return out
+    total = float(q.mean())
+    if total <= 0.0:
+        return out
+    root = np.sqrt(q)
+    axes = [i for i in range(q.ndim) if q.shape[i] > 1]
+    cube = np.empty((2,) * len(axes))
+    for subset in itertools.product((0, 1), repeat=len(axes)):
+        gone = tuple(a for a, s in zip(axes, subset, strict=True) if s)
+        cube[subset] = float(np.mean(np.square(root.mean(axis=gone)))) if gone else total
+    shape = [1] * len(states)
+    for k, a in enumerate(axes):
+        n = q.shape[a]
+        same, mixed = np.take(cube, 0, axis=k), np.take(cube, 1, axis=k)
+        parts = [same, (n * mixed - same) / (n - 1.0)]
+        if states[a] == 3:
+            parts.append(same)
+        cube = np.stack(parts, axis=k)
+        shape[a] = states[a]
+    return np.maximum(cube.reshape(shape) / total, 0.0)
+
+
+def moments(x: Signal) -> Array:
+    """Mean pair moments at each index of the cube, relative to the mean of q."""
+    return x.corr if x.q.size == 1 else x.corr * profile(x.q, x.corr.shape)
+
+
+def correlations(raw: Array, q: Array) -> Array:
+    """Normalised correlations from mean pair moments (any scale) and the field of q."""
+    origin = (0,) * raw.ndim
+    if not raw[origin] > 0.0:
+        return np.ones_like(raw)
+    out = raw / raw[origin]
+    if q.size > 1:
+        out = out / np.maximum(profile(q, raw.shape), 1e-12)
+    out = np.clip(out, -1.0, 1.0)
+    out[origin] = 1.0
+    return out

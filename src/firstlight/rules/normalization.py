@@ -12,9 +12,9 @@ import numpy as np
 from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id
 from firstlight.rules.contraction import energy_cube, product, sum_atoms
 from firstlight.rules.gradient import scale, whole
-from firstlight.rules.layout import align, axis_atoms, reshape, state_weights
+from firstlight.rules.layout import align, axis_atoms, correlations, moments, reshape, state_weights
 from firstlight.rules.merge import plus, reduce_to
-from firstlight.rules.noise import combine, gaussian_energy
+from firstlight.rules.noise import combine
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, CONCENTRATED, Call, Grads, rule
 
 
@@ -45,11 +45,13 @@ class Normalised:
         signal: x̂.
         scale: 1/√(v+ε), a field.
         kept: v/(v+ε).
+        spread: Relative variance of the group's v̂ for the entries that it has.
     """
 
     signal: Signal
     scale: Array
     kept: float
+    spread: float
 
 
 def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps: float) -> Normalised:
@@ -59,20 +61,24 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
         call.caveat("a normalisation over one entry: its output is constant")
     group_q = x.q.mean(axis=gone, keepdims=True) if gone else x.q
     group_mean = x.mean.mean(axis=gone, keepdims=True) if gone else x.mean
-    shared = shared_cube(x, gone)
+    raw = moments(x)
+    shared = shared_cube(replace(x, corr=np.broadcast_to(raw, x.corr.shape)), gone)
     origin = (0,) * shared.ndim
     common = float(shared[origin]) if centre else 0.0
     v = np.maximum(group_q * (1.0 - common), 0.0)
     v = np.where(v <= 1e-12 * group_q, 0.0, v)
     inverse = 1.0 / np.sqrt(v + eps) if eps > 0 else 1.0 / np.sqrt(np.maximum(v, 1e-300))
-    q = np.maximum(x.q - common * group_q, 0.0) * np.square(inverse)
+    q = x.q
+    if centre:  # E (x - x̄)² = q_s - 2 E x_s x̄ + E x̄², E x_s x̄ in proportion to √q_s
+        root = np.sqrt(x.q)
+        level = root.mean(axis=gone, keepdims=True) if gone else root
+        q = np.maximum(x.q - common * group_q * (2.0 * root / np.maximum(level, 1e-300) - 1.0), 0.0)
+    q = q * np.square(inverse)
     mean = (x.mean - group_mean if centre else x.mean) * inverse
     corr = x.corr
     if centre:
         rest = 1.0 - common
-        corr = np.clip((x.corr - shared) / rest, -1.0, 1.0) if rest > 1e-12 else np.ones_like(x.corr)
-        corr = corr.copy()
-        corr[origin] = 1.0
+        corr = correlations(raw - shared, q) if rest > 1e-12 else np.ones_like(x.corr)
         if rest < 1e-6:
             call.caveat("what the group has not in common is below rounding: the output is amplified noise")
     values, source = x.values, x.source
@@ -86,10 +92,33 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
         terms = ((float(inverse.reshape(-1)[0]), x),)
     out = replace(
         x, mean=mean, q=np.maximum(q, np.square(mean)), corr=corr, source=source, values=values, noise=SILENT, scatter=0.0, data=False,
+        cumulants=_normal_cumulants(x, float(inverse.mean())),
         terms=terms, weights=None, value=None, integer=False, ident=next_id(),
     )  # fmt: skip
     total_v = float(v.mean())
-    return Normalised(out, inverse, total_v / (total_v + eps) if total_v + eps > 0 else 0.0)
+    energy = energy_cube(replace(out, source=None, values=None)) if out.source is None else energy_cube(out)
+    spread = min(max(float(np.sum(group_pairs(out, gone) * energy)), 0.0), 1.0) if gone else 1.0
+    out = replace(out, corr=_few(out.corr, gone, spread), data=len(gone) == 1)
+    return Normalised(out, inverse, total_v / (total_v + eps) if total_v + eps > 0 else 0.0, spread)
+
+
+def _normal_cumulants(x: Signal, a: float) -> tuple[float, float]:
+    return x.cumulants[0] * a**3, x.cumulants[1] * a**4
+
+
+def _few(corr: Array, atoms: Sequence[int], spread: float) -> Array:
+    """Correlations after division by a v̂ of relative variance s (few effective entries).
+
+    Two entries of one group share their v̂, which is large where they are: c - c²(1 - c)·s/c̄², to second order with
+    s ∝ c²: c - (1 - c)·s for c > 0. Entries of two groups: the mean cosine of two vectors, c·(1 - (1 - c²)·s/4).
+    """
+    if spread < 1e-3:
+        return corr
+    out = corr * (1.0 - (1.0 - np.square(corr)) * 0.25 * spread)
+    inside = tuple(slice(None) if i in atoms else 0 for i in range(corr.ndim))
+    own = corr[inside]
+    out[inside] = np.where(own > 0.0, np.maximum(own - (1.0 - own) * np.minimum(spread, own), 0.0), own)
+    return out
 
 
 def normalise_back(
@@ -97,8 +126,8 @@ def normalise_back(
 ) -> Signal:
     """Gradient before a normalisation: (g - mean g - x̂·mean(g x̂))/√(v+ε).
 
-    The projection takes the shared part of g and the part along x̂; E[v/v̂] > 1 for few effective entries:
-    n/(n-2), centred n/(n-3), n = 2/(relative variance of v̂).
+    The projection takes the shared part of g and the part along x̂; E[v/v̂] = n/(n-2) for n effective entries,
+    n = 2/(relative variance of v̂), of which centring has already taken one.
     """
     g, x = align(g, x)
     hat = normalise(call, x, atoms, centre=centre, eps=eps)
@@ -108,13 +137,12 @@ def normalise_back(
     origin = (0,) * shared.ndim
     common = float(shared[origin]) if centre else 0.0
     along = float(np.sum(pairs * g.corr * mutual.corr)) * hat.kept
-    spread = float(np.sum(group_pairs(x, atoms) * energy_cube(replace(hat.signal, source=None, values=None))))
-    if hat.signal.source is not None:
-        spread = float(np.sum(group_pairs(x, atoms) * np.maximum(energy_cube(hat.signal), 0.0)))
-    extra = max(0.0, x.noise.variance - gaussian_energy(x))
-    n = 2.0 / max(spread + extra, 1e-12)
-    lost = 3.0 if centre else 2.0
-    lift = 1.0 + hat.kept * (n / max(n - lost, 0.25 * n) - 1.0)
+    if x.data:
+        spread = x.scatter
+    else:
+        spread = hat.spread + (0.0 if len(set(atoms)) > 1 else x.scatter)
+    n = 2.0 / max(spread, 1e-12)
+    lift = 1.0 + hat.kept * (n / max(n - 2.0, 0.25 * n) - 1.0)
     q = g.q * np.square(hat.scale) * max(1.0 - common - along, 0.0) * lift
     corr = g.corr
     if centre and 1.0 - common > 1e-12:

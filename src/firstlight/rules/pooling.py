@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from firstlight.graph.signal import Array, Cotangent, Signal, next_id
+from firstlight.graph.signal import Array, Cotangent, Signal, Source, next_id
 from firstlight.rules.affine import numbers
 from firstlight.rules.contraction import energy_cube, sum_atoms
 from firstlight.rules.elementwise import Pointwise, apply, back
-from firstlight.rules.gradient import scale, whole
+from firstlight.rules.gradient import scale, times, whole
 from firstlight.rules.layout import axis_atoms, expand
 from firstlight.rules.normalization import group_pairs, shared_cube
 from firstlight.rules.registry import EXCHANGEABLE, GAUSSIAN_INPUT, Call, Grads, rule
@@ -226,14 +226,10 @@ def _max(call: Call, x: Signal, maps: dict[int, Array]) -> Signal:
     x = single(x, list(maps))
     for axis in maps:
         x = with_atom(x, axis) if not x.groups[axis] else x
-    atoms = [axis_atoms(x, a)[0] for a in maps]
     k = max(1, round(prod(float(m.sum()) / m.shape[0] for m in maps.values())))
     source, _ = as_source(x)
     centred = replace(x, corr=source.corr)
-    near = centred.corr
-    index = tuple(near.shape[i] - 1 if i in atoms else 0 for i in range(near.ndim))
-    one_axis = [tuple(near.shape[i] - 1 if i == j else 0 for i in range(near.ndim)) for j in atoms]
-    rho = float(np.mean([near[index], *(near[i] for i in one_axis)]))
+    rho = _window_correlation(centred, centred.corr, maps)
     big, _ = largest(call, x, k, rho)
     mean, q, corr = big.mean, big.q, big.corr
     groups = list(big.groups)
@@ -246,6 +242,41 @@ def _max(call: Call, x: Signal, maps: dict[int, Array]) -> Signal:
         groups[axis] = (m.shape[0],)
     out = replace(big, groups=tuple(groups), mean=mean, q=q, corr=corr, source=None, values=None)
     return replace(drop_single(out), noise=x.noise, ident=next_id())
+
+
+def _window_correlation(x: Signal, corr: Array, maps: dict[int, Array]) -> float:
+    """Mean correlation between entries of one window: neighbours along one axis or along all."""
+    atoms = [a for axis in maps for a in axis_atoms(x, axis)]
+    if not atoms:
+        return 0.0
+    index = tuple(corr.shape[i] - 1 if i in atoms else 0 for i in range(corr.ndim))
+    one_axis = [tuple(corr.shape[i] - 1 if i == j else 0 for i in range(corr.ndim)) for j in atoms]
+    return float(np.mean([corr[index], *(corr[i] for i in one_axis)]))
+
+
+def chosen(source: Source, k: int, rho: float) -> Array:
+    """√P(an entry is the largest of k | its source), on the source's nodes, for increasing functions of it."""
+    rho = float(np.clip(rho, 0.0, 0.999))
+    nodes, weights = np.polynomial.hermite_e.hermegauss(24)
+    z = source.grid.z
+    common = rho**0.5 * z[:, None] + (1.0 - rho) ** 0.5 * nodes[None, :]
+    inside = special.ndtr((z[:, None] - rho**0.5 * common) / (1.0 - rho) ** 0.5) ** (k - 1)
+    p = inside @ (weights / weights.sum())
+    return np.broadcast_to(np.sqrt(p), source.values.shape)
+
+
+def _max_gradient(grad: Cotangent, x: Signal, maps: dict[int, Array]) -> Cotangent:
+    """Each output's gradient goes to its largest tap: on x's source a factor √P(largest | u)."""
+    g = _max_back(whole(grad), x, maps)
+    k = max(1, round(prod(float(m.sum()) / m.shape[0] for m in maps.values())))
+    source, _ = as_source(x)
+    rho = _window_correlation(x, source.corr, maps)
+    taken = prod(max(float(m.sum()) / m.shape[0], 1.0) for m in maps.values())
+    factor = chosen(source, k, rho)
+    share = float(source.share @ (np.square(factor) @ source.grid.weights))
+    base = replace(g, q=g.q / max(share * 1.0, 1e-12), ident=next_id())
+    del taken
+    return times(Cotangent(base), x, source, factor)
 
 
 def _max_back(g: Signal, x: Signal, maps: dict[int, Array]) -> Signal:
@@ -290,7 +321,7 @@ def _pool_rules(n: int) -> None:
         del out
         g = grad[0] if isinstance(grad, tuple) else grad
         _, maps = _window(call, input, kernel_size, stride, padding, dilation, n)
-        return {"input": Cotangent(_max_back(whole(g), input, maps))} if g is not None else {}
+        return {"input": _max_gradient(g, input, maps)} if g is not None else {}
 
     def avg(call: Call, input: Signal, kernel_size: Any, stride: Any, padding: Any, count_include_pad: bool) -> dict[int, Array]:
         _, maps = _window(call, input, kernel_size, stride, padding, 1, n)
@@ -347,7 +378,7 @@ def _pool_rules(n: int) -> None:
     def ad_max_back(call: Call, grad: Any, out: Any, input: Signal, output_size: Any = None) -> Grads:
         del output_size, out
         g = grad[0] if isinstance(grad, tuple) else grad
-        return {"input": Cotangent(_max_back(whole(g), input, counts(call, input)))} if g is not None else {}
+        return {"input": _max_gradient(g, input, counts(call, input))} if g is not None else {}
 
     rule(f"adaptive_avg_pool{n}d", assumes=(EXCHANGEABLE,), example=f"F.adaptive_avg_pool{n}d(x.view({shape}), 2)")(
         ad_avg

@@ -143,8 +143,28 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
                 kinks += [float(f"{(k - m) / s:.6g}") for k in bend.kinks]
     scale = np.inf if bend.slopes is not None and not mean.any() else bend.scale
     nodes = grid(tuple(sorted({k for k in kinks if k != 0.0 and abs(k) < 10.0})), _level(top, scale))
-    source = Source(("source", x.ident), mean, sd, share, row, corr, nodes, x.noise, x.scatter)
+    source = Source(("source", x.ident), mean, sd, share, row, corr, nodes, x.noise, x.scatter, *_shape_of(x, variance))
     return source, source.values
+
+
+def _shape_of(x: Signal, variance: Array) -> tuple[float, float]:
+    """Skewness and excess kurtosis of a signal that is no Gaussian mixture."""
+    third, fourth = x.cumulants
+    v = float(variance.mean())
+    if (third == 0.0 and fourth == 0.0) or v <= 0.0:
+        return 0.0, 0.0
+    return third / v**1.5, fourth / v**2
+
+
+def _cumulants(source: Source, values: Array) -> tuple[float, float]:
+    """Third and fourth cumulants of the values, all rows together."""
+    w = source.grid.weights
+    m = float(source.share @ (values @ w))
+    d = values - m
+    square = d * d
+    second = float(source.share @ (square @ w))
+    third = float(source.share @ ((square * d) @ w))
+    return third, float(source.share @ ((square * square) @ w)) - 3.0 * second * second
 
 
 def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, float] | None = None) -> Signal:
@@ -184,6 +204,7 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
         noise=noise,
         scatter=source.scatter * sensitivity * sensitivity,
         data=False,
+        cumulants=_cumulants(source, values),
         terms=(),
         weights=None,
         value=None,
