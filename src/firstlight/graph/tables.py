@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from io import StringIO
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -171,24 +171,37 @@ def _node_table(m: Measurement, width: int) -> Table:
     if m.draws > 1:  # distributions take the place of what is known of one draw only
         kept = ("shape", "q", "grad q")
         columns = {k: v for k, v in columns.items() if k in kept} | _DRAW_COLUMNS
-    columns = {title: cell for title, (least, cell) in columns.items() if width >= least}
-    table = _table("operation", columns)
+    shown = {title: cell for title, (least, cell) in columns.items() if width >= least}
     rows, gaps = _chosen(m)
+    lines: list[_Line] = []
     for i in rows:
         if i in gaps:
-            table.add_row(Text(f"… {gaps[i]} more", style="dim"))
+            lines.append((f"… {gaps[i]} more", [], "dim"))
         n = m.nodes[i]
         healthy = n.output.finite and (n.grad is None or n.grad.finite)
-        table.add_row(Text(n.name), *(cell(n) for cell in columns.values()), style=None if healthy else "red")
-    return table
+        lines.append((n.name, [cell(n) for cell in shown.values()], "" if healthy else "red"))
+    return _table("operation", list(shown), lines, width)
 
 
-def _table(first: str, columns: Iterable[str]) -> Table:
+_Line = tuple[str, list[str], str]  # name, cells, style
+_LEAST_NAME = 18
+
+
+def _table(first: str, titles: list[str], lines: list[_Line], width: int) -> Table:
+    """A table whose numbers are never cut: names give way from the left, then whole columns from the right."""
+    widths = [max([len(t), *(len(cells[i]) for _, cells, _ in lines if cells)]) + 2 for i, t in enumerate(titles)]
+    if titles[-1] == "remarks":  # text, which may wrap
+        widths[-1] = min(widths[-1], _LEAST_NAME)
+    while widths and sum(widths) + _LEAST_NAME > width:
+        widths.pop()
+    room = max(_LEAST_NAME, width - sum(widths))
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), collapse_padding=True)
-    table.add_column(first, overflow="ellipsis", no_wrap=True, max_width=40)
-    for title in columns:
-        left = title == "remarks"
-        table.add_column(title, justify="left" if left else "right", no_wrap=not left)
+    table.add_column(first, no_wrap=True)
+    for title in titles[: len(widths)]:
+        table.add_column(title, justify="left" if title == "remarks" else "right", no_wrap=title != "remarks")
+    for name, cells, style in lines:
+        short = name if len(name) <= room - 2 else "…" + name[-(room - 3) :]
+        table.add_row(Text(short), *(Text(c) for c in cells[: len(widths)]), style=style)
     return table
 
 
@@ -224,20 +237,19 @@ def _parameter_table(m: Measurement, width: int) -> Table:
     }
     if width < 90:
         del columns["shape"]
-    table = _table("parameter", columns)
     n = len(m.parameters)
     rows = list(range(n))
     if n > _SHOWN // 2:
         remarkable = [i for i in rows if _remarks(m.parameters[i])]
         rows = sorted({*range(6), *range(n - 4, n), *(round(i * (n - 1) / 9) for i in range(10)), *remarkable[:8]})
+    lines: list[_Line] = []
     last = -1
     for i in rows:
         if i > last + 1:
-            table.add_row(Text(f"… {i - last - 1} more", style="dim"))
+            lines.append((f"… {i - last - 1} more", [], "dim"))
         last = i
-        p = m.parameters[i]
-        table.add_row(Text(p.name), *(cell(p) for cell in columns.values()))
-    return table
+        lines.append((m.parameters[i].name, [cell(m.parameters[i]) for cell in columns.values()], ""))
+    return _table("parameter", list(columns), lines, width)
 
 
 def _remarks(p: ParameterStats) -> str:
