@@ -33,7 +33,13 @@ def cite(keys: Iterable[str]) -> str:
     """Links to the bibliography."""
     from firstlight.theory import bibliography
 
-    return "; ".join(f"[{bibliography.citation(k).split('.')[0]}](bibliography.md#{k})" for k in keys if k)
+    return "; ".join(f"[{_short(bibliography.citation(k))}](bibliography.md#{k})" for k in keys if k)
+
+
+def _short(citation: str) -> str:
+    """Authors and year of a citation."""
+    match = re.match(r".*?\(\d{4}\)", citation)
+    return match[0] if match else citation
 
 
 def activations() -> str:
@@ -111,8 +117,7 @@ def checks() -> str:
     parts = []
     for check in sorted(registry.checks(), key=lambda c: c.code):
         parts.append(f"## {check.code} {{ #{check.code.lower()} }}\n\n**{check.title}**\n")
-        for name in registry.SECTIONS:
-            parts.append(f"*{name}.* {check.section(name)}\n")
+        parts.extend(f"*{name}.* {check.section(name)}\n" for name in registry.SECTIONS)
     return "\n".join(parts)
 
 
@@ -135,7 +140,8 @@ def bibliography() -> str:
     from firstlight.theory import bibliography as registry
 
     parts = []
-    for key in registry.keys():
+    keys = registry.keys()
+    for key in keys:
         text = html.escape(registry.bibtex(key).rstrip())
         parts.append(f"### {key} {{ #{key} }}\n\n{registry.citation(key)}\n\n<pre><code>{text}</code></pre>\n")
     return "\n".join(parts)
