@@ -237,6 +237,8 @@ def _parameter_table(m: Measurement, width: int) -> Table:
     }
     if width < 90:
         del columns["shape"]
+    if width < 70:
+        del columns["grad/weight"]
     n = len(m.parameters)
     rows = list(range(n))
     if n > _SHOWN // 2:
