@@ -9,5 +9,6 @@ export default defineConfig({
     emptyOutDir: true,
     target: "es2022",
     minify: "oxc",
+    modulePreload: { polyfill: false },
   },
 });

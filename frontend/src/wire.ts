@@ -31,7 +31,11 @@ export function unpack(buffer: ArrayBuffer, start = 0): Frame {
 }
 
 /** The frames of a recording, slot by slot, in the order in which they were drawn. */
-export function unpackRecording(buffer: ArrayBuffer): { configs: unknown[]; slots: Map<string, Frame[]> } {
+export function unpackRecording(buffer: ArrayBuffer): {
+  hello: Record<string, unknown>;
+  state: Record<string, unknown>;
+  slots: Map<string, Frame[]>;
+} {
   const head = unpack(buffer);
   const length = new DataView(buffer).getUint32(4, true);
   const slots = new Map<string, Frame[]>();
@@ -42,5 +46,9 @@ export function unpackRecording(buffer: ArrayBuffer): { configs: unknown[]; slot
     slots.set(slot, kept);
     at += size;
   }
-  return { configs: head.header["configs"] as unknown[], slots };
+  return {
+    hello: head.header["hello"] as Record<string, unknown>,
+    state: head.header["state"] as Record<string, unknown>,
+    slots,
+  };
 }

@@ -7,6 +7,7 @@ from typing import Any
 from firstlight.playground import config as configs
 from firstlight.playground.network import ACTIVATIONS
 from firstlight.playground.protocol import SPEEDS
+from firstlight.playground.starts import text
 
 LABELS: dict[str, str] = {
     "zero": "Zero",
@@ -47,6 +48,11 @@ def choices() -> dict[str, Any]:
         "ranges": {k: list(v) for k, v in configs.RANGES.items()},
         "defaults": configs.RunConfig().to_dict(),
         "scheme_defaults": configs.SCHEME_DEFAULTS,
+        "formulas": {name: text(_chosen(name)) for name in configs.SCHEMES},
         "labels": LABELS,
         "speeds": list(SPEEDS),
     }
+
+
+def _chosen(scheme: str) -> configs.RunConfig:
+    return configs.RunConfig(scheme=scheme, **configs.SCHEME_DEFAULTS.get(scheme, {}))  # pyright: ignore[reportArgumentType]

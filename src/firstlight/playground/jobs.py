@@ -13,6 +13,7 @@ from firstlight.playground import problems, theory
 from firstlight.playground.run import Run
 
 PART_EVERY = 4
+STARTED = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,21 @@ def seed_strip(run: Run, seeds: int, steps: int) -> Iterator[Part]:
             if twin.failure is not None:
                 break
             yield _NOTHING
+        done = table[: number + 1]
         header = {"type": "seeds", "done": number + 1, "seeds": seeds, "end": number + 1 == seeds}
-        yield Part("strip", header, {"cost": table[: number + 1], "step": points.astype(np.float32)})
+        header["words"] = _fates(done)
+        with np.errstate(invalid="ignore"):
+            middle = np.nanmedian(np.where(np.isnan(done), np.inf, done), axis=0)
+        yield Part("strip", header, {"cost": done, "step": points.astype(np.float32), "median": middle})
+
+
+def _fates(costs: Any) -> str:
+    """How many seeds brought the cost below `STARTED` of its first value, in words."""
+    first, last = costs[:, 0], costs[:, -1]
+    failed = int(np.sum(~np.isfinite(last)))
+    started = int(np.sum(last < STARTED * first))
+    text = f"{started} of {len(costs)} brought the cost below nine tenths of its first value"
+    return text + (f", {failed} ended in NaN or infinity." if failed else ".")
 
 
 # a breath between two pieces: commands are obeyed, nothing is published

@@ -69,6 +69,7 @@ class Session:
         self._budget = _Budget()
         self._stale = True
         self._job: Iterator[jobs.Part] | None = None
+        self._job_run = 0
         self._later: deque[Callable[[], None]] = deque()
         self._last_frame = 0.0
         self._recorder = Recording()
@@ -143,7 +144,7 @@ class Session:
                 self._job = None
                 return
             if part.slot:
-                self._publish(part.slot, part.header, part.arrays)
+                self._publish(part.slot, {"run": self._job_run, **part.header}, part.arrays)
 
     def _advance(self) -> None:
         steps = 1_000_000 if self._speed == "max" else int(self._speed)
@@ -303,13 +304,18 @@ class Session:
         self._build(wanted)
 
     def _walks(self, run: int, draws: int = 100) -> None:
-        self._job = jobs.many_walks(self._runs[self._index(run)], max(1, min(draws, 400)))
+        self._job = jobs.many_walks(self._chosen(run), max(1, min(draws, 400)))
 
     def _strip(self, run: int, seeds: int = 25, steps: int = 200) -> None:
-        self._job = jobs.seed_strip(self._runs[self._index(run)], max(1, min(seeds, 100)), max(1, min(steps, 5000)))
+        self._job = jobs.seed_strip(self._chosen(run), max(1, min(seeds, 100)), max(1, min(steps, 5000)))
 
     def _critical(self, run: int) -> None:
-        self._job = jobs.critical_gain(self._runs[self._index(run)])
+        self._job = jobs.critical_gain(self._chosen(run))
+
+    def _chosen(self, run: int) -> Run:
+        """The run that a long picture is of."""
+        self._job_run = self._index(run)
+        return self._runs[run]
 
     def _export(self, run: int) -> None:
         chosen = self._runs[self._index(run)]

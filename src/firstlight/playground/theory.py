@@ -13,6 +13,8 @@ from firstlight.errors import FirstlightError
 from firstlight.playground.config import RunConfig
 from firstlight.theory import activations
 
+SIGMAS = 2.0  # half width of the band
+
 
 def predict(run: Any) -> Any | None:
     """The prediction for a run's network under the law of its scheme; None where the graph holds unknown rules."""
@@ -47,22 +49,27 @@ def critical(config: RunConfig) -> float | None:
 
 
 def band(prediction: Any | None, nodes: Sequence[str]) -> dict[str, Any]:
-    """Predicted ln length of every layer, forward and backward: mean and standard deviation over draws.
+    """Predicted ln length of every layer over draws of the weights, forward and backward.
 
     Returns:
-        "band_forward" and "band_backward", (layers, 2); NaN where nothing is predicted. Empty without a prediction.
+        "band_forward" and "band_backward", (layers, 3): mean - 2σ, mean, mean + 2σ; NaN where nothing is predicted.
+        Empty without a prediction.
     """
     if prediction is None:
         return {}
     known = {node.name: node for node in prediction.nodes}
-    nothing = (np.nan, np.nan)
     rows = [known.get(name) for name in nodes]
-    forward = [(n.output.log_mean, n.output.log_sd) if n else nothing for n in rows]
-    backward = [(n.grad.log_mean, n.grad.log_sd) if n and n.grad else nothing for n in rows]
     return {
-        "band_forward": np.array(forward, dtype=np.float32).reshape(len(rows), 2),
-        "band_backward": np.array(backward, dtype=np.float32).reshape(len(rows), 2),
+        "band_forward": _spread([n.output if n else None for n in rows]),
+        "band_backward": _spread([n.grad if n else None for n in rows]),
     }
+
+
+def _spread(tensors: Sequence[Any | None]) -> Any:
+    middle = np.array([np.nan if t is None else t.log_mean for t in tensors], dtype=np.float32)
+    sd = np.array([np.nan if t is None else t.log_sd for t in tensors], dtype=np.float32)
+    with np.errstate(invalid="ignore"):
+        return np.stack([middle - SIGMAS * sd, middle, middle + SIGMAS * sd], axis=1)
 
 
 def start(prediction: Any | None, reason: str = "") -> dict[str, Any]:
