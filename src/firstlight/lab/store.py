@@ -166,6 +166,8 @@ class Store:
             seen |= set(fresh["key"])
             kept.append(fresh)
         table = pd.concat([f for f in kept if len(f)], ignore_index=True)
+        for column in table.columns[table.isna().all()]:
+            table[column] = float("nan")  # a field that is None in every run has no type of its own
         if isinstance(part, Part):
             versions = sorted({int(v) for v in table["version"]})
             table = table[table["version"] == part.version].reset_index(drop=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -61,4 +62,6 @@ def panels(rows: int, columns: int, title: str, width: float = 4.6, height: floa
 
 def note(figure: Figure, text: str) -> None:
     """A line under the figure: set-up, data, what stands in for what."""
-    figure.text(0.01, -0.02, text, fontsize=8, color=GREY, va="top")
+    room = int(figure.get_figwidth() * 17)
+    lines = [line for paragraph in text.split("\n") for line in textwrap.wrap(paragraph, room)]
+    figure.text(0.01, -0.02, "\n".join(lines), fontsize=8, color=GREY, va="top")

@@ -1,0 +1,149 @@
+"""Every experiment runs at tiny size and draws its figures; theory and measurement agree where they must."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from firstlight.errors import InputError, RegistryError
+from firstlight.lab.engines import in_process
+from firstlight.lab.experiment import configure, experiment_names, part_of, parts
+from firstlight.lab.experiments import hanin_2018, sussillo_2014, xavier_article
+from firstlight.lab.reproduce import chosen_figures, draw, figures, tasks_of
+from firstlight.lab.store import Store
+from firstlight.theory import lengths
+
+
+def _tiny(config: object) -> object:
+    """The configuration with every count made small."""
+    small = {
+        "draws": 6,
+        "steps": 8,
+        "epochs": 1,
+        "samples": 300,
+        "reports": 2,
+        "parameters": 0,
+        "width": 0,
+        "points": 10,
+    }
+    names = {f for f in small if hasattr(config, f)}
+    changes = {name: small[name] for name in names - {"width", "parameters", "reports"}}
+    if hasattr(config, "parameters"):
+        changes |= {"parameters": 0, "width": 8, "reports": 2, "steps": 4, "count_mistakes": False}
+        changes["depth"] = min(config.depth, 12)
+        changes["rates"] = config.rates[:2]
+    return replace(config, **changes)  # type: ignore[type-var]
+
+
+def test_every_experiment_has_parts_grids_and_figures() -> None:
+    assert {"sussillo-2014", "hanin-2018", "xavier-article"} <= set(experiment_names())
+    for name in experiment_names():
+        for short, part in parts(name).items():
+            assert part.name == f"{name}/{short}"
+            part.config()
+            assert part.quick()
+            assert part.full()
+        needed = {short for needs, _ in figures(name).values() for short in needs}
+        assert needed == set(parts(name))
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_every_figure_is_drawn_from_a_tiny_run(name: str, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    for part in parts(name).values():
+        # reading the speech set takes longer than all the rest
+        grid = [(c, seeds) for c, seeds in part.quick() if "speech" not in getattr(c, "task", "")]
+        grid = grid[:4] if part.name == "xavier-article/plane" else grid  # a thousand steps each
+        seen = set()
+        for config, seeds in grid:
+            tiny = _tiny(config)
+            if tiny in seen:
+                continue
+            seen.add(tiny)
+            for seed, rows in zip(seeds[:2], part.run(tiny, seeds[:2]), strict=True):
+                store.write(part, tiny, seed, rows)
+    for figure in figures(name):
+        path = draw(name, figure, store, tmp_path / f"{figure}.png")
+        assert path.stat().st_size > 5000
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_unknown_names_are_answered_with_the_nearest() -> None:
+    with pytest.raises(RegistryError, match="'hanin-2018'"):
+        parts("hanin-2017")
+    with pytest.raises(RegistryError, match="'sussillo-2014/moments'"):
+        part_of("sussillo-2014/moment")
+    with pytest.raises(RegistryError, match="'claim'"):
+        chosen_figures("hanin-2018", "clam")
+    with pytest.raises(InputError, match="'width'"):
+        configure(part_of("sussillo-2014/walks"), {"widht": 3}, "here")
+    with pytest.raises(InputError, match="plain"):
+        configure(part_of("hanin-2018/start"), {"kind": "planar"}, "here")
+
+
+def test_the_widths_of_figure_3_have_their_sums() -> None:
+    for shape in ("alternating", "wide first", "narrow first"):
+        net = hanin_2018.Net(depth=10, shape=shape)
+        assert lengths.inverse_width_sum(hanin_2018.widths(net)) == pytest.approx(5 / 30 + 5 / 10)
+    assert tasks_of("hanin-2018", {"lengths"}, "quick")
+
+
+def test_mean_lengths_follow_the_law_of_each_initialization() -> None:
+    for name, factor in (("He normal", 1.0), ("truncated He", 0.7737413035), ("LeCun or Glorot size", 0.5)):
+        net = hanin_2018.Net(4, 60, scheme=hanin_2018.LAWS[name], draws=3000)
+        ((row,),) = hanin_2018.lengths(net, [1])
+        assert abs(row["mean"] - factor**4) < 4 * row["error"]
+
+
+def test_zero_weights_stay_at_a_guess_and_ones_learn() -> None:
+    (zero,) = xavier_article.plane(xavier_article.Plane("gaussian", 0.0, 20), [0])
+    (one,) = xavier_article.plane(xavier_article.Plane("gaussian", 1.0, 20), [0])
+    assert [row["cost"] for row in zero] == pytest.approx([np.log(2)] * 4, rel=1e-6)
+    assert one[-1]["cost"] < 0.5 * one[0]["cost"]
+
+
+def test_the_chain_is_exact() -> None:
+    for factor in (0.5, 1.5):
+        (rows,) = xavier_article.chain(xavier_article.Chain(factor), [0])
+        assert [r["activation"] for r in rows] == pytest.approx([2**0.5 * factor**k for k in range(10)])
+        assert [r["gradient"] for r in rows] == pytest.approx([2**0.5 * factor ** (9 - k) for k in range(10)])
+
+
+def test_a_walk_without_drift() -> None:
+    ((row,),) = sussillo_2014.moments(sussillo_2014.Walk(depth=30, width=20, draws=2000), [3])
+    assert abs(row["mean"]) < 4 * row["mean_error"]
+
+
+def test_the_command_line_reproduces_sweeps_and_answers(tmp_path: Path) -> None:
+    from firstlight.cli import app
+
+    run = CliRunner()
+    listed = run.invoke(app, ["reproduce"])
+    assert "hanin-2018: figures 1a" in listed.output
+    out = tmp_path / "out"
+    done = run.invoke(app, ["reproduce", "xavier-article", "--figure", "chain", "--out", str(out), "--image", "svg"])
+    assert done.exit_code == 0, done.output
+    assert (out / "xavier-article-chain.svg").read_text().startswith("<?xml")
+    rows = run.invoke(
+        app, ["results", "SELECT count(*) AS n FROM xavier_article_chain", "--store", str(out / "store"), "-f", "csv"]
+    )
+    assert rows.output.split() == ["n", "30"]
+    file = tmp_path / "s.toml"
+    file.write_text('experiment = "xavier-article/chain"\n[grid]\nfactor = [0.9, 1.1]\n')
+    swept = run.invoke(app, ["sweep", str(file), "--out", str(tmp_path / "swept")])
+    assert "2 runs done" in swept.output
+    assert "0 runs done, 2 were there" in run.invoke(app, ["sweep", str(file), "--out", str(tmp_path / "swept")]).output
+    wrong = run.invoke(app, ["reproduce", "xavier-articel"])
+    assert wrong.exit_code == 2
+    assert run.invoke(app, ["results", "SELECT 1", "--store", str(tmp_path / "none")]).exit_code == 2
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_any_work(tmp_path: Path) -> None:
+    from firstlight.errors import DataError
+    from firstlight.lab.reproduce import reproduce
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="can be written"):
+        reproduce("xavier-article", tmp_path / "file" / "x", engine=in_process)
