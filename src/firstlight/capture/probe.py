@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from firstlight.checks.evidence import REPEATS, Probe, Pull, repeat_error
 
@@ -120,6 +121,14 @@ def _probe(
     f32, r32 = f.detach().double(), r.detach().double()
     mean_r = _mean(r32, axis)
     centred = r32 - mean_r
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    if samples < 2 and axis is not None:
+        centred = r32  # one sample: whether anything pulls is all that can be asked
+    elif 0.0 < float(r32.norm()) and float(centred.norm()) <= 1e-6 * float(r32.norm()):
+        # A loss that pulls all samples alike (a sum, one class only) says nothing on telling them apart: ask for it.
+        noise = torch.randn(r32.shape, generator=generator, dtype=torch.float64).to(r32.device)
+        centred = (noise - _mean(noise, axis)) * (float(r32.norm()) / r32.numel() ** 0.5)
+        notes = (*notes, "the loss pulls all samples alike: a fixed random residual was used")
     spread = f32 - _mean(f32, axis)
     silent, constant = _levels(out, f, loss, axis)
     finite = bool(torch.isfinite(f32).all() and torch.isfinite(r32).all())
@@ -142,7 +151,6 @@ def _probe(
     if not finite:
         return Probe(**common, finite=False), {}
     scale = float(centred.norm()) or float(r32.norm()) or 1.0
-    generator = torch.Generator(device="cpu").manual_seed(seed)
     shift = torch.randn(mean_r.shape, generator=generator, dtype=torch.float64).to(r32.device).expand_as(r32)
     shift = shift * (scale / max(float(shift.norm()), 1e-300))
     signal = _back(f, params, centred)
@@ -202,11 +210,11 @@ def _detached(out: Any) -> tuple[list[torch.Tensor], Any]:
             copies.append(t)
         return t
 
-    return copies, torch.utils._pytree.tree_map_only(torch.Tensor, swap, out)
+    return copies, pytree.tree_map_only(torch.Tensor, swap, out)
 
 
 def _floats(out: Any) -> Iterator[torch.Tensor]:
-    for leaf in torch.utils._pytree.tree_leaves(out):
+    for leaf in pytree.tree_leaves(out):
         if isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
             yield leaf
 
@@ -235,6 +243,8 @@ def _levels(out: Any, f: torch.Tensor, loss: Loss | None, axis: int | None) -> t
             search.step(closure)
         except RuntimeError:
             continue
+        if float(guess.detach().abs().max()) > 1e3 * (1.0 + max(float(start.abs().max()), silent or 0.0)):
+            continue  # the search ran away: the loss has no best constant answer
         with torch.no_grad():
             value = _finite_or_none(lambda guess=guess: loss(shaped(guess).expand(f.shape).to(f.dtype)))
         if value is not None:
@@ -246,6 +256,8 @@ def _answers(f: torch.Tensor, axis: int | None) -> tuple[torch.Tensor, Callable[
     """Where to begin the search for the best constant answer, and what keeps it among the outputs' kind."""
     if f.dim() > 1 and bool((f >= 0).all()) and f.shape[-1] > 1 and bool((f.sum(-1) - 1.0).abs().max() < 1e-3):
         return torch.zeros_like(_mean(f, axis)), lambda z: z.softmax(-1)
+    if f.dim() > 1 and f.shape[-1] > 1 and bool((f <= 0).all()) and bool((f.logsumexp(-1)).abs().max() < 1e-3):
+        return torch.zeros_like(_mean(f, axis)), lambda z: z.log_softmax(-1)
     if bool(((f >= 0) & (f <= 1)).all()) and bool((f > 0).all()):
         return torch.zeros_like(_mean(f, axis)), torch.sigmoid
     return _mean(f, axis), lambda z: z

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -46,7 +47,7 @@ def blame(evidence: Evidence) -> Blame:
     if not line:
         return Blame("gradient")
     # A read-out that is zero only until the first step, or a saturated one, hides what happened before it.
-    for before, here in zip(line, line[1:], strict=False):
+    for before, here in itertools.pairwise(line):
         if here.sensitivity >= floor or here.node.op in REARRANGE:
             continue
         if _only_read_out(evidence, here, line):
@@ -60,7 +61,7 @@ def _absolutely(evidence: Evidence, line: tuple[Station, ...], floor: float) -> 
     faintest = faintest_station(evidence)
     if faintest is None or faintest[1] >= floor * FIRST_STEP:
         return Blame("gradient")
-    for before, here in zip(line, line[1:], strict=False):
+    for before, here in itertools.pairwise(line):
         size = math.sqrt(max(0.0, here.node.output.sample_variance or 0.0))
         if size < floor * FIRST_STEP and here.node.op not in REARRANGE:
             earlier = math.sqrt(max(0.0, before.node.output.sample_variance or 0.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,7 +25,7 @@ ADAM_LR, SGD_LR, STEPS = 1e-2, 1.0, 600
 # A loss this many times above chance must fall by as many e-folds before it says anything about the targets.
 EXPLODED = 1e5
 # Rectifiers: a constant shift closes half of their units for good.
-CLOSING = frozenset("relu relu6 leaky_relu prelu rrelu threshold".split())
+CLOSING = frozenset(["relu", "relu6", "leaky_relu", "prelu", "rrelu", "threshold"])
 # One operation that shrinks the signal by more than this passes back gradients below Adam's ε = 1e-8.
 SHUT = 1e-8
 
@@ -73,9 +74,9 @@ def decide(evidence: Evidence) -> Fate:
     exploded = _exploded(p)
     if exploded is not None:
         return exploded
-    faint = _faint_input(evidence)
-    if faint is not None:
-        return faint
+    budget = _faint_input(evidence) or _far_targets(p)
+    if budget is not None:
+        return budget
     slow = _slow(evidence)
     if slow is not None:
         return slow
@@ -86,6 +87,8 @@ def decide(evidence: Evidence) -> Fate:
 def _signal(p: Probe, evidence: Evidence) -> float:
     """The clearest trace of the input: in the gradient here, in the outputs, or at a nearby reachable point."""
     level = p.contrast
+    if p.samples < 2:
+        return 1.0 if p.signal > 0.0 else 0.0
     if p.moved is not None and p.moved.finite:
         level = max(level, p.moved.contrast)
     if p.output_rms > 0.0 and p.signal > 0.0:
@@ -101,7 +104,7 @@ def _signal(p: Probe, evidence: Evidence) -> float:
 def _shut(evidence: Evidence) -> bool:
     """Whether a single non-linear operation of the main line takes nearly all of the signal away."""
     line = stations(evidence)
-    pairs = zip(line, line[1:], strict=False)
+    pairs = itertools.pairwise(line)
     return any(
         b.node.output.sample_variance is not None
         and a.node.output.sample_variance is not None
@@ -132,6 +135,9 @@ def _drowned(p: Probe) -> Fate | None:
 
 
 def _exploded(p: Probe) -> Fate | None:
+    if p.loss is None and p.output_rms > EXPLODED:
+        text = f"the outputs have size {p.output_rms:.1e}"
+        return Fate(False, "exploded", math.log(EXPLODED / p.output_rms), text)
     if p.loss is None or p.loss_constant is None:
         return None
     over = p.loss / max(p.loss_constant, 1e-3)
@@ -161,6 +167,17 @@ def _faint_input(evidence: Evidence) -> Fate | None:
         False, "budget", math.log(reached / 0.01),
         f"{STEPS} steps of {ADAM_LR:g} bring the first layer to {reached:.1e} at most",
     )  # fmt: skip
+
+
+def _far_targets(p: Probe) -> Fate | None:
+    """Targets so large that the loss cannot fall by a tenth even if the pull grows tenfold on the way."""
+    if p.loss is None or p.loss_constant is None or p.loss_constant < 100.0:
+        return None
+    fall = 10.0 * ADAM_LR * STEPS * sum(x.reach for x in p.pulls.values())
+    if fall >= 0.1 * p.loss_constant:
+        return None
+    text = f"{STEPS} steps of {ADAM_LR:g} lower the loss by about {fall:.1e} of {p.loss_constant:.1e}"
+    return Fate(False, "budget", math.log(max(fall, 1e-30) / (0.1 * p.loss_constant)), text)
 
 
 def _half(evidence: Evidence) -> Fate | None:

@@ -51,7 +51,7 @@ def insensitive(e: Evidence) -> Iterator[Finding]:
         cause = blame(e)
         where = cause.node.name if cause.node is not None else ""
         yield Finding(
-            "FWD004", "error", where, fate.text, f"{NOISE:.0f} units of roundoff of {e.dtype} ({number(NOISE * e.eps)})",
+            "FWD004", "error", where, fate.text, f"{NOISE:.0f} units of {e.dtype} roundoff ({number(NOISE * e.eps)})",
             f"Nothing of the input reaches the loss: {_LOST.get(cause.kind, 'it is lost')}.",
             'firstlight.initialize(model, "random-walk")', evidence={"before": cause.before, "after": cause.after},
         )  # fmt: skip

@@ -132,7 +132,7 @@ def truncated(e: Evidence) -> Iterator[Finding]:
     When it is harmless:
         In shallow networks, and with normalisation.
     Remedy:
-        `firstlight.initialize(model, "he(law='truncated')")`, whose standard deviation is corrected.
+        `firstlight.initialize(model, "he(distribution='truncated')")`, whose standard deviation is corrected.
     Source:
         Variance of N(0,1) cut to [-2, 2]: 0.7737413 (theory.weights); Hanin & Rolnick 1803.01719, figure 1.
     """
@@ -154,10 +154,10 @@ def truncated(e: Evidence) -> Iterator[Finding]:
         return
     yield Finding(
         "WGT007", severity(blame(e).kind == "faded"), hit[0].name,
-        f"{len(hit)} matrices are truncated at two standard deviations and not rescaled: {listed([p.name for p in hit])}",
+        f"{len(hit)} matrices are cut at two standard deviations and not rescaled: {listed([p.name for p in hit])}",
         f"variance of the cut law {number(variance)}, kurtosis {number(kurtosis)} (theory.weights)",
         f"The signal's mean square is multiplied by {number(variance)} per layer, {number(left)} over all of them.",
-        "firstlight.initialize(model, \"he(law='truncated')\")", f"lengths {number(1.0 / left)} times larger at the end",
+        "firstlight.initialize(model, \"he(distribution='truncated')\")", f"lengths {number(1.0 / left)} times larger",
         {"left": left},
     )  # fmt: skip
 

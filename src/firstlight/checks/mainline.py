@@ -11,15 +11,62 @@ from firstlight.graph.results import Measurement, NodeStats
 
 # Operations that only rearrange entries: nothing can be lost there.
 REARRANGE = frozenset(
-    "input view reshape flatten unflatten squeeze unsqueeze permute transpose contiguous getitem chunk split "
-    "expand clone to detach movedim".split()
+    [
+        "input",
+        "view",
+        "reshape",
+        "flatten",
+        "unflatten",
+        "squeeze",
+        "unsqueeze",
+        "permute",
+        "transpose",
+        "contiguous",
+        "getitem",
+        "chunk",
+        "split",
+        "expand",
+        "clone",
+        "to",
+        "detach",
+        "movedim",
+    ]
 )
 NONLINEAR = frozenset(
-    "relu leaky_relu prelu elu celu selu gelu silu mish softplus tanh sigmoid hardtanh hardsigmoid hardswish relu6 "
-    "softsign sin erf abs square logsigmoid tanhshrink clamp rrelu threshold hardshrink softshrink softmax".split()
+    [
+        "relu",
+        "leaky_relu",
+        "prelu",
+        "elu",
+        "celu",
+        "selu",
+        "gelu",
+        "silu",
+        "mish",
+        "softplus",
+        "tanh",
+        "sigmoid",
+        "hardtanh",
+        "hardsigmoid",
+        "hardswish",
+        "relu6",
+        "softsign",
+        "sin",
+        "erf",
+        "abs",
+        "square",
+        "logsigmoid",
+        "tanhshrink",
+        "clamp",
+        "rrelu",
+        "threshold",
+        "hardshrink",
+        "softshrink",
+        "softmax",
+    ]
 )
-RECURRENT = frozenset("lstm gru rnn_tanh rnn_relu".split())
-SATURATING = frozenset("tanh sigmoid hardtanh hardsigmoid relu6 softsign erf".split())
+RECURRENT = frozenset(["lstm", "gru", "rnn_tanh", "rnn_relu"])
+SATURATING = frozenset(["tanh", "sigmoid", "hardtanh", "hardsigmoid", "relu6", "softsign", "erf"])
 
 
 @dataclass(frozen=True, slots=True)

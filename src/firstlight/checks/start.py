@@ -48,8 +48,8 @@ def targets_off(e: Evidence) -> Iterator[Finding]:
     What it measures:
         Loss of the best constant answer, and of the answer 0.
     Why it matters:
-        Outputs start at size 1. Targets of mean 150 or standard deviation 80 have to be reached by steps of the learning
-        rate, and the squared error's gradient is as large.
+        Outputs start at size 1. Targets of mean 150 or standard deviation 80 have to be reached by steps of the
+        learning rate, and the squared error's gradient is as large.
     When it is harmless:
         If the loss is scaled on purpose (a sum instead of a mean).
     Remedy:

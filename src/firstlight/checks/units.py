@@ -86,6 +86,8 @@ def dead_units(e: Evidence) -> Iterator[Finding]:
             f"alive with probability {1.0 - chance:.2f}", {"p_dead": chance},
         )  # fmt: skip
         return
+    if e.measurement.batch_size < 8:
+        return  # a unit that a few samples leave asleep is no dead unit
     worst = max(relus, key=lambda n: n.output.dead_units / max(1, n.output.units), default=None)
     if worst is not None and worst.op in ("relu", "relu6") and worst.output.dead_units > 0.5 * worst.output.units:
         yield Finding(

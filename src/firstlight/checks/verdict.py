@@ -15,7 +15,22 @@ from firstlight.graph.results import Finding, Report, Severity, Verdict
 from firstlight.theory import lengths, special
 
 _ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
-_SCALE = frozenset("INP002 WGT005 WGT006 WGT007 FWD001 FWD002 FWD006 GRD003 GRD004 OUT002 OUT003 FWD004".split())
+_SCALE = frozenset(
+    [
+        "INP002",
+        "WGT005",
+        "WGT006",
+        "WGT007",
+        "FWD001",
+        "FWD002",
+        "FWD006",
+        "GRD003",
+        "GRD004",
+        "OUT002",
+        "OUT003",
+        "FWD004",
+    ]
+)
 # Standard deviation of ln(signal) by which measured and true margins differ for other reasons than the draw.
 _MARGIN_SD = 1.0
 

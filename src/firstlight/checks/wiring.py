@@ -22,8 +22,8 @@ def disconnected(e: Evidence) -> Iterator[Finding]:
     When it is harmless:
         In a model that is only evaluated.
     Remedy:
-        `model.requires_grad_(True)`; remove `.detach()`, `.data`, `.item()`, `torch.no_grad()` and NumPy round trips from
-        the forward pass.
+        `model.requires_grad_(True)`; remove `.detach()`, `.data`, `.item()`, `torch.no_grad()` and NumPy round trips
+        from the forward pass.
     Source:
         The chain rule; PyTorch's autograd notes.
     """
@@ -72,7 +72,8 @@ def without_gradient(e: Evidence) -> Iterator[Finding]:
         f"({len(cut)} of them are used in the forward pass): {listed([p.name for p in missing])}",
         "0 (chain rule)",
         "These layers are read but cut off from the loss." if cut else "These parameters are never used.",
-        "# remove the .detach() after them" if cut else f"model.get_parameter({missing[0].name!r}).requires_grad_(False)",
+        "# remove the .detach() after them" if cut
+            else f"model.get_parameter({missing[0].name!r}).requires_grad_(False)",
         evidence={"missing": float(len(missing)), "cut": float(len(cut))},
     )  # fmt: skip
 
@@ -91,7 +92,7 @@ def frozen_features(e: Evidence) -> Iterator[Finding]:
     Remedy:
         Train the layers below too: `model.requires_grad_(True)`.
     Source:
-        First-order bound: a step of sign descent lowers the loss by at most lr·|g|₁, one of gradient descent by lr·|g|².
+        First-order bound: a step of sign descent lowers the loss by at most lr·|g|₁, of gradient descent by lr·|g|².
     """
     fate = decide(e)
     if fate.reason == "slow":
@@ -124,7 +125,7 @@ def not_in_optimizer(e: Evidence) -> Iterator[Finding]:
     if missing:
         yield Finding(
             "OPT001", "error" if len(missing) == len(trained) else "warning", missing[0],
-            f"{len(missing)} of {len(trained)} trainable parameters are not in the {e.optimizer.name}: {listed(missing)}",
+            f"{len(missing)} of {len(trained)} trained parameters are not in the {e.optimizer.name}: {listed(missing)}",
             "0", "The optimizer never moves these parameters.",
             f"optimizer = torch.optim.{e.optimizer.name}(model.parameters(), lr={e.optimizer.lr:g})",
         )  # fmt: skip
