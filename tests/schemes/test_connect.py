@@ -80,9 +80,7 @@ TOKENS = torch.zeros(2, 6, dtype=torch.int64)
 def test_transformer_roles():
     found = rows(GPT(), TOKENS)
     assert with_role(found, "readout") == {"head.weight"}
-    assert with_role(found, "branch end") == {
-        f"blocks.{i}.{n}.weight" for i in range(3) for n in ("out", "down")
-    }
+    assert with_role(found, "branch end") == {f"blocks.{i}.{n}.weight" for i in range(3) for n in ("out", "down")}
     assert with_role(found, "embedding") == {"tokens.weight", "places.weight"}
     assert with_role(found, "weight") == {f"blocks.{i}.{n}.weight" for i in range(3) for n in ("qkv", "up")}
     assert {r.activation for n, r in found.items() if n.endswith("down.weight")} == {"gelu"}
@@ -256,3 +254,59 @@ def test_a_batch_that_does_not_fit_changes_nothing():
     with pytest.raises(firstlight.FirstlightError):
         firstlight.initialize(model, batch=torch.zeros(2, 9))
     assert torch.equal(before, model.weight)
+
+
+def test_stacked_experts_are_counted_one_by_one():
+    class Experts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up = nn.Parameter(torch.zeros(3, 12, 8))  # expert × out × in, read by F.linear
+            self.down = nn.Parameter(torch.zeros(3, 12, 8))  # expert × in × out, read by @
+
+        def forward(self, x):
+            return sum(torch.relu(F.linear(x, self.up[i])) @ self.down[i] for i in range(3))
+
+    found = rows(Experts(), torch.zeros(2, 8))
+    assert (found["up"].fan_in, found["up"].fan_out) == (8, 12)
+    assert (found["down"].fan_in, found["down"].fan_out) == (12, 8)
+    firstlight.initialize(Experts(), "orthogonal", batch=torch.zeros(2, 8))
+
+
+def test_a_recurrence_written_by_hand_has_no_residual_branch():
+    class Loop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w, self.u = nn.Linear(4, 8), nn.Linear(8, 8)
+
+        def forward(self, x):
+            h = torch.zeros(x.shape[0], 8)
+            for t in range(x.shape[1]):
+                h = torch.tanh(self.w(x[:, t]) + self.u(h))
+            return h
+
+    assert not with_role(rows(Loop(), torch.zeros(2, 3, 4)), "branch end")
+
+
+ZOO_ROLES = {
+    "hf_gpt2": {"branch end": 2, "embedding": 1, "readout": 1},
+    "hf_llama": {"branch end": 2, "embedding": 1, "readout": 1},
+    "hf_mixtral": {"embedding": 1, "readout": 1},
+    "hf_t5": {"branch end": 5, "readout": 1},
+    "unet": {"readout": 1},
+    "encoder_pre": {"branch end": 4},
+    "residual_post": {"branch end": 3, "readout": 1},
+}
+
+
+@pytest.mark.parametrize("name", ZOO_ROLES)
+def test_roles_in_networks_of_others(name):
+    from tests.models import ZOO
+
+    if name not in ZOO:
+        pytest.skip("transformers is not installed")
+    model, args, kwargs = ZOO[name].make()
+    found = rows(model, (args, kwargs))
+    for role, count in ZOO_ROLES[name].items():
+        assert len(with_role(found, role)) == count, (role, with_role(found, role))
+    assert not with_role(found, "other")
+    assert not any("assumed" in r.reason for r in found.values())

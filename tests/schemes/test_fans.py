@@ -170,9 +170,7 @@ class Raw(nn.Module):
 def test_fans_of_raw_parameters_come_from_the_graph():
     model = Raw()
     found = connections(trace(model, torch.randn(8, 20)), all_sites(model))
-    fans = {
-        name: (c.site.fan_in, c.site.fan_out, c.site.split) for name, c in found.items() if c.site is not None
-    }
+    fans = {name: (c.site.fan_in, c.site.fan_out, c.site.split) for name, c in found.items() if c.site is not None}
     assert fans == {
         "plain": (20, 30, 1),
         "turned": (20, 30, 1),

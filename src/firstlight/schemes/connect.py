@@ -158,8 +158,11 @@ def _branches(wiring: _Wiring) -> list[_Branch]:
         fork = common.bit_length() - 1  # the latest common ancestor
         deep, shallow = (a, b) if depth[a] >= depth[b] else (b, a)
         layers = depth[deep] - depth[fork]
-        if layers < 1 or layers <= depth[shallow] - depth[fork]:
+        beside = depth[shallow] - depth[fork]  # maps of a projection shortcut
+        if layers < 1 or layers <= beside:
             continue
+        if beside and wiring.nodes[fork].op in ("input", "getitem", "select"):
+            continue  # two maps of the network's inputs that meet, as in a recurrence written by hand
         end = _last_map(wiring, deep)
         if end is None or end <= fork:
             continue

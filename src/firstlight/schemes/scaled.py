@@ -34,7 +34,7 @@ def _three(name: str, **aliases: str) -> dict[str, dict[str, str]]:
 
 @scheme(
     "lecun",
-    variants=_three("lecun"),
+    variants=_three("lecun") | {"selu": {}},
     refs=("lecun1998",),
     note="variance 1/fan_in: a linear layer keeps its length",
 )

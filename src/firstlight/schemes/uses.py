@@ -79,6 +79,9 @@ def _origins(
     if node.op in _REORDER and len(sources) == 1 and sources[0][1] is not None:
         name, axes, direct = sources[0]
         return [(name, None if axes is None else _reordered(node, axes), direct)]
+    if node.op == "getitem" and len(sources) == 1 and isinstance(node.args[1], int):
+        name, axes, direct = sources[0]
+        return [(name, axes[1:] if axes else None, direct)]  # one of several stacked maps: an expert
     return [(name, None, False) for name, _, _ in sources]
 
 
@@ -128,8 +131,9 @@ def site_of(use: Use, graph: Graph, name: str) -> Site | None:
     summed = _summed(use, graph)
     if summed is None:
         return None
-    inputs, batch = summed
-    return _map_site(node, shape, tuple(use.axes[a] for a in inputs), tuple(use.axes[a] for a in batch))
+    inputs, batch = (tuple(use.axes[a] for a in axes) for axes in summed)
+    picked = tuple(a for a in range(len(shape)) if a not in use.axes)
+    return _map_site(node, shape, inputs, batch + picked)
 
 
 def _map_site(node: Node, shape: Axes, inputs: Axes, batch: Axes) -> Site | None:
@@ -162,7 +166,7 @@ def _summed(use: Use, graph: Graph) -> tuple[Axes, Axes] | None:
         return ((rank - 1,), ()) if position in (1, "weight") else None
     if op.startswith("conv"):
         return ((1,), ()) if position in (1, "weight") else None
-    if op in ("matmul", "mm", "bmm", "mv", "addmm", "baddbmm"):
+    if op in ("matmul", "mm", "bmm", "mv", "addmm", "baddbmm", "grouped_mm"):
         second = 2 if op in ("addmm", "baddbmm") else 1
         if position in (second, "other", "mat2", "batch2"):
             return ((max(0, rank - 2),), tuple(range(max(0, rank - 2))))
