@@ -82,6 +82,7 @@ class Source:
         scatter: Relative variance of the variance of u from site to site (see `Signal.scatter`).
         skew: Third cumulant of u over sd³.
         excess: Fourth cumulant of u over sd⁴, the scatter's part not counted.
+        quantiles: u on the nodes in units of sd and around the mean, where its law is known; None for the bent Gaussian.
     """
 
     key: Hashable
@@ -95,6 +96,7 @@ class Source:
     scatter: float = 0.0
     skew: float = 0.0
     excess: float = 0.0
+    quantiles: Array | None = None
 
     @property
     def values(self) -> Array:
@@ -104,6 +106,8 @@ class Source:
         Skewness and kurtosis bend the Gaussian (Cornish and Fisher): z + γ₃/6·(z² - 1) + γ₄/24·(z³ - 3z)
         - γ₃²/36·(2z³ - 5z), brought back to variance 1.
         """
+        if self.quantiles is not None:
+            return self.mean[:, None] + self.sd[:, None] * self.quantiles
         z = self.grid.z
         skew = min(max(self.skew, -1.5), 1.5)
         excess = min(max(3.0 * self.scatter + self.excess, -1.0), 2.4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import string
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ import numpy as np
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id
 from firstlight.rules.contraction import contract, energy_cube, sum_atoms
 from firstlight.rules.gradient import scale, whole
-from firstlight.rules.layout import axis_atoms, expand, merge_axis, offset
+from firstlight.rules.layout import axis_atoms, correlations, expand, merge_axis, moments, offset
 from firstlight.rules.merge import plus, reduce_to
 from firstlight.rules.noise import fresh_linear
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule
@@ -246,14 +247,13 @@ def convolve(x: Signal, weight: Signal, groups: int, maps: dict[int, Array], str
     at = offset(x, channel)
     taps = [axis_atoms(x, a)[0] for a in maps]
     off = pair_average(x, [at, *taps])
-    q, mean, y = sum_windows(x, maps, strides)
+    q, mean, y = sum_windows(replace(x, corr=np.broadcast_to(moments(x), x.corr.shape)), maps, strides)
     per = x.shape[channel] // groups
     square = float(weight.q.mean())
     average = weight.mean_mean
     q = _channel_field(q, at, x.shape[channel], groups, outs) * per
     mean = _channel_field(mean, at, x.shape[channel], groups, outs) * per * average
     total = q * square
-    same = np.take(y.corr, 0, axis=at)
     shared = 0.0
     if average != 0.0:
         extra = average**2 * (fan - 1.0) * off
@@ -263,6 +263,8 @@ def convolve(x: Signal, weight: Signal, groups: int, maps: dict[int, Array], str
         rows = weight.q.mean(axis=tuple(range(1, weight.q.ndim)))
         if len(rows) == outs:
             total = total * (rows / rows.mean()).reshape((1,) * at + (-1,) + (1,) * (total.ndim - at - 1))
+    same = correlations(_overlap(np.take(y.corr, [0], axis=at), y, maps), total)
+    same = np.take(same, 0, axis=at)
     corr = np.stack([same, same * shared], axis=at)
     new = list(y.groups)
     new[channel] = (outs,)
@@ -274,6 +276,44 @@ def convolve(x: Signal, weight: Signal, groups: int, maps: dict[int, Array], str
     sites = _window_scatter(x, at, taps, fan / max(per, 1), groups)
     noise = fresh_linear(out, [(1.0, x.noise)], fan, _unit_atom(out, channel))
     return replace(out, noise=noise, scatter=max(sites, 0.0), data=False)
+
+
+def _overlap(cube: Array, y: Signal, maps: dict[int, Array]) -> Array:
+    """Mean pair moments of outputs: two positions have only those taps in common that fall inside for both."""
+    for axis, a in maps.items():
+        at = axis_atoms(y, axis)[0]
+        outs, taps = a.shape[0], _taps(a.tobytes(), a.shape)
+        same = float(taps.sum()) / outs
+        if outs < 2 or same <= 0.0:
+            continue
+        columns = taps.sum(axis=0)
+        far = (float(np.square(columns).sum()) - float(np.square(taps).sum())) / (outs * (outs - 1.0))
+        near = float((taps[1:] * taps[:-1]).sum()) / (outs - 1.0)
+        factors = np.array([1.0, far / same, near / same])[: cube.shape[at]]
+        cube = cube * factors.reshape((1,) * at + (-1,) + (1,) * (cube.ndim - at - 1))
+    return cube
+
+
+@functools.lru_cache(maxsize=512)
+def _taps(key: bytes, shape: tuple[int, int]) -> Array:
+    """Which taps of each output fall inside, by their offset; shape (outputs, offsets)."""
+    a = np.frombuffer(key).reshape(shape)
+    if shape[0] < 2:
+        return a
+    step = _step(a)
+    reach = shape[1] + abs(step) * shape[0] + 1
+    out = np.zeros((shape[0], 2 * reach))
+    for s in range(shape[0]):
+        used = np.nonzero(a[s])[0]
+        out[s, used - s * step + reach] = a[s, used]
+    return out[:, out.any(axis=0)]
+
+
+def _step(a: Array) -> int:
+    """Inputs by which neighbouring windows are apart."""
+    ends = [int(np.nonzero(row)[0][-1]) for row in a if row.any()]
+    jumps = [b - c for b, c in zip(ends[1:], ends, strict=False) if b > c]
+    return max(set(jumps), key=jumps.count) if jumps else 1
 
 
 def _window_scatter(x: Signal, channel: int, taps: Sequence[int], count: float, groups: int) -> float:

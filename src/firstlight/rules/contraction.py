@@ -15,7 +15,7 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Groups, Noise, Signal, next_id
 from firstlight.rules.layout import align, axis_atoms, correlations, expand, moments, permute, regroup, state_weights
-from firstlight.rules.noise import combine, fresh_linear, pair_shares
+from firstlight.rules.noise import combine, fresh_linear, joint, pair_shares
 from firstlight.rules.source import mehler
 
 
@@ -42,7 +42,7 @@ def product(x: Signal, y: Signal) -> Signal:
     return replace(
         x,
         mean=x.mean * y.mean,
-        q=x.q * y.q,
+        q=x.q * y.q * joint(x.noise, y.noise),
         corr=x.corr * y.corr,
         batch=tuple(a or b for a, b in zip(x.batch, y.batch, strict=True)),
         source=None,

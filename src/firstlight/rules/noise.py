@@ -5,10 +5,14 @@ from __future__ import annotations
 import heapq
 
 import numpy as np
-from scipy.special import polygamma
+
 
 from firstlight.graph.signal import SILENT, Array, Noise, Signal, Source
 from firstlight.rules.layout import state_weights
+from firstlight.theory import special
+
+
+_EXPANSIONS = 400  # noises that are expanded before what is left counts as independent
 
 
 def covariance(a: Noise, b: Noise) -> float:
@@ -20,7 +24,7 @@ def covariance(a: Noise, b: Noise) -> float:
     heapq.heapify(heap)
     total = 0.0
     seen: set[int] = set()
-    while left and right and heap:
+    while left and right and heap and len(seen) < _EXPANSIONS:
         ident = -heapq.heappop(heap)
         if ident in seen:
             continue
@@ -40,9 +44,16 @@ def covariance(a: Noise, b: Noise) -> float:
     return total
 
 
+def joint(a: Noise, b: Noise, sign: float = 1.0) -> float:
+    """E XY/(E X · E Y) of two energies with log-normal noise, exp(cov); 1 for independent ones."""
+    if a.variance * b.variance <= 1e-8 or not a.terms and not b.terms and a is not b:
+        return 1.0
+    return float(np.exp(np.clip(sign * covariance(a, b), -1.0, 1.0)))
+
+
 def combine(terms: list[tuple[float, Noise]], own: float = 0.0, drift: float = 0.0) -> Noise:
     """Noise that inherits Σ s_k·(noise k), plus an own source of the given variance and drift."""
-    kept = tuple((s, n) for s, n in terms if n.variance > 0.0 and s != 0.0)
+    kept = tuple((s, n) for s, n in terms if n.variance > 0.0 and abs(s) > 1e-9)
     if not kept and own <= 0.0 and drift == 0.0:
         return SILENT
     variance = own
@@ -97,14 +108,14 @@ def chi_square_log(half: float) -> tuple[float, float]:
     if half > 1e4:
         return 1.0 / half, -0.5 / half
     half = max(half, 0.5)
-    return float(polygamma(1, half)), float(polygamma(0, half) - np.log(half))
+    return float(special.trigamma(half)), float(special.digamma(half)) - float(np.log(half))
 
 
 def noise_from(source: Source, values: Array, x: Signal, total: float) -> tuple[Noise, float]:
     """Noise of Σ f(u)²: the part along u² is inherited with the sensitivity d ln q_out/d ln q_in, the rest is new.
 
-    Hermite coefficients b_k of f²: the relative variance is Σ_{k≥1} b_k²⟨c^k⟩/q²; k = 2 is the source's own
-    fluctuation times the sensitivity b₂/(√2 q).
+    The sensitivity is the regression of f² on u² (for a Gaussian u it is d ln q_out/d ln q_in); what it leaves has
+    the Hermite coefficients b_k and the relative variance Σ_{k≥1} b_k²⟨c^k⟩/q².
 
     Returns:
         The noise and the sensitivity.
@@ -112,21 +123,24 @@ def noise_from(source: Source, values: Array, x: Signal, total: float) -> tuple[
     if not np.isfinite(total) or total <= 0.0:
         return SILENT, 0.0
     squares = np.square(values)
-    b = squares @ source.grid.hermite
-    fourth = float(source.share @ (np.square(squares) @ source.grid.weights))
+    w = source.grid.weights
+    base = np.square(source.values)
+    first = base @ w
+    base = base - first[:, None]
+    spread = (base * base) @ w
+    slope = np.where(spread > 0.0, ((squares * base) @ w) / np.maximum(spread, 1e-300), 0.0)
+    rest = squares - slope[:, None] * base
+    b = rest @ source.grid.hermite
+    fourth = float(source.share @ (np.square(rest) @ w))
     power = source.share @ np.square(b)
-    sensitivity = float(source.share @ b[:, 2]) / (2.0**0.5 * total)
+    sensitivity = float(source.share @ (slope * first)) / total
     weights = pair_shares(x, source.corr.shape).ravel()
     c = source.corr.ravel()
     keep = (weights > 0.0) & (np.abs(c) > 1e-9)
     c, weights = c[keep], weights[keep]
     n = len(power)
     means = weights @ np.vander(c, n, increasing=True)
-    rest = max(fourth - float(power.sum()), 0.0)
-    own = float(power[1] * means[1] + power[3:] @ means[3:] + rest * float(weights @ c ** (2 * n)))
+    tail = max(fourth - float(power.sum()), 0.0)
+    own = float(power[1:] @ means[1:] + tail * float(weights @ c ** (2 * n)))
     own = max(own, 0.0) / total**2
-    mean_square = float(source.share @ np.square(source.mean))
-    spread = float(source.share @ np.square(source.sd))
-    if spread > 0.0 and mean_square > 0.0:
-        sensitivity *= (spread + mean_square) / spread
     return combine([(sensitivity, source.noise)], own, -0.5 * own), sensitivity

@@ -14,7 +14,7 @@ from firstlight.rules.contraction import energy_cube, product, sum_atoms
 from firstlight.rules.gradient import scale, whole
 from firstlight.rules.layout import align, axis_atoms, correlations, moments, reshape, state_weights
 from firstlight.rules.merge import plus, reduce_to
-from firstlight.rules.noise import combine
+from firstlight.rules.noise import combine, joint
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, CONCENTRATED, Call, Grads, rule
 
 
@@ -143,7 +143,7 @@ def normalise_back(
         spread = hat.spread + (0.0 if len(set(atoms)) > 1 else x.scatter)
     n = 2.0 / max(spread, 1e-12)
     lift = 1.0 + hat.kept * (n / max(n - 2.0, 0.25 * n) - 1.0)
-    q = g.q * np.square(hat.scale) * max(1.0 - common - along, 0.0) * lift
+    q = g.q * np.square(hat.scale) * max(1.0 - common - along, 0.0) * lift * joint(g.noise, x.noise, -hat.kept)
     corr = g.corr
     if centre and 1.0 - common > 1e-12:
         corr = np.clip((g.corr - shared) / (1.0 - common), -1.0, 1.0)

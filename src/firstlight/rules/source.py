@@ -11,6 +11,7 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Grid, Noise, Signal, Source, next_id
 from firstlight.rules.noise import noise_from
+from firstlight.theory import special
 from firstlight.theory.cross import absolute_cross
 from firstlight.theory.gaussian import gauss_nodes
 
@@ -135,16 +136,77 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
         return x.source, x.values
     variance, corr = central(x)
     mean, sd, share, row = _rows(x.mean, variance)
-    top = float(sd.max())
-    kinks: list[float] = []
-    if len(sd) <= 3:
-        for m, s in zip(mean, sd, strict=True):
-            if s > 0:
-                kinks += [float(f"{(k - m) / s:.6g}") for k in bend.kinks]
-    scale = np.inf if bend.slopes is not None and not mean.any() else bend.scale
-    nodes = grid(tuple(sorted({k for k in kinks if k != 0.0 and abs(k) < 10.0})), _level(top, scale))
-    source = Source(("source", x.ident), mean, sd, share, row, corr, nodes, x.noise, x.scatter, *_shape_of(x, variance))
-    return source, source.values
+    homogeneous = bend.slopes is not None and not mean.any()
+    nodes = grid((), _level(float(sd.max()), np.inf if homogeneous else bend.scale))
+    law = None if x.gaussian else sum_law(x)
+    source = Source(
+        ("source", x.ident), mean, sd, share, row, corr, nodes, x.noise, x.scatter, *_shape_of(x, variance),
+        None if law is None else np.interp(nodes.z, *law),
+    )  # fmt: skip
+    values = source.values
+    kinks = _kinks(source, values, bend)
+    if kinks:  # nodes must not straddle a kink of the function
+        nodes = grid(kinks, _level(float(sd.max()), bend.scale))
+        source = replace(source, grid=nodes, quantiles=None if law is None else np.interp(nodes.z, *law))
+        values = source.values
+    return source, values
+
+
+def _kinks(source: Source, values: Array, bend: Bend) -> tuple[float, ...]:
+    """Where on the source's z the function has its kinks; z = 0 is always a border."""
+    if not bend.kinks or len(source.sd) > 3:
+        return ()
+    found: set[float] = set()
+    for row, sd in zip(values, source.sd, strict=True):
+        if sd > 0.0:
+            found |= {float(f"{np.interp(k, row, source.grid.z):.5g}") for k in bend.kinks if row[0] < k < row[-1]}
+    return tuple(sorted(z for z in found if abs(z) > 1e-4))
+
+
+def sum_law(x: Signal) -> tuple[Array, Array] | None:
+    """Standardised quantiles of a sum of two independent signals of which one is bent: (z, (u - m)/s on z).
+
+    P(u ≤ t) = Σ_j w_j P(b ≤ t - a_j) over the nodes of one term, with the other's law between its nodes.
+    """
+    if len(x.terms) != 2:
+        return None
+    laws = [_law(coefficient, term) for coefficient, term in x.terms]
+    if laws[0] is None or laws[1] is None or all(term.values is None for _, term in x.terms):
+        return None
+    (a, weights, _), (b, _, z) = laws
+    low, high = a[0] + b[0], a[-1] + b[-1]
+    t = np.linspace(low, high, 401)
+    step = 1e-9 * max(high - low, 1e-300)
+    inverse = np.interp(t[:, None] - a[None, :], b + step * np.arange(len(b)), z, left=-12.0, right=12.0)
+    p = np.clip(special.ndtr(inverse) @ weights, 0.0, 1.0)
+    inside = (p > 1e-13) & (p < 1.0 - 1e-13)
+    if inside.sum() < 16:
+        return None
+    place, values = special.ndtri(p[inside]), t[inside]
+    density = np.diff(p[inside])
+    middle = 0.5 * (values[1:] + values[:-1])
+    total = float(density.sum())
+    mean = float(middle @ density) / total
+    sd = (float(np.square(middle - mean) @ density) / total) ** 0.5
+    return (place, (values - mean) / sd) if sd > 0.0 else None
+
+
+def _law(coefficient: float, x: Signal) -> tuple[Array, Array, Array] | None:
+    """Sorted values, their weights and the z of their quantiles, all rows of a source together."""
+    if x.source is not None and x.values is not None:
+        flat = (coefficient * x.values).ravel()
+        weights = (x.source.share[:, None] * x.source.grid.weights[None, :]).ravel()
+        order = np.argsort(flat, kind="stable")
+        flat, weights = flat[order], weights[order]
+        below = np.clip(np.cumsum(weights) - 0.5 * weights, 1e-16, 1.0 - 1e-16)
+        return flat, weights, special.ndtri(below)
+    base = grid()
+    variance = max(x.mean_q - x.mean_mean**2, 0.0)
+    single = Source(
+        None, np.array([coefficient * x.mean_mean]), np.array([abs(coefficient) * variance**0.5]), np.ones(1), None,
+        x.corr, base, x.noise, x.scatter, *_shape_of(x, np.array([variance])),
+    )  # fmt: skip
+    return single.values[0], base.weights, base.z
 
 
 def _shape_of(x: Signal, variance: Array) -> tuple[float, float]:

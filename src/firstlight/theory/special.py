@@ -55,3 +55,8 @@ def normal_density(x: ArrayLike) -> Array:
 def softplus(x: ArrayLike) -> Array:
     """ln(1+exp(x)), without overflow."""
     return np.logaddexp(0.0, np.asarray(x, dtype=np.float64))
+
+
+def ndtri(p: ArrayLike) -> Array:
+    """Φ⁻¹(p), the quantile function of N(0,1)."""
+    return _call("ndtri", p)
