@@ -93,7 +93,7 @@ def refused(result: Result, *texts: str) -> None:
 def test_help_lists_the_verbs() -> None:
     result = call("--help")
     assert result.exit_code == 0
-    for verb in ("demo", "diagnose", "measure", "init", "explain", "gain"):
+    for verb in ("demo", "diagnose", "measure", "predict", "init", "explain", "gain"):
         assert verb in result.stdout
     assert call("--version").stdout.startswith("firstlight 0.")
 
@@ -132,10 +132,7 @@ def test_fail_on_follows_severity(nets: str) -> None:
     severities = {finding["severity"] for finding in report["findings"]}
     for level, counted in (("error", {"error"}), ("warning", {"error", "warning"}), ("info", severities)):
         expected = 1 if severities & counted else 0
-        assert (
-            call("diagnose", f"{nets}:deep", "-i", "8,16", "-f", "json", "--fail-on", level).exit_code
-            == expected
-        )
+        assert call("diagnose", f"{nets}:deep", "-i", "8,16", "-f", "json", "--fail-on", level).exit_code == expected
 
 
 def test_measure_gives_the_same_numbers_as_python(nets: str) -> None:
@@ -207,13 +204,25 @@ def test_init_writes_weights_that_load(nets: str, tmp_path: Path) -> None:
     assert torch.equal(torch.load(again, weights_only=True)["3.weight"], state["3.weight"])
 
 
+def test_predict(nets: str) -> None:
+    result = call("predict", f"{nets}:deep", "--arg", "depth=3", "-i", "8,16", "--scheme", "he", "-f", "json")
+    told = json.loads(result.stdout)
+    assert told["scheme"].startswith("he")
+    assert 0.0 <= told["start"]["p"] <= 1.0
+    # no weight is allocated: on the meta device the same law gives the same numbers
+    meta = call("predict", f"{nets}:deep", "--arg", "depth=3", "-i", "8,16", "--scheme", "he", "--meta", "-f", "json")
+    last, own = json.loads(meta.stdout)["nodes"][-1], told["nodes"][-1]
+    assert last["name"] == own["name"]
+    assert last["output"]["q"] == pytest.approx(own["output"]["q"], rel=0.3)  # real input: 128 normal numbers
+    swept = call("predict", f"{nets}:deep", "-i", "8,16", "--scheme", "he", "--sweep", "depth=2,4", "-f", "json")
+    assert [row["settings"]["depth"] for row in json.loads(swept.stdout)["rows"]] == [2, 4]
+    refused(call("predict", f"{nets}:deep", "-i", "8,16", "--meta"), "meta device", "Pass scheme=")
+    refused(call("predict", f"{nets}:deep", "-i", "8,16", "--scheme", "he", "--sweep", "depth"), "KEY=A,B,C")
+
+
 def test_gain_and_explain() -> None:
-    assert float(call("gain", "relu", "--fan", 64).stdout) == pytest.approx(
-        api.gain("relu", fan=64), rel=1e-9
-    )
-    assert json.loads(call("gain", "relu", "--keep", "mean", "-f", "json").stdout)["gain"] == pytest.approx(
-        2**0.5
-    )
+    assert float(call("gain", "relu", "--fan", 64).stdout) == pytest.approx(api.gain("relu", fan=64), rel=1e-9)
+    assert json.loads(call("gain", "relu", "--keep", "mean", "-f", "json").stdout)["gain"] == pytest.approx(2**0.5)
     listed = call("explain").stdout
     assert "FWD001" in listed
     explained = call("explain", "fwd001").stdout
@@ -309,13 +318,14 @@ def test_nothing_is_written_on_an_error(nets: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_other_verbs_refuse_clearly(tmp_path: Path) -> None:
+def test_other_verbs_refuse_clearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused(call("explain", "XYZ999"), "XYZ999")
     refused(call("gain", "reluu", "--fan", 4), "reluu")
     refused(call("gain", "relu"), "the number of units of the layer")
     refused(call("demo", "--scheme", "hee", "--out", tmp_path / "d.html"), "hee")
     refused(call("demo", "--data", tmp_path / "absent", "--out", tmp_path / "d.html"), "--data", "not there")
     refused(call("demo", "--data", tmp_path, "--out", tmp_path / "d.html"), "train-images")
+    monkeypatch.setenv("FIRSTLIGHT_DATA", str(tmp_path))
     refused(call("demo", "--activation", "rellu", "--out", tmp_path / "d.html"), "Did you mean 'relu'?")
     assert list(tmp_path.iterdir()) == []
     assert call("nonsense").exit_code == 2
@@ -362,9 +372,7 @@ def test_help_is_quick_and_loads_no_torch() -> None:
         "loaded = sorted({'torch', 'numpy', 'scipy', 'jinja2', 'pandas', 'sklearn'} & set(sys.modules))\n"
         "print(time.process_time() - began, loaded, file=sys.stderr)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     seconds, loaded = done.stderr.split(" ", 1)
     assert loaded.strip() == "[]"
     assert float(seconds) < 0.5
@@ -373,7 +381,5 @@ def test_help_is_quick_and_loads_no_torch() -> None:
 
 def test_import_firstlight_loads_no_torch() -> None:
     code = "import sys, firstlight; dir(firstlight); print('torch' in sys.modules, 'numpy' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["False", "False"]

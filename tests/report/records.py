@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from firstlight.graph.prediction import NodePrediction, Prediction, Start, TensorPrediction
 from firstlight.graph.results import Finding, Measurement, NodeStats, ParameterStats, Report, TensorStats
 
 
@@ -127,3 +128,18 @@ def report(measurement: Measurement | None = None, verdict: str = "will not star
         "measurement": measurement,
     }
     return Report(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def prediction(depth: int = 100, factor: float = 1 / 6, log_sd: float = 0.2) -> Prediction:
+    """What theory says of `chain`, with one deviation at all operations."""
+    nodes = []
+    for node in chain(depth, factor).nodes:
+        layer = int(node.module.rpartition(".")[2]) if node.module else -1
+        forward, backward = (layer + 1) * math.log(factor), (depth - layer - 1) * math.log(factor)
+        output, grad = (
+            TensorPrediction(0.0, 1.0, None, None, None, value, log_sd, 0.0) for value in (forward, backward)
+        )
+        nodes.append(
+            NodePrediction(node.name, node.op, node.module, node.module_type, "", node.output.shape, output, grad)
+        )
+    return Prediction("Classifier", "live weights", tuple(nodes), (), Start(0.0, "forward"))

@@ -7,12 +7,13 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
-from records import chain, report, stats
+from records import chain, prediction, report, stats
 
 from firstlight.graph.results import Finding, Measurement, NodeStats, Report
-from firstlight.report.html import render_html
-from firstlight.report.view import Band, build_view
+from firstlight.report.html import render_html, walk_of
+from firstlight.report.view import build_view
 
 HOSTILE = "</style><script>alert('x')</script><img src=http://evil.example/x onerror=alert(1)>&amp;\"'`\u202e\x00"
 VERDICTS = ("starts", "at risk", "mis-scaled", "will not start")
@@ -140,12 +141,26 @@ def test_edges_of_what_can_be_measured() -> None:
 
 
 def test_the_band_is_drawn_where_it_was_predicted() -> None:
-    rows = tuple(range(1, 200, 2))
-    median = tuple(-0.4 * (i + 1) for i in range(100))
-    band = Band(rows, median, tuple(0.05 * math.sqrt(i + 1) for i in range(100)), "random walk")
-    page = Page(render_html(report(), forward_band=band))
-    assert "predicted median and ±2σ: random walk" in page.text
-    assert len([path for path in page.named("path") if path.get("class") == "bf" and "L" in (path["d"] or "")]) == 1
+    page = Page(render_html(report(), prediction()))
+    assert "predicted median and ±2σ: law of the live weights" in page.text
+    bands = [path["d"] or "" for path in page.named("path") if path.get("class") in ("bf", "bb")]
+    assert len([band for band in bands if band.count("L") > 100]) == 2
+    drawn = build_view(report(), prediction()).forward_band
+    assert drawn is not None
+    assert drawn.rows == tuple(range(1, 200, 2))
+    # ln of the mean square falls by ln 6 a layer, log10 of the typical entry by half of log10 6
+    np.testing.assert_allclose(np.diff(drawn.median), -math.log10(6) / 2)
+    np.testing.assert_allclose(drawn.sd, 0.2 / (2 * math.log(10)))
+
+
+def test_a_band_that_blows_up_does_not_flatten_the_curves() -> None:
+    view = build_view(report(), prediction(log_sd=1e12))
+    high = re.findall(r'class="ty"[^>]*>10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)<', walk_of(view, "forward"))
+    exponents = [int(text.translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789"))) for text in high]
+    assert max(abs(exponent) for exponent in exponents) <= 100
+
+
+def test_nothing_is_said_of_a_prediction_that_was_not_made() -> None:
     assert "predicted" not in Page(render_html(report())).text.replace("Predicted effect", "")
 
 

@@ -19,9 +19,7 @@ from firstlight.errors import DataError, InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-_INPUT = re.compile(
-    r"^(?:(?P<name>[^\W\d]\w*)=)?(?P<shape>\d+(?:,\d+)*)(?::(?P<dtype>\w+)(?::(?P<below>\d+))?)?$"
-)
+_INPUT = re.compile(r"^(?:(?P<name>[^\W\d]\w*)=)?(?P<shape>\d+(?:,\d+)*)(?::(?P<dtype>\w+)(?::(?P<below>\d+))?)?$")
 _TARGETS = ("y", "target", "targets", "label", "labels")
 _MOST_ENTRIES = 1 << 31
 
@@ -34,9 +32,7 @@ class Job:
     loss: Callable[[Any], Tensor] | None
 
 
-def load_job(
-    inputs: list[str] | None, file: Path | None, loss: str | None, *, seed: int, dtype: str | None
-) -> Job:
+def load_job(inputs: list[str] | None, file: Path | None, loss: str | None, *, seed: int, dtype: str | None) -> Job:
     """Make or read the batch and bind the loss to its target.
 
     Raises:
@@ -67,7 +63,21 @@ def _random(specs: list[str], generator: torch.Generator) -> Any:
     return positional[0] if len(positional) == 1 else positional
 
 
-def _random_input(spec: str, generator: torch.Generator) -> tuple[str, Tensor]:
+def shapes(specs: list[str]) -> Any:
+    """The inputs as shapes without entries, in the form in which `predict` takes them."""
+    from firstlight.capture.trace import shape
+
+    read = [_read(spec) for spec in specs]
+    made = [(name, shape(*sizes, dtype=str(dtype).removeprefix("torch."))) for name, sizes, dtype, _ in read]
+    keywords = {name: spec for name, spec in made if name}
+    positional = tuple(spec for name, spec in made if not name)
+    if keywords and positional:
+        raise InputError("--input", got="inputs with and without a name", expected="all with or all without, on --meta")
+    return keywords or positional
+
+
+def _read(spec: str) -> tuple[str, tuple[int, ...], torch.dtype, int]:
+    """Name, sizes, element type and bound of one --input."""
     match = _INPUT.match(spec)
     dtype = getattr(torch, match["dtype"] or "float32", None) if match else None
     if match is None or not isinstance(dtype, torch.dtype):
@@ -78,17 +88,20 @@ def _random_input(spec: str, generator: torch.Generator) -> tuple[str, Tensor]:
         )
     shape = tuple(int(size) for size in match["shape"].split(","))
     if 0 in shape or np.prod(shape, dtype=float) > _MOST_ENTRIES:
-        raise InputError(
-            "--input", got=repr(spec), expected="sizes of at least 1, and at most 2³¹ entries in all"
-        )
-    if dtype == torch.bool:
-        return match["name"] or "", torch.ones(shape, dtype=dtype)
-    if dtype.is_floating_point:
-        return match["name"] or "", torch.randn(shape, generator=generator).to(dtype)
+        raise InputError("--input", got=repr(spec), expected="sizes of at least 1, and at most 2³¹ entries in all")
     below = int(match["below"] or 2)
     if below < 1:
         raise InputError("--input", got=repr(spec), expected="a bound of at least 1")
-    return match["name"] or "", torch.randint(below, shape, generator=generator).to(dtype)
+    return match["name"] or "", shape, dtype, below
+
+
+def _random_input(spec: str, generator: torch.Generator) -> tuple[str, Tensor]:
+    name, sizes, dtype, below = _read(spec)
+    if dtype == torch.bool:
+        return name, torch.ones(sizes, dtype=dtype)
+    if dtype.is_floating_point:
+        return name, torch.randn(sizes, generator=generator).to(dtype)
+    return name, torch.randint(below, sizes, generator=generator).to(dtype)
 
 
 def read_batch(path: Path) -> Any:
@@ -164,9 +177,7 @@ def bind_loss(name: str, target: Tensor | None, seed: int) -> Callable[[Any], Te
     if ":" in name:
         function = load_object(name)
         if not callable(function):
-            raise InputError(
-                f"--loss {name!r}", got=type(function).__name__, expected="a function of the output"
-            )
+            raise InputError(f"--loss {name!r}", got=type(function).__name__, expected="a function of the output")
         return cast("Callable[[Any], Tensor]", function)
     if name not in _LOSSES:
         raise InputError("--loss", got=repr(name), expected=", ".join(_LOSSES) + " or MODULE:FUNCTION")

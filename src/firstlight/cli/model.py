@@ -26,6 +26,8 @@ def load_model(
     seed: int = 0,
     train: bool | None = None,
     dtype: str | None = None,
+    device: str = "cpu",
+    **settings: Any,
 ) -> nn.Module:
     """Import the user's code and get the module from it.
 
@@ -35,6 +37,8 @@ def load_model(
         seed: Set before the factory runs, so that the weights it draws can be had again.
         train: Mode to set; None leaves it.
         dtype: Element type to convert to; None leaves it.
+        device: Where the factory's tensors are made: "cpu", or "meta" for shapes without entries.
+        **settings: Further arguments for the factory, stronger than `arguments`.
 
     Raises:
         InputError: If the spec names nothing, or nothing that gives a module.
@@ -43,16 +47,15 @@ def load_model(
     import torch
 
     where, found = f"MODULE:FACTORY {spec!r}", load_object(spec)
-    keywords = dict(_pair(argument) for argument in arguments or [])
+    keywords = {**dict(pair(argument) for argument in arguments or []), **settings}
     torch.manual_seed(seed)
     if isinstance(found, torch.nn.Module):
         if keywords:
             raise InputError(where, got="a module and --arg", expected="a factory, which takes arguments")
         model = found
     elif callable(found):
-        with _user_code(
-            f"factory {spec!r}", f"a call with {keywords or 'no arguments'} that returns a module"
-        ):
+        expected = f"a call with {keywords or 'no arguments'} that returns a module"
+        with _user_code(f"factory {spec!r}", expected), torch.device(device):
             model = found(**keywords)
     else:
         model = found
@@ -168,7 +171,19 @@ def _on_path(folder: Path) -> Iterator[None]:
     yield
 
 
-def _pair(argument: str) -> tuple[str, Any]:
+def values(sweeps: list[str]) -> dict[str, list[Any]]:
+    """The grid that KEY=A,B,C options describe."""
+    grid: dict[str, list[Any]] = {}
+    for sweep in sweeps:
+        key, _, listed = sweep.partition("=")
+        if not key.isidentifier() or not all(listed.split(",")):
+            raise InputError("--sweep", got=repr(sweep), expected="KEY=A,B,C, for example depth=10,50,100")
+        grid[key] = [pair(f"{key}={value}")[1] for value in listed.split(",")]
+    return grid
+
+
+def pair(argument: str) -> tuple[str, Any]:
+    """Key and value of KEY=VALUE; the value is a Python literal, else text."""
     key, equals, value = argument.partition("=")
     if not equals or not key.isidentifier():
         raise InputError("--arg", got=repr(argument), expected="KEY=VALUE, for example depth=50")

@@ -33,6 +33,14 @@ class Dtype(StrEnum):
     FLOAT64 = "float64"
     FLOAT16 = "float16"
     BFLOAT16 = "bfloat16"
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+
+    @property
+    def torch_name(self) -> str:
+        """The name that torch has for it."""
+        return {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}.get(self.value, self.value)
 
 
 _MODEL = "The model", "The batch", "The result"
@@ -48,21 +56,15 @@ Model = Annotated[
 ]
 FactoryArgs = Annotated[
     list[str] | None,
-    typer.Option(
-        "--arg", metavar="KEY=VALUE", help="Argument for the factory; repeat it.", rich_help_panel=_MODEL[0]
-    ),
+    typer.Option("--arg", metavar="KEY=VALUE", help="Argument for the factory; repeat it.", rich_help_panel=_MODEL[0]),
 ]
 Seed = Annotated[
     int,
-    typer.Option(
-        help="Seed of the weights that the factory draws and of random inputs.", rich_help_panel=_MODEL[0]
-    ),
+    typer.Option(help="Seed of the weights that the factory draws and of random inputs.", rich_help_panel=_MODEL[0]),
 ]
 Train = Annotated[
     bool | None,
-    typer.Option(
-        "--train/--eval", help="Set the mode; by default the model's own.", rich_help_panel=_MODEL[0]
-    ),
+    typer.Option("--train/--eval", help="Set the mode; by default the model's own.", rich_help_panel=_MODEL[0]),
 ]
 DtypeOption = Annotated[
     Dtype | None,
@@ -99,9 +101,7 @@ Loss = Annotated[
         rich_help_panel=_MODEL[1],
     ),
 ]
-FormatOption = Annotated[
-    Format, typer.Option("--format", "-f", help="Form of the result.", rich_help_panel=_MODEL[2])
-]
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="Form of the result.", rich_help_panel=_MODEL[2])]
 Out = Annotated[
     Path | None,
     typer.Option(

@@ -40,18 +40,14 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
-        raise InputError(
-            str(path), got=f"{error.strerror or error}", expected="a place that can be written"
-        ) from None
+        raise InputError(str(path), got=f"{error.strerror or error}", expected="a place that can be written") from None
     try:
         with os.fdopen(handle, "wb") as stream:
             write(stream)
         Path(temporary).chmod(0o666 & ~_umask())
         Path(temporary).replace(path)
     except OSError as error:
-        raise InputError(
-            str(path), got=f"{error.strerror or error}", expected="a place that can be written"
-        ) from None
+        raise InputError(str(path), got=f"{error.strerror or error}", expected="a place that can be written") from None
     finally:
         Path(temporary).unlink(missing_ok=True)
 

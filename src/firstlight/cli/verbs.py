@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from firstlight.cli.batch import Job
+    from firstlight.graph.prediction import Prediction
     from firstlight.graph.results import Report
 
 app = typer.Typer(
@@ -76,7 +77,7 @@ def diagnose(
     module, job = _load(model, arg, inputs, batch, loss, seed, train, dtype)
     with _working("Diagnosing"):
         report = api.diagnose(module, job.batch, loss=job.loss)
-    write_report(report, form, out)
+    write_report(report, form, out, lambda: _predicted(module, job))
     order = ["info", "warning", "error", "never"]
     if any(order.index(finding.severity) >= order.index(fail_on) for finding in report.findings):
         raise typer.Exit(1)
@@ -103,9 +104,7 @@ def measure(
     from firstlight import api
 
     if form is options.Format.HTML:
-        raise InputError(
-            "--format", got="html", expected="text or json", action="The page is made by diagnose."
-        )
+        raise InputError("--format", got="html", expected="text or json", action="The page is made by diagnose.")
     check_writable(out)
     module, job = _load(model, arg, inputs, batch, loss, seed, train, dtype)
     with _working("Measuring"):
@@ -114,6 +113,56 @@ def measure(
         write_text(measured.to_json(), out)
     else:
         write_rich(measured, out)
+
+
+@app.command()
+def predict(
+    model: options.Model,
+    inputs: options.Inputs = None,
+    batch: options.Batch = None,
+    scheme: Annotated[str | None, typer.Option(help="Law of the weights; by default the live ones'.")] = None,
+    arg: options.FactoryArgs = None,
+    train: options.Train = None,
+    dtype: Annotated[
+        options.Dtype | None, typer.Option("--dtype", help="Compute type whose range P(start) looks at.")
+    ] = None,
+    meta: Annotated[bool, typer.Option("--meta", help="Never allocate a weight; needs --scheme.")] = False,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=A,B,C", help="Predict for each value of a factory's argument; repeat it."),
+    ] = None,
+    seed: options.Seed = 0,
+    form: options.FormatOption = options.Format.TEXT,
+    out: options.Out = None,
+) -> None:
+    """Say, without running the network, what its signals and gradients will be and whether it can start.
+
+    Example: firstlight predict nets.py:build --input 32,1,28,28 --scheme he --sweep depth=10,50,100
+    """
+    from firstlight import api
+    from firstlight.cli.batch import load_job, shapes
+    from firstlight.cli.model import load_model, values
+
+    check_writable(out)
+    kind = None if dtype is None else dtype.torch_name
+    job = None if meta and inputs and not batch else load_job(inputs, batch, None, seed=seed, dtype=None)
+    given = shapes(inputs or []) if job is None else job.batch
+
+    def build(**settings: Any) -> nn.Module:
+        return load_model(model, arg, seed=seed, train=train, device="meta" if meta else "cpu", **settings)
+
+    grid = values(sweep or [])
+    with _working("Predicting"):
+        found = api.predict(build if grid else build(), given, scheme, on_missing="measure", dtype=kind)
+        result = found.sweep(**grid) if grid else found
+    if form is options.Format.HTML and grid:
+        raise InputError("--format", got="html with --sweep", expected="text or json")
+    if form is options.Format.HTML:
+        write_text(found.to_html(), out)
+    elif form is options.Format.JSON:
+        write_text(result.to_json(), out)
+    else:
+        write_rich(result, out)
 
 
 @app.command()
@@ -145,8 +194,9 @@ def init(
 
     _text_or_json(form)
     check_writable(out)
-    job = load_job(inputs, batch, None, seed=seed, dtype=dtype) if inputs or batch else None
-    module = load_model(model, arg, seed=seed, dtype=dtype)
+    kind = None if dtype is None else dtype.torch_name
+    job = load_job(inputs, batch, None, seed=seed, dtype=kind) if inputs or batch else None
+    module = load_model(model, arg, seed=seed, dtype=kind)
     with _working("Initializing"):
         table = api.initialize(module, scheme, batch=None if job is None else job.batch, seed=seed)
     write_file(out, lambda stream: torch.save(module.state_dict(), stream))
@@ -159,9 +209,7 @@ def init(
 
 @app.command()
 def explain(
-    code: Annotated[
-        str | None, typer.Argument(help="Code of a finding: FWD001. Without one, all are listed.")
-    ] = None,
+    code: Annotated[str | None, typer.Argument(help="Code of a finding: FWD001. Without one, all are listed.")] = None,
 ) -> None:
     """Explain a finding: what is measured, why it matters, when it is harmless, what to do, the source."""
     from rich.markdown import Markdown
@@ -184,12 +232,8 @@ def explain(
 @app.command()
 def gain(
     activation: Annotated[str, typer.Argument(help="Name of the activation: relu, tanh, gelu, …")],
-    fan: Annotated[
-        int | None, typer.Option(help="Number of units of the layer; needed to keep the median.")
-    ] = None,
-    keep: Annotated[
-        str, typer.Option(help="What stays the same from layer to layer: median or mean.")
-    ] = "median",
+    fan: Annotated[int | None, typer.Option(help="Number of units of the layer; needed to keep the median.")] = None,
+    keep: Annotated[str, typer.Option(help="What stays the same from layer to layer: median or mean.")] = "median",
     law: Annotated[str, typer.Option(help="exact, or the paper's fit.")] = "exact",
     q: Annotated[float, typer.Option(help="Mean square of the pre-activations at which it holds.")] = 1.0,
     form: options.FormatOption = options.Format.TEXT,
@@ -214,8 +258,7 @@ def demo(
     scheme: Annotated[
         list[str] | None,
         typer.Option(
-            help="Scheme to try beside torch's default; repeat it. By default xavier, he, random-walk, "
-            "orthogonal."
+            help="Scheme to try beside torch's default; repeat it. By default xavier, he, random-walk, orthogonal."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="First of the seeds.")] = 0,
@@ -224,9 +267,7 @@ def demo(
         Path | None, typer.Option(help="Folder with mnist/; by default $FIRSTLIGHT_DATA, then the cache.")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps of each run.")] = 700,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="One seed and fewer steps: about 20 seconds.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="One seed and fewer steps: about 20 seconds.")] = False,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where the report goes.")] = Path(
         "out/demo.html"
     ),
@@ -254,7 +295,20 @@ def _text_or_json(form: options.Format) -> None:
         raise InputError("--format", got="html", expected="text or json", action="diagnose makes a page.")
 
 
-def write_report(report: Report, form: options.Format, out: Path | None) -> None:
+def _predicted(module: nn.Module, job: Job) -> Prediction | None:
+    """The prediction to draw under the walks; none for a network with operations that theory does not know."""
+    from firstlight import api
+    from firstlight.errors import FirstlightError
+
+    try:
+        return api.predict(module, job.batch, on_missing="measure")
+    except FirstlightError:
+        return None
+
+
+def write_report(
+    report: Report, form: options.Format, out: Path | None, predicted: Callable[[], Prediction | None]
+) -> None:
     """Write a report in the form that was asked for."""
     if form is options.Format.JSON:
         from firstlight.graph.records import to_json
@@ -263,7 +317,7 @@ def write_report(report: Report, form: options.Format, out: Path | None) -> None
     elif form is options.Format.HTML:
         from firstlight.report.html import render_html
 
-        write_text(render_html(report), out)
+        write_text(render_html(report, predicted()), out)
     else:
         from firstlight.report.text import render_text
 
@@ -284,8 +338,9 @@ def _load(
     from firstlight.cli.batch import load_job
     from firstlight.cli.model import load_model
 
-    job = load_job(inputs, file, loss, seed=seed, dtype=dtype)
-    return load_model(model, arg, seed=seed, train=train, dtype=dtype), job
+    kind = None if dtype is None else dtype.torch_name
+    job = load_job(inputs, file, loss, seed=seed, dtype=kind)
+    return load_model(model, arg, seed=seed, train=train, dtype=kind), job
 
 
 @contextmanager

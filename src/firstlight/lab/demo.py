@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -148,10 +149,12 @@ def run(settings: Settings, data: str | Path | None = None, console: Console | N
     tell = Teller(console, settings)
     tell.opening(splits.train.source, net)
     x, y, _, _ = as_tensors(splits)
-    reports = {DEFAULT: _diagnose(net, DEFAULT, settings.seeds[0], x[:BATCH], y[:BATCH])}
-    tell.diagnosis(reports[DEFAULT])
-    for start in settings.starts[1:]:
-        reports[start] = _diagnose(net, start, settings.seeds[0], x[:BATCH], y[:BATCH])
+    reports: dict[str, Report] = {}
+    with _one_thread():
+        for start in settings.starts:
+            reports[start] = _diagnose(net, start, settings.seeds[0], x[:BATCH], y[:BATCH])
+            if start == DEFAULT:
+                tell.diagnosis(reports[start])
     pilot = [
         Trial(net, start, rate, _PILOT_SEED, settings.pilot_steps)
         for start in settings.starts
@@ -200,6 +203,17 @@ def _diagnose(net: Net, start: str, seed: int, x: torch.Tensor, y: torch.Tensor)
         return functional.cross_entropy(output, y)
 
     return api.diagnose(build(net, start, seed), x, loss=cross_entropy)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Layers as small as these gain nothing from several threads, which wait for each other actively."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _guess_loss(train: Dataset) -> float:

@@ -10,12 +10,14 @@ import math
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -291,8 +293,17 @@ _STATE: dict[str, Any] = {}  # of a worker process: its data and what it shares 
 
 def _begin(name: str, data: str | Path | None, done: Any, stop: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption means
+    threading.Thread(target=_follow_parent, daemon=True).start()
     torch.set_num_threads(1)
     _STATE.update(where=(name, data), done=done, stop=stop)
+
+
+def _follow_parent() -> None:
+    """End this worker when the parent is gone, however it went: no process is left behind."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _work(trial: Trial) -> Outcome:

@@ -136,7 +136,9 @@ def chart(
     """
     xs = [x for line in lines for x in line.xs] or [0.0, 1.0]
     ys = [y for line in lines for y in line.ys if y is not None and math.isfinite(y)]
-    ys += [y for area in areas for y in (*area.low, *area.high) if math.isfinite(y)]
+    room = max(3.0, max(ys, default=0.0) - min(ys, default=0.0))  # a band must not squeeze the curves flat
+    low, high = min(ys, default=0.0) - room, max(ys, default=0.0) + room
+    ys += [min(max(y, low), high) for area in areas for y in (*area.low, *area.high) if math.isfinite(y)]
     ys += [] if reference is None else [reference]
     x0, x1 = x_range or (min(xs), max(xs))
     y0, y1 = y_range or _padded(min(ys, default=0.0), max(ys, default=1.0))

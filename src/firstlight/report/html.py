@@ -11,10 +11,11 @@ import jinja2
 from markupsafe import Markup
 
 from firstlight import __version__
+from firstlight.graph.prediction import Prediction
 from firstlight.graph.results import Report
 from firstlight.report import numbers
 from firstlight.report.charts import Area, Cell, Line, chart, strip
-from firstlight.report.view import SEVERITY_SIGN, VERDICT_SIGN, Band, Row, View, build_view
+from firstlight.report.view import SEVERITY_SIGN, VERDICT_SIGN, Row, View, build_view
 
 TEMPLATES = Path(__file__).parent / "templates"
 Direction = Literal["forward", "contrast", "backward"]
@@ -23,19 +24,18 @@ _FINDINGS_SHOWN = 12
 _ROWS_SHOWN = 240  # rows of a table; of longer ones the remarkable rows and an even sample are shown
 
 
-def render_html(report: Report, forward_band: Band | None = None, backward_band: Band | None = None) -> str:
+def render_html(report: Report, prediction: Prediction | None = None) -> str:
     """The report as a page that stands alone: below 150 KB for a network of 100 layers.
 
     Args:
         report: What `diagnose` returned.
-        forward_band: Prediction to draw under the forward walk.
-        backward_band: Prediction to draw under the backward walk.
+        prediction: What `predict` returned for the same model; its bands are drawn under the walks.
 
     Returns:
         HTML. Names and texts of the model and the findings are escaped; the page's own policy forbids scripts
         and requests.
     """
-    return render_view(build_view(report, forward_band, backward_band))
+    return render_view(build_view(report, prediction))
 
 
 def render_view(view: View) -> str:

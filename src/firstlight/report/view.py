@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from firstlight.graph.prediction import Prediction
 from firstlight.graph.results import Finding, Measurement, NodeStats, Report, TensorStats
 from firstlight.report.numbers import factor, number, ratio
 
@@ -69,6 +70,29 @@ class Band:
     source: str
 
 
+def band(prediction: Prediction, rows: Sequence[Row], *, backward: bool = False) -> Band | None:
+    """The prediction at the rows of the walk's line; None where nothing was predicted there.
+
+    `predict` gives ln of the mean square; half of it is ln of the typical entry.
+    """
+    numbers = {row.stats.name: row.number for row in rows if row.spine}
+    points: list[tuple[int, float, float]] = []
+    for node in prediction.nodes:
+        tensor = node.grad if backward else node.output
+        if (
+            node.name in numbers
+            and tensor is not None
+            and math.isfinite(tensor.log_mean)
+            and math.isfinite(tensor.log_sd)
+        ):
+            scale = 0.5 / math.log(10.0)
+            points.append((numbers[node.name], scale * (tensor.log_mean - tensor.reference), scale * tensor.log_sd))
+    if len(points) < 2:
+        return None
+    numbers_, medians, sds = zip(*sorted(points), strict=True)
+    return Band(numbers_, medians, sds, f"law of the {prediction.scheme}")
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """All that is shown.
@@ -118,8 +142,8 @@ class View:
         )
 
 
-def build_view(report: Report, forward_band: Band | None = None, backward_band: Band | None = None) -> View:
-    """Work out rows, walks and sentences from a report."""
+def build_view(report: Report, prediction: Prediction | None = None) -> View:
+    """Work out rows, walks and sentences from a report, and bands from a prediction for the same model."""
     nodes = report.measurement.nodes
     start, end = _start(nodes), _end(report.measurement)
     start_contrast = next((c for node in nodes if (c := _contrast(node.output)) is not None and c > 0.0), 1.0)
@@ -145,8 +169,8 @@ def build_view(report: Report, forward_band: Band | None = None, backward_band: 
         _sentence([row.forward for row in rows if row.spine], "signal", "input"),
         _contrast_sentence([row for row in rows if row.spine]),
         _sentence([row.backward for row in reversed(rows) if row.spine], "gradient", "output"),
-        forward_band,
-        backward_band,
+        None if prediction is None else band(prediction, rows),
+        None if prediction is None else band(prediction, rows, backward=True),
     )
 
 
