@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from types import MappingProxyType
@@ -62,9 +62,9 @@ def encode(value: object) -> Any:
     if isinstance(value, np.ndarray):
         return encode(cast(object, value.tolist()))
     if isinstance(value, Mapping):
-        return {str(k): encode(v) for k, v in value.items()}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        return {str(k): encode(v) for k, v in cast(Mapping[object, object], value).items()}
     if isinstance(value, tuple | list):
-        return [encode(v) for v in value]  # pyright: ignore[reportUnknownVariableType]
+        return [encode(v) for v in cast(Sequence[object], value)]
     if isinstance(value, np.generic):
         return encode(cast(object, value.item()))
     if isinstance(value, float) and not math.isfinite(value):
