@@ -16,6 +16,7 @@ from firstlight.graph.ir import Graph
 from firstlight.schemes.context import Draw, Target
 from firstlight.schemes.draws import CHUNK, Stream
 from firstlight.schemes.plan import Entry, Only, Plan, SchemeLike, meta_parameters, plan
+from firstlight.schemes.shards import is_sharded, local_part, norm, write_part
 from firstlight.schemes.table import Table
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ class Initialization:
                 got="nothing to put back",
                 expected="an initialization that was written and not yet undone",
             )
-        for name, tensor, old in self._saved:
+        for name, parameter, old in self._saved:
+            tensor = local_part(parameter)
             if tensor.shape != old.shape or tensor.dtype != old.dtype or tensor.device != old.device:
                 raise ModelError(
                     f"undo, {name}",
@@ -137,9 +139,9 @@ def write(chosen: Plan, seed: int) -> Initialization:
         )
     drawn = [e for e in chosen.entries if e.draw is not None]
     saved: _Saved = [
-        (name, p, p.detach().clone(memory_format=torch.preserve_format)) for e in drawn for name, p in e.holder.parts
+        (name, p, local_part(p).clone(memory_format=torch.preserve_format)) for e in drawn for name, p in e.holder.parts
     ]
-    before = {name: mean_square(old) for name, _, old in saved}
+    before = {name: mean_square(p) for name, p, _ in saved}
     with _all_or_nothing(saved):
         for entry in drawn:
             _write_entry(entry, seed)
@@ -155,8 +157,7 @@ def mean_square(tensor: torch.Tensor) -> float:
     """Mean square q of the entries, accumulated in double precision; NaN for an empty tensor."""
     if tensor.numel() == 0:
         return math.nan
-    norm = torch.linalg.vector_norm(tensor.detach().flatten(), dtype=torch.float64)
-    return float(norm) ** 2 / tensor.numel()
+    return norm(tensor) ** 2 / tensor.numel()
 
 
 @contextmanager
@@ -176,13 +177,17 @@ def _all_or_nothing(saved: _Saved) -> Iterator[None]:
 def _restore(saved: _Saved) -> None:
     with torch.no_grad():
         for _, tensor, old in saved:
-            tensor.detach().copy_(old)
+            local_part(tensor).copy_(old)
 
 
 def _write_entry(entry: Entry, seed: int) -> None:
     draw, holder = entry.draw, entry.holder
     assert draw is not None
     with torch.no_grad():
+        if is_sharded(holder.parts[0][1]):
+            parameter = holder.parts[0][1]
+            write_part(parameter, sample(entry.target, draw, seed, parameter.dtype))
+            return
         if holder.inverse is None:
             _fill(entry.target, draw, seed, holder.parts[0][1].detach())
             return

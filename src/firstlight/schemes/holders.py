@@ -10,6 +10,8 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
+from firstlight.schemes.shards import is_sharded
+
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -58,7 +60,7 @@ class _Memory:
 
     def claim(self, name: str, p: torch.Tensor) -> str:
         """The earlier parameter whose memory `p` overlaps, or "" (and `p` is entered)."""
-        if p.device.type == "meta" or p.numel() == 0 or p.layout is not torch.strided:
+        if p.device.type == "meta" or p.numel() == 0 or p.layout is not torch.strided or is_sharded(p):
             return ""
         try:
             key = p.untyped_storage().data_ptr()
@@ -98,7 +100,7 @@ def holders(model: nn.Module) -> list[Holder]:
                 name=name,
                 parts=((name, p),),
                 shape=() if isinstance(p, UninitializedParameter) else tuple(p.shape),
-                module_type=type(owner).__name__ if owner is not None else "",
+                module_type=_plain_type(owner) if owner is not None else "",
                 aliases=tuple(n for n in names[id(p)] if n != name),
                 obstacle=_obstacle(name, p, owner, local, memory),
                 lazy=isinstance(p, UninitializedParameter),
@@ -138,6 +140,8 @@ def _parametrized(modules: dict[str, nn.Module], path: str, chain: parametrize.P
         obstacle = f"its parametrization {missing} has no right_inverse, so no original can be found for a weight"
     elif inner:
         obstacle = "its parametrization has parameters of its own"
+    elif any(is_sharded(p) for _, p in parts):
+        obstacle = "it is parametrized and spread over several processes"
 
     def inverse(weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
         value: torch.Tensor | tuple[torch.Tensor, ...] = weight
@@ -145,17 +149,21 @@ def _parametrized(modules: dict[str, nn.Module], path: str, chain: parametrize.P
             value = step.right_inverse(value)  # type: ignore[operator]
         return (value,) if isinstance(value, torch.Tensor) else tuple(value)
 
-    kind = type(layer)
-    plain = kind.__mro__[1].__name__ if kind.__name__.startswith("Parametrized") else kind.__name__
     return Holder(
         name=f"{layer_path}.{local}" if layer_path else local,
         parts=parts,
         shape=_outer_shape(chain),
-        module_type=plain,
+        module_type=_plain_type(layer),
         inverse=inverse,
         through=" and ".join(_described(s) for s in steps),
         obstacle=obstacle,
     )
+
+
+def _plain_type(module: nn.Module) -> str:
+    """Class name, without the classes that wrappers put in front of it at run time."""
+    classes = (k.__name__ for k in type(module).__mro__)
+    return next(n for n in classes if not n.startswith(("Parametrized", "FSDP")))
 
 
 def _described(step: nn.Module) -> str:

@@ -59,15 +59,20 @@ def contexts(model: nn.Module) -> dict[str, Context]:
 
 def _chains(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
     """The outermost Sequentials; the model itself where it is a single layer."""
-    if type(module) is nn.Sequential or (path == "" and sites(module)):
+    if _is_chain(module) or (path == "" and sites(module)):
         yield path, module
         return
     for name, child in module.named_children():
         yield from _chains(child, f"{path}.{name}" if path else name)
 
 
+def _is_chain(module: nn.Module) -> bool:
+    """A Sequential that runs its modules in order; a subclass with a forward of its own need not."""
+    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+
+
 def _leaves(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
-    if type(module) is not nn.Sequential:
+    if not _is_chain(module):
         yield path, module
         return
     for name, child in module.named_children():
