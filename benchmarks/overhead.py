@@ -241,10 +241,11 @@ def run(names: tuple[str, ...] = ("mlp", "resnet50", "gpt2", "narrow_mlp")) -> T
         "own s",
         "measured s",
         "time ×",
+        "with input ×",
+        "three reads ×",
         "own MB",
         "measured MB",
         "memory ×",
-        "four reads ×",
     ):
         table.add_column(title, justify="left" if title == "model" else "right")
     speed = bandwidth()
