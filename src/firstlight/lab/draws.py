@@ -88,7 +88,7 @@ def draw(target: Target, law: Draw, seed: int, dtype: torch.dtype = torch.float3
 
 
 def draw_stack(stack: Stack, members: Sequence[Member]) -> None:
-    """Fill the weights of all members; biases are zero.
+    """Fill the weights of all members; biases are zero, or N(0, σ_b²) where the scheme has a `bias_std`.
 
     A gain of a member or of the configuration rescales every hidden layer's draw to g²/fan; the readout
     keeps its own.
@@ -96,12 +96,16 @@ def draw_stack(stack: Stack, members: Sequence[Member]) -> None:
     config = stack.config
     for run in stack.weights:
         run.zero_()
+    std = resolve(config.scheme).bias_std
     for layer in range(config.depth + 1):
         target, law = layer_draw(config, layer)
-        into = stack.weight(layer)
+        into, bias = stack.weight(layer), stack.bias(layer)
         for index, member in enumerate(members):
             weight = draw(target, law, member.seed, stack.dtype)
             gain = member.gain if member.gain is not None else config.gain
             if gain is not None and law.gain and layer < config.depth:
                 weight = weight * (gain / law.gain)
             into[index].copy_(weight)
+            if std and bias is not None:
+                stream = Stream(member.seed, target.name.replace("weight", "bias"))
+                bias[index].copy_(std * stream.normal((bias.shape[1],)))

@@ -11,6 +11,8 @@ from firstlight.lab.draws import Member, draw, layer_draw
 from firstlight.lab.kernels import kernel
 from firstlight.lab.models import StackConfig
 from firstlight.lab.stack import Stack
+from firstlight.schemes.draws import Stream
+from firstlight.schemes.registry import resolve
 
 
 class StackModule(nn.Module):
@@ -57,7 +59,9 @@ def module(config: StackConfig, member: Member | None = None) -> StackModule:
                 weight = weight * (gain / law.gain)
             part.weight.copy_(weight)  # type: ignore[operator]
             if config.bias:
-                part.bias.zero_()  # type: ignore[operator]
+                std = resolve(config.scheme).bias_std
+                stream = Stream(member.seed, f"layers.{layer}.bias")
+                part.bias.copy_(std * stream.normal(tuple(part.bias.shape)))  # type: ignore
     return net
 
 

@@ -1,0 +1,39 @@
+"""Figure of the born-dead networks."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from firstlight.lab.figures._style import COLOURS, MARKS, Frame, note, panels
+from firstlight.theory import lengths
+
+
+def dead(frame: Frame) -> Figure:
+    """Share of dead networks against depth, with the exact probability at one input."""
+    figure, (axis,) = panels(1, 1, "Narrow relu networks are born dead", 6.0, 4.0)
+    for colour, mark, (width, run) in zip(COLOURS, MARKS, frame.groupby("width"), strict=False):
+        run = run.sort_values("depth")
+        share, draws = run["dead_at_one"], run["draws"]
+        axis.errorbar(
+            run["depth"],
+            share,
+            2 * np.sqrt(share * (1 - share) / draws),
+            fmt=mark,
+            color=colour,
+            label=f"{width} units",
+        )
+        axis.plot(run["depth"], run["dead_at_all"], mark, color=colour, mfc="none")
+        depth = np.unique(np.geomspace(1, frame["depth"].max(), 60).astype(int))
+        axis.plot(depth, [lengths.p_dead([int(width)] * int(d)) for d in depth], color=colour, lw=1)
+    axis.set(xscale="log", xlabel="depth", ylabel="share of networks", ylim=(-0.03, 1.03))
+    axis.legend()
+    note(
+        figure,
+        "He weights, zero biases. Filled: the output is zero at a given input, line: exact probability. Hollow: it "
+        f"is zero at all of {int(frame['inputs'].iloc[0])} inputs; no training brings such a network back.",
+    )
+    return figure
+
+
+FIGURES = {"dead": (("dead",), dead)}
