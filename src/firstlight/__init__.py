@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from firstlight.api import initialize as initialize
     from firstlight.api import measure as measure
     from firstlight.api import predict as predict
+    from firstlight.capture.trace import shape as shape
+    from firstlight.capture.trace import trace as trace
     from firstlight.errors import FirstlightError as FirstlightError
     from firstlight.graph.prediction import Comparison as Comparison
     from firstlight.graph.prediction import Prediction as Prediction
@@ -38,6 +40,9 @@ _PUBLIC = {
     "initialize": "firstlight.api",
     "measure": "firstlight.api",
     "predict": "firstlight.api",
+    # graphs
+    "shape": "firstlight.capture.trace",
+    "trace": "firstlight.capture.trace",
     # results
     "Initialization": "firstlight.schemes.apply",
     "Comparison": "firstlight.graph.prediction",

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from firstlight.capture.arguments import dtype_name, plain_arguments
-from firstlight.capture.record import Event, Recorder
+from firstlight.capture.record import Event, Recorder, is_signal
 from firstlight.capture.scope import Scope
 from firstlight.graph.ir import Arg, Constant, ConstantRef, Node, Parameter, ParameterRef, Ref, TensorSpec
 
@@ -97,7 +97,7 @@ class NodeRecorder(Recorder):
             options: dict[str, Arg] = {"path": event.kwargs["path"]}
             self._inputs.add(event.name)
             self.nodes.append(Node(event.name, "input", (), options, outputs, "", event.module_type))
-            value = None if event.outputs[0].is_floating_point() else self.value_of(event.outputs[0])
+            value = None if is_signal(event.outputs[0]) else self.value_of(event.outputs[0])
             if value is not None:
                 self.constants[event.name] = Constant(event.name, outputs[0], value)
             return
