@@ -222,7 +222,7 @@ def test_text_has_enough_contrast(theme: str) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (360, "dark"), (1280, "light"), (2200, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (1280, "dark"), (2200, "light")])
 def test_in_a_browser(tmp_path: Path, width: int, scheme: str) -> None:
     browsers = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     chromium = Path("/usr/bin/chromium")

@@ -266,6 +266,7 @@ def demo(
     data: Annotated[
         Path | None, typer.Option(help="Folder with mnist/; by default $FIRSTLIGHT_DATA, then the cache.")
     ] = None,
+    dataset: Annotated[str, typer.Option(help="mnist, fashion-mnist or digits.")] = "mnist",
     steps: Annotated[int, typer.Option(min=1, help="Training steps of each run.")] = 700,
     quick: Annotated[bool, typer.Option("--quick", help="One seed and fewer steps: about 20 seconds.")] = False,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where the report goes.")] = Path(
@@ -284,7 +285,7 @@ def demo(
 
     check_writable(out)
     seeds_used = tuple(range(seed, seed + seeds))
-    settings = Settings(depth, width, activation, tuple(scheme or SCHEMES), seeds_used, steps)
+    settings = Settings(depth, width, activation, tuple(scheme or SCHEMES), seeds_used, steps, dataset=dataset)
     story = run(settings.quick() if quick else settings, data, Console(highlight=False))
     write_text(render_story(story), out)
     typer.echo(f"\nThe whole story with curves and walks: {out}")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SCHEMES = ("xavier", "he", "random-walk", "orthogonal")
+IMAGES = ("mnist", "fashion-mnist", "digits")
 RATES = (1e-4, 3e-4, 1e-3)
 _PILOT_SEED = 1_000_003  # apart from the seeds of the table, so that no seed is trained on twice
 
@@ -63,6 +64,8 @@ class Settings:
         for name in self.schemes:
             resolve(name)
         activation(self.activation)  # unknown names are refused before any work
+        if self.dataset not in IMAGES:
+            raise InputError("data set", got=repr(self.dataset), expected=", ".join(IMAGES))
         if self.depth < 2 or self.width < 1:
             raise InputError(
                 "demo",
@@ -164,9 +167,7 @@ def run(settings: Settings, data: str | Path | None = None, console: Console | N
     with team(settings.dataset, data, settings.workers) as workers, tell.progress(steps) as progress:
         tried = workers.run(pilot, progress)
         losses = {
-            start: {
-                outcome.trial.rate: outcome.final_loss for outcome in tried if outcome.trial.start == start
-            }
+            start: {outcome.trial.rate: outcome.final_loss for outcome in tried if outcome.trial.start == start}
             for start in settings.starts
         }
         rates = {start: min(of, key=lambda rate, of=of: _or_inf(of[rate])) for start, of in losses.items()}
@@ -179,8 +180,7 @@ def run(settings: Settings, data: str | Path | None = None, console: Console | N
             progress,
         )
     outcomes = {
-        start: tuple(outcome for outcome in trained if outcome.trial.start == start)
-        for start in settings.starts
+        start: tuple(outcome for outcome in trained if outcome.trial.start == start) for start in settings.starts
     }
     story = Story(
         settings,

@@ -32,9 +32,7 @@ def name_of(start: str) -> str:
 
 def network(net: Net) -> str:
     """The network in words."""
-    return (
-        f"a plain network of {net.depth} layers with {net.width} units each and {net.activation} between them"
-    )
+    return f"a plain network of {net.depth} layers with {net.width} units each and {net.activation} between them"
 
 
 def law(activation: str) -> str:
@@ -95,9 +93,8 @@ def moral(story: Story) -> str:
             f"Initialized by {best}, it recognises {percent(story.accuracy(best))} of the test images."
         )
     if default:
-        return (
-            f"{same} Here torch's default starts too: {percent(story.accuracy(DEFAULT))} against {best}'s "
-            + (f"{percent(story.accuracy(best))}. Make the network deeper to see it fail.")
+        return f"{same} Here torch's default starts too: {percent(story.accuracy(DEFAULT))} against {best}'s " + (
+            f"{percent(story.accuracy(best))}. Make the network deeper to see it fail."
         )
     return f"{same} No start gets this network going within {story.settings.steps} steps."
 
@@ -155,9 +152,7 @@ class Teller:
         text = law(self._settings.activation)
         if text:
             self._console.print(Text(f"Why: {text}\n"))
-        self._console.print(
-            "[bold]2. What is changed[/bold]  the weights that training starts from, nothing else"
-        )
+        self._console.print("[bold]2. What is changed[/bold]  the weights that training starts from, nothing else")
         for start in self._settings.starts[1:]:
             self._console.print(Text.assemble("  ", (start, "bold"), f": {what_changed(start)}"))
         self._console.print("\n[bold]3. What that does[/bold]")
@@ -176,9 +171,7 @@ class Teller:
         )
         with Progress(*shape, console=self._console, transient=True) as bar:
             starts = count(len(self._settings.starts), "start")
-            task = bar.add_task(
-                f"Training {starts} × {count(len(self._settings.seeds), 'seed')}", total=steps
-            )
+            task = bar.add_task(f"Training {starts} × {count(len(self._settings.seeds), 'seed')}", total=steps)
             yield lambda done: bar.update(task, completed=min(done, steps))
 
     def ending(self, story: Story) -> None:

@@ -240,9 +240,7 @@ class Team:
         self._executor = executor
         self._done = done
 
-    def run(
-        self, trials: Sequence[Trial], progress: Callable[[int], object] = lambda done: None
-    ) -> list[Outcome]:
+    def run(self, trials: Sequence[Trial], progress: Callable[[int], object] = lambda done: None) -> list[Outcome]:
         """Run the trials and return their outcomes in the same order.
 
         Args:
@@ -275,9 +273,7 @@ def team(name: str, data: str | Path | None, workers: int | None = None) -> Iter
         data: Folder in which to look for it.
         workers: Number of processes; by default one per available core, at most eight.
     """
-    count = workers or min(
-        8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    count = workers or min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     context = multiprocessing.get_context("spawn")
     done, stop = context.Value("q", 0), context.Event()
     executor = ProcessPoolExecutor(count, context, initializer=_begin, initargs=(name, data, done, stop))

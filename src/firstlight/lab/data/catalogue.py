@@ -61,6 +61,8 @@ def load_or_digits(name: str, data: str | Path | None = None) -> Splits:
     they are mistakes to mend, no reason to train on something else. The digits' `source` says what they stand
     for.
     """
+    if name in BUNDLED:
+        return load(name)
     try:
         return load(name, data, fetch=False)
     except DataError as missing:

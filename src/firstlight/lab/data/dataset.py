@@ -98,9 +98,7 @@ class Dataset:
     def take(self, n: int, seed: int | None = None) -> Dataset:
         """The first `n` samples, or `n` samples drawn without replacement where a seed is given."""
         if not 1 <= n <= len(self):
-            raise InputError(
-                "n", got=str(n), expected=f"1 to {len(self):,} samples of {self.name} ({self.split})"
-            )
+            raise InputError("n", got=str(n), expected=f"1 to {len(self):,} samples of {self.name} ({self.split})")
         rows = slice(n) if seed is None else np.random.default_rng(seed).permutation(len(self))[:n]
         return replace(self, x=self.x[rows], y=self.y[rows])
 

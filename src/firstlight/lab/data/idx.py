@@ -45,9 +45,7 @@ def read_idx(path: Path, axes: int | None = None) -> npt.NDArray[Any]:
     dtype, n_axes = np.dtype(_TYPES[content[2]]), content[3]
     header = 4 + 4 * n_axes
     if len(content) < header:
-        raise DataError(
-            str(path), got=f"{len(content)} bytes", expected=f"a header of {header} bytes", action=_AGAIN
-        )
+        raise DataError(str(path), got=f"{len(content)} bytes", expected=f"a header of {header} bytes", action=_AGAIN)
     shape = struct.unpack(f">{n_axes}I", content[4:header])
     needed = header + math.prod(shape) * dtype.itemsize
     if len(content) != needed:
@@ -76,12 +74,8 @@ def _content(path: Path) -> bytes:
         content = path.read_bytes()
         return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
     except FileNotFoundError:
-        raise DataError(
-            str(path), got="no such file", expected="an IDX file", action="Correct the path."
-        ) from None
+        raise DataError(str(path), got="no such file", expected="an IDX file", action="Correct the path.") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(
-            str(path), got=f"damaged gzip data ({error})", expected="a whole file", action=_AGAIN
-        ) from None
+        raise DataError(str(path), got=f"damaged gzip data ({error})", expected="a whole file", action=_AGAIN) from None
     except OSError as error:
         raise DataError(str(path), got=f"{error.strerror or error}", expected="a readable file") from None

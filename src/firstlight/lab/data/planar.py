@@ -62,9 +62,7 @@ def _gaussian(rng: np.random.Generator, n: int) -> tuple[_Points, _Points]:
 
 def _spiral(rng: np.random.Generator, n: int) -> tuple[_Points, _Points]:
     t = (np.arange(n) + 1.0) / n
-    first, second = (
-        _polar(5.0 * t, 3.5 * np.pi * t + turn + rng.normal(0.0, 0.1, n)) for turn in (0.0, np.pi)
-    )
+    first, second = (_polar(5.0 * t, 3.5 * np.pi * t + turn + rng.normal(0.0, 0.1, n)) for turn in (0.0, np.pi))
     return first, second
 
 
@@ -94,9 +92,7 @@ def planar(name: str, n: int = 100, seed: int = 0) -> Splits:
     if n < 2 or n % 2:
         raise InputError("n", got=str(n), expected="an even number of points, at least 2")
     streams = np.random.default_rng(seed).spawn(2)
-    return Splits(
-        *(_draw(name, split, n, rng) for split, rng in zip(("train", "test"), streams, strict=True))
-    )
+    return Splits(*(_draw(name, split, n, rng) for split, rng in zip(("train", "test"), streams, strict=True)))
 
 
 def _draw(name: str, split: str, n: int, rng: np.random.Generator) -> Dataset:
