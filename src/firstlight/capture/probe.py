@@ -124,7 +124,7 @@ def _probe(
     generator = torch.Generator(device="cpu").manual_seed(seed)
     if samples < 2 and axis is not None:
         centred = r32  # one sample: whether anything pulls is all that can be asked
-    elif 0.0 < float(r32.norm()) and float(centred.norm()) <= 1e-6 * float(r32.norm()):
+    elif float(r32.norm()) > 0.0 and float(centred.norm()) <= 1e-6 * float(r32.norm()):
         # A loss that pulls all samples alike (a sum, one class only) says nothing on telling them apart: ask for it.
         noise = torch.randn(r32.shape, generator=generator, dtype=torch.float64).to(r32.device)
         centred = (noise - _mean(noise, axis)) * (float(r32.norm()) / r32.numel() ** 0.5)

@@ -30,6 +30,18 @@ def affine(e: Evidence) -> list[NodeStats]:
     return found[:-1]
 
 
+def stretch(e: Evidence, points: list[NodeStats]) -> list[NodeStats]:
+    """The longest run of `points` without a normalisation on the main line in between, which would reset lengths."""
+    names = {n.name for n in points}
+    runs: list[list[NodeStats]] = [[]]
+    for n in main_line(e.measurement):
+        if "norm" in n.op:
+            runs.append([])
+        elif n.name in names:
+            runs[-1].append(n)
+    return max(runs, key=len)
+
+
 def drift(e: Evidence, differing: bool = False) -> tuple[float, list[NodeStats]]:
     """ln(last/first) of the mean square along the main line: of pre-activations, or of the residual stream.
 
@@ -40,9 +52,9 @@ def drift(e: Evidence, differing: bool = False) -> tuple[float, list[NodeStats]]
     Returns:
         The drift, and the operations between which it was taken; 0 and none with fewer than three.
     """
-    points = [n for n in affine(e) if n.output.finite]
+    points = stretch(e, [n for n in affine(e) if n.output.finite])
     if len(points) < 3:
-        points = _adds(e)
+        points = stretch(e, _adds(e))
     if differing:  # below the floor there is only rounding error, which does not shrink
         points = [n for n in points if (sensitivity(n) or 0.0) >= NOISE * e.eps]
     if len(points) < 3:
@@ -190,7 +202,7 @@ def growing_stream(e: Evidence) -> Iterator[Finding]:
     Source:
         Exact law of linear branch ends, theory.residual (Hanin & Rolnick 1803.01719; Hayou et al. 2010.12859).
     """
-    sums = _adds(e)
+    sums = stretch(e, _adds(e))
     if len(sums) < 4 or sums[0].output.q <= 0.0:
         return
     total = math.log(max(sums[-1].output.q, 1e-300) / sums[0].output.q)

@@ -15,9 +15,12 @@ from firstlight.graph.results import Finding, Report, Severity, Verdict
 from firstlight.theory import lengths, special
 
 _ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
-_SCALE = frozenset(
+# Warnings of a start that works but is wrong.
+_WRONG = frozenset(
     [
         "INP002",
+        "WGT003",
+        "WGT004",
         "WGT005",
         "WGT006",
         "WGT007",
@@ -46,7 +49,7 @@ def judge(evidence: Evidence) -> Report:
         verdict, p = "will not start", p if not fate.starts else 0.0
     elif p < 0.5:
         verdict = "at risk"
-    elif any(f.severity == "warning" and f.code in _SCALE for f in found):
+    elif any(f.severity == "warning" and f.code in _WRONG for f in found):
         verdict = "mis-scaled"
     elif any(f.severity == "warning" for f in found):
         verdict = "at risk" if p < 0.9 else "starts"
@@ -93,8 +96,8 @@ def _headline(verdict: Verdict, p: float, found: list[Finding]) -> str:
         case "at risk":
             return f"This network may not start: networks of this law do with probability {p:.2f}."
         case "mis-scaled":
-            why = f": {_lower(first.meaning)}" if first is not None else "."
-            return f"This network can start, but its scale is wrong{why}"
+            why = next((_lower(f.meaning) for f in found if f.severity == "warning" and f.code in _WRONG), "")
+            return f"This network can start, but not as it should: {why}"
         case "starts":
             return "A signal gets through this network and back: it can start."
 
