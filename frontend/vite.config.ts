@@ -8,7 +8,7 @@ export default defineConfig({
     outDir: "dist",
     emptyOutDir: true,
     target: "es2022",
-    minify: "oxc",
+    minify: process.env["NOMIN"] ? false : "oxc",
     modulePreload: { polyfill: false },
   },
 });

@@ -72,9 +72,9 @@ export class Controls {
       h("legend", { class: "hidden" }, "Settings"),
       this.whose(),
       ...(own ? [this.ownGroup()] : []),
+      this.group("Initialization", this.schemes(own), this.law()),
       this.group("Data", this.pictures(own), ...this.dataFields()),
       this.group("Network", ...this.networkFields()),
-      this.group("Initialization", this.schemes(own), this.law()),
       this.group("Training", ...this.trainingFields()),
     );
   }
@@ -157,7 +157,7 @@ export class Controls {
     const names = (store.hello?.choices["scheme"] ?? []).filter((n) => n !== "given" || own);
     const items = names.map((name) => {
       const input = h("input", { type: "radio", name: "scheme", value: name, onchange: () => this.change({ scheme: name }) });
-      return { name, input, row: h("label", { class: "scheme" }, input, h("span", { class: "name" }, label(name)), h("code", {}, store.hello?.formulas[name] ?? "")) };
+      return { name, input, row: h("label", { class: "scheme" }, input, h("span", { class: "name" }, schemeName(name)), h("code", {}, store.hello?.formulas[name] ?? "")) };
     });
     this.sync.push(() => {
       for (const item of items) {
@@ -178,7 +178,7 @@ export class Controls {
       g.hidden = !["gain", "constant", "identity"].includes(scheme);
       const name = g.querySelector("span");
       if (name) name.textContent = scheme === "gain" ? "Gain g" : scheme === "constant" ? "Value of every weight" : "Value on the diagonal";
-      const formula = store.views[store.selected]?.open?.header["formula"] as { text: string; scheme: string; laws: { fan_in: number | null; sd: number; mean: number; gain: number | null }[] } | undefined;
+      const formula = store.views[store.selected]?.open?.header["formula"] as { text: string; meaning: string; scheme: string; laws: { fan_in: number | null; sd: number; mean: number; gain: number | null }[] } | undefined;
       if (!formula) return;
       const seen = new Map<string, string>();
       for (const law of formula.laws) {
@@ -186,7 +186,7 @@ export class Controls {
         seen.set(n + number(law.sd), `${number(law.sd)}${n ? ` (${n}${law.gain ? `, g = ${number(law.gain, 4)}` : ""})` : ""}`);
       }
       const auto = scheme === "auto" ? `Chosen: ${formula.scheme}. ` : "";
-      sd.textContent = `${auto}${formula.text}. Standard deviation ${[...seen.values()].slice(0, 4).join(", ")}${seen.size > 4 ? ", …" : ""}`;
+      sd.textContent = `${auto}${formula.text}. ${formula.meaning ? formula.meaning + " " : ""}Standard deviation ${[...seen.values()].slice(0, 4).join(", ")}${seen.size > 4 ? ", …" : ""}`;
     });
     return h("div", {}, v, g, sd);
   }
@@ -254,6 +254,9 @@ export class Controls {
     return h("label", { class: "field check", for: `f-${name}` }, h("span", {}, text), input);
   }
 }
+
+// the law box below says the rest
+const schemeName = (name: string): string => (name === "auto" ? "Auto" : name === "identity" ? "Identity times c" : label(name));
 
 /** The runs side by side: choose one to edit, add one, take one away. */
 export function drawRuns(box: HTMLElement, send: Send, select: (index: number) => void): void {

@@ -47,13 +47,17 @@ export function number(value: unknown, digits = 3): string {
   if (size >= 1e5 || size < 1e-3) {
     const [mantissa, power] = value.toExponential(1).split("e");
     const raised = String(Number(power)).replace(/[-\d]/g, (c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[Number(c)] ?? "⁻");
-    return `${mantissa}·10${raised}`.replace("-", "−");
+    return `${mantissa === "1.0" ? "" : `${mantissa}·`}10${raised}`.replace("-", "−");
   }
   return Number(value.toPrecision(digits)).toString().replace("-", "−");
 }
 
-export const percent = (value: unknown): string =>
-  typeof value === "number" && Number.isFinite(value) ? `${(100 * value).toFixed(value > 0.001 && value < 0.999 ? 1 : 0)} %` : "–";
+export function percent(value: unknown): string {
+  if (typeof value !== "number" || !Number.isFinite(value)) return "–";
+  if (value > 0.999 && value < 1) return "> 99.9 %";
+  if (value < 0.001 && value > 0) return "< 0.1 %";
+  return `${(100 * value).toFixed(value === 0 || value === 1 ? 0 : 1)} %`;
+}
 
 export const whole = (value: number): string => value.toLocaleString("en").replace(/,/g, " ");
 

@@ -45,6 +45,7 @@ export class LinePlot {
   clouds: Cloud[] = [];
   bands: Band[] = [];
   marks: Mark[] = [];
+  integers = false; // whether x is a number of something
   logX = false;
   logY = false;
 
@@ -103,7 +104,9 @@ export class LinePlot {
       grid: { stroke: t.grid, width: 1 },
       ticks: { stroke: t.grid, width: 1, size: 4 },
       gap: 4,
-      values: (_u, splits) => splits.map((v) => (v === null ? "" : log && Math.abs(Math.log10(v) % 1) > 1e-9 ? "" : number(v))),
+      ...(log
+        ? { splits: (_u: uPlot, _i: number, low: number, high: number) => decades(low, high), filter: (_u: uPlot, splits: number[]) => splits, values: (_u: uPlot, splits: number[]) => splits.map((v) => (labelled(v, splits) ? number(v) : "")) }
+        : { values: (_u: uPlot, splits: number[]) => splits.map((v) => (v === null ? "" : number(v))) }),
     });
     return {
       width: Math.max(120, this.host.clientWidth),
@@ -115,7 +118,7 @@ export class LinePlot {
         y: { distr: this.logY ? 3 : 1, range: (_u, a, b) => this.rangeY(a, b) },
       },
       axes: [
-        { ...axis(this.xLabel, this.logX), size: 30 },
+        { ...axis(this.xLabel, this.logX), size: 30, ...(this.integers ? { incrs: [1, 2, 5, 10, 20, 25, 50, 100] } : {}) },
         { ...axis(this.yLabel, this.logY), size: 50 },
       ],
       series: [
@@ -302,5 +305,26 @@ export class LinePlot {
 <text transform="translate(14 ${box.top + box.height / 2}) rotate(-90)" text-anchor="middle">${escape(this.yLabel)}</text></svg>`;
   }
 }
+
+/** Places for lines on a logarithmic axis: 1 to 9 times the powers of ten, fewer where there are many decades. */
+function decades(low: number, high: number): number[] {
+  const [first, last] = [Math.floor(Math.log10(low)), Math.ceil(Math.log10(high))];
+  const every = Math.max(1, Math.ceil((last - first) / 8));
+  const out: number[] = [];
+  for (let power = first; power <= last; power += every)
+    for (const m of every > 1 ? [1] : last - first > 5 ? [1, 3] : [1, 2, 3, 4, 5, 6, 7, 8, 9]) {
+      const v = m * 10 ** power;
+      if (v >= low * 0.999 && v <= high * 1.001) out.push(v);
+    }
+  return out;
+}
+
+const isPower = (v: number): boolean => Math.abs(Math.log10(v) - Math.round(Math.log10(v))) < 1e-6;
+const labelled = (v: number, all: number[]): boolean => {
+  const powers = all.filter(isPower).length;
+  if (powers >= 3 || isPower(v)) return isPower(v);
+  const digit = Math.round(v / 10 ** Math.floor(Math.log10(v) + 1e-9));
+  return all.length <= 6 || digit === 2 || digit === 5;
+};
 
 export const escape = (text: string): string => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);

@@ -48,7 +48,13 @@ function refresh(...names: string[]): void {
 }
 
 function draw(): void {
+  const began = performance.now();
   asked = false;
+  drawDirty();
+  store.busy += performance.now() - began;
+}
+
+function drawDirty(): void {
   const all = dirty.has("all");
   if (all || dirty.has("state")) drawState();
   if (all || dirty.has("verdict") || dirty.has("cost")) drawVerdicts(all || dirty.has("verdict"));
@@ -286,7 +292,8 @@ function drawVerdicts(full: boolean): void {
   store.views.forEach((view, i) => {
     const card = cards[i];
     if (!card) return;
-    card.cost.textContent = view.frame && view.frame.header["cost_now"] === null && Number(view.frame.header["step"]) > 0 ? "not finite" : number(view.frame?.header["cost_now"], 4);
+    const initial = Number(view.frame?.header["step"] ?? 0) === 0 ? view.full?.header["first_cost"] : undefined;
+    card.cost.textContent = initial !== undefined ? number(initial, 4) : view.frame && view.frame.header["cost_now"] === null && Number(view.frame.header["step"]) > 0 ? "not finite" : number(view.frame?.header["cost_now"], 4);
     if (!full) return;
     const status = view.full?.header["status"] as { word: string; evidence: string; code: string } | undefined;
     const scores = view.full?.header["scores"] as Record<string, number> | undefined;

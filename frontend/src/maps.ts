@@ -111,7 +111,7 @@ export function histogram(canvas: HTMLCanvasElement, data: Histogram, color: str
   const { c, w, h } = place;
   const t = theme();
   const [low, high, bins] = data.bins;
-  const box = { left: 46, top: 18, width: w - 54, height: h - 62 };
+  const box = { left: 50, top: 26, width: w - 58, height: h - 70 };
   const zeroY = box.top + box.height + 6;
   c.strokeStyle = t.grid;
   c.fillStyle = t.soft;
@@ -148,8 +148,9 @@ export function histogram(canvas: HTMLCanvasElement, data: Histogram, color: str
     }
     const zero = data.zero?.[layer] ?? 0;
     if (zero > 0) {
-      c.fillStyle = css(heat(Math.min(1, zero)));
-      c.fillRect(x + (shaped ? step * 0.07 : 0), zeroY, shaped ? step * 0.86 : step + 0.4, 12);
+      const wide = shaped ? step * 0.86 * zero : step + 0.4;
+      c.fillStyle = shaped ? t.soft : css(heat(Math.min(1, zero)));
+      c.fillRect(x + (shaped ? (step - wide) / 2 : 0), zeroY, wide, 10);
     }
     if ((data.bad?.[layer] ?? 0) > 0) {
       c.fillStyle = "#d33";

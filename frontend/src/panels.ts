@@ -155,7 +155,7 @@ export function makePanels(send: (message: Record<string, unknown>) => void): Pa
 }
 
 function costPanel(): Panel {
-  const plot = new LinePlot("Cost", "step", "cost", 250);
+  const plot = new LinePlot("Cost", "step", "cost", 310);
   plot.logY = true;
   plot.logX = true;
   const draw = (): void => {
@@ -258,7 +258,8 @@ function boundaryPanel(): Panel {
 
 function walksPanel(send: (m: Record<string, unknown>) => void): Panel {
   const forward = new LinePlot("Forward walk", "layer", "ln mean square of z", 210);
-  const backward = new LinePlot("Backward walk", "layer", "ln mean square of ∂cost/∂z", 210);
+  const backward = new LinePlot("Backward walk", "layer", "ln mean square, from the last layer", 210);
+  forward.integers = backward.integers = true;
   const note = h("p", { class: "note" });
   const fill = (plot: LinePlot, key: "forward" | "backward"): void => {
     const view = store.views[store.selected];

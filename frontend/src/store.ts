@@ -80,6 +80,7 @@ export const store = {
   embed: false,
   connected: false,
   updates: 0,
+  busy: 0, // milliseconds spent on drawing
 };
 
 export const LETTERS = ["A", "B", "C", "D"];

@@ -35,7 +35,9 @@ def many_walks(run: Run, draws: int) -> Iterator[Part]:
     for number in range(draws):
         found = _layers(run, run.fresh_model(run.config.seed + 1 + number))
         forward.append([layered.log_length(layer.z) for layer in found])
-        backward.append([layered.log_length(layer.delta) for layer in found])
+        back = [layered.log_length(layer.delta) for layer in found]
+        last = back[-1] if back and np.isfinite(back[-1]) else 0.0
+        backward.append([value - last for value in back])
         if (number + 1) % PART_EVERY == 0 or number + 1 == draws:
             header = {"type": "walks", "done": number + 1, "draws": draws, "end": number + 1 == draws}
             yield Part(

@@ -96,19 +96,19 @@ def log_length(tensor: Tensor | None) -> float:
     return float(np.log(q)) if q > _TINY else (float("-inf") if q == q else float("nan"))
 
 
-def histogram(tensor: Tensor | None) -> tuple[npt.NDArray[np.float32], int, int, int]:
-    """Shares of |entries| in `BINS` bins of equal width in log10, and how many entries are zero, NaN and infinite.
+def histogram(tensor: Tensor | None) -> tuple[npt.NDArray[np.float32], float, int, int]:
+    """Shares of |entries| in `BINS` bins of equal width in log10, the share of zeros, and how many are NaN, infinite.
 
-    At most `SAMPLE` entries, evenly spread, are looked at; the shares are of those.
+    At most `SAMPLE` entries, evenly spread, are looked at; shares and counts are of those.
     """
     if tensor is None or not tensor.numel():
-        return np.zeros(BINS, dtype=np.float32), 0, 0, 0
+        return np.zeros(BINS, dtype=np.float32), 0.0, 0, 0
     flat = tensor.detach().reshape(-1)
     if flat.numel() > SAMPLE:
         flat = flat[:: -(-flat.numel() // SAMPLE)]
     values = flat.abs().float()
     nan, inf = int(values.isnan().sum()), int(values.isinf().sum())
-    zero = int((values == 0).sum())
+    zero = float((values == 0).float().mean())
     values = values[(values > 0) & values.isfinite()]
     counts = torch.histc(values.log10().clamp(LOG10_LOW, LOG10_HIGH), BINS, LOG10_LOW, LOG10_HIGH)
     return (counts / flat.numel()).numpy(), zero, nan, inf

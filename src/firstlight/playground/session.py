@@ -184,7 +184,7 @@ class Session:
             work()
         except FirstlightError as error:
             self.mailbox.put_text(error_message(error))
-        except (RuntimeError, ValueError, ArithmeticError, MemoryError, TypeError, LookupError) as error:
+        except Exception as error:  # noqa: BLE001 - a user's model may raise anything; the page is told
             self._playing = False
             self._job = None
             text = f"{type(error).__name__}: {error}"[:500]

@@ -15,6 +15,17 @@ from firstlight.schemes.context import Context, Draw, Target
 from firstlight.schemes.draws import Stream
 from firstlight.schemes.others import common
 
+MEANINGS = {
+    "zero": "Nothing passes, nothing comes back.",
+    "constant": "Every unit of a layer stays the same as its neighbours.",
+    "xavier": "Between what keeps the signal and what keeps the gradient.",
+    "lecun": "Keeps the mean length of linear layers.",
+    "he": "g keeps the mean length under this activation.",
+    "orthogonal": "Turns without stretching; g as for He.",
+    "random-walk": "g keeps the median length under this activation and width.",
+    "torch-default": "What nn.Linear does by itself.",
+    "auto": "Of He, random walk, orthogonal, Xavier and LeCun the one that is predicted to start best.",
+}
 # Schemes among which "auto" chooses: the one whose predicted P(start) is largest, the first one where they tie.
 CANDIDATES = ("he", "random-walk", "orthogonal", "xavier", "lecun")
 
@@ -107,7 +118,7 @@ def formula(config: RunConfig, facts: Any) -> dict[str, Any]:
     Returns:
         "text": the law in symbols; "laws": fan, gain, mean and deviation of each weight matrix as it was drawn.
     """
-    return {"text": text(config), "scheme": facts.get("scheme"), "laws": facts.get("laws", [])}
+    return {"text": text(config), "meaning": MEANINGS.get(config.scheme, ""), "scheme": facts.get("scheme"), "laws": facts.get("laws", [])}
 
 
 def text(config: RunConfig) -> str:
@@ -122,11 +133,11 @@ def text(config: RunConfig) -> str:
         "gain": f"W ~ N(0, {g}²/n)",
         "lecun": "W ~ N(0, 1/n)",
         "xavier": "W ~ N(0, 2/(n + n′))",
-        "he": "W ~ N(0, g²/n), mean length kept",
+        "he": "W ~ N(0, g²/n)",
         "orthogonal": "W = g·Q, QᵀQ = 1",
-        "random-walk": "W ~ N(0, g²/n), median length kept",
-        "torch-default": "W ~ U(−1/√n, 1/√n)",
-        "identity": f"W = {g} · identity",
-        "given": "the weights that came with the model",
-        "auto": "the scheme with the largest predicted P(start)",
+        "random-walk": "W ~ N(0, g²/n)",
+        "torch-default": "W ~ U(±1/√n)",
+        "identity": f"W = {g} · 1",
+        "given": "W as it came",
+        "auto": "largest P(start)",
     }[config.scheme]

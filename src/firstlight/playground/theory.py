@@ -61,8 +61,13 @@ def band(prediction: Any | None, nodes: Sequence[str]) -> dict[str, Any]:
     rows = [known.get(name) for name in nodes]
     return {
         "band_forward": _spread([n.output if n else None for n in rows]),
-        "band_backward": _spread([n.grad if n else None for n in rows]),
+        "band_backward": _from_last(_spread([n.grad if n else None for n in rows])),
     }
+
+
+def _from_last(band: Any) -> Any:
+    """The same band counted from its middle at the last layer, like measured backward walks."""
+    return band - band[-1, 1] if len(band) and np.isfinite(band[-1, 1]) else band
 
 
 def _spread(tensors: Sequence[Any | None]) -> Any:

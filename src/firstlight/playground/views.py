@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from firstlight import api
+from firstlight.capture.preserve import preserved
 from firstlight.playground import layers as layered
 from firstlight.playground import problems, starts, theory
 from firstlight.playground.layers import Layer
@@ -80,6 +81,11 @@ def report(run: Run) -> Header:
     }
 
 
+def _relative(walk: Any) -> Any:
+    """A backward walk counted from the last layer, as predictions are: its own slope, not the size of the cost."""
+    return walk - walk[-1] if len(walk) and np.isfinite(walk[-1]) else walk
+
+
 def _names(run: Run, found: list[Layer]) -> list[str]:
     """Layers by number where the playground built the network, by module path where the user did."""
     if run.problem.own is not None:
@@ -104,7 +110,7 @@ def layers(run: Run, panels: AbstractSet[str]) -> tuple[Header, Arrays]:
     arrays: Arrays = {
         **shares,
         "forward": np.array([layered.log_length(layer.z) for layer in found], dtype=np.float32),
-        "backward": np.array([layered.log_length(layer.delta) for layer in found], dtype=np.float32),
+        "backward": _relative(np.array([layered.log_length(layer.delta) for layer in found], dtype=np.float32)),
     }
     activation, gradient = _histograms(found)
     arrays["act_bad"] = activation["bad"]
@@ -116,6 +122,9 @@ def layers(run: Run, panels: AbstractSet[str]) -> tuple[Header, Arrays]:
         "status": {"word": status.word, "evidence": status.evidence, "code": status.code},
         "scores": run.problem.scores(run.model),
     }
+    if run.step_count == 0:
+        with preserved(run.model), torch.no_grad():
+            header["first_cost"] = float(run.problem.loss(run.model))
     if "boundary" in panels and run.problem.planar:
         arrays["boundary"] = _boundary(run)
     if "network" in panels:
@@ -135,7 +144,7 @@ def _histograms(found: list[Layer]) -> tuple[Arrays, Arrays]:
         result.append(
             {
                 "shares": np.array([r[0] for r in rows], dtype=np.float32).reshape(len(rows), layered.BINS),
-                "zero": np.array([r[1] for r in rows], dtype=np.int32),
+                "zero": np.array([r[1] for r in rows], dtype=np.float32),
                 "bad": np.array([r[2] + r[3] for r in rows], dtype=np.int32),
             }
         )
