@@ -333,6 +333,7 @@ def diagnose(
     get_inputs: Callable[[Any], Any] | None = None,
     seed: int = 0,
     try_remedies: bool = True,
+    theory: bool = False,
 ) -> Report:
     """Say whether the network, with the weights that it holds now, can start to learn; if not, why, and what helps.
 
@@ -350,6 +351,8 @@ def diagnose(
         seed: Of the random residual, and of what the model itself draws (dropout).
         try_remedies: Where an initialization is the remedy, draw it in a copy of the model and diagnose that, so that
             the remedy named is one that helps, with the p_start that it gives. The model itself is not touched.
+        theory: Hold the measurement against `predict` too: a disagreement is a finding that names the assumption
+            that failed, and `.p_start` of a network that starts is the prediction's. Costs the trace.
 
     Returns:
         The report: `.verdict`, `.p_start`, `.findings` (worst first, causes before consequences); print it, or use
@@ -365,12 +368,19 @@ def diagnose(
         >>> diagnose(torch.nn.Sequential(*deep), torch.randn(32, 16)).verdict
         'will not start'
     """
+    from dataclasses import replace
+
     from firstlight.capture.evidence import gather
     from firstlight.checks.verdict import judge
 
     def judged(module: nn.Module) -> Report:
         kept = optimizer if module is model else None
-        return judge(gather(module, batch, loss, kept, targets=targets, get_inputs=get_inputs, seed=seed))
+        evidence = gather(module, batch, loss, kept, targets=targets, get_inputs=get_inputs, seed=seed)
+        if theory:
+            expected = predict(module, batch, on_missing="measure", get_inputs=get_inputs)
+            joined = compare(expected, evidence.measurement)
+            evidence = replace(evidence, comparison=joined, law_p_start=expected.start.p)
+        return judge(evidence)
 
     report = judged(model)
     return _with_tried_remedy(model, report, judged, seed) if try_remedies else report

@@ -197,6 +197,19 @@ def uneven(ratio: float) -> torch.Tensor:
 
 X = data()[0]
 
+
+def aligned(along: bool) -> Case:
+    """A first layer whose rows all lie along the one direction in which the data vary, or along random ones."""
+    seeded()
+    direction = torch.randn(64)
+    x = torch.randn(32, 1) * direction
+    model = nn.Sequential(nn.Linear(64, 64, bias=False), nn.ReLU(), nn.Linear(64, 4))
+    with torch.no_grad():
+        rows = direction * torch.randn(64, 1) if along else torch.randn(64, 64)
+        model[0].weight.copy_(rows / 8)
+    return Case(model, x, F.cross_entropy, data()[1], extra={"theory": True})
+
+
 # code -> (fires, near miss)
 CASES: dict[str, tuple[Callable[[], Case], Callable[[], Case]]] = {
     "INP002": (
@@ -283,5 +296,6 @@ CASES: dict[str, tuple[Callable[[], Case], Callable[[], Case]]] = {
         lambda: case(edit(mlp(), "6.weight", lambda p: p.mul_(1.5))),
     ),
     "OUT003": (lambda: regression(80.0, 150.0), lambda: regression(1.0, 0.5)),
+    "THY001": (lambda: aligned(True), lambda: aligned(False)),
     "LRN002": (lambda: case(mlp(10, 32, gain=80.0)), lambda: case(mlp(10, 32, gain=4.0))),
 }

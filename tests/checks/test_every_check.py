@@ -10,7 +10,7 @@ from firstlight.checks.registry import checks
 
 
 def diagnosed(c: Case) -> fl.Report:
-    return fl.diagnose(c.model, c.batch, c.loss, c.optimizer, targets=c.targets, try_remedies=False)
+    return fl.diagnose(c.model, c.batch, c.loss, c.optimizer, targets=c.targets, try_remedies=False, **c.extra)
 
 
 def loud(report: fl.Report) -> set[str]:
@@ -26,7 +26,7 @@ def test_fires(code: str) -> None:
     report = diagnosed(CASES[code][0]())
     found = next((f for f in report.findings if f.code == code), None)
     assert found is not None, [f.code for f in report.findings]
-    assert found.severity != "info" or code in {"FWD003", "FWD005"}
+    assert found.severity != "info" or code in {"FWD003", "FWD005", "THY001"}
     assert found.measured
     assert found.threshold
     assert found.meaning
@@ -35,4 +35,6 @@ def test_fires(code: str) -> None:
 @pytest.mark.parametrize("code", sorted(CASES))
 def test_near_miss_is_silent(code: str) -> None:
     report = diagnosed(CASES[code][1]())
+    if code == "THY001":
+        assert code not in {f.code for f in report.findings}
     assert code not in loud(report), [(f.code, f.measured) for f in report.findings]

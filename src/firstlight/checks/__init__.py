@@ -22,6 +22,9 @@ from firstlight.checks import (
     start as start,
 )
 from firstlight.checks import (
+    theory as theory,
+)
+from firstlight.checks import (
     units as units,
 )
 from firstlight.checks import (

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from firstlight.graph.ir import Graph
+from firstlight.graph.prediction import Comparison
 from firstlight.graph.results import Measurement, NodeStats, ParameterStats
 
 # Unit roundoff of the floating-point formats, and their largest and smallest normal numbers.
@@ -165,14 +165,16 @@ class Evidence:
         inputs: Facts on the batch.
         probe: Extra passes at the drawn weights.
         optimizer: Facts on the optimizer, where one was given.
-        graph: The traced graph, where there is one.
+        comparison: Predicted beside measured, where theory was asked.
+        law_p_start: P(start) of the law by `predict`, likewise.
     """
 
     measurement: Measurement
     inputs: tuple[InputFacts, ...] = ()
     probe: Probe = field(default_factory=Probe)
     optimizer: OptimizerFacts | None = None
-    graph: Graph | None = None
+    comparison: Comparison | None = None
+    law_p_start: float | None = None
 
     @property
     def nodes(self) -> tuple[NodeStats, ...]:

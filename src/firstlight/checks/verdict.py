@@ -61,9 +61,12 @@ def probability(evidence: Evidence) -> float:
 
     The margin ln(signal/needed) of the drawn network varies between draws like the log-norm: with variance 5S/4 of the
     amplitude (Hanin & Nica 1812.05994), S = Σ1/n over its ReLU layers. A layer is dead with probability 2^-n.
-    Failures that are no matter of the draw (a cut graph, NaN, zeros, a dead bias) give 0.
+    Failures that are no matter of the draw (a cut graph, NaN, zeros, a dead bias) give 0. Where theory was asked, its
+    own P(start) of the law is taken for a network that starts.
     """
     fate = decide(evidence)
+    if fate.starts and evidence.law_p_start is not None:
+        return evidence.law_p_start
     widths = relu_widths(evidence)
     alive = 1.0 - lengths.p_dead(widths) if widths else 1.0
     if not fate.starts:
