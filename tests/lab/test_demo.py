@@ -59,7 +59,7 @@ def test_the_story_that_a_stranger_reads(told: tuple[Story, str]) -> None:
         "2. What is changed",
         "3. What that does",
         "1 of 1",
-        "As torch draws it, the network learns nothing",
+        "As PyTorch draws it, the network learns nothing",
         "Learning rate: each start was first trained for 10 steps with each of 0.001",
     ):
         assert part in flat, part
@@ -79,7 +79,7 @@ def test_the_page_tells_the_same(told: tuple[Story, str]) -> None:
 def test_words_follow_the_numbers(told: tuple[Story, str]) -> None:
     story, _ = told
     good = dict.fromkeys(story.outcomes, story.outcomes["he"])
-    assert "torch's default starts too" in telling.moral(replace(story, outcomes=good))
+    assert "PyTorch's default starts too" in telling.moral(replace(story, outcomes=good))
     bad = dict.fromkeys(story.outcomes, story.outcomes[DEFAULT])
     assert "No start gets this network going" in telling.moral(replace(story, outcomes=bad))
     assert telling.law("tanh") == ""  # no single factor there

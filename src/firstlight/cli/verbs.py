@@ -258,7 +258,7 @@ def demo(
     scheme: Annotated[
         list[str] | None,
         typer.Option(
-            help="Scheme to try beside torch's default; repeat it. By default xavier, he, random-walk, orthogonal."
+            help="Scheme to try beside PyTorch's default; repeat it. By default xavier, he, random-walk, orthogonal."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="First of the seeds.")] = 0,
@@ -275,7 +275,7 @@ def demo(
 ) -> None:
     """Show on real images a deep network that cannot start, why, and the same network started.
 
-    A plain network of 100 layers is diagnosed and trained as torch initializes it, then initialized by each
+    A plain network of 100 layers is diagnosed and trained as PyTorch initializes it, then initialized by each
     scheme and trained with the same budget. The story is printed and written as one HTML page.
     """
     from rich.console import Console

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def name_of(start: str) -> str:
     """The start in words."""
-    return "torch's default" if start == DEFAULT else start
+    return "PyTorch's default" if start == DEFAULT else start
 
 
 def network(net: Net) -> str:
@@ -36,7 +36,7 @@ def network(net: Net) -> str:
 
 
 def law(activation: str) -> str:
-    """What torch's default does to the mean square, where theory gives one number for it; "" elsewhere."""
+    """What PyTorch's default does to the mean square, where theory gives one number for it; "" elsewhere."""
     if activations.get(activation).degree != 1.0:
         return ""
     keeps = api.gain(activation, keep="mean") ** 2
@@ -57,7 +57,7 @@ def why(report: Report) -> list[str]:
 def what_changed(start: str) -> str:
     """What a start does to the weights."""
     if start == DEFAULT:
-        return "nothing: the weights as torch draws them"
+        return "nothing: the weights as PyTorch draws them"
     name = start.partition("(")[0]
     return next(scheme.note for scheme in schemes() if name == scheme.name or name in scheme.variants)
 
@@ -89,11 +89,11 @@ def moral(story: Story) -> str:
     same = "Same network, same images, same number of steps, learning rate chosen by the same rule."
     if default == 0 and story.started(best):
         return (
-            f"{same} As torch draws it, the network learns nothing: {percent(story.accuracy(DEFAULT))}. "
+            f"{same} As PyTorch draws it, the network learns nothing: {percent(story.accuracy(DEFAULT))}. "
             f"Initialized by {best}, it recognises {percent(story.accuracy(best))} of the test images."
         )
     if default:
-        return f"{same} Here torch's default starts too: {percent(story.accuracy(DEFAULT))} against {best}'s " + (
+        return f"{same} Here PyTorch's default starts too: {percent(story.accuracy(DEFAULT))} against {best}'s " + (
             f"{percent(story.accuracy(best))}. Make the network deeper to see it fail."
         )
     return f"{same} No start gets this network going within {story.settings.steps} steps."
@@ -111,6 +111,12 @@ def choice_of_rate(story: Story) -> str:
     )
 
 
+def grade(story: Story, start: str) -> str:
+    """How many seeds started: "good" all, "some", "poor" none."""
+    started = story.started(start)
+    return "poor" if started == 0 else "good" if started == len(story.settings.seeds) else "some"
+
+
 def columns(story: Story, start: str) -> tuple[str, ...]:
     """One row of the table of results."""
     view = build_view(story.reports[start])
@@ -121,15 +127,16 @@ def columns(story: Story, start: str) -> tuple[str, ...]:
     return (
         name_of(start),
         story.reports[start].verdict,
-        factor(gradient),
-        f"{story.rates[start]:g}",
-        number(median(outcome.final_loss for outcome in outcomes)),
         percent(story.accuracy(start)) + spread,
         f"{story.started(start)} of {len(outcomes)}",
+        number(median(outcome.final_loss for outcome in outcomes)),
+        f"{story.rates[start]:g}",
+        factor(gradient),
     )
 
 
-HEADINGS = ("start", "verdict", "gradient at layer 1", "rate", "training loss", "test accuracy", "started")
+HEADINGS = ("start", "verdict", "test accuracy", "started", "training loss", "rate", "gradient at layer 1")
+STARTED = 3  # column of `started`
 
 
 class Teller:
@@ -143,11 +150,11 @@ class Teller:
         """Say what is looked at."""
         self._console.print(Text(f"Data: {source}.", style="dim"))
         self._console.print(
-            f"\n[bold]1. What fails[/bold]  {network(net)}, weights as torch draws them", highlight=False
+            f"\n[bold]1. What fails[/bold]  {network(net)}, weights as PyTorch draws them", highlight=False
         )
 
     def diagnosis(self, report: Report) -> None:
-        """Show why torch's default fails, or that it does not."""
+        """Show why PyTorch's default fails, or that it does not."""
         self._console.print(render_view(build_view(report), most=2))
         text = law(self._settings.activation)
         if text:
@@ -178,9 +185,10 @@ class Teller:
         """Show the table and what it says."""
         table = Table(*HEADINGS, box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
         for start in story.settings.starts:
-            style = "green" if story.started(start) == len(story.settings.seeds) else "red"
-            row = columns(story, start)
-            table.add_row(*row[:-1], Text(row[-1], style=style if story.started(start) else "red"))
+            style = {"good": "green", "some": "yellow", "poor": "red"}[grade(story, start)]
+            table.add_row(
+                *(Text(cell, style=style if i == STARTED else "") for i, cell in enumerate(columns(story, start)))
+            )
         self._console.print(table)
         self._console.print(Text(f"\n{moral(story)}", style="bold"))
         self._console.print(Text(choice_of_rate(story), style="dim"))
