@@ -164,6 +164,25 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 
+def on_config(config: Any, **_: object) -> Any:
+    """Put pages that mkdocs.yml does not name into the section "Inside"; called by mkdocs."""
+    named = set(_pages(config["nav"]))
+    docs = Path(config["docs_dir"])
+    rest = sorted(p.relative_to(docs).as_posix() for p in docs.rglob("*.md"))
+    inside: list[Any] = next(iter(s["Inside"] for s in config["nav"] if isinstance(s, dict) and "Inside" in s))
+    inside.extend(page for page in rest if page not in named)
+    return config
+
+
+def _pages(nav: Any) -> Iterable[str]:
+    """All pages that a navigation names."""
+    if isinstance(nav, str):
+        yield nav
+    else:
+        for item in nav.values() if isinstance(nav, dict) else nav:
+            yield from _pages(item)
+
+
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Fill the marks of one page; called by mkdocs.
 
