@@ -1,6 +1,6 @@
 """Other diagnosers on the same networks: run by their own interpreter, one JSON line per network on stdout.
 
-``python -m benchmarks.diagnosis.peers NAME LABELS.csv`` with a Python that has the peer (benchmarks/requirements.txt).
+``python -m benchmarks.diagnosis.peers NAME`` with a Python that has the peer (benchmarks/requirements.txt).
 None of them takes an optimizer step here: their overfitting probes are switched off, as ours has none.
 """
 
@@ -12,7 +12,6 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 
@@ -115,9 +114,9 @@ def guarded(diagnose: Callable[[Case], Answer]) -> Callable[[Case], Answer]:
 
 
 def main() -> None:
-    """Answer for every network of the file."""
-    name, path = sys.argv[1:]
-    for answer in run(guarded(PEERS[name]), list(labelled(Path(path)))):
+    """Answer for every network of the held half."""
+    name = sys.argv[1]
+    for answer in run(guarded(PEERS[name]), [r for r in labelled() if r.half == "held"]):
         print(json.dumps(asdict(answer)))
 
 
