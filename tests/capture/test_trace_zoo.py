@@ -2,6 +2,7 @@
 
 import logging
 
+import numpy as np
 import pytest
 import torch
 
@@ -92,3 +93,17 @@ def test_names_do_not_depend_on_the_device_of_the_weights():
         model, args, kwargs = ZOO[name].make()
         names_real = [n.name for n in trace(model, args, kwargs).nodes]
         assert [n.name for n in trace(model.to("meta"), args, kwargs).nodes] == names_real
+
+
+@pytest.mark.skipif("hf_llama" not in ZOO, reason="needs transformers")
+def test_caches_are_off_inside_and_back_afterwards_and_rotary_tables_are_known_on_meta():
+    model, args, kwargs = ZOO["hf_llama"].make()
+    assert model.config.use_cache
+    real = trace(model, args, kwargs)
+    assert model.config.use_cache
+    assert len(real.outputs) == 1  # the logits; a cache would add keys and values
+    hollow = trace(model.to("meta"), args, kwargs)
+    tables = [c for c in real.constants.values() if c.spec.dtype == "float32"]
+    assert len(tables) == 2
+    for table in tables:
+        np.testing.assert_allclose(hollow.constants[table.name].value, table.value, rtol=1e-6)

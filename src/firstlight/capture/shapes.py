@@ -86,7 +86,7 @@ class ShapeRecorder(NodeRecorder):
         if self._run_real:
             args = map_tensors(_on(args, CPU), self._copy_of)
             kwargs = map_tensors(_on(kwargs, CPU), self._copy_of)
-            return func, args, kwargs
+            return _unwatched(func), args, kwargs
         if op in _WITHOUT_META:
             func = _WITHOUT_META[op]
         if func in (torch.Tensor.cpu, torch.Tensor.cuda):
@@ -98,7 +98,7 @@ class ShapeRecorder(NodeRecorder):
             args = (args[0], self._without_masks(args[1]), *args[2:])
         if "device" not in kwargs and _makes_tensor(op, func, args):
             kwargs["device"] = META
-        return func, args, kwargs
+        return _unwatched(func), args, kwargs
 
     def finished(self, op: str, args: tuple[Any, ...], result: Any) -> Any:
         """Note constants filled with one number; give choices made by the data a representative value."""
@@ -319,6 +319,16 @@ def _grouped_mm(a: torch.Tensor, b: torch.Tensor, offs: Any = None, **_options: 
 
 
 _WITHOUT_META = {"grouped_mm": _grouped_mm}
+
+
+def _unwatched(func: Any) -> Any:
+    """`func`, inside which no torch-function mode looks: it works on stand-ins and copies alone."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with torch._C.DisableTorchFunction():
+            return func(*args, **kwargs)
+
+    return call
 
 
 def _itself(tensor: torch.Tensor) -> torch.Tensor:
