@@ -19,11 +19,11 @@ ROOT = LABELS.parents[2]
 PEERS = ("torchtest2", "torchlens", "torch_audit", "torch_audit_errors", "syndset", "syndset_warnings")
 
 NOTE = (
-    "Labels: started = training loss below 0.9 of the best constant answer's within 600 steps, any of six learning "
-    "rates (label.py). Thresholds were fixed on the fit half; misses of both halves were read while rules were written, "
-    "so the fresh set, drawn and labelled afterwards, is the one without hindsight. Right cause: among those found whose "
-    "cause is known by construction (causes.py). Peers run without their training probes; one that raises counts as "
-    "'broken'."
+    "Labels: started = training loss below 0.9 of the best constant answer's within 600 steps, any of six "
+    "learning rates (label.py). Thresholds were fixed on the fit half; misses of both halves were read "
+    "while rules were written, so the fresh set, drawn and labelled afterwards, is the one without "
+    "hindsight. Right cause: among those found whose cause is known by construction (causes.py). Peers "
+    "run without their training probes; one that raises counts as 'broken'."
 )
 
 

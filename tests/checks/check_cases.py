@@ -164,6 +164,11 @@ def held_by(optimizer: type[torch.optim.Optimizer], partly: bool) -> Case:
     return case(model, optimizer=optimizer(params[:2] if partly else params, lr=0.1))
 
 
+def stepped(lr: float, kind: type[torch.optim.Optimizer] = torch.optim.SGD) -> Case:
+    model = mlp()
+    return case(model, optimizer=kind(model.parameters(), lr=lr))
+
+
 def unused(freeze: bool) -> Case:
     model = mlp()
     model.spare = nn.Linear(3, 3)  # type: ignore[assignment]
@@ -264,6 +269,7 @@ CASES: dict[str, tuple[Callable[[], Case], Callable[[], Case]]] = {
     "GRD002": (lambda: unused(freeze=False), lambda: unused(freeze=True)),
     "GRD005": (lambda: frozen(0.05, nn.Sigmoid, 3), lambda: frozen(2.0, nn.ReLU, 3)),
     "OPT001": (lambda: held_by(torch.optim.SGD, True), lambda: held_by(torch.optim.SGD, False)),
+    "OPT002": (lambda: stepped(1e-9), lambda: stepped(1e-9, torch.optim.Adam)),
     "NUM001": (
         lambda: case(Through(mlp(act=nn.Tanh), torch.sqrt)),
         lambda: case(Through(mlp(), lambda z: torch.sqrt(z + 1))),

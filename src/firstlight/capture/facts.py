@@ -51,8 +51,9 @@ def _facts(name: str, t: Tensor) -> InputFacts:
 
 
 def optimizer_facts(optimizer: torch.optim.Optimizer, model: nn.Module) -> OptimizerFacts:
-    """Class, learning rate, and the names of the model's parameters that it holds."""
+    """Class, learning rate, momentum, and the names of the model's parameters that it holds."""
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     names = frozenset(n for n, p in model.named_parameters() if id(p) in held)
     lr = max((float(group["lr"]) for group in optimizer.param_groups if "lr" in group), default=math.nan)
-    return OptimizerFacts(type(optimizer).__name__, lr, names)
+    momentum = max((float(group.get("momentum", 0.0)) for group in optimizer.param_groups), default=0.0)
+    return OptimizerFacts(type(optimizer).__name__, lr, names, momentum)

@@ -149,11 +149,13 @@ class OptimizerFacts:
         name: Class name.
         lr: Largest learning rate of its groups.
         held: Qualified names of the parameters that it holds.
+        momentum: Largest momentum of its groups; 0 where it has none.
     """
 
     name: str
     lr: float
     held: frozenset[str]
+    momentum: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,7 +47,7 @@ def judge(evidence: Evidence) -> Report:
     verdict: Verdict = "starts"
     if not fate.starts or any(f.severity == "error" for f in found):
         verdict, p = "will not start", p if not fate.starts else 0.0
-    elif p < 0.5:
+    elif p < 0.5 or any(f.severity == "warning" and f.code.startswith("OPT") for f in found):
         verdict = "at risk"
     elif any(f.severity == "warning" and f.code in _WRONG for f in found):
         verdict = "mis-scaled"
@@ -97,6 +97,8 @@ def _headline(verdict: Verdict, p: float, found: list[Finding]) -> str:
             why = f": {_lower(first.meaning)}" if first is not None else "."
             return f"This network will not start{why}"
         case "at risk":
+            if p >= 0.5 and first is not None:
+                return f"This network may not start: {_lower(first.meaning)}"
             return f"This network may not start: networks of this law do with probability {p:.2f}."
         case "mis-scaled":
             why = next((_lower(f.meaning) for f in found if f.severity == "warning" and f.code in _WRONG), "")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from firstlight.checks.evidence import Evidence
 from firstlight.checks.fate import decide
-from firstlight.checks.phrases import listed
+from firstlight.checks.phrases import listed, number
 from firstlight.checks.registry import check
 from firstlight.graph.results import Finding
 
@@ -129,3 +129,36 @@ def not_in_optimizer(e: Evidence) -> Iterator[Finding]:
             "0", "The optimizer never moves these parameters.",
             f"optimizer = torch.optim.{e.optimizer.name}(model.parameters(), lr={e.optimizer.lr:g})",
         )  # fmt: skip
+
+
+@check("OPT002", stage=63)
+def rate_too_small(e: Evidence) -> Iterator[Finding]:
+    """Plain gradient descent at this learning rate hardly moves the loss.
+
+    What it measures:
+        Steps until the loss falls by a tenth of the best constant answer's, to first order: 0.1·L/(lr·|g|²), with g the
+        part of the gradient that tells samples apart; momentum m counts as 1/(1-m) times the rate.
+    Why it matters:
+        The weights are sound, but this optimizer does not get them anywhere: the gradient is too small for its rate.
+    When it is harmless:
+        With Adam and its kin, which divide by the gradient's size (not judged); the pull grows as layers align, so up
+        to some ten thousand steps nothing is said.
+    Remedy:
+        `torch.optim.Adam(model.parameters(), lr=1e-3)`, or a larger rate.
+    Source:
+        Taylor's theorem: a step of -lr·g lowers the loss by lr·|g|² to first order.
+    """
+    p = e.probe
+    if e.optimizer is None or e.optimizer.name != "SGD" or p.loss_constant is None or not decide(e).starts:
+        return
+    rate = e.optimizer.lr / max(1e-3, 1.0 - e.optimizer.momentum)
+    steps = 0.1 * max(p.loss_constant, 1e-12) / max(rate * p.signal**2, 1e-300)
+    if steps < 1e5:
+        return
+    yield Finding(
+        "OPT002", "error" if steps > 1e7 else "warning", "",
+        f"about {number(steps)} steps of SGD at lr {e.optimizer.lr:g} until the loss falls by a tenth",
+        "100000 steps, 10 million to call it stuck (first order, lr·|g|²)",
+        "The gradient that tells samples apart is too small for this learning rate.",
+        "optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)", evidence={"steps": steps, "signal": p.signal},
+    )  # fmt: skip
