@@ -140,6 +140,19 @@ def test_edges_of_what_can_be_measured() -> None:
     )
 
 
+def test_a_zero_that_is_joined_by_a_living_path_is_not_the_end() -> None:
+    def walk(*qs: float) -> str:
+        nodes = [NodeStats("x:input", "input", "", "", "", stats(1.0), None)]
+        nodes += [NodeStats(f"{i}:linear", "linear", str(i), "Linear", "", stats(q), None) for i, q in enumerate(qs)]
+        return build_view(report(Measurement("M", tuple(nodes), (), 0.0, "", True, 8), findings=())).forward_text
+
+    assert "keeps its size" in walk(1.0, 0.0, 1.0, 1.0)
+    assert walk(1.0, 1.0, 0.0, 0.0).startswith(
+        "From step 3 of 4 on, counted from the input, the signal is exactly zero"
+    )
+    assert "no longer a finite number" in walk(1.0, math.nan, math.nan)
+
+
 def test_the_band_is_drawn_where_it_was_predicted() -> None:
     page = Page(render_html(report(), prediction()))
     assert "predicted median and ±2σ: law of the live weights" in page.text

@@ -300,10 +300,12 @@ def _predicted(module: nn.Module, job: Job) -> Prediction | None:
     """The prediction to draw under the walks; none for a network with operations that theory does not know."""
     from firstlight import api
     from firstlight.errors import FirstlightError
+    from firstlight.report.text import printable
 
     try:
         return api.predict(module, job.batch, on_missing="measure")
-    except FirstlightError:
+    except FirstlightError as error:
+        typer.echo(f"No prediction is drawn: {printable(str(error))}", err=True)
         return None
 
 

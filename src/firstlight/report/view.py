@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 
 from firstlight.graph.prediction import Prediction
 from firstlight.graph.results import Finding, Measurement, NodeStats, Report, TensorStats
@@ -238,8 +239,9 @@ def _sentence(walk: Sequence[float | None], what: str, origin: str) -> str:
     seen = [value for value in walk if value is not None]
     if not seen:
         return f"No {what} was measured."
-    broken = next((step for step, value in enumerate(seen, start=1) if not value > -math.inf), None)
-    if broken is not None:
+    sound = sum(1 for _ in dropwhile(lambda value: not value > -math.inf, reversed(seen)))
+    if sound < len(seen):  # to the end: a path that starts at zero, such as a state, may join a living one
+        broken = sound + 1
         state = "is no longer a finite number" if math.isnan(seen[broken - 1]) else "is exactly zero"
         return f"From step {broken} of {len(seen)} on, counted from the {origin}, the {what} {state}."
     total, steps = seen[-1], len(seen)
