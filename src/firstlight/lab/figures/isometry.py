@@ -29,11 +29,12 @@ def spectra(frame: Frame) -> Figure:
     left.set_title(f"spectrum at depth {deepest}")
     right.set(xscale="log", yscale="log", xlabel="depth", ylabel="relative variance of squared singular values")
     right.set_title("variance (lines: theory; 0 drawn at .001)")
-    left.legend(loc="lower right", fontsize=7.5)
+    right.legend(loc="center left", fontsize=7.5)
     note(
         figure,
         f"{int(frame['width'].iloc[0])} units, {int(frame['draws'].iloc[0])} networks each; tanh at g = 1.05. Variance "
-        "law: L(μ₂/μ₁² - 1 - s₁), s₁ = -1 for Gaussian weights and 0 for orthogonal ones. Flat at 1 is isometry.",
+        "law: L(μ₂/μ₁² - 1 - s₁), s₁ = -1 for Gaussian weights and 0 for orthogonal ones. Flat at 1 is isometry. "
+        "Looks-linear: half of the units mirror the others, so half of the singular values are 0.",
     )
     return figure
 
