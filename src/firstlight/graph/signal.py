@@ -162,6 +162,7 @@ class Signal:
         cumulants: Third and fourth cumulants of the entries beyond what `scatter` says.
         terms: The signal as a linear combination of earlier ones of the same shape, for cross moments.
         weights: The law, if the signal is a parameter or a view of one.
+        tag: What the signal is of an earlier one: ("square" | "mean square" | "inverse rms", ident, level).
         value: Entries, for tensors that depend on no weight and are known (masks, indices).
         integer: Whether the entries are integers or booleans.
         ident: Order of creation.
@@ -181,6 +182,7 @@ class Signal:
     cumulants: tuple[float, float] = (0.0, 0.0)
     terms: tuple[tuple[float, Signal], ...] = ()
     weights: Weights | None = None
+    tag: tuple[str, int, float] | None = None
     value: npt.NDArray[Any] | None = None
     integer: bool = False
     ident: int = field(default_factory=next_id)

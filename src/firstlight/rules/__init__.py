@@ -25,6 +25,12 @@ from firstlight.rules import (
     pooling as pooling,
 )
 from firstlight.rules import (
+    recurrent as recurrent,
+)
+from firstlight.rules import (
+    routing as routing,
+)
+from firstlight.rules import (
     stochastic as stochastic,
 )
 from firstlight.rules import (

@@ -87,7 +87,7 @@ def _einsum(x: Signal, left: str, y: Signal, right: str, out: str) -> Signal:
     return contract(_wide(x, left, sizes), left, _wide(y, right, sizes), right, out)
 
 
-@rule("matmul", "mm", "bmm", "mv", "dot", assumes=(WEIGHTS_IID,), example="x @ (torch.randn(64, 32) / 8)")
+@rule("matmul", "mm", "bmm", "mv", "dot", "vdot", assumes=(WEIGHTS_IID,), example="x @ (torch.randn(64, 32) / 8)")
 def matmul(call: Call, input: Signal, other: Signal) -> Signal:
     """Matrix product, of activations and weights alike."""
     _warn_shared(call, input, other)

@@ -82,7 +82,7 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     noise = combine([(min(v, 4.0) / (1.0 + v), x.noise)])
     return replace(
         x, mean=first, q=np.maximum(square, np.square(first)), corr=corr, source=None, values=None, noise=noise,
-        scatter=0.0, data=True, cumulants=(0.0, 0.0), terms=(), weights=None, value=None, gaussian=False, integer=False, ident=next_id(),
+        scatter=0.0, data=True, cumulants=(0.0, 0.0), tag=None, terms=(), weights=None, value=None, gaussian=False, integer=False, ident=next_id(),
     )  # fmt: skip
 
 

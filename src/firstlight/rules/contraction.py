@@ -52,6 +52,7 @@ def product(x: Signal, y: Signal) -> Signal:
         scatter=x.scatter + y.scatter,
         data=x.data and y.data,
         cumulants=(0.0, 0.0),
+        tag=None,
         terms=(),
         weights=None,
         value=value,

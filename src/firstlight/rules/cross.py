@@ -9,7 +9,7 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Signal, next_id
 from firstlight.rules.contraction import pair_mean
-from firstlight.rules.layout import align, correlations, moments
+from firstlight.rules.layout import align, correlations, fit_states, moments
 from firstlight.rules.noise import combine, covariance
 from firstlight.rules.source import from_values, mehler, spread
 
@@ -45,11 +45,11 @@ def cross(x: Signal, y: Signal) -> tuple[Array, Array]:
                 for scale, partner in rest.values():
                     f, c = _leaf(item[1], partner)
                     field = field + item[0] * scale * f
-                    cube = cube + item[0] * scale * c
+                    cube = cube + item[0] * scale * fit_states(c, x.corr.shape)
         if mine is not None and other is not None and not mine[1].terms:
             own = mine[1]
             field = field + mine[0] * other[0] * own.q
-            cube = cube + mine[0] * other[0] * own.mean_q * own.corr
+            cube = cube + mine[0] * other[0] * own.mean_q * fit_states(moments(own), x.corr.shape)
     return field, cube
 
 
@@ -103,6 +103,7 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
         values=None,
         gaussian=x.gaussian and y.gaussian,
         noise=noise,
+        tag=None,
         scatter=scatter,
         data=x.data and y.data,
         cumulants=(

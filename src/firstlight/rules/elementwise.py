@@ -38,9 +38,9 @@ def apply(call: Call, x: Signal, p: Pointwise) -> Signal:
     if x.value is not None:
         return known(x, p.f)
     raw = x.source is None
-    if raw and not x.gaussian and x.weights is None and x.numel > 1:
-        call.caveat("the input is treated as Gaussian, but it is not a sum over many independent weights")
     source, values = as_source(x, p.bend)
+    if raw and not x.gaussian and x.weights is None and x.numel > 1 and source.quantiles is None:
+        call.caveat("the input is treated as Gaussian, but it is not a sum over many independent weights")
     with np.errstate(all="ignore"):
         out = p.f(values)
     out = np.nan_to_num(out, nan=0.0, posinf=1e30, neginf=-1e30)
@@ -75,20 +75,33 @@ def known(x: Signal, f: Function) -> Signal:
         return constant(np.asarray(f(np.asarray(x.value, dtype=np.float64))), like=x)
 
 
-def _register(name: str, make: Callable[..., Pointwise], example: str = "") -> Rule:
-    def forward(call: Call, input: Signal, *parameters: Any) -> Signal:
-        return apply(call, input, make(*parameters))
+def _tagged(out: Signal, x: Signal, tag: str, exponent: float) -> Signal:
+    """Remember that a signal is the (inverse) root of another's mean square, with its concentrated value."""
+    if x.tag is None:
+        return out
+    kind, ident, level = x.tag
+    if kind == "mean square" and exponent in (0.5, -0.5):
+        return replace(out, tag=(tag, ident, max(level, 1e-300) ** exponent))
+    if kind == "rms" and tag == "inverse rms":
+        return replace(out, tag=(tag, ident, 1.0 / max(level, 1e-300)))
+    return out
 
-    entry = rule(name, assumes=(GAUSSIAN_INPUT,), example=example, kind="elementwise")(forward)
-    return entry
 
-
-def _simple(name: str, f: Function, df: Function, kinks: tuple[float, ...] = (), example: str = "") -> None:
+def _simple(
+    name: str, f: Function, df: Function, kinks: tuple[float, ...] = (), example: str = "", positive: bool = False
+) -> None:
     """Register a pointwise operation without parameters."""
-    p = Pointwise(f, df, Bend(kinks))
+    p = Pointwise(f, df, Bend(kinks, positive=positive))
 
     def forward(call: Call, input: Signal) -> Signal:
-        return apply(call, input, p)
+        out = apply(call, input, p)
+        if name == "square":
+            return replace(out, tag=("square", input.ident, 0.0))
+        if name == "sqrt":
+            return _tagged(out, input, "rms", 0.5)
+        if name == "rsqrt":
+            return _tagged(out, input, "inverse rms", -0.5)
+        return _tagged(out, input, "inverse rms", -0.5) if name == "reciprocal" else out
 
     def backward(call: Call, grad: Cotangent, out: Signal, input: Signal) -> Grads:
         del call
@@ -138,6 +151,7 @@ _activation("sin", "sin", "torch.sin(x)")
 _activation("erf", "erf", "torch.erf(x)")
 _activation("abs", "abs", "x.abs()")
 _activation("logsigmoid", "logsigmoid", "F.logsigmoid(x)")
+_activation("log_sigmoid", "logsigmoid", "F.logsigmoid(x)")
 _activation("tanhshrink", "tanhshrink", "F.tanhshrink(x)")
 
 _TINY = 1e-300
@@ -157,12 +171,12 @@ _simple("asinh", np.arcsinh, lambda x: 1.0 / np.sqrt(1.0 + x * x))
 _simple("sinh", np.sinh, np.cosh, example="torch.sinh(0.3 * x)")
 _simple("cosh", np.cosh, np.sinh, example="torch.cosh(0.3 * x)")
 _simple("square", np.square, lambda x: 2.0 * x)
-_simple("sqrt", lambda x: np.sqrt(np.maximum(x, 0.0)), lambda x: 0.5 / np.sqrt(_slow(x)), example="torch.sqrt(x * x + 0.5)")
-_simple("rsqrt", lambda x: 1.0 / np.sqrt(_slow(x)), lambda x: -0.5 * _slow(x) ** -1.5, example="torch.rsqrt(x * x + 0.5)")
-_simple("reciprocal", lambda x: 1.0 / x, lambda x: -1.0 / np.square(x), example="torch.reciprocal(x * x + 0.5)")
-_simple("log", lambda x: np.log(_slow(x)), lambda x: 1.0 / _slow(x), example="torch.log(x * x + 0.5)")
+_simple("sqrt", lambda x: np.sqrt(np.maximum(x, 0.0)), lambda x: 0.5 / np.sqrt(_slow(x)), example="torch.sqrt(x * x + 0.5)", positive=True)
+_simple("rsqrt", lambda x: 1.0 / np.sqrt(_slow(x)), lambda x: -0.5 * _slow(x) ** -1.5, example="torch.rsqrt(x * x + 0.5)", positive=True)
+_simple("reciprocal", lambda x: 1.0 / x, lambda x: -1.0 / np.square(x), example="torch.reciprocal(x * x + 0.5)", positive=True)
+_simple("log", lambda x: np.log(_slow(x)), lambda x: 1.0 / _slow(x), example="torch.log(x * x + 0.5)", positive=True)
 _simple("log1p", lambda x: np.log(_slow(1.0 + x)), lambda x: 1.0 / _slow(1.0 + x), example="torch.log1p(x * x)")
-_simple("log2", lambda x: np.log2(_slow(x)), lambda x: 1.0 / (np.log(2.0) * _slow(x)), example="torch.log2(x * x + 0.5)")
+_simple("log2", lambda x: np.log2(_slow(x)), lambda x: 1.0 / (np.log(2.0) * _slow(x)), example="torch.log2(x * x + 0.5)", positive=True)
 _simple("sign", np.sign, np.zeros_like, (0.0,))
 _simple("erfc", lambda x: 1.0 - special.erf(x), lambda x: -2.0 / sqrt(pi) * np.exp(-x * x))
 _simple("round", np.round, np.zeros_like)
@@ -257,11 +271,11 @@ def power(exponent: float) -> Pointwise:
     if float(exponent).is_integer():
         n = int(exponent)
         kinks = () if n >= 0 else (0.0,)
-        return Pointwise(lambda x: x.astype(float) ** n, lambda x: n * x ** (n - 1.0), Bend(kinks))
+        return Pointwise(lambda x: x.astype(float) ** n, lambda x: n * x ** (n - 1.0), Bend(kinks, positive=n < 0))
     return Pointwise(
         lambda x: np.maximum(x, 0.0) ** exponent,
         lambda x: exponent * np.maximum(x, _TINY) ** (exponent - 1.0),
-        Bend((0.0,)),
+        Bend((0.0,), positive=True),
     )
 
 
@@ -269,7 +283,11 @@ def power(exponent: float) -> Pointwise:
 def pow_(call: Call, input: Any, exponent: Any) -> Signal:
     """x to a constant power, or a constant to the power of x."""
     if isinstance(input, Signal) and not isinstance(exponent, Signal):
-        return apply(call, input, power(float(exponent)))
+        out = apply(call, input, power(float(exponent)))
+        if float(exponent) == 2.0:
+            return replace(out, tag=("square", input.ident, 0.0))
+        tag = "rms" if float(exponent) > 0.0 else "inverse rms"
+        return _tagged(out, input, tag, float(exponent))
     if isinstance(input, Signal):
         return apply(call, input, power(exponent.mean_mean))
     base = float(input)

@@ -14,7 +14,7 @@ import numpy as np
 from firstlight.graph.signal import Array, Cotangent, Signal, Source, next_id
 from firstlight.rules.contraction import product
 from firstlight.rules.cross import add
-from firstlight.rules.source import from_values
+from firstlight.rules.source import from_values, law_of
 
 
 def whole(g: Cotangent) -> Signal:
@@ -58,6 +58,7 @@ def scale(x: Signal, a: float) -> Signal:
         values=values,
         value=value,
         terms=((a, x),),
+        tag=None,
         ident=next_id(),
     )
 
@@ -87,7 +88,48 @@ def total(parts: Sequence[Cotangent]) -> Cotangent:
     out = whole(found[0])
     for g in found[1:]:
         out = add(out, whole(g))
-    return Cotangent(out)
+    return _on_one_source(found, out)
+
+
+def _on_one_source(found: Sequence[Cotangent], out: Signal) -> Cotangent:
+    """Independent gradients of which some depend on one source: their mean square as a function of its nodes."""
+    bent = [g for g in found if g.values is not None and g.source is not None]
+    if not bent or len({g.source.key for g in bent if g.source}) != 1 or out.mean_q <= 0.0:
+        return Cotangent(out)
+    source = bent[0].source
+    assert source is not None
+    energy = np.zeros(source.values.shape)
+    for g in found:
+        if g.values is None:
+            energy = energy + whole(g).mean_q
+        else:
+            energy = energy + g.base.mean_q * np.square(g.values)
+    level = float(source.share @ (energy @ source.grid.weights))
+    if level <= 0.0:
+        return Cotangent(out)
+    return Cotangent(out, source, np.sqrt(energy / level), bent[0].layout, out)
+
+
+def through_sum(g: Cotangent, out: Signal, x: Signal, y: Signal, a: float, b: float) -> Cotangent:
+    """A factor on the source of a sum a·x + b·y, seen from x's own source: its mean square given x.
+
+    A unit that is active behind the sum was more often active before it: the masks of a residual stream are
+    dependent, and a gradient that keeps passing them is larger than independent masks would leave it.
+    """
+    if g.values is None or g.source is None or g.source.key != ("source", out.ident):
+        return g
+    if x.source is None or x.values is None or x.shape != out.shape or len(g.source.sd) != 1 or g.source.sd[0] <= 0.0:
+        return g
+    law = law_of(b, y)
+    if law is None:
+        return g
+    values, weights, _ = law
+    keep = slice(None, None, max(1, len(values) // 200))
+    values, weights = values[keep], weights[keep] / weights[keep].sum()
+    place = np.interp(a * x.values[..., None] + values, g.source.values[0], np.arange(g.values.shape[1], dtype=float))
+    square = np.interp(place, np.arange(g.values.shape[1], dtype=float), np.square(g.values[0]))
+    factor = np.sqrt(np.maximum(square @ weights, 0.0))
+    return Cotangent(g.base, x.source, factor, x)
 
 
 def _join(found: Sequence[Cotangent]) -> Cotangent | None:

@@ -375,6 +375,14 @@ def correlations(raw: Array, q: Array) -> Array:
     out = raw / raw[origin]
     if q.size > 1:
         out = out / np.maximum(profile(q, raw.shape), 1e-12)
-    out = np.clip(out, -1.0, 1.0)
+    out = np.array(np.clip(out, -1.0, 1.0))
     out[origin] = 1.0
     return out
+
+
+def fit_states(cube: Array, states: Sequence[int]) -> Array:
+    """A cube with the asked states per atom: neighbours are dropped or taken like others."""
+    for axis, wanted in enumerate(states):
+        if cube.shape[axis] > wanted:
+            cube = np.take(cube, range(wanted), axis=axis)
+    return promote(cube, states)

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from firstlight.graph.signal import Cotangent, Signal, next_id
+from firstlight.graph.signal import SILENT, Cotangent, Signal, next_id
 from firstlight.rules import gradient
 from firstlight.rules.contraction import product, sum_atoms
 from firstlight.rules.cross import add
 from firstlight.rules.elementwise import Pointwise, apply, back, chain_values
 from firstlight.rules.empirical import constant, uniform
-from firstlight.rules.gradient import scale, scaled, times, whole
+from firstlight.rules.gradient import scale, scaled, through_sum, times, whole
 from firstlight.rules.layout import align, axis_atoms, expand, merge_axis, offset, regroup, transform, with_states
 from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, rule
-from firstlight.rules.source import as_source, from_values
+from firstlight.rules.source import Bend, as_source, from_values
 
 Number = int | float
 
@@ -43,6 +43,8 @@ def shifted(x: Signal, b: float) -> Signal:
     out = add(x, unit(x, b))
     value = None if x.value is None else x.value + b
     source = x.source
+    if x.tag is not None and x.tag[0] == "mean square":
+        out = replace(out, tag=("mean square", x.tag[1], x.tag[2] + b))
     return replace(out, source=source, values=values, value=value, gaussian=x.gaussian)
 
 
@@ -103,17 +105,20 @@ def add_(call: Call, input: Any, other: Any, alpha: float = 1.0) -> Any:
 
 @add_.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any, alpha: float = 1.0) -> Grads:
-    del call, out
-    return _split(grad, input, other, 1.0, alpha)
+    del call
+    return _split(grad, input, other, 1.0, alpha, out)
 
 
-def _split(grad: Cotangent, x: Any, y: Any, a: float, b: float) -> dict[str, Any]:
-    out: dict[str, Any] = {}
+def _split(grad: Cotangent, x: Any, y: Any, a: float, b: float, out: Signal) -> dict[str, Any]:
+    grads: dict[str, Any] = {}
+    both = isinstance(x, Signal) and isinstance(y, Signal)
     if isinstance(x, Signal):
-        out["input"] = reduce_to(scaled(grad, a), x)
+        g = through_sum(grad, out, x, y, a, b) if both else grad
+        grads["input"] = reduce_to(scaled(g, a), x)
     if isinstance(y, Signal):
-        out["other"] = reduce_to(scaled(grad, b), y)
-    return out
+        g = through_sum(grad, out, y, x, b, a) if both else grad
+        grads["other"] = reduce_to(scaled(g, b), y)
+    return grads
 
 
 @rule("sub", example="x - 0.3 * torch.tanh(x)")
@@ -124,8 +129,8 @@ def sub(call: Call, input: Any, other: Any, alpha: float = 1.0) -> Any:
 
 @sub.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any, alpha: float = 1.0) -> Grads:
-    del call, out
-    return _split(grad, input, other, 1.0, -alpha)
+    del call
+    return _split(grad, input, other, 1.0, -alpha, out)
 
 
 def multiply(call: Call, x: Any, y: Any) -> Any:
@@ -141,6 +146,9 @@ def multiply(call: Call, x: Any, y: Any) -> Any:
     for one, other in ((x, y), (y, x)):
         if one.value is not None and one.numel == 1:
             return _fit(scale(other, float(one.value.reshape(-1)[0])), one)
+    for one, other in ((x, y), (y, x)):
+        if other.tag is not None and other.tag[0] == "inverse rms" and other.tag[1] == one.ident:
+            return _by_own_norm(one, other)
     x, y = _on_common_source(x, y)
     if x.source is not None and y.source is not None and x.source.key == y.source.key and x.shape == y.shape:
         x, y = align(x, y)
@@ -153,6 +161,15 @@ def multiply(call: Call, x: Any, y: Any) -> Any:
     ):
         call.caveat("product of two fluctuating tensors: treated as independent factors")
     return replace(out, gaussian=still, terms=_terms(x, y))
+
+
+def _by_own_norm(x: Signal, inverse_rms: Signal) -> Signal:
+    """x divided by its own root mean square, written out: the mean square is exactly that of a normalisation."""
+    out = product(x, inverse_rms)
+    assert inverse_rms.tag is not None
+    # E x²/q̂ = 1 where independence would give E x²·E 1/q̂ > 1
+    level = inverse_rms.tag[2] ** 2 * x.mean_q / max(out.mean_q, 1e-300)
+    return replace(out, q=out.q * level, noise=SILENT, scatter=0.0, data=True, gaussian=x.gaussian)
 
 
 def _unvaried(x: Signal) -> bool:
@@ -218,12 +235,15 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal) -> Grads:
     return {"input": scaled(grad, -1.0)}
 
 
-_INVERSE = Pointwise(lambda x: 1.0 / x, lambda x: -1.0 / np.square(x))
+_INVERSE = Pointwise(lambda x: 1.0 / x, lambda x: -1.0 / np.square(x), Bend(positive=True))
 
 
 def inverse(call: Call, y: Signal) -> Signal:
     """1/y."""
-    return apply(call, y, _INVERSE)
+    out = apply(call, y, _INVERSE)
+    if y.tag is not None and y.tag[0] == "rms":
+        out = replace(out, tag=("inverse rms", y.tag[1], 1.0 / max(y.tag[2], 1e-300)))
+    return out
 
 
 @rule("div", assumes=(INDEPENDENT_FACTORS,), example="x / (1.0 + x.abs())")
@@ -429,8 +449,10 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, mask: Signal, val
 
 
 @rule("where", example="torch.where(x > 0, x, 0.1 * x)")
-def where(call: Call, condition: Signal, input: Any, other: Any) -> Any:
+def where(call: Call, condition: Signal, input: Any = None, other: Any = None) -> Any:
     """Choose between two tensors; an unknown condition is taken as independent of both."""
+    if input is None or other is None:  # the indices of the true entries
+        return tuple(uniform(o.shape, 0.0, 1.0, integer=True) for o in call.node.outputs)
     if condition.value is None:
         call.caveat("the condition depends on the signal: taken as independent of the branches")
     p = condition.mean

@@ -142,5 +142,5 @@ def noise_from(source: Source, values: Array, x: Signal, total: float) -> tuple[
     means = weights @ np.vander(c, n, increasing=True)
     tail = max(fourth - float(power.sum()), 0.0)
     own = float(power[1:] @ means[1:] + tail * float(weights @ c ** (2 * n)))
-    own = max(own, 0.0) / total**2
+    own = max(own, 0.0) / total / total
     return combine([(sensitivity, source.noise)], own, -0.5 * own), sensitivity

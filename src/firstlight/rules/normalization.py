@@ -92,7 +92,7 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
         terms = ((float(inverse.reshape(-1)[0]), x),)
     out = replace(
         x, mean=mean, q=np.maximum(q, np.square(mean)), corr=corr, source=source, values=values, noise=SILENT, scatter=0.0, data=False,
-        cumulants=_normal_cumulants(x, float(inverse.mean())),
+        cumulants=_normal_cumulants(x, float(inverse.mean())), tag=None,
         terms=terms, weights=None, value=None, integer=False, ident=next_id(),
     )  # fmt: skip
     total_v = float(v.mean())

@@ -55,7 +55,10 @@ def _spread(g: Signal, x: Signal, dim: Any, keepdim: bool, factor: float) -> Sig
 def mean(call: Call, input: Signal, dim: Any = None, keepdim: bool = False) -> Signal:
     """q' = q/k + (1 - 1/k) r over k entries."""
     del call
-    return _reduced(input, dim, keepdim, mean=True)
+    out = _reduced(input, dim, keepdim, mean=True)
+    if input.tag is not None and input.tag[0] == "square":
+        return replace(out, tag=("mean square", input.tag[1], out.mean_mean))
+    return out
 
 
 @mean.adjoint

@@ -100,6 +100,7 @@ class Rule:
             if len(rest) == 1 and isinstance(rest[0], tuple):
                 rest = rest[0]
             bound[names[-1]] = options.get(names[-1], rest) if not rest else rest
+            bound.update(options)
             return bound
         if any(isinstance(a, Signal) for a in args[len(names) :]):
             raise InputError(

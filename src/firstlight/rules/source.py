@@ -107,11 +107,13 @@ class Bend:
         kinks: Inputs at which it or a derivative jumps.
         scale: Size of the inputs over which it bends.
         slopes: (above, below) for a map that is linear on each side of zero.
+        positive: Whether it is made for positive arguments (log, √, 1/x): their law is then log-normal.
     """
 
     kinks: tuple[float, ...] = ()
     scale: float = 1.0
     slopes: tuple[float, float] | None = None
+    positive: bool = False
 
 
 SMOOTH = Bend()
@@ -138,7 +140,9 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
     mean, sd, share, row = _rows(x.mean, variance)
     homogeneous = bend.slopes is not None and not mean.any()
     nodes = grid((), _level(float(sd.max()), np.inf if homogeneous else bend.scale))
-    law = None if x.gaussian else sum_law(x)
+    law = _lognormal(mean, sd) if bend.positive and bool(np.all(mean > 0.0)) else None
+    if law is None and not x.gaussian:
+        law = sum_law(x)
     source = Source(
         ("source", x.ident), mean, sd, share, row, corr, nodes, x.noise, x.scatter, *_shape_of(x, variance),
         None if law is None else np.interp(nodes.z, *law),
@@ -150,6 +154,16 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
         source = replace(source, grid=nodes, quantiles=None if law is None else np.interp(nodes.z, *law))
         values = source.values
     return source, values
+
+
+def _lognormal(mean: Array, sd: Array) -> tuple[Array, Array] | None:
+    """Standardised quantiles of a positive quantity with the rows' mean relative spread."""
+    ratio = float(np.mean(sd / mean))
+    if ratio <= 1e-9:
+        return None
+    s2 = float(np.log1p(ratio * ratio))
+    z = np.linspace(-10.0, 10.0, 2001)
+    return z, np.expm1(s2**0.5 * z - 0.5 * s2) / ratio
 
 
 def _kinks(source: Source, values: Array, bend: Bend) -> tuple[float, ...]:
@@ -170,7 +184,7 @@ def sum_law(x: Signal) -> tuple[Array, Array] | None:
     """
     if len(x.terms) != 2:
         return None
-    laws = [_law(coefficient, term) for coefficient, term in x.terms]
+    laws = [law_of(coefficient, term) for coefficient, term in x.terms]
     if laws[0] is None or laws[1] is None or all(term.values is None for _, term in x.terms):
         return None
     (a, weights, _), (b, _, z) = laws
@@ -191,7 +205,7 @@ def sum_law(x: Signal) -> tuple[Array, Array] | None:
     return (place, (values - mean) / sd) if sd > 0.0 else None
 
 
-def _law(coefficient: float, x: Signal) -> tuple[Array, Array, Array] | None:
+def law_of(coefficient: float, x: Signal) -> tuple[Array, Array, Array] | None:
     """Sorted values, their weights and the z of their quantiles, all rows of a source together."""
     if x.source is not None and x.values is not None:
         flat = (coefficient * x.values).ravel()
@@ -267,6 +281,7 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
         scatter=source.scatter * sensitivity * sensitivity,
         data=False,
         cumulants=_cumulants(source, values),
+        tag=None,
         terms=(),
         weights=None,
         value=None,

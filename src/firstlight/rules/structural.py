@@ -346,7 +346,7 @@ def _pieces(x: Signal, op: str, how: Any, dim: int) -> list[tuple[int, int]]:
 
 
 @rule("chunk", "split", "tensor_split", example="x.chunk(2, -1)[0] * x.chunk(2, -1)[1].sigmoid()")
-def chunk(call: Call, input: Signal, how: Any, dim: int = 0) -> tuple[Signal, ...]:
+def chunk(call: Call, input: Signal, how: Any = 1, dim: int = 0) -> tuple[Signal, ...]:
     """Pieces of an axis; as many independent tensors, since units are."""
     shapes = [o.shape[dim] for o in call.node.outputs]
     pieces = _borders(shapes) if shapes else _pieces(input, call.node.op, how, dim)
@@ -366,7 +366,7 @@ def _borders(sizes: Sizes) -> list[tuple[int, int]]:
 
 
 @chunk.adjoint
-def _(call: Call, grads: tuple[Cotangent | None, ...], out: tuple[Signal, ...], input: Signal, how: Any, dim: int = 0) -> Grads:
+def _(call: Call, grads: tuple[Cotangent | None, ...], out: tuple[Signal, ...], input: Signal, how: Any = 1, dim: int = 0) -> Grads:
     del call, how
     return {"input": gathered(grads, out, input, dim)}
 

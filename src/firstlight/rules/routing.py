@@ -1,0 +1,198 @@
+"""Gates, writes and routing: operations whose indices depend on the signal are taken as random samples."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from firstlight.graph.signal import Cotangent, Signal, next_id
+from firstlight.rules.affine import _einsum as einsum  # pyright: ignore[reportPrivateUsage]
+
+from firstlight.rules.elementwise import apply, back, of
+from firstlight.rules.empirical import uniform
+from firstlight.rules.gradient import whole
+
+from firstlight.rules.merge import join, multiply, times_factor
+from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, rule
+from firstlight.rules.structural import like_shape, take_range
+from firstlight.theory.activations import get
+
+
+@rule("glu", assumes=(INDEPENDENT_FACTORS,), refs=("dauphin2016",), example="F.glu(x)")
+def glu(call: Call, input: Signal, dim: int = -1) -> Signal:
+    """a·σ(b) of the two halves of an axis."""
+    a, b = _halves(input, dim)
+    return multiply(call, a, apply(call, b, of(get("sigmoid"))))
+
+
+def _halves(x: Signal, dim: int) -> tuple[Signal, Signal]:
+    n = x.shape[dim] // 2
+    return take_range(x, dim, 0, n, 1), take_range(x, dim, n, 2 * n, 1)
+
+
+@glu.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int = -1) -> Grads:
+    a, b = _halves(input, dim)
+    gate = apply(call, b, of(get("sigmoid")))
+    da = times_factor(grad, out, a, gate)
+    db = back(times_factor(grad, out, gate, a), gate, b, of(get("sigmoid")))
+    return {"input": Cotangent(join([whole(da), whole(db)], dim))}
+
+
+@rule("setitem", assumes=("the written entries are a random part of the tensor",), example="")
+def setitem(call: Call, input: Signal, index: Any, value: Any) -> Signal:
+    """A part of the tensor overwritten: a mixture by an estimated share."""
+    del index
+    call.caveat("a part of this tensor was written in place: taken as a mixture of old and new entries")
+    if not isinstance(value, Signal):
+        return input
+    share = min(1.0, value.numel / max(input.numel, 1))
+    new = like_shape(value, input.shape)
+    one = (1,) * len(new.atoms)
+    m = (1 - share) * input.mean_mean + share * new.mean_mean
+    q = (1 - share) * input.mean_q + share * new.mean_q
+    return replace(new, mean=np.full(one, m), q=np.full(one, max(q, m * m)), terms=(), ident=next_id())
+
+
+@setitem.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, index: Any, value: Any) -> Grads:
+    del call, out, index
+    if not isinstance(value, Signal):
+        return {"input": grad}
+    share = min(1.0, value.numel / max(input.numel, 1))
+    g = whole(grad)
+    return {
+        "input": Cotangent(replace(g, q=g.q * (1.0 - share), ident=next_id())),
+        "value": Cotangent(like_shape(g, value.shape)),
+    }
+
+
+@rule("index_add", "scatter_add", "index_copy", "scatter", assumes=("the indices are spread evenly",), example="")
+def index_add(call: Call, input: Signal, dim: int, index: Signal, source: Signal, alpha: float = 1.0) -> Signal:
+    """Entries of one tensor added at indices of another: each place gets its even share of them."""
+    del index
+    call.caveat("added at indices that depend on the signal: taken as spread evenly")
+    times = source.shape[dim] / max(input.shape[dim], 1)
+    q = input.mean_q + alpha**2 * times * source.mean_q
+    m = input.mean_mean + alpha * times * source.mean_mean
+    base = like_shape(source, input.shape)
+    one = (1,) * len(base.atoms)
+    return replace(base, mean=np.full(one, m), q=np.full(one, max(q, m * m)), terms=(), ident=next_id())
+
+
+@index_add.adjoint
+def _(
+    call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int, index: Signal, source: Signal, alpha: float = 1.0
+) -> Grads:
+    del call, out, dim, index
+    g = whole(grad)
+    spread = like_shape(g, source.shape)
+    return {"input": grad, "source": Cotangent(replace(spread, q=spread.q * alpha**2, ident=next_id()))}
+
+
+@rule("topk", "sort", assumes=("the order statistics of Gaussian entries",), example="x.topk(3, -1)[0]")
+def topk(call: Call, input: Signal, k: Any = None, dim: int = -1) -> tuple[Signal, ...]:
+    """The largest entries of an axis (all of them when sorted); their indices are unknown integers."""
+    n = input.shape[dim]
+    count = call.node.outputs[0].shape[dim]
+    del k
+    v = max(input.mean_q - input.mean_mean**2, 0.0)
+    # expected order statistics of n normals (Blom), the largest `count`
+    from firstlight.theory import special
+
+    ranks = np.arange(1, n + 1)
+    scores = np.sort(special.ndtri((ranks - 0.375) / (n + 0.25)))[::-1][:count]
+    m = input.mean_mean + v**0.5 * float(scores.mean())
+    q = input.mean_q if count == n else input.mean_mean**2 + 2 * input.mean_mean * v**0.5 * float(scores.mean()) + v * float(np.mean(scores**2))
+    shape = call.node.outputs[0].shape
+    values = uniform(shape, m if count < n else input.mean_mean, max(q, m * m), noise=input.noise)
+    indices = uniform(call.node.outputs[-1].shape, 0.0, 1.0, integer=True)
+    return (values, indices) if len(call.node.outputs) > 1 else (values,)
+
+
+topk.parameters = ("input", "k", "dim")
+
+
+@topk.adjoint
+def _(call: Call, grads: Any, out: Any, input: Signal, k: Any = None, dim: int = -1) -> Grads:
+    del call, k
+    g = grads[0] if isinstance(grads, tuple) else grads
+    if g is None:
+        return {}
+    first = out[0] if isinstance(out, tuple) else out
+    share = first.shape[dim] / max(input.shape[dim], 1)
+    spread = like_shape(whole(g), input.shape)
+    return {"input": Cotangent(replace(spread, q=spread.q * share, ident=next_id()))}
+
+
+@rule("argsort", "argmax", "argmin", "histc", "bincount", "floor_divide", "remainder", "nonzero", "bitwise_not", "logical_not", "isfinite", "isnan", "unique", "searchsorted", "any", "all", example="")
+def indices(call: Call, input: Any = None) -> tuple[Signal, ...]:
+    """Integers or booleans made from the signal: of unknown value, without gradient."""
+    del input
+    return tuple(uniform(o.shape, 0.5, 0.5, integer=True) for o in call.node.outputs)
+
+
+@rule("grouped_mm", assumes=("rows are spread over the groups",), example="")
+def grouped_mm(call: Call, input: Signal, mat2: Signal, offs: Any = None) -> Signal:
+    """Rows times the matrix of their group: independent draws of one law."""
+    del call, offs
+    w = _one_group(mat2)
+    return einsum(input, "ab", w, "bc", "ac")
+
+
+def _one_group(w: Signal) -> Signal:
+    """The matrix of one group."""
+    if w.ndim == 2:
+        return w
+    return replace(s := take_range(w, 0, 0, 1, 1), groups=s.groups[1:])
+
+
+@grouped_mm.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, mat2: Signal, offs: Any = None) -> Grads:
+    del call, out, offs
+    g = whole(grad)
+    w = _one_group(mat2)
+    dx = einsum(g, "ac", w, "bc", "ab")
+    per = mat2.shape[0] if mat2.ndim == 3 else 1
+    dw = einsum(g, "ac", input, "ab", "bc")
+    level = dw.mean_q / per
+    return {"input": Cotangent(dx), "mat2": Cotangent(uniform(mat2.shape, 0.0, level))}
+
+
+@rule("weight_norm", refs=("salimans2016",), example="x @ torch._weight_norm(torch.randn(64, 32), torch.ones(64, 1), 0)")
+def weight_norm(call: Call, v: Signal, g: Signal, dim: int = 0) -> Any:
+    """g·v/|v|: each slice along `dim` has the norm g."""
+    rest = prod(n for i, n in enumerate(v.shape) if i != dim % v.ndim)
+    one = (1,) * len(v.atoms)
+    q = g.mean_q / rest
+    mean = v.mean_mean / max(v.mean_q, 1e-300) ** 0.5 * q**0.5
+    out = replace(
+        v, mean=np.full(one, mean), q=np.full(one, q), gaussian=v.gaussian, terms=(), ident=next_id(), weights=v.weights
+    )
+    return (out, g) if len(call.node.outputs) > 1 else out
+
+
+weight_norm.parameters = ("v", "g", "dim")
+
+
+@weight_norm.adjoint
+def _(call: Call, grad: Any, out: Any, v: Signal, g: Signal, dim: int = 0) -> Grads:
+    del call
+    cot = grad[0] if isinstance(grad, tuple) else grad
+    if cot is None:
+        return {}
+    first = out[0] if isinstance(out, tuple) else out
+    w = whole(cot)
+    ratio = first.mean_q / max(v.mean_q, 1e-300)
+    rest = prod(n for i, n in enumerate(v.shape) if i != dim % v.ndim)
+    dv = replace(w, q=w.q * ratio * max(1.0 - 1.0 / max(rest, 1), 0.0), ident=next_id())
+    level = w.mean_q * v.mean_q * rest / max(v.mean_q * rest, 1e-300)
+
+    return {"v": Cotangent(dv), "g": Cotangent(uniform(g.shape, 0.0, level))}
+
+
+
+
