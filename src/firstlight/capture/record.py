@@ -125,19 +125,36 @@ class Recorder(TorchFunctionMode):
             with self:
                 return OPENED[op](*args, **kwargs)
 
-        read = _tensors_of(args, kwargs)
-        sources = self._sources(op, read)
-        call = func
-        if self.prepares:
-            call, args, kwargs = self.prepare(op, func, args, kwargs, sources[0])
+        # Other modes on the stack see the call itself, and nothing of what happens here around it.
+        with torch._C.DisableTorchFunction():
             read = _tensors_of(args, kwargs)
-        counted = not torch.is_inference_mode_enabled()
-        versions = [tensor._version for tensor in read] if counted else []
+            sources = self._sources(op, read)
+            call = func
+            if self.prepares:
+                call, args, kwargs = self.prepare(op, func, args, kwargs, sources[0])
+                read = _tensors_of(args, kwargs)
+            counted = not torch.is_inference_mode_enabled()
+            versions = [tensor._version for tensor in read] if counted else []
         result = call(*args, **kwargs)
+        with torch._C.DisableTorchFunction():
+            return self._after(op, func, args, kwargs, result, read, versions, sources)
+
+    def _after(
+        self,
+        op: str,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        result: Any,
+        read: list[torch.Tensor],
+        versions: list[int],
+        sources: Sources,
+    ) -> Any:
+        """Find what the call made or changed, and report it; returns what the model is to get."""
         if self.prepares:
             result = self.finished(op, args, result)
         changed = [read[i] for i, version in enumerate(versions) if read[i]._version != version]
-        if not counted and read and writes_in_place(func):
+        if not versions and read and writes_in_place(func):
             changed = read[:1]  # inference tensors do not count their changes; the name has to tell
         if isinstance(result, torch.Tensor):
             if not changed:

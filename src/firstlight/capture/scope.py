@@ -110,7 +110,7 @@ _FILES: dict[str, int] = {}
 
 def source_line() -> str:
     """Innermost line outside torch and the capture as "file.py:12"; "" where there is none."""
-    frame = sys._getframe(3)
+    frame = sys._getframe(2)
     while frame is not None:
         filename = frame.f_code.co_filename
         kind = _FILES.get(filename)
