@@ -12,6 +12,7 @@ import pytest
 
 from firstlight.errors import DataError, InputError, RegistryError
 from firstlight.lab.engines import engine, in_process, pending
+from firstlight.lab.experiment import Task
 from firstlight.lab.store import Store
 from firstlight.lab.sweep import read_sweep, run_tasks
 
@@ -89,6 +90,14 @@ def test_finished_runs_are_not_done_again(tmp_path: Path) -> None:
     assert len(store.frame("sussillo-2014/moments")) == 18
 
 
+def test_a_run_that_two_tasks_ask_for_is_done_and_counted_once(tmp_path: Path) -> None:
+    task = read_sweep(_file(tmp_path)).tasks[0]
+    more = Task(task.part, task.config, (*task.seeds, 7))
+    store = Store(tmp_path / "store")
+    assert run_tasks([task, more, task], store, in_process) == (3, 0)
+    assert run_tasks([task, more], store, in_process) == (0, 3)
+
+
 def test_only_the_seeds_that_are_missing_are_done(tmp_path: Path) -> None:
     tasks, store = read_sweep(_file(tmp_path)).tasks, Store(tmp_path / "store")
     run_tasks(tasks, store, in_process)
@@ -116,6 +125,7 @@ DRIVER = """
 import sys
 from pathlib import Path
 from firstlight.lab.engines import engine
+from firstlight.lab.experiment import Task
 from firstlight.lab.store import Store
 from firstlight.lab.sweep import read_sweep, run_tasks
 run_tasks(read_sweep(Path(sys.argv[1])).tasks, Store(sys.argv[2]), engine("local", int(sys.argv[3])))
@@ -230,6 +240,7 @@ import sys
 from pathlib import Path
 from ray.cluster_utils import Cluster
 from firstlight.lab.engines import on_ray, pending
+from firstlight.lab.experiment import Task
 from firstlight.lab.store import Store
 from firstlight.lab.sweep import read_sweep
 

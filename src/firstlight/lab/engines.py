@@ -23,7 +23,7 @@ _PATIENCE = 3  # deaths without a finished task in between, before tasks are don
 
 
 def pending(tasks: Sequence[Task], store: Store) -> list[Task]:
-    """The tasks with the seeds that the store does not have yet; finished tasks are left out."""
+    """The tasks with the seeds that the store does not have yet and no earlier task does; empty ones are left out."""
     done: dict[str, set[str]] = {}
     left: list[Task] = []
     for task in tasks:
@@ -31,6 +31,7 @@ def pending(tasks: Sequence[Task], store: Store) -> list[Task]:
         if part.name not in done:
             done[part.name] = store.finished(part.name)
         seeds = tuple(s for s in task.seeds if run_key(part, task.config, s) not in done[part.name])
+        done[part.name] |= {run_key(part, task.config, s) for s in seeds}
         if seeds:
             left.append(Task(task.part, task.config, seeds))
     return left

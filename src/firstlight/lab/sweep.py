@@ -11,7 +11,7 @@ from typing import Any
 
 from firstlight.errors import DataError, InputError
 from firstlight.lab.engines import pending
-from firstlight.lab.experiment import Part, Task, configure, near, part_of
+from firstlight.lab.experiment import Part, Task, configure, near, part_of, run_key
 from firstlight.lab.store import Store
 
 _KEYS = ("experiment", "store", "seeds", "group", "config", "grid")
@@ -119,7 +119,7 @@ def run_tasks(
     """
     store.check_writable()
     left = pending(tasks, store)
-    total = sum(len(task.seeds) for task in tasks)
+    total = len({run_key(part_of(task.part), task.config, seed) for task in tasks for seed in task.seeds})
     had = total - sum(len(task.seeds) for task in left)
     done = 0
     if progress is not None:

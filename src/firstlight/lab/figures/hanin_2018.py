@@ -121,7 +121,7 @@ def _started(axis: Axes, run: Frame, x: Sequence[float], colour: str, mark: str,
 def _limits(figure: Figure, axis: Axes, frame: Frame) -> None:
     limit = float(frame["epochs"].iloc[0])
     axis.axhline(limit, color=GREY, lw=0.8, ls=":")
-    axis.set(yscale="log", ylabel="epochs until 20 % test accuracy")
+    axis.set(ylim=(0, 1.12 * limit), ylabel="epochs until 20 % test accuracy")
     samples = int(frame["samples"].iloc[0]) or 60_000
     note(
         figure,
@@ -211,9 +211,9 @@ def claim(frame: Frame) -> Figure:
         )
     left.set_xticks([0, 1], ["depth 10 × width 10", "depth 100 × width 100"])
     left.set(
-        yscale="log", ylabel="epochs until 20 % test accuracy", xlim=(-0.4, 1.5), title="each network; mean ± 2 s.e."
+        ylim=(0, None), ylabel="epochs until 20 % test accuracy", xlim=(-0.4, 1.5), title="each network; mean ± 2 s.e."
     )
-    right.set(xscale="log", xlabel="epochs", ylabel="share of networks that have started", title="distribution")
+    right.set(xlabel="epochs", ylabel="share of networks that have started", title="distribution")
     right.legend()
     difference = epochs[0].mean() - epochs[1].mean()
     error = np.hypot(*(e.std(ddof=1) / np.sqrt(len(e)) for e in epochs))
