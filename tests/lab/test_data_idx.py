@@ -50,9 +50,7 @@ def small_set(folder: Path, *, labels: list[int] | None = None, packed: bool = T
     files = []
     for file, plain in zip(MNIST.files, contents, strict=True):
         content = gzip.compress(plain)
-        (folder / (file.name if packed else file.name.removesuffix(".gz"))).write_bytes(
-            content if packed else plain
-        )
+        (folder / (file.name if packed else file.name.removesuffix(".gz"))).write_bytes(content if packed else plain)
         sums = (hashlib.md5(data).hexdigest() for data in (content, plain))
         files.append(RemoteFile(file.name, *sums, len(content)))
     return replace(MNIST, files=tuple(files))

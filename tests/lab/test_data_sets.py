@@ -14,9 +14,7 @@ from firstlight.lab.data.planar import PLANAR, planar
 
 
 def made(x: np.ndarray, y: list[int], classes: int = 2) -> Dataset:
-    return Dataset(
-        "made", "train", x.astype(np.float32), np.array(y, dtype=np.int64), ("a", "b", "c")[:classes], ""
-    )
+    return Dataset("made", "train", x.astype(np.float32), np.array(y, dtype=np.int64), ("a", "b", "c")[:classes], "")
 
 
 @pytest.mark.parametrize(
@@ -59,9 +57,7 @@ def test_standardized_uses_the_training_part_alone() -> None:
         Splits(made(np.ones((2, 2)), [0, 1]), test).standardized()
 
 
-@pytest.mark.parametrize(
-    ("name", "rows", "classes"), [("digits", 1797, 10), ("iris", 150, 3), ("wine", 178, 3)]
-)
+@pytest.mark.parametrize(("name", "rows", "classes"), [("digits", 1797, 10), ("iris", 150, 3), ("wine", 178, 3)])
 def test_bundled_sets_are_split_by_class(name: str, rows: int, classes: int) -> None:
     train, test = load(name)
     assert len(train) + len(test) == rows

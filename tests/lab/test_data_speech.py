@@ -115,9 +115,7 @@ def write_digits(folder: Path, names: list[str], packed: bool) -> None:
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_spoken_digits(tmp_path: Path, packed: bool) -> None:
-    write_digits(
-        tmp_path, ["3_ann_0.wav", "3_ann_4.wav", "7_ann_5.wav", "8_bob_12.wav", "8_bob_49.wav"], packed
-    )
+    write_digits(tmp_path, ["3_ann_0.wav", "3_ann_4.wav", "7_ann_5.wav", "8_bob_12.wav", "8_bob_49.wav"], packed)
     train, test = load("spoken-digits", tmp_path)
     assert set(test.y.tolist()) == {3}
     assert set(train.y.tolist()) == {7, 8}
@@ -157,9 +155,7 @@ def corpus(tmp_path: Path) -> Path:
         place.mkdir(parents=True)
         for sentence in sentences:
             (place / f"{sentence.upper()}.WAV").write_bytes(sphere(tone(500, 0.5)))
-            (place / f"{sentence.upper()}.PHN").write_text(
-                "0 3200 h#\n3200 4800 ix\n4800 5600 q\n5600 7600 zh\n"
-            )
+            (place / f"{sentence.upper()}.PHN").write_text("0 3200 h#\n3200 4800 ix\n4800 5600 q\n5600 7600 zh\n")
     return tmp_path
 
 
