@@ -25,11 +25,11 @@ def gain_squared(p: ParameterStats) -> float:
 
 
 def layers(e: Evidence) -> list[ParameterStats]:
-    """Matrices of linear, convolutional and recurrent layers that hold something."""
+    """Matrices of linear, convolutional and recurrent layers that hold something (garbage is WGT002's)."""
     return [
         p
         for p in matrices(e)
-        if p.q > 0.0 and math.isfinite(p.q) and p.abs_max < 1e10 and any(k in p.module_type for k in _LAYERS)
+        if p.q > 1e-60 and math.isfinite(p.q) and p.abs_max < 1e10 and any(k in p.module_type for k in _LAYERS)
     ]
 
 

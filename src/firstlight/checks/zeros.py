@@ -141,7 +141,7 @@ def identical_units(e: Evidence) -> Iterator[Finding]:
         Goodfellow et al., Deep Learning (2016), §8.4: initialization must break symmetry between units.
     """
     fate = decide(e)
-    hit = [p for p in matrices(e) if p.duplicate_rows and p.zero_fraction < 1.0 and p.module_type != "Embedding"]
+    hit = [p for p in matrices(e) if p.duplicate_rows and p.q > 1e-60 and p.module_type != "Embedding"]
     hit = [p for p in hit if p.duplicate_rows >= 0.5 * (p.shape[0] - 1) or p.duplicate_rows > 8]
     if not hit:
         return

@@ -64,6 +64,8 @@ def report_view(report: Report) -> RenderableType:
         for f in strong[:_SHOWN]:
             if f.remedy and not remedies.get(f.remedy):
                 remedies[f.remedy] = f.effect
+        helping = {r: effect for r, effect in remedies.items() if "not enough alone" not in effect}
+        remedies = helping or remedies
         if remedies:
             parts += [Text(""), Text("What to do", style="bold")]
             for remedy, effect in list(remedies.items())[:2]:
