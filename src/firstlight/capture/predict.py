@@ -21,7 +21,14 @@ from firstlight.propagate.fluctuation import RANGES, summarise
 from firstlight.propagate.forward import forward, require_rules
 from firstlight.rules.empirical import constant, from_data, uniform, unseen
 
-_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32", "fp64": "float64"}
+_DTYPES = {
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "half": "float16",
+    "fp32": "float32",
+    "float": "float32",
+    "fp64": "float64",
+}
 
 
 def dtype_called(dtype: Any) -> str:
@@ -74,7 +81,7 @@ def predict(
     if laws is None:
         known = live_laws(model, graph)
     else:
-        known = {**buffer_laws(graph), **laws}
+        known = dict(laws)
         known.update(_undrawn(model, graph, known, notes))
     inputs, unknown = _inputs(graph, args, kwargs)
     if unknown:
@@ -91,7 +98,9 @@ def predict(
 
 def _undrawn(model: nn.Module, graph: Graph, known: Mapping[str, Law], notes: list[str]) -> dict[str, Law]:
     """Laws of the parameters that the scheme leaves alone: their live entries, if they have any."""
-    missing = [n for n in graph.parameters if n not in known and not any(a in known for a in graph.parameters[n].aliases)]
+    missing = [
+        n for n in graph.parameters if n not in known and not any(a in known for a in graph.parameters[n].aliases)
+    ]
     out: dict[str, Law] = {}
     for n, p in graph.parameters.items():
         alias = next((a for a in p.aliases if a in known), None)
@@ -104,6 +113,7 @@ def _undrawn(model: nn.Module, graph: Graph, known: Mapping[str, Law], notes: li
         from firstlight.capture.laws import law_of
 
         out.update({n: law_of(tensors[n]) for n in real if tensors[n].is_floating_point()})
+    out.update({n: law for n, law in buffer_laws(graph).items() if n in missing and n not in out})
     left = [n for n in missing if n not in out]
     if left:
         shown = ", ".join(left[:4]) + (" …" if len(left) > 4 else "")
@@ -133,7 +143,9 @@ def _inputs(graph: Graph, args: Any, kwargs: Mapping[str, Any]) -> tuple[dict[st
             if known is None and t is not None and not t.is_meta:
                 known = t.detach().cpu().numpy()
             out[node.name] = (
-                constant(known, batch_axis=batch) if known is not None else uniform(spec.shape, 0.0, 1.0, batch_axis=batch, integer=True)
+                constant(known, batch_axis=batch)
+                if known is not None
+                else uniform(spec.shape, 0.0, 1.0, batch_axis=batch, integer=True)
             )
             continue
         if t is None or t.is_meta:

@@ -183,7 +183,7 @@ def resolve(run: Run, arg: Arg) -> Any:
         if known is None:
             item = run.graph.constants[arg.name]
             if item.value is not None:
-                known = constant(item.value)
+                known = constant(item.value, batch_axis=_samples(run, item.value.shape))
             else:
                 integer = item.spec.dtype.startswith(("int", "uint", "bool"))
                 known = uniform(item.spec.shape, 0.0, 1.0, integer=integer)
@@ -192,6 +192,14 @@ def resolve(run: Run, arg: Arg) -> Any:
     if isinstance(arg, tuple):
         return tuple(resolve(run, a) for a in arg)
     return arg
+
+
+def _samples(run: Run, shape: tuple[int, ...]) -> int | None:
+    """The first axis, where it is as long as the inputs' first axis: indices made from an integer input."""
+    first = next((n for n in run.graph.nodes if n.op == "input"), None)
+    if first is None or len(shape) < 2 or not first.outputs or not first.outputs[0].shape:
+        return None
+    return 0 if shape[0] == first.outputs[0].shape[0] and run.graph.batch_dim == 0 else None
 
 
 def _owner(graph: Graph, name: str) -> str:

@@ -190,7 +190,6 @@ def einsum(call: Call, equation: str, operands: tuple[Signal, ...]) -> Signal:
     return x
 
 
-einsum.parameters = ("operands",)
 
 
 @einsum.adjoint

@@ -25,7 +25,7 @@ def energy_cube(x: Signal) -> Array:
         squares = np.square(x.values)
         total = float(x.source.share @ (squares @ x.source.grid.weights))
         fourth = float(x.source.share @ (np.square(squares) @ x.source.grid.weights))
-        return mehler(squares, x.source, fourth) / total**2 - 1.0 if total > 0.0 else np.zeros_like(x.corr)
+        return mehler(squares, x.source, fourth) / total / total - 1.0 if total > 0.0 else np.zeros_like(x.corr)
     q = x.mean_q
     free = x.corr - (x.mean_mean**2 / q if q > 0.0 else 0.0)
     return 2.0 * np.square(free)

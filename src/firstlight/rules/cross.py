@@ -82,7 +82,7 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
     noise, scatter = x.noise, x.scatter
     if total > 0.0:
         first, second = (qx + both) / total, (alpha**2 * qy + both) / total
-        mixed = 4.0 * alpha**2 * qx * qy / total**2 * pair_mean(x, _free(x) * _free(y))
+        mixed = 4.0 * alpha**2 * (qx / total) * (qy / total) * pair_mean(x, _free(x) * _free(y))
         inherited = [(first, x.noise), (second, y.noise)]
         linear = combine(inherited)
         # E ln Σ w e^L to second order: the means add, and half the spread that mixing removes comes back

@@ -12,7 +12,7 @@ import numpy as np
 from firstlight.graph.signal import Array, Cotangent, Signal, Source
 from firstlight.rules.gradient import times
 from firstlight.rules.registry import GAUSSIAN_INPUT, Call, Grads, Rule, rule
-from firstlight.rules.source import Bend, as_source, from_values
+from firstlight.rules.source import Bend, as_source, from_values, on_source
 from firstlight.theory import special
 from firstlight.theory.activations import Activation, get
 
@@ -60,10 +60,8 @@ def back(grad: Cotangent, out: Signal, x: Signal, p: Pointwise) -> Cotangent:
 
 
 def chain_values(x: Signal, source: Source) -> Array | None:
-    """Values of x on the nodes of a source, if it stands on it or is it."""
-    if x.source is not None:
-        return x.values if x.source.key == source.key else None
-    return source.values if source.key == ("source", x.ident) else None
+    """Values of x on the nodes of a source, if it stands on it or is (a multiple of) it."""
+    return on_source(x, source)
 
 
 def known(x: Signal, f: Function) -> Signal:

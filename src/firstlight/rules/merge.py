@@ -16,7 +16,7 @@ from firstlight.rules.empirical import constant, uniform
 from firstlight.rules.gradient import scale, scaled, through_sum, times, whole
 from firstlight.rules.layout import align, axis_atoms, expand, merge_axis, offset, regroup, transform, with_states
 from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, rule
-from firstlight.rules.source import Bend, as_source, from_values
+from firstlight.rules.source import Bend, as_source, from_values, on_source
 
 Number = int | float
 
@@ -86,10 +86,10 @@ def _on_common_source(x: Signal, y: Signal) -> tuple[Signal, Signal]:
     """If one stands on the Gaussian that the other is, put both on it."""
     if x.shape != y.shape:
         return x, y
-    if x.source is None and y.source is not None and y.source.key == ("source", x.ident):
-        x = replace(x, source=y.source, values=y.source.values)
-    elif y.source is None and x.source is not None and x.source.key == ("source", y.ident):
-        y = replace(y, source=x.source, values=x.source.values)
+    if x.source is None and y.source is not None and (values := on_source(x, y.source)) is not None:
+        x = replace(x, source=y.source, values=values)
+    elif y.source is None and x.source is not None and (values := on_source(y, x.source)) is not None:
+        y = replace(y, source=x.source, values=values)
     elif x.ident == y.ident and x.source is None and x.value is None:
         source, values = as_source(x)
         x = replace(x, source=source, values=values)
@@ -273,7 +273,7 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any, rounding
     if isinstance(input, Signal):
         grads["input"] = reduce_to(times_factor(grad, out, input, inv), input)
     over = times_factor(grad, out, other, input) if isinstance(input, Signal) else scaled(grad, float(input))
-    grads["other"] = reduce_to(back(over, inv, other, _INVERSE), other)
+    grads["other"] = back(reduce_to(over, other), inv, other, _INVERSE)
     return grads
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from dataclasses import replace
 
 import numpy as np
 
@@ -122,9 +123,14 @@ def noise_from(source: Source, values: Array, x: Signal, total: float) -> tuple[
     """
     if not np.isfinite(total) or total <= 0.0:
         return SILENT, 0.0
-    squares = np.square(values)
     w = source.grid.weights
-    base = np.square(source.values)
+    bent = source.values
+    if source.scatter > 0.0:  # that scatter is between draws; within a draw the entries are Gaussian
+        plain = replace(source, scatter=0.0).values
+        values = np.stack([np.interp(*row) for row in zip(plain, bent, values, strict=True)])
+        bent = plain
+    squares = np.square(values)
+    base = np.square(bent)
     first = base @ w
     base = base - first[:, None]
     spread = (base * base) @ w

@@ -103,6 +103,7 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
 
 
 def _normal_cumulants(x: Signal, a: float) -> tuple[float, float]:
+    a = min(a, 1e60)
     return x.cumulants[0] * a**3, x.cumulants[1] * a**4
 
 

@@ -167,7 +167,8 @@ def weight_norm(call: Call, v: Signal, g: Signal, dim: int = 0) -> Any:
     """g·v/|v|: each slice along `dim` has the norm g."""
     rest = prod(n for i, n in enumerate(v.shape) if i != dim % v.ndim)
     one = (1,) * len(v.atoms)
-    q = g.mean_q / rest
+    # a scheme declares the law of the weight that comes out, for both of its originals
+    q = g.mean_q if g.mean_mean**2 < 0.5 * g.mean_q else g.mean_q / rest
     mean = v.mean_mean / max(v.mean_q, 1e-300) ** 0.5 * q**0.5
     out = replace(
         v, mean=np.full(one, mean), q=np.full(one, q), gaussian=v.gaussian, terms=(), ident=next_id(), weights=v.weights

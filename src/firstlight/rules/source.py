@@ -136,6 +136,12 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
     """The source of a signal's chain and the signal's values on it; a new source where there is none."""
     if x.source is not None and x.values is not None:
         return x.source, x.values
+    scaled = multiple_of(x)
+    if scaled is not None:  # 0.5·x stands on x's source, so that 0.5·x·(1 + tanh x) is one chain
+        a, base = scaled
+        inner = replace(bend, kinks=tuple(k / a for k in bend.kinks), scale=bend.scale / abs(a))
+        source, values = as_source(base, inner)
+        return source, a * values
     variance, corr = central(x)
     mean, sd, share, row = _rows(x.mean, variance)
     homogeneous = bend.slopes is not None and not mean.any()
@@ -221,6 +227,31 @@ def law_of(coefficient: float, x: Signal) -> tuple[Array, Array, Array] | None:
         x.corr, base, x.noise, x.scatter, *_shape_of(x, np.array([variance])),
     )  # fmt: skip
     return single.values[0], base.weights, base.z
+
+
+def multiple_of(x: Signal) -> tuple[float, Signal] | None:
+    """(a, y) if x = a·y exactly."""
+    if len(x.terms) != 1 or x.value is not None:
+        return None
+    a, base = x.terms[0]
+    if a == 0.0 or base.shape != x.shape or base.atoms != x.atoms or base.q.shape != x.q.shape:
+        return None
+    same = bool(np.all(np.abs(x.q - a * a * base.q) <= 1e-9 * x.q)) and np.array_equal(x.mean, a * base.mean)
+    return (a, base) if same else None
+
+
+def on_source(x: Signal, source: Source) -> Array | None:
+    """Values of x on the nodes of a source, if x stands on it, is it, or is a multiple of one that does."""
+    factor = 1.0
+    while True:
+        if x.source is not None:
+            return factor * x.values if x.values is not None and x.source.key == source.key else None
+        if source.key == ("source", x.ident):
+            return factor * source.values
+        step = multiple_of(x)
+        if step is None:
+            return None
+        factor, x = factor * step[0], step[1]
 
 
 def _shape_of(x: Signal, variance: Array) -> tuple[float, float]:

@@ -67,38 +67,43 @@ def _draw(call: Call, mean: float, q: float) -> Signal:
 
 
 @rule("randn", "randn_like", "normal", example="x + torch.randn_like(x)")
-def randn(call: Call, *_: Any) -> Signal:
+def randn(call: Call, unused: Any = None) -> Signal:
     """Standard normal entries."""
+    del unused
     return _draw(call, 0.0, 1.0)
 
 
 @rule("rand", "rand_like", "uniform", example="x + torch.rand_like(x)")
-def rand(call: Call, *_: Any) -> Signal:
+def rand(call: Call, unused: Any = None) -> Signal:
     """Uniform on [0, 1)."""
+    del unused
     return _draw(call, 0.5, 1.0 / 3.0)
 
 
 @rule("bernoulli", example="")
-def bernoulli(call: Call, *_: Any) -> Signal:
+def bernoulli(call: Call, unused: Any = None) -> Signal:
     """0 or 1 with equal probability."""
+    del unused
     return _draw(call, 0.5, 0.5)
 
 
 for _entry in (randn, rand, bernoulli):
-    _entry.parameters = ()
+    _entry.parameters = ("unused",)
     _entry.variadic = False
-    _entry.adjoint(lambda call, grad, out: {})
+    _entry.adjoint(lambda call, grad, out, **_: {})
 
 
 @rule("zeros_like", "zeros", "new_zeros", "empty_like", "new_empty", example="x + torch.zeros_like(x)")
-def zeros(call: Call) -> Signal:
+def zeros(call: Call, unused: Any = None) -> Signal:
     """Zeros."""
+    del unused
     return _draw(call, 0.0, 0.0)
 
 
 @rule("ones_like", "ones", "new_ones", example="x + torch.ones_like(x)")
-def ones(call: Call) -> Signal:
+def ones(call: Call, unused: Any = None) -> Signal:
     """Ones."""
+    del unused
     return _draw(call, 1.0, 1.0)
 
 
