@@ -278,17 +278,32 @@ def team(name: str, data: str | Path | None, workers: int | None = None) -> Iter
     done, stop = context.Value("q", 0), context.Event()
     executor = ProcessPoolExecutor(count, context, initializer=_begin, initargs=(name, data, done, stop))
     try:
+        with _ignoring_interrupts():  # what the workers inherit: an interruption is the parent's to handle
+            for _ in range(count):  # each task starts one, while none is idle yet
+                executor.submit(os.getpid)
         yield Team(executor, done)
     finally:
         stop.set()
         executor.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # only there can signals be set
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 _STATE: dict[str, Any] = {}  # of a worker process: its data and what it shares with the parent
 
 
 def _begin(name: str, data: str | Path | None, done: Any, stop: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
     torch.set_num_threads(1)
     _STATE.update(where=(name, data), done=done, stop=stop)
