@@ -53,7 +53,7 @@ export class LinePlot {
     readonly name: string,
     public xLabel: string,
     public yLabel: string,
-    private readonly height = 220,
+    public height = 220,
   ) {
     this.readout = h("output", { class: "readout", "aria-live": "polite" });
     this.host = h("div", {
@@ -69,7 +69,7 @@ export class LinePlot {
   /** Draw what the fields hold. */
   draw(): void {
     const t = theme();
-    const wanted = JSON.stringify([this.series.map((s) => [s.label, s.color, s.dash]), this.logX, this.logY, t.dark, this.yLabel]);
+    const wanted = JSON.stringify([this.series.map((s) => [s.label, s.color, s.dash]), this.logX, this.logY, t.dark, this.height]);
     const tables = this.series.map((s) => this.table(s));
     const data = (tables.length === 1 && tables[0] ? tables[0] : tables.length ? uPlot.join(tables) : [[0, 1]]) as uPlot.AlignedData;
     if (wanted !== this.signature || !this.plot) {

@@ -285,6 +285,7 @@ function makeCard(i: number): Card {
 function drawVerdicts(full: boolean): void {
   if (cards.length !== store.views.length) {
     cards = store.views.map((_, i) => makeCard(i));
+    verdicts.dataset["count"] = String(cards.length);
     verdicts.replaceChildren(...cards.map((c) => c.box));
     full = true;
   }

@@ -159,6 +159,7 @@ function costPanel(): Panel {
   plot.logY = true;
   plot.logX = true;
   const draw = (): void => {
+    plot.height = store.views.length > 2 ? 460 : 310;
     plot.series = store.views.map((view, i): Series => ({ label: store.views.length > 1 ? `${LETTERS[i]}` : "cost", color: color(i), x: list(view.frame, "cost_step") ?? [], y: list(view.frame, "cost") ?? [] }));
     plot.draw();
   };
@@ -258,7 +259,7 @@ function boundaryPanel(): Panel {
 
 function walksPanel(send: (m: Record<string, unknown>) => void): Panel {
   const forward = new LinePlot("Forward walk", "layer", "ln mean square of z", 210);
-  const backward = new LinePlot("Backward walk", "layer", "ln mean square, from the last layer", 210);
+  const backward = new LinePlot("Backward walk", "layer", "ln ratio to the last layer", 210);
   forward.integers = backward.integers = true;
   const note = h("p", { class: "note" });
   const fill = (plot: LinePlot, key: "forward" | "backward"): void => {

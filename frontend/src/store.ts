@@ -1,5 +1,6 @@
 // What the page knows. The server (or a recording) is the only source; the page only keeps and draws.
 
+import { number } from "./dom";
 import type { Frame, Numbers } from "./wire";
 
 export type Config = Record<string, string | number | boolean | number[]>;
@@ -152,7 +153,7 @@ export function title(index: number): string {
   const widths = c["widths"] as number[];
   const even = !widths.length || widths.every((w) => w === widths[0]);
   const size = even ? `${widths.length || c["depth"]}×${widths[0] ?? c["width"]}` : widths.join("-");
-  const scheme = ["gain", "identity", "constant"].includes(String(c["scheme"])) ? `${label(c["scheme"])} ${c["gain"]}` : label(c["scheme"]);
-  const extra = [Number(c["residual"]) ? `η ${c["residual"]}` : "", c["normalization"] !== "none" ? `${c["normalization"]} norm` : ""].filter(Boolean);
+  const scheme = ["gain", "identity", "constant"].includes(String(c["scheme"])) ? `${label(c["scheme"])} ${number(c["gain"])}` : label(c["scheme"]);
+  const extra = [Number(c["residual"]) ? `η ${number(c["residual"])}` : "", c["normalization"] !== "none" ? `${c["normalization"]} norm` : ""].filter(Boolean);
   return [scheme, `${size} ${c["activation"]}`, ...extra].join(" · ");
 }

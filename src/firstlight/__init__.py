@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from firstlight.graph.results import Finding as Finding
     from firstlight.graph.results import Measurement as Measurement
     from firstlight.graph.results import Report as Report
+    from firstlight.playground import playground as playground
     from firstlight.schemes.apply import Initialization as Initialization
 
 # name -> the module that defines it
@@ -39,6 +40,7 @@ _PUBLIC = {
     "gain": "firstlight.api",
     "initialize": "firstlight.api",
     "measure": "firstlight.api",
+    "playground": "firstlight.playground",
     "predict": "firstlight.api",
     # graphs
     "shape": "firstlight.capture.trace",

@@ -71,10 +71,9 @@ class History:
             return "learned"
         change = np.diff(cost)
         flips = np.mean(np.sign(change[1:]) * np.sign(change[:-1]) < 0)
-        trend = abs(float(cost[-1] - cost[0]))
-        if flips > 0.5 and float(np.abs(change).mean()) > max(trend, 0.01 * float(cost.mean())):
-            return "oscillating"
         slope = float(np.polyfit(np.arange(WINDOW), cost, 1)[0]) * WINDOW
+        if flips > 0.5 and float(np.abs(change).mean()) > max(abs(slope), 0.01 * float(cost.mean())):
+            return "oscillating"
         if abs(slope) < 1e-3 * abs(float(cost.mean())):
             return "plateau"
         return "falling"

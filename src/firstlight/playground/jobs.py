@@ -30,14 +30,13 @@ def many_walks(run: Run, draws: int) -> Iterator[Part]:
 
     Arrays: "forward" and "backward", (draws so far, layers).
     """
-    forward: list[list[float]] = []
-    backward: list[list[float]] = []
+    forward: list[Any] = []
+    backward: list[Any] = []
     for number in range(draws):
         found = _layers(run, run.fresh_model(run.config.seed + 1 + number))
-        forward.append([layered.log_length(layer.z) for layer in found])
-        back = [layered.log_length(layer.delta) for layer in found]
-        last = back[-1] if back and np.isfinite(back[-1]) else 0.0
-        backward.append([value - last for value in back])
+        walk = layered.walks(found, alone=layered.walks_alone(run))
+        forward.append(walk["forward"])
+        backward.append(walk["backward"])
         if (number + 1) % PART_EVERY == 0 or number + 1 == draws:
             header = {"type": "walks", "done": number + 1, "draws": draws, "end": number + 1 == draws}
             yield Part(
@@ -96,13 +95,14 @@ def critical_gain(run: Run, count: int = 25) -> Iterator[Part]:
     for number, gain in enumerate(gains):
         twin = run.twin(scheme="gain", gain=float(gain))
         found = _layers(twin, twin.model)
-        forward[number] = _slope([layered.log_length(layer.z) for layer in found])
-        backward[number] = -_slope([layered.log_length(layer.delta) for layer in found])
+        hidden = layered.walks(found[:-1], alone=False)  # the readout has a fan of its own
+        forward[number] = _slope(hidden["forward"])
+        backward[number] = -_slope(hidden["backward"])
         header = {"type": "critical", "predicted": theory.critical(run.config), "end": number + 1 == count}
         yield Part("critical", header, {"gain": gains.astype(np.float32), "forward": forward, "backward": backward})
 
 
-def _slope(walk: list[float]) -> float:
+def _slope(walk: Any) -> float:
     values = np.array(walk)
     keep = np.isfinite(values)
     if keep.sum() < 2:

@@ -96,6 +96,32 @@ def log_length(tensor: Tensor | None) -> float:
     return float(np.log(q)) if q > _TINY else (float("-inf") if q == q else float("nan"))
 
 
+def walks_alone(run: Any) -> bool:
+    """Whether walks follow one sample, as the random walk of the theory does, or the whole batch.
+
+    Batch normalization mixes samples, and of an own model nobody knows which axis holds them.
+    """
+    return run.problem.own is None and run.config.normalization != "batch"
+
+
+def walks(found: list[Layer], *, alone: bool) -> dict[str, npt.NDArray[np.float32]]:
+    """Ln length layer by layer: "forward" of z, "backward" of ∂cost/∂z counted from the last layer.
+
+    Args:
+        found: Layers of one pass.
+        alone: Only the first sample, or the mean square over all of them.
+    """
+
+    def lengths(tensors: list[Tensor | None]) -> npt.NDArray[np.float32]:
+        chosen = [t[:1] if alone and t is not None else t for t in tensors]
+        return np.array([log_length(t) for t in chosen], dtype=np.float32)
+
+    backward = lengths([layer.delta for layer in found])
+    if len(backward) and np.isfinite(backward[-1]):
+        backward = backward - backward[-1]
+    return {"forward": lengths([layer.z for layer in found]), "backward": backward}
+
+
 def histogram(tensor: Tensor | None) -> tuple[npt.NDArray[np.float32], float, int, int]:
     """Shares of |entries| in `BINS` bins of equal width in log10, the share of zeros, and how many are NaN, infinite.
 

@@ -16,9 +16,17 @@ from firstlight.theory import activations
 SIGMAS = 2.0  # half width of the band
 
 
-def predict(run: Any) -> Any | None:
-    """The prediction for a run's network under the law of its scheme; None where the graph holds unknown rules."""
-    args, kwargs = run.problem.inputs(slice(0, 64) if run.problem.batched else None)
+def predict(run: Any, rows: int = 64) -> Any | None:
+    """The prediction for a run's network under the law of its scheme; None where the graph holds unknown rules.
+
+    Args:
+        run: The `Run`.
+        rows: Training rows that the prediction is made for; an own model's batch is taken whole.
+    """
+    if run.config.scheme == "identity":
+        run.problem.facts["prediction"] = "a multiple of the identity is drawn from no law"
+        return None
+    args, kwargs = run.problem.inputs(slice(0, rows) if run.problem.batched else None)
     try:
         return api.predict(run.model, (args, kwargs), scheme=run.problem.scheme)
     except FirstlightError as error:

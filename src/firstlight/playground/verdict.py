@@ -47,6 +47,9 @@ def judge(run: Any, layers: Mapping[str, FloatArray]) -> Status:
     names = layers.get("names", [])
     if run.failure is not None:
         return Status("non-finite", run.failure + _first(names, layers.get("act_bad"), 0.0, " First in {}."), "rate")
+    bad = _first(names, layers.get("act_bad"), 0.0, "NaN or infinite entries, first in {}.")
+    if bad:
+        return Status("non-finite", bad, "rate" if run.step_count else "init")
     same = np.asarray(layers.get("same_units", ()))
     if same.size and float(same.max()) >= 1.0:
         where = names[int(same.argmax())]

@@ -54,7 +54,8 @@ def predicted(run: Run) -> tuple[Header, Arrays]:
     nodes = [layer.node for layer in _pass(run)]
     prediction = theory.predict(run)
     header = {"start": theory.start(prediction, run.problem.facts.get("prediction", ""))}
-    return header, theory.band(prediction, nodes)
+    alone = theory.predict(run, rows=1) if layered.walks_alone(run) else prediction
+    return header, theory.band(alone, nodes)
 
 
 def report(run: Run) -> Header:
@@ -81,11 +82,6 @@ def report(run: Run) -> Header:
     }
 
 
-def _relative(walk: Any) -> Any:
-    """A backward walk counted from the last layer, as predictions are: its own slope, not the size of the cost."""
-    return walk - walk[-1] if len(walk) and np.isfinite(walk[-1]) else walk
-
-
 def _names(run: Run, found: list[Layer]) -> list[str]:
     """Layers by number where the playground built the network, by module path where the user did."""
     if run.problem.own is not None:
@@ -109,8 +105,7 @@ def layers(run: Run, panels: AbstractSet[str]) -> tuple[Header, Arrays]:
     }
     arrays: Arrays = {
         **shares,
-        "forward": np.array([layered.log_length(layer.z) for layer in found], dtype=np.float32),
-        "backward": _relative(np.array([layered.log_length(layer.delta) for layer in found], dtype=np.float32)),
+        **layered.walks(found, alone=layered.walks_alone(run)),
     }
     activation, gradient = _histograms(found)
     arrays["act_bad"] = activation["bad"]
