@@ -152,6 +152,9 @@ def learning(config: Learning, seeds: Sequence[int]) -> list[list[Row]]:
         config.scheme,
         config.gain,
     )
+    if config.scheme == "looks-linear" and stack.hidden[0] % 2:
+        # mirrored blocks need an even width; an odd one would silently be drawn plainly orthogonal
+        stack = replace(stack, width=stack.hidden[0] - 1, parameters=None)
     training = Training(
         steps=config.steps,
         batch=config.batch,

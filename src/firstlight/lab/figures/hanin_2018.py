@@ -167,7 +167,6 @@ def _figure_3(frame: Frame, title: str, by_sum: bool) -> Figure:
     frame = _one_form(frame)
     ours = (frame["shape"] != "constant") | frame["width"].isin([15, 20])
     frame = frame[(frame["kind"] == "plain") & ours & (frame["scheme"] == "he")]
-    frame = frame[(frame["shape"] != "constant") | (frame["depth"] != frame["width"])]
     figure, (axis,) = panels(1, 1, title, 6.0, 4.0)
     for colour, mark, ((shape, width), run) in zip(COLOURS, MARKS, frame.groupby(["shape", "width"]), strict=False):
         nets = [Net(depth=int(d), width=int(width), shape=shape) for d in run["depth"]]
@@ -182,12 +181,12 @@ def _figure_3(frame: Frame, title: str, by_sum: bool) -> Figure:
 
 def figure_3a(frame: Frame) -> Figure:
     """Epochs to start against depth, five arrangements of widths."""
-    return _figure_3(frame, "3a. He weights: narrow layers delay the start", by_sum=False)
+    return _figure_3(frame, "3a. He weights, five arrangements of widths", by_sum=False)
 
 
 def figure_3b(frame: Frame) -> Figure:
     """The same against Σ1/n: the curves fall together."""
-    return _figure_3(frame, "3b. … and only Σ 1/n counts", by_sum=True)
+    return _figure_3(frame, "3b. The same networks against Σ 1/n", by_sum=True)
 
 
 def claim(frame: Frame) -> Figure:

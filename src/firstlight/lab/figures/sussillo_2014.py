@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, NullLocator, ScalarFormatter
 
 from firstlight.lab.figures._style import COLOURS, GREY, MARKS, Frame, note, panels
 from firstlight.theory import activations, random_walk
@@ -158,6 +159,11 @@ def depth(frame: Frame) -> Figure:
             title=task,
             ylabel="mean square error" if measure == "loss" else "training error, %",
         )
+        depths = sorted(runs["depth"].unique())
+        axis.set_xticks(depths, [f"{int(d):,}" for d in depths])
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_major_formatter(ScalarFormatter())
+        axis.yaxis.set_minor_formatter(NullFormatter())
         if measure == "accuracy":
             axis.axhline(90.0, color=GREY, lw=0.8, ls=":")
             axis.annotate("chance", (1, 90), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY)
