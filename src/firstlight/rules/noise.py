@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 from dataclasses import replace
 
@@ -10,9 +11,11 @@ import numpy as np
 
 from firstlight.graph.signal import SILENT, Array, Noise, Signal, Source
 from firstlight.rules.layout import state_weights
-from firstlight.theory import special
+from firstlight.theory import log_moments, special
 
 
+_NARROW = 1e-3  # relative variance of a layer's length from which its law is taken beyond first order in 1/width
+_EXACT = 32.0  # effective units below which it is taken exactly
 _EXPANSIONS = 400  # noises that are expanded before what is left counts as independent
 
 
@@ -149,4 +152,30 @@ def noise_from(source: Source, values: Array, x: Signal, total: float) -> tuple[
     tail = max(fourth - float(power.sum()), 0.0)
     own = float(power[1:] @ means[1:] + tail * float(weights @ c ** (2 * n)))
     own = max(own, 0.0) / total / total
-    return combine([(sensitivity, source.noise)], own, -0.5 * own), sensitivity
+    drift = -0.5 * own
+    if len(values) == 1 and own > _NARROW:
+        own, drift = _narrow(squares[0], w, sensitivity, own, (fourth - float(power[0])) / total / total)
+    return combine([(sensitivity, source.noise)], own, drift), sensitivity
+
+
+def _narrow(squares: Array, w: Array, sensitivity: float, own: float, one: float) -> tuple[float, float]:
+    """(variance, drift) of a layer's own noise beyond first order in 1/n, n = (relative variance of one unit)/own.
+
+    The exact law of ln of the mean of n copies of f², less what comes with ln of the mean of n copies of u².
+    """
+    n = max(one / own, 1.0)
+    mean = float(squares @ w)
+    ratio = squares / mean
+    centred = ratio - 1.0
+    if n < _EXACT:
+        key = ratio.round(5).tobytes(), w.tobytes(), float(f"{n:.4g}")
+        law = _law_of(*key)
+    else:
+        law = log_moments.second_order(float(np.square(centred) @ w), float((centred * centred * centred) @ w), n)
+    variance, drift = chi_square_log(0.5 * n)
+    return max(law.variance - sensitivity**2 * variance, 0.25 * own), law.mean - sensitivity * drift
+
+
+@functools.lru_cache(maxsize=1024)
+def _law_of(ratio: bytes, weights: bytes, n: float) -> log_moments.LogMoments:
+    return log_moments.on_nodes(np.frombuffer(ratio), np.frombuffer(weights), n, 0.2)

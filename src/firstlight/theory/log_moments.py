@@ -117,18 +117,48 @@ def _by_transform(act: Activation, width: int, q: float) -> LogMoments:
     weights = weights / weights.sum()
     square = np.square(act.f(sd * z))
     scale = float(weights @ square)  # X is measured in units of its mean, so that ln t is centred at 0
-    ratio = square / (scale * width)
-    zero = float(weights[square == 0.0].sum())
-    p_dead = zero**width
-    step = min(0.05, 1.0 / np.sqrt(width))
-    ends = -37.0, 40.0 + 160.0 / width
-    tau = np.arange(ends[0], ends[1], step)
-    log_transform = np.array([np.log(max(weights @ np.exp(-t * ratio), 1e-300)) for t in np.exp(tau)])
-    law = (np.exp(width * log_transform) - p_dead) / (1.0 - p_dead)
+    law = on_nodes(square / scale, weights, width)
+    return LogMoments(law.mean + float(np.log(scale / q)), law.variance, law.p_dead)
+
+
+def on_nodes(ratio: Array, weights: Array, width: float, step: float = 0.05) -> LogMoments:
+    """Law of ln of the mean of `width` independent copies of a variable ≥ 0 of mean 1, given on quadrature nodes.
+
+    Args:
+        ratio: Its values, shape (n,), with mean 1.
+        weights: Their probabilities, shape (n,), summing to 1.
+        width: Number of copies, ≥ 1; need not be whole (an effective number).
+        step: Largest step of the trapezoidal sum in ln t.
+
+    Returns:
+        Mean and variance, given that it is not zero, and the probability of zero.
+
+    Error:
+        That of the nodes: on the 160 nodes of the rules .4 % of the variance at 8 copies of a ReLU, 1e-4 at 16.
+    """
+    p_dead = float(weights[ratio == 0.0].sum()) ** width
+    step = min(step, 1.0 / np.sqrt(width))
+    tau = np.arange(-37.0, 40.0 + 160.0 / width, step)
+    transform = np.exp(np.multiply.outer(np.exp(tau), ratio / -width)) @ weights
+    law = (np.exp(width * np.log(np.maximum(transform, 1e-300))) - p_dead) / (1.0 - p_dead)
     gap = np.exp(-np.exp(tau)) - law
     mean = float(step * gap.sum())
     square_mean = -2.0 * float(step * (gap @ tau)) - 2.0 * float(np.euler_gamma) * mean
-    return LogMoments(mean + float(np.log(scale / q)), square_mean - mean * mean, p_dead)
+    return LogMoments(mean, square_mean - mean * mean, p_dead)
+
+
+def second_order(variance: float, third: float, width: float) -> LogMoments:
+    """The same up to 1/width², from the variance σ² and the third cumulant κ₃ of one copy.
+
+    E ln = -σ²/2n + (κ₃/3 - 3σ⁴/4)/n², Var ln = σ²/n + (5σ⁴/2 - κ₃)/n² (of ln(1 + ε), term by term).
+
+    Args:
+        variance: σ² of a variable of mean 1.
+        third: κ₃.
+        width: Number n of copies.
+    """
+    n, s2 = width, variance
+    return LogMoments(-0.5 * s2 / n + (third / 3.0 - 0.75 * s2 * s2) / n**2, s2 / n + (2.5 * s2 * s2 - third) / n**2)
 
 
 def fluctuation(act: Activation, q: float = 1.0) -> float:
