@@ -174,14 +174,14 @@ def as_tensors(splits: Splits) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def train(
     trial: Trial,
     data: tuple[Tensor, Tensor, Tensor, Tensor],
-    tick: Callable[[int], bool] = lambda steps: True,
+    tick: Callable[[int], object] = lambda steps: None,
 ) -> Outcome:
     """Train one network.
 
     Args:
         trial: What to train.
         data: Training samples and labels, test samples and labels.
-        tick: Called with the number of steps done since the last call; False ends the training.
+        tick: Called with the number of steps done since the last call.
     """
     x, y, x_test, y_test = data
     began = time.process_time()
@@ -207,8 +207,7 @@ def train(
         if step % _TICK == 0 or step == trial.steps:
             loss_steps.append(step)
             losses.append(sum(recent) / len(recent))
-            if not tick(len(recent)):
-                break
+            tick(len(recent))
             recent = []
         if step % _EVALUATE_EVERY == 0 and step < trial.steps:
             accuracy_steps.append(step)
@@ -282,8 +281,10 @@ def team(name: str, data: str | Path | None, workers: int | None = None) -> Iter
             for _ in range(count):  # each task starts one, while none is idle yet
                 executor.submit(os.getpid)
         yield Team(executor, done)
+    except BaseException:
+        stop.set()  # whatever the workers are doing, nobody waits for it
+        raise
     finally:
-        stop.set()
         executor.shutdown(wait=True, cancel_futures=True)
 
 
@@ -305,8 +306,9 @@ _STATE: dict[str, Any] = {}  # of a worker process: its data and what it shares 
 def _begin(name: str, data: str | Path | None, done: Any, stop: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
+    threading.Thread(target=_follow, args=(stop,), daemon=True).start()
     torch.set_num_threads(1)
-    _STATE.update(where=(name, data), done=done, stop=stop)
+    _STATE.update(where=(name, data), done=done)
 
 
 def _follow_parent() -> None:
@@ -317,14 +319,19 @@ def _follow_parent() -> None:
         os._exit(1)
 
 
+def _follow(stop: Any) -> None:
+    """End this worker when the parent gives up."""
+    stop.wait()
+    os._exit(1)
+
+
 def _work(trial: Trial) -> Outcome:
-    done, stop = _STATE["done"], _STATE["stop"]
+    done = _STATE["done"]
     if "data" not in _STATE:
         _STATE["data"] = as_tensors(load_or_digits(*_STATE["where"]))
 
-    def tick(steps: int) -> bool:
+    def tick(steps: int) -> None:
         with done.get_lock():
             done.value += steps
-        return not stop.is_set()
 
     return train(trial, _STATE["data"], tick)
