@@ -12,7 +12,7 @@ from rich.console import Console
 
 from firstlight.errors import DataError, InputError
 from firstlight.graph.measurement import Distribution, Measurement, NodeStats, ParameterStats, TensorStats
-from firstlight.graph.tables import number, share
+from firstlight.graph.terminal import number, share
 
 
 def stats(q: float = 1.0, **changes: object) -> TensorStats:

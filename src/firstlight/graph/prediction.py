@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from statistics import NormalDist
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
 
+_NORMAL = NormalDist()
+
 
 def normal_cdf(x: float) -> float:
     """Φ(x)."""
@@ -22,12 +25,8 @@ def normal_cdf(x: float) -> float:
 
 
 def normal_quantile(p: float) -> float:
-    """Φ⁻¹(p) for 0 < p < 1, by bisection on the library's erfc."""
-    low, high = -40.0, 40.0
-    for _ in range(80):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if normal_cdf(middle) < p else (low, middle)
-    return 0.5 * (low + high)
+    """Φ⁻¹(p) for 0 < p < 1."""
+    return _NORMAL.inv_cdf(p)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +204,7 @@ class Sweep:
 
     def __str__(self) -> str:
         """The same table as plain text, 100 columns wide."""
-        from firstlight.graph.prediction_tables import plain
+        from firstlight.graph.terminal import plain
 
         return plain(self)
 
@@ -326,7 +325,7 @@ class Prediction:
 
     def __str__(self) -> str:
         """The same table as plain text, 100 columns wide."""
-        from firstlight.graph.prediction_tables import plain
+        from firstlight.graph.terminal import plain
 
         return plain(self)
 
@@ -410,6 +409,6 @@ class Comparison:
 
     def __str__(self) -> str:
         """The same table as plain text, 100 columns wide."""
-        from firstlight.graph.prediction_tables import plain
+        from firstlight.graph.terminal import plain
 
         return plain(self)

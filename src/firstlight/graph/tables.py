@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from io import StringIO
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
@@ -14,6 +13,7 @@ from rich.text import Text
 
 from firstlight.errors import InputError
 from firstlight.graph.measurement import Distribution, Measurement, NodeStats, ParameterStats, TensorStats
+from firstlight.graph.terminal import Line, fitted, number, plain, share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,29 +90,6 @@ def _parameter_row(p: ParameterStats) -> dict[str, Any]:
     return {key: getattr(p, key) for key in (*keys, "received_grad", "tied", "grad_ratio")}
 
 
-def number(x: float | None, digits: int = 3) -> str:
-    """Short text for a number: "1.23", "4.5e-09", "nan", "–" for None."""
-    if x is None:
-        return "–"
-    if x == 0.0:
-        return "0"
-    if not math.isfinite(x):
-        return str(x)
-    if 1e-3 <= abs(x) < 1e4:
-        return f"{x:.{digits}g}" if abs(x) < 1000 else f"{x:.0f}"
-    mantissa, exponent = f"{x:.{max(digits - 2, 0)}e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
-
-
-def share(x: float | None) -> str:
-    """A share in per cent: "0", "<1", "51", "100"."""
-    if x is None:
-        return "–"
-    if 0.0 < x < 0.01:
-        return "<1"
-    return ">99" if 0.99 < x < 1.0 else f"{100 * x:.0f}"
-
-
 class MeasurementView:
     """What rich prints: heading, operations in execution order, parameters, notes; fewer columns where it is narrow."""
 
@@ -137,9 +114,7 @@ class MeasurementView:
 
 def plain_text(m: Measurement, width: int = 100) -> str:
     """The printed form without colours."""
-    console = Console(file=StringIO(), width=width, color_system=None, legacy_windows=False)
-    console.print(MeasurementView(m))
-    return "\n".join(line.rstrip() for line in cast(StringIO, console.file).getvalue().splitlines())
+    return plain(MeasurementView(m), width)
 
 
 # Column title -> (narrowest console that shows it, its cell).
@@ -173,36 +148,14 @@ def _node_table(m: Measurement, width: int) -> Table:
         columns = {k: v for k, v in columns.items() if k in kept} | _DRAW_COLUMNS
     shown = {title: cell for title, (least, cell) in columns.items() if width >= least}
     rows, gaps = _chosen(m)
-    lines: list[_Line] = []
+    lines: list[Line] = []
     for i in rows:
         if i in gaps:
             lines.append((f"… {gaps[i]} more", [], "dim"))
         n = m.nodes[i]
         healthy = n.output.finite and (n.grad is None or n.grad.finite)
         lines.append((n.name, [cell(n) for cell in shown.values()], "" if healthy else "red"))
-    return _table("operation", list(shown), lines, width)
-
-
-_Line = tuple[str, list[str], str]  # name, cells, style
-_LEAST_NAME = 18
-
-
-def _table(first: str, titles: list[str], lines: list[_Line], width: int) -> Table:
-    """A table whose numbers are never cut: names give way from the left, then whole columns from the right."""
-    widths = [max([len(t), *(len(cells[i]) for _, cells, _ in lines if cells)]) + 2 for i, t in enumerate(titles)]
-    if titles[-1] == "remarks":  # text, which may wrap
-        widths[-1] = min(widths[-1], _LEAST_NAME)
-    while widths and sum(widths) + _LEAST_NAME > width:
-        widths.pop()
-    room = max(_LEAST_NAME, width - sum(widths))
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), collapse_padding=True)
-    table.add_column(first, no_wrap=True)
-    for title in titles[: len(widths)]:
-        table.add_column(title, justify="left" if title == "remarks" else "right", no_wrap=title != "remarks")
-    for name, cells, style in lines:
-        short = name if len(name) <= room - 2 else "…" + name[-(room - 3) :]
-        table.add_row(Text(short), *(Text(c) for c in cells[: len(widths)]), style=style)
-    return table
+    return fitted("operation", list(shown), lines, width)
 
 
 def _length(s: TensorStats) -> str:
@@ -244,14 +197,14 @@ def _parameter_table(m: Measurement, width: int) -> Table:
     if n > _SHOWN // 2:
         remarkable = [i for i in rows if _remarks(m.parameters[i])]
         rows = sorted({*range(6), *range(n - 4, n), *(round(i * (n - 1) / 9) for i in range(10)), *remarkable[:8]})
-    lines: list[_Line] = []
+    lines: list[Line] = []
     last = -1
     for i in rows:
         if i > last + 1:
             lines.append((f"… {i - last - 1} more", [], "dim"))
         last = i
         lines.append((m.parameters[i].name, [cell(m.parameters[i]) for cell in columns.values()], ""))
-    return _table("parameter", list(columns), lines, width)
+    return fitted("parameter", list(columns), lines, width, {"remarks"})
 
 
 def _remarks(p: ParameterStats) -> str:
