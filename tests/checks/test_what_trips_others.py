@@ -197,3 +197,16 @@ def test_the_remedy_is_tried_on_a_copy() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
     eval(first.remedy, {"firstlight": fl, "model": model})  # the line of code runs as it stands
     assert report(case(model)).verdict == "starts"
+
+
+@pytest.mark.parametrize(("weight", "verdict"), [(1.0, "starts"), (0.0, "will not start")])
+def test_a_model_that_returns_its_loss(weight: float, verdict: str) -> None:
+    class WithLoss(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = edit(mlp(), "2.weight", lambda p: p.mul_(weight))
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return F.cross_entropy(self.body(x), y)
+
+    assert report(Case(WithLoss(), data(), lambda out: out)).verdict == verdict

@@ -15,7 +15,7 @@ from firstlight.capture.measure import Loss, measure
 from firstlight.capture.preserve import preserved
 from firstlight.capture.probe import probe, without_noise
 from firstlight.capture.tensors import map_tensors
-from firstlight.checks.evidence import Evidence
+from firstlight.checks.evidence import Evidence, Probe
 from firstlight.errors import InputError
 
 
@@ -60,7 +60,11 @@ def gather(
 
     with preserved(model, weights=True), torch.inference_mode(False):
         torch.manual_seed(seed)
-        looked = probe(forward, model, inputs.batch_size, on_output, seed=seed)
+        try:
+            looked = probe(forward, model, inputs.batch_size, on_output, seed=seed)
+        except RuntimeError as error:  # a second backward pass that the model does not allow, for one
+            trainable = sum(p.requires_grad for p in model.parameters())
+            looked = Probe(usable=False, trainable=trainable, notes=(f"no probe: {str(error).splitlines()[0]}",))
     return Evidence(
         measurement=measurement,
         inputs=input_facts(inputs.args, inputs.kwargs),

@@ -111,11 +111,16 @@ def _probe(
     out = forward()
     tensors = [t for t in _floats(out) if t.dim() >= 1]
     if not tensors:
-        return Probe(samples=samples, trainable=len(params), notes=("the model returned no floating-point tensor",)), {}
+        notes = ("the model returned no floating-point tensor with a sample axis",)
+        return Probe(samples=samples, trainable=len(params), usable=False, notes=notes), {}
     value, residuals, notes = _residuals(out, tensors, loss, seed)
     pairs = [(t, r) for t, r in zip(tensors, residuals, strict=True) if r is not None]
     if not pairs:
-        return Probe(samples=samples, loss=value, trainable=len(params), connected=False, notes=notes), {}
+        # The loss does not look at the outputs: cut off, or computed inside the model beside them.
+        inside = any(t.requires_grad for t in pytree.tree_leaves(out) if isinstance(t, torch.Tensor) and t.dim() == 0)
+        return Probe(
+            samples=samples, loss=value, trainable=len(params), connected=inside, usable=not inside, notes=notes
+        ), {}
     f, r = max(pairs, key=lambda pair: pair[0].numel())
     axis = 0 if f.shape[0] == samples or f.dim() == 1 else None
     f32, r32 = f.detach().double(), r.detach().double()

@@ -101,6 +101,7 @@ class Probe:
         trainable: Number of parameters that are to be trained.
         connected: Whether the loss has any gradient path to a trainable parameter.
         finite: Whether outputs, loss and all gradients are finite.
+        usable: Whether there were outputs to differentiate; without them the measurement alone decides.
         repeat: Mean correlation over the samples between the outputs of passes with different dropout masks; None
             without dropout.
         moved: The same at a random nearby point that training can reach; None where not needed. It tells a saddle,
@@ -121,6 +122,7 @@ class Probe:
     trainable: int = 0
     connected: bool = True
     finite: bool = True
+    usable: bool = True
     repeat: float | None = None
     moved: Probe | None = None
     notes: tuple[str, ...] = ()

@@ -57,7 +57,7 @@ def decide(evidence: Evidence) -> Fate:
     if not p.finite or not all(n.output.finite for n in evidence.nodes):
         return Fate(False, "non-finite", -math.inf, "NaN or infinite values in the pass or its gradients")
     floor = NOISE * evidence.eps
-    level = _signal(p, evidence)
+    level = _signal(p, evidence) if p.usable else _measured(evidence)
     if level < floor:
         return Fate(
             False,
@@ -99,6 +99,15 @@ def _signal(p: Probe, evidence: Evidence) -> float:
         if faintest[1] > 0.0 and (closing or _shut(evidence)):
             level = min(level, faintest[1] / FIRST_STEP)
     return level
+
+
+def _measured(evidence: Evidence) -> float:
+    """The same from the measurement alone: the least sensitivity in front of the read-out, 0 without any gradient."""
+    if not any(x.grad_q for x in evidence.parameters):
+        return 0.0
+    line = stations(evidence)
+    last = max((i for i, s in enumerate(line) if s.node.parameters), default=0)
+    return min((s.sensitivity for s in line[:last]), default=1.0)
 
 
 def _shut(evidence: Evidence) -> bool:

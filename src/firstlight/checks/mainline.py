@@ -130,9 +130,13 @@ def _ancestors(m: Measurement, place: dict[str, int], end: int) -> set[int]:
 
 
 def _descendants(m: Measurement, place: dict[str, int]) -> set[int]:
+    """What depends on an input; labels, positions and masks beside real inputs count as none."""
+    inputs = {n.name for n in m.nodes if n.op == "input"}
+    real = {n.name for n in m.nodes if n.op == "input" and n.output.dtype.startswith(("float", "bfloat", "uint8"))}
+    sources = real or inputs
     found: set[int] = set()
     for i, node in enumerate(m.nodes):
-        if node.op == "input" or any(place.get(name) in found for name in node.inputs):
+        if node.name in sources or any(place.get(name) in found for name in node.inputs):
             found.add(i)
     return found
 
