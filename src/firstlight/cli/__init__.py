@@ -15,8 +15,8 @@ from firstlight.cli.verbs import app
 
 __all__ = ["Verbs", "app", "main"]
 
-# Faces with verbs of their own; each module has ``register(app)`` and imports torch only when a verb runs.
-_FACES = ("firstlight.lab.commands", "firstlight.playground.commands")
+# Verbs of their own files; each module has ``register(app)`` and imports torch only when a verb runs.
+_FACES = ("firstlight.lab.commands", "firstlight.cli.playground")
 
 for _face in _FACES:
     if importlib.util.find_spec(_face) is not None:
