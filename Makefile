@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 # Where the image and speech sets lie, if they are not in the user's cache (see `firstlight demo --help`).
 export FIRSTLIGHT_DATA ?= $(wildcard ../shared/data)
 
-.PHONY: help setup setup-dev demo test test-all lint bench docs clean
+.PHONY: help setup setup-dev demo test test-all lint bench playground docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -28,11 +28,14 @@ setup-dev: $(VENV)/.setup-dev  ## the same, with the tools for linting and the d
 demo: setup  ## a 100-layer network that cannot start is diagnosed, initialized and trained: out/demo.html
 	$(BIN)/firstlight demo --out out/demo.html $(ARGS)
 
+# Two processes of one thread each; a file's tests stay together, so that what they share is made once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
 test: setup  ## the test suite, without the slow part
-	$(BIN)/python -m pytest -q -m "not slow and not gpu" $(ARGS)
+	$(PYTEST) -m "not slow and not gpu" $(ARGS)
 
 test-all: setup  ## everything, the brute-force simulations too
-	$(BIN)/python -m pytest -q -m "not gpu" $(ARGS)
+	$(PYTEST) -m "not gpu" $(ARGS)
 
 lint: setup-dev  ## format, style, docstrings, types, floors
 	$(BIN)/ruff format --check .
@@ -42,6 +45,9 @@ lint: setup-dev  ## format, style, docstrings, types, floors
 
 bench: setup  ## measure speed, accuracy and verdicts; prints one table per benchmark
 	$(BIN)/python -m benchmarks $(ARGS)
+
+playground:  ## rebuild the playground's page (needs Node; users do not)
+	cd frontend && npm ci --no-audit --no-fund --silent && npm run --silent build
 
 docs: setup-dev  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
