@@ -62,22 +62,24 @@ class TensorPrediction:
             raise InputError("quantile, p", got=repr(p), expected="a probability between 0 and 1")
         return self.log_mean + self.log_sd * normal_quantile(p)
 
-    def p_off(self, factor: float = 10.0, reference: float | None = None) -> float:
+    def p_off(self, factor: float = 10.0, reference: float | None = None, below: float | None = None) -> float:
         """Probability that the mean square is off from the reference by more than `factor` either way.
 
         Args:
             factor: > 1.
             reference: ln of a mean square; by default that of the signal's origin.
+            below: Factor (> 1) for mean squares below the reference, where it is another one.
         """
-        if not factor > 1.0:
-            raise InputError("p_off, factor", got=repr(factor), expected="a number > 1")
+        low = factor if below is None else below
+        if not min(factor, low) > 1.0:
+            raise InputError("p_off, factor", got=repr(min(factor, low)), expected="a number > 1")
         if not math.isfinite(self.log_mean):
             return 1.0
         shift = self.log_mean - (self.reference if reference is None else reference)
-        limit = math.log(factor)
+        top, bottom = math.log(factor), -math.log(low)
         if self.log_sd <= 0.0:
-            return 1.0 if abs(shift) > limit else self.p_dead
-        inside = normal_cdf((limit - shift) / self.log_sd) - normal_cdf((-limit - shift) / self.log_sd)
+            return self.p_dead if bottom <= shift <= top else 1.0
+        inside = normal_cdf((top - shift) / self.log_sd) - normal_cdf((bottom - shift) / self.log_sd)
         return min(1.0, max(0.0, 1.0 - inside * (1.0 - self.p_dead)))
 
 
@@ -130,6 +132,10 @@ class ParameterPrediction:
 @dataclass(frozen=True, slots=True)
 class Start:
     """The probability over draws of the weights that nothing stands in the way of a start (docs/signal.md §6).
+
+    No tensor's length |x| is more than 10³ times larger, or 10⁸ times smaller, than at its origin (the input going
+    forward, the outputs' gradient going backward); no layer is dead; two inputs differ at the output by more than four
+    rounding errors of the compute type; no entry leaves its range.
 
     Attributes:
         p: The probability.
@@ -198,9 +204,9 @@ class Sweep:
 
     def __rich__(self) -> RenderableType:
         """The table that rich prints."""
-        from firstlight.graph.prediction_tables import sweep_view
+        from firstlight.graph.prediction_tables import SweepView
 
-        return sweep_view(self)
+        return SweepView(self)
 
     def __str__(self) -> str:
         """The same table as plain text, 100 columns wide."""
@@ -403,9 +409,9 @@ class Comparison:
 
     def __rich__(self) -> RenderableType:
         """The table that rich prints."""
-        from firstlight.graph.prediction_tables import comparison_view
+        from firstlight.graph.prediction_tables import ComparisonView
 
-        return comparison_view(self)
+        return ComparisonView(self)
 
     def __str__(self) -> str:
         """The same table as plain text, 100 columns wide."""

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from dataclasses import fields
-from io import StringIO
-from typing import TYPE_CHECKING, Any, cast
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
 from rich.text import Text
 
 from firstlight.errors import InputError
+from firstlight.graph.folding import signature, stretches
 from firstlight.graph.prediction import Comparison, NodePrediction, Prediction, Sweep, TensorPrediction
+from firstlight.graph.terminal import Line, fitted, number
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_SHOWN = 60
+_SHOWN = 48  # operations in full; of longer networks repeated blocks are folded
 
 
 def _pandas() -> Any:
@@ -61,17 +63,18 @@ def comparison_frame(c: Comparison) -> pd.DataFrame:
         row["caveats"] = "; ".join(n.caveats)
         rows.append(row)
     frame = _pandas().DataFrame(rows)
-    first = ["node", "module", "op", "q_predicted", "q_measured", "q_z", "grad_q_predicted", "grad_q_measured", "grad_q_z"]
+    first = [
+        "node",
+        "module",
+        "op",
+        "q_predicted",
+        "q_measured",
+        "q_z",
+        "grad_q_predicted",
+        "grad_q_measured",
+        "grad_q_z",
+    ]
     return frame[[*first, *(k for k in frame.columns if k not in first)]] if rows else frame
-
-
-def number(x: float | None, digits: int = 3) -> str:
-    """Short text for a number; "–" for None."""
-    if x is None:
-        return "–"
-    if x == 0.0:
-        return "0"
-    return f"{x:.{digits}g}"
 
 
 def _pair(c: float | None) -> str:
@@ -82,34 +85,82 @@ def _spread(t: TensorPrediction | None) -> str:
     return "–" if t is None else f"{t.log_mean:+.2f} ± {t.log_sd:.2f}"
 
 
-_COLUMNS: dict[str, tuple[int, Any]] = {
+_Cell = Callable[[NodePrediction], str]
+# Column title -> (narrowest console that shows it, its cell).
+_COLUMNS: dict[str, tuple[int, _Cell]] = {
     "shape": (110, lambda n: "×".join(map(str, n.shape)) or "scalar"),
     "q": (0, lambda n: number(n.output.q)),
-    "mean": (100, lambda n: number(n.output.mean, 2)),
+    "mean": (120, lambda n: number(n.output.mean, 2)),
     "c": (0, lambda n: _pair(n.output.c_batch)),
-    "c pos": (120, lambda n: _pair(n.output.c_position)),
+    "c pos": (130, lambda n: _pair(n.output.c_position)),
     "ln q": (80, lambda n: _spread(n.output)),
     "P(off)": (0, lambda n: f"{n.output.p_off():.2f}"),
     "grad q": (0, lambda n: number(n.grad.q) if n.grad else "–"),
-    "ln grad q": (100, lambda n: _spread(n.grad)),
-    "": (0, lambda n: "!" if n.caveats else ""),
+    "ln grad q": (95, lambda n: _spread(n.grad)),
+    "!": (0, lambda n: "!" if n.caveats else ""),
 }
 
 
-def _rows(nodes: tuple[NodePrediction, ...]) -> list[NodePrediction | int]:
-    """What is shown: all, or the ends and a regular choice in between with the numbers left out."""
-    n = len(nodes)
-    if n <= _SHOWN:
-        return list(nodes)
-    keep = sorted({*range(10), *range(n - 10, n), *(round(i * (n - 1) / 29) for i in range(30))})
-    out: list[NodePrediction | int] = []
-    last = -1
-    for i in keep:
-        if i > last + 1:
-            out.append(i - last - 1)
-        out.append(nodes[i])
-        last = i
+def _lines(nodes: tuple[NodePrediction, ...], cells: list[_Cell]) -> list[Line]:
+    """One line per operation; in long networks repeated blocks are folded and what is still too much is left out."""
+
+    def line(n: NodePrediction) -> Line:
+        return n.name, [cell(n) for cell in cells], ""
+
+    if len(nodes) <= _SHOWN:
+        return [line(n) for n in nodes]
+    out: list[Line] = []
+    for part in stretches([(signature(n.name), n.op, n.shape) for n in nodes]):
+        block = nodes[part.start : part.start + part.period]
+        if part.times == 1:
+            kept = _thinned(block, _SHOWN // 4)
+        else:
+            size = f", {len(block)} operations each" if len(block) > 1 else ""
+            out.append((f"× {part.times}{size}:", [], "dim"))
+            kept = _thinned(block, _SHOWN // 2)
+        last = part.start - 1
+        for i in kept:
+            at = part.start + i
+            if at > last + 1:
+                out.append((f"… {at - last - 1} more", [], "dim"))
+            out.append(line(nodes[at]))
+            last = at
+        if last < part.start + part.period - 1:
+            out.append((f"… {part.start + part.period - 1 - last} more", [], "dim"))
+        if part.times > 1:  # how the block's last operation goes on with depth
+            steps = sorted({round(k * (part.times - 1) / 4) for k in range(1, 5)})
+            out += [line(nodes[part.start + k * part.period + part.period - 1]) for k in steps if k > 0]
+            out.append((f"end of × {part.times}", [], "dim"))
+    if len(out) > 2 * _SHOWN:  # many different blocks
+        keep = sorted(
+            {*range(12), *range(len(out) - 12, len(out)), *(round(i * (len(out) - 1) / 30) for i in range(31))}
+        )
+        gaps = {b: b - a - 1 for a, b in pairwise(keep) if b - a > 1}
+        short: list[Line] = []
+        for i in keep:
+            if i in gaps:
+                short.append((f"… {gaps[i]} lines more", [], "dim"))
+            short.append(out[i])
+        return short
     return out
+
+
+def _thinned(block: tuple[NodePrediction, ...], most: int) -> list[int]:
+    """Indices to show: operations that change the mean square come first, then the ends and a regular choice."""
+    n = len(block)
+    if n <= most:
+        return list(range(n))
+    moved = [
+        i for i in range(n)
+        if i == n - 1 or i == 0 or _moves(block[i - 1], block[i])
+    ]  # fmt: skip
+    if len(moved) <= most:
+        return moved
+    return sorted({moved[round(i * (len(moved) - 1) / (most - 1))] for i in range(most)})
+
+
+def _moves(before: NodePrediction, n: NodePrediction) -> bool:
+    return abs(n.output.q - before.output.q) > 1e-9 * n.output.q or bool(n.caveats)
 
 
 class PredictionView:
@@ -126,16 +177,9 @@ class PredictionView:
         where = f" ({p.start.where})" if p.start.where else ""
         yield Text(f"P(start) {p.start.p:.3f}: {p.start.limit}{where}\n")
         columns = {k: cell for k, (least, cell) in _COLUMNS.items() if options.max_width >= least}
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), collapse_padding=True)
-        table.add_column("operation", overflow="ellipsis", no_wrap=True, max_width=40)
-        for title in columns:
-            table.add_column(title, justify="right", no_wrap=True)
-        for row in _rows(p.nodes):
-            if isinstance(row, int):
-                table.add_row(Text(f"… {row} more", style="dim"))
-            else:
-                table.add_row(Text(row.name), *(cell(row) for cell in columns.values()))
-        yield table
+        if not any(n.caveats for n in p.nodes):
+            del columns["!"]
+        yield fitted("operation", list(columns), _lines(p.nodes, list(columns.values())), options.max_width)
         told: dict[str, list[str]] = {}
         for n in p.nodes:
             for text in n.caveats:
@@ -147,20 +191,25 @@ class PredictionView:
             yield Text(f"note: {note}", style="yellow")
 
 
-def comparison_view(c: Comparison) -> Table:
+class ComparisonView:
     """The operations with their z-scores, in execution order."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), collapse_padding=True)
-    table.add_column("operation", overflow="ellipsis", no_wrap=True, max_width=40)
-    for title in ("q predicted", "measured", "z", "c", "measured", "grad q", "measured", "z"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for n in c.nodes:
-        style = "yellow" if max(abs(n.q_z), abs(n.grad_q_z or 0.0)) > 4.0 else None
-        table.add_row(
-            Text(n.node), number(n.q_predicted), number(n.q_measured), f"{n.q_z:+.1f}", _pair(n.c_predicted),
-            _pair(n.c_measured), number(n.grad_q_predicted), number(n.grad_q_measured),
-            "–" if n.grad_q_z is None else f"{n.grad_q_z:+.1f}", style=style,
-        )  # fmt: skip
-    return table
+
+    def __init__(self, comparison: Comparison) -> None:
+        self.comparison = comparison
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        del console
+        titles = ["q predicted", "measured", "z", "grad q", "measured", "z", "c", "measured"]
+        lines: list[Line] = []
+        for n in self.comparison.nodes:
+            style = "yellow" if max(abs(n.q_z), abs(n.grad_q_z or 0.0)) > 4.0 else ""
+            cells = [
+                number(n.q_predicted), number(n.q_measured), f"{n.q_z:+.1f}", number(n.grad_q_predicted),
+                number(n.grad_q_measured), "–" if n.grad_q_z is None else f"{n.grad_q_z:+.1f}", _pair(n.c_predicted),
+                _pair(n.c_measured),
+            ]  # fmt: skip
+            lines.append((n.node, cells, style))
+        yield fitted("operation", titles, lines, options.max_width)
 
 
 def sweep_frame(s: Sweep) -> pd.DataFrame:
@@ -169,25 +218,25 @@ def sweep_frame(s: Sweep) -> pd.DataFrame:
     return _pandas().DataFrame([{**r.settings, **{k: getattr(r, k) for k in keys}} for r in s.rows])
 
 
-def sweep_view(s: Sweep) -> Table:
+class SweepView:
     """Settings with the probability of a start and what limits it."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), collapse_padding=True)
-    for name in (*s.names, "P(start)", "q out", "sd ln q", "grad q in", "sd"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("limited by", overflow="fold")
-    for r in s.rows:
-        settings = [str(r.settings[n]) for n in s.names]
-        table.add_row(
-            *settings, f"{r.p_start:.3f}", number(r.q), f"{r.log_sd:.2f}", number(r.grad_q), f"{r.grad_log_sd:.2f}", r.limit
-        )
-    return table
 
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
 
-def plain(p: Prediction | Comparison | Sweep, width: int = 100) -> str:
-    """The printed form without colours."""
-    console = Console(file=StringIO(), width=width, color_system=None, legacy_windows=False)
-    console.print(p)
-    return "\n".join(line.rstrip() for line in cast(StringIO, console.file).getvalue().splitlines())
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        del console
+        names = list(self.sweep.names)
+        lines: list[Line] = []
+        for r in self.sweep.rows:
+            settings = [str(r.settings[n]) for n in names]
+            cells = [
+                *settings[1:], f"{r.p_start:.3f}", number(r.q), f"{r.log_sd:.2f}", number(r.grad_q),
+                f"{r.grad_log_sd:.2f}", r.limit,
+            ]  # fmt: skip
+            lines.append((settings[0] if settings else "", cells, ""))
+        titles = [*names[1:], "P(start)", "q out", "sd ln q", "grad q in", "sd", "limited by"]
+        yield fitted(names[0] if names else "", titles, lines, options.max_width, {"limited by"})
 
 
 _STYLE = (
@@ -203,7 +252,7 @@ def prediction_html(p: Prediction) -> str:
     def cells(values: list[str], tag: str = "td") -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(v)}</{tag}>" for v in values) + "</tr>"
 
-    columns = {k: cell for k, (_, cell) in _COLUMNS.items() if k}
+    columns = {k: cell for k, (_, cell) in _COLUMNS.items() if k != "!"}
     rows = [cells(["operation", *columns], "th")]
     rows += [cells([n.name, *(str(cell(n)) for cell in columns.values())]) for n in p.nodes]
     said = [f"{n.name}: {text}" for n in p.nodes for text in n.caveats]

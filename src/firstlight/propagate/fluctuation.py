@@ -22,8 +22,14 @@ from firstlight.propagate.forward import Run
 from firstlight.rules.noise import gaussian_energy
 from firstlight.rules.windows import pair_average
 
-BAND = 1e3  # lengths further than this factor from the origin's stop a start (docs/signal.md §6)
-BLIND = 1e-5  # share of the difference between inputs that has to reach the output
+# Mean squares, as factors of the origin's: lengths |x| up to 10³ times larger, down to 10⁸ times smaller. Too long a
+# signal is beyond every learning rate; too short a one starts late but starts, until an optimizer's own guard against
+# division by zero (10⁻⁸ in Adam) is reached. Trained networks: docs/signal.md §6.
+LARGER, SMALLER = 1e6, 1e16
+BLIND = 4.0  # rounding errors by which two inputs must differ at the output
+EPSILON: Mapping[str, float] = MappingProxyType(
+    {"float32": 1.2e-7, "bfloat16": 7.8e-3, "float16": 9.8e-4, "float64": 2.2e-16}
+)
 # dtype -> (largest finite value, smallest positive value)
 RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {"float32": (3.4e38, 1.4e-45), "bfloat16": (3.39e38, 9.2e-41), "float16": (65504.0, 6e-8), "float64": (1.8e308, 5e-324)}
@@ -119,8 +125,8 @@ def _log_level(signals: Sequence[Signal]) -> float:
 def probability(nodes: Sequence[NodePrediction], outputs: Sequence[str], dtype: str) -> Start:
     """P(start) with what limits it: each condition at its worst node, all conditions together as if independent.
 
-    Forward and backward lengths within `BAND` of the origin's, no dead layer, inputs distinguishable at the output,
-    nothing beyond the range of the compute type.
+    Forward and backward lengths in the band of the origin's (`LARGER`, `SMALLER`), no dead layer, inputs that differ
+    at the output by more than `BLIND` rounding errors, nothing beyond the range of the compute type.
     """
     parts = {k: (1.0, "") for k in ("forward", "backward", "alive", "distinguishable", "range")}
     alive = 1.0
@@ -131,7 +137,7 @@ def probability(nodes: Sequence[NodePrediction], outputs: Sequence[str], dtype: 
         for key, t in (("forward", n.output), ("backward", n.grad)):
             if t is None or t.q <= 0.0:
                 continue
-            p = 1.0 - t.p_off(BAND)
+            p = 1.0 - t.p_off(LARGER, below=SMALLER)
             if p < parts[key][0]:
                 parts[key] = (p, n.name)
             over, under = 2.0 * math.log(top / 6.0), 2.0 * math.log(tiny)
@@ -145,13 +151,10 @@ def probability(nodes: Sequence[NodePrediction], outputs: Sequence[str], dtype: 
                 worst_dead = (n.name, n.output.p_dead)
     parts["alive"] = (alive, worst_dead[0])
     known = {n.name: n for n in nodes}
-    begin = [n.output.c_batch for n in nodes if n.op == "input" and n.output.c_batch is not None]
     for name in outputs[:1]:
         end = known[name].output if name in known else None
-        if end is not None and end.c_batch is not None:
-            before = 1.0 - max(begin, default=0.0)
-            after = 1.0 - end.c_batch
-            if before > 0.0 and after < BLIND * before:
+        if end is not None and end.c_batch is not None and end.q > 0.0:  # |y - y'|²/2|y|² = 1 - c
+            if 1.0 - end.c_batch < (BLIND * EPSILON.get(dtype, EPSILON["float32"])) ** 2:
                 parts["distinguishable"] = (0.0, name)
     p = math.prod(v for v, _ in parts.values())
     key = min(parts, key=lambda k: parts[k][0])

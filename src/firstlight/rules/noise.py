@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import functools
 import heapq
-from dataclasses import replace
 
 import numpy as np
 
 
-from firstlight.graph.signal import SILENT, Array, Noise, Signal, Source
+from firstlight.graph.signal import SILENT, Array, Noise, Signal, Source, next_id, replace
 from firstlight.rules.layout import state_weights
 from firstlight.theory import log_moments, special
 
 
 _NARROW = 1e-3  # relative variance of a layer's length from which its law is taken beyond first order in 1/width
 _EXACT = 32.0  # effective units below which it is taken exactly
+_WIDEST = 1e6  # variance of a log-norm beyond which it is no longer followed
 _EXPANSIONS = 400  # noises that are expanded before what is left counts as independent
 
 
@@ -23,6 +23,8 @@ def covariance(a: Noise, b: Noise) -> float:
     """Cov of two log-norms: the later one is expanded into its terms until both meet or one is used up."""
     if a is b:
         return a.variance
+    if a.oldest > b.ident or b.oldest > a.ident:
+        return 0.0  # all that one inherits from came after the other
     left, right = {a.ident: (1.0, a)}, {b.ident: (1.0, b)}
     heap = [-a.ident, -b.ident]
     heapq.heapify(heap)
@@ -66,7 +68,8 @@ def combine(terms: list[tuple[float, Noise]], own: float = 0.0, drift: float = 0
         for t, b in kept[:i]:
             variance += 2.0 * s * t * covariance(a, b)
     total = drift + sum(s * n.drift for s, n in terms)
-    return Noise(total, max(own, 0.0), kept, max(variance, 0.0))
+    ident = next_id()
+    return Noise(total, max(own, 0.0), kept, max(variance, 0.0), ident, min([ident, *(n.oldest for _, n in kept)]))
 
 
 def pair_shares(x: Signal, states: tuple[int, ...]) -> Array:
