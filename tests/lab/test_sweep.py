@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -137,15 +139,19 @@ SLOW_SWEEP = (
 )
 
 
-def _drive(file: Path, store: Path, jobs: int) -> subprocess.Popen[bytes]:
+@contextmanager
+def _drive(file: Path, store: Path, jobs: int) -> Iterator[subprocess.Popen[bytes]]:
     env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(file), str(store), str(jobs)], env=env, stderr=subprocess.DEVNULL
-    )
+    command = [sys.executable, "-c", DRIVER, str(file), str(store), str(jobs)]
+    with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as driver:
+        try:
+            yield driver
+        finally:
+            driver.kill()
 
 
 def _wait_for_files(store: Path, count: int, driver: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while len(list(store.rglob("*.parquet"))) < count and driver.poll() is None:
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -167,10 +173,8 @@ def _children(pid: int) -> list[int]:
 
 def test_a_killed_driver_loses_nothing_that_was_finished(tmp_path: Path) -> None:
     file, store = _file(tmp_path, SLOW_SWEEP), tmp_path / "store"
-    driver = _drive(file, store, 1)
-    _wait_for_files(store, 2, driver)
-    driver.kill()
-    driver.wait()
+    with _drive(file, store, 1) as driver:
+        _wait_for_files(store, 2, driver)
     finished = {p.name: p.stat().st_mtime_ns for p in store.rglob("*.parquet")}
     assert 2 <= len(finished) < 18
     tasks = read_sweep(file).tasks
@@ -186,21 +190,19 @@ def test_a_killed_driver_loses_nothing_that_was_finished(tmp_path: Path) -> None
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the workers in /proc")
 def test_killed_workers_are_replaced_and_a_killed_driver_takes_its_workers_along(tmp_path: Path) -> None:
     file, store = _file(tmp_path, SLOW_SWEEP), tmp_path / "store"
-    driver = _drive(file, store, 2)
-    _wait_for_files(store, 1, driver)
-    workers = _children(driver.pid)
-    assert workers
-    os.kill(workers[0], signal.SIGKILL)
-    _wait_for_files(store, 6, driver)  # it goes on with a new pool
-    workers = _children(driver.pid)
-    driver.kill()
-    driver.wait()
-    end = time.monotonic() + 20
+    with _drive(file, store, 2) as driver:
+        _wait_for_files(store, 1, driver)
+        workers = _children(driver.pid)
+        assert workers
+        os.kill(workers[0], signal.SIGKILL)
+        _wait_for_files(store, 6, driver)  # it goes on with a new pool
+        workers = _children(driver.pid)
+    end = time.monotonic() + 60
     while any(Path(f"/proc/{pid}").exists() and _is_alive(pid) for pid in workers):
         assert time.monotonic() < end, "a worker outlived its driver"
         time.sleep(0.1)
-    again = _drive(file, store, 2)
-    assert again.wait(timeout=300) == 0
+    with _drive(file, store, 2) as again:
+        assert again.wait(timeout=1200) == 0
     frame = Store(store).frame("sussillo-2014/moments")
     straight = Store(tmp_path / "straight")
     run_tasks(read_sweep(file).tasks, straight, in_process)

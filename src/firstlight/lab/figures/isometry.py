@@ -29,7 +29,7 @@ def spectra(frame: Frame) -> Figure:
     left.set_title(f"spectrum at depth {deepest}")
     right.set(xscale="log", yscale="log", xlabel="depth", ylabel="relative variance of squared singular values")
     right.set_title("variance (lines: theory; 0 drawn at .001)")
-    right.legend(loc="center left", fontsize=7.5)
+    right.legend(loc=(0.02, 0.1), fontsize=7.5, ncols=2)
     note(
         figure,
         f"{int(frame['width'].iloc[0])} units, {int(frame['draws'].iloc[0])} networks each; tanh at g = 1.05. Variance "
