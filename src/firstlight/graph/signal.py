@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,7 @@ class Noise:
         terms: Sensitivities to earlier noises.
         variance: Total variance of ln|x|².
         ident: Order of creation.
+        oldest: Smallest `ident` among this noise and what it inherits from; 0 where that is not known.
     """
 
     drift: float = 0.0
@@ -43,6 +44,7 @@ class Noise:
     terms: tuple[tuple[float, Noise], ...] = ()
     variance: float = 0.0
     ident: int = field(default_factory=next_id)
+    oldest: int = 0
 
 
 SILENT = Noise(ident=0)
@@ -83,6 +85,7 @@ class Source:
         skew: Third cumulant of u over sd³.
         excess: Fourth cumulant of u over sd⁴, the scatter's part not counted.
         quantiles: u on the nodes in units of sd and around the mean, where its law is known; None for the bent Gaussian.
+        table: `values`, once they have been worked out.
     """
 
     key: Hashable
@@ -97,6 +100,7 @@ class Source:
     skew: float = 0.0
     excess: float = 0.0
     quantiles: Array | None = None
+    table: Array | None = None
 
     @property
     def values(self) -> Array:
@@ -106,6 +110,8 @@ class Source:
         Skewness and kurtosis bend the Gaussian (Cornish and Fisher): z + γ₃/6·(z² - 1) + γ₄/24·(z³ - 3z)
         - γ₃²/36·(2z³ - 5z), brought back to variance 1.
         """
+        if self.table is not None:
+            return self.table
         if self.quantiles is not None:
             return self.mean[:, None] + self.sd[:, None] * self.quantiles
         z = self.grid.z
@@ -239,3 +245,15 @@ class Cotangent:
     values: Array | None = None
     layout: Signal | None = None
     whole: Signal | None = None
+
+
+T = TypeVar("T", Signal, Source, Cotangent)
+
+
+def replace(x: T, **changes: Any) -> T:
+    """A copy with other fields: `dataclasses.replace` without its bookkeeping, which costs more than the rules."""
+    new = object.__new__(type(x))
+    put = object.__setattr__
+    for name in type(x).__slots__:
+        put(new, name, changes[name] if name in changes else getattr(x, name))
+    return new

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from firstlight.errors import FirstlightError
 from firstlight.graph.ir import Arg, Node, ParameterRef, Ref
-from firstlight.graph.signal import Cotangent, Signal, next_id
+from firstlight.graph.signal import Cotangent, Signal, next_id, replace
 from firstlight.propagate.forward import LARGEST, Run, Sampler, bind_any, resolve
 from firstlight.rules import Call, find
 from firstlight.rules.gradient import total, whole

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 from firstlight.errors import FirstlightError, MissingRuleError, ModelError
 from firstlight.graph.ir import Arg, ConstantRef, Graph, Law, Node, ParameterRef, Ref
-from firstlight.graph.signal import Array, Cotangent, Signal
+from firstlight.graph.signal import Array, Cotangent, Signal, replace
 from firstlight.rules import Call, Rule, find
 from firstlight.rules.empirical import constant, from_parameter, uniform
 from firstlight.rules.structural import like_shape

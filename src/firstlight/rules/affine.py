@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 import string
 from collections.abc import Sequence
-from dataclasses import replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from firstlight.graph.signal import Array, Cotangent, Signal, next_id
+from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.contraction import contract, energy_cube, sum_atoms
 from firstlight.rules.gradient import scale, whole
 from firstlight.rules.layout import axis_atoms, correlations, expand, merge_axis, moments, offset

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id
+from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.affine import _einsum as einsum  # pyright: ignore[reportPrivateUsage]
 from firstlight.rules.empirical import constant
 from firstlight.rules.gradient import scale, whole

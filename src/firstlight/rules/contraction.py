@@ -8,12 +8,11 @@ q' = n(s²+μ²)q + n(n-1)μ² r_f (THEORY §6, Affine); nothing in it is specia
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from math import prod
 
 import numpy as np
 
-from firstlight.graph.signal import Array, Groups, Noise, Signal, next_id
+from firstlight.graph.signal import Array, Groups, Noise, Signal, next_id, replace
 from firstlight.rules.layout import align, axis_atoms, correlations, expand, moments, permute, regroup, state_weights
 from firstlight.rules.noise import combine, fresh_linear, joint, pair_shares
 from firstlight.rules.source import mehler
@@ -31,14 +30,16 @@ def energy_cube(x: Signal) -> Array:
     return 2.0 * np.square(free)
 
 
-def product(x: Signal, y: Signal) -> Signal:
-    """x·y entry by entry for independent signals."""
+def product(x: Signal, y: Signal, *, quiet: bool = False) -> Signal:
+    """x·y entry by entry for independent signals; `quiet` leaves the noise to the caller."""
     x, y = align(x, y)
     value = None
     if x.value is not None and y.value is not None:
         value = x.value * y.value
-    own = 0.0 if x.weights or y.weights else pair_mean(x, energy_cube(x) * energy_cube(y))
-    noise = combine([(1.0, x.noise), (1.0, y.noise)], own, -0.5 * own)
+    noise = x.noise
+    if not quiet:
+        own = 0.0 if x.weights or y.weights else pair_mean(x, energy_cube(x) * energy_cube(y))
+        noise = combine([(1.0, x.noise), (1.0, y.noise)], own, -0.5 * own)
     return replace(
         x,
         mean=x.mean * y.mean,
@@ -173,12 +174,12 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
     batch_labels |= {a for a in right if any(w.batch[i] for i in axis_atoms(w, right.index(a)))}
     one = _by_label(x, left, order, atoms)
     two = _by_label(w, right, order, atoms)
-    joint = product(one, two)
+    both = product(one, two, quiet=True)
     flags = tuple(a in batch_labels for a in order for _ in atoms[a])
-    joint = replace(joint, batch=flags)
+    both = replace(both, batch=flags)
     count = len([1 for a in out for _ in atoms[a]])
-    gone = range(count, len(joint.atoms))
-    result = sum_atoms(joint, list(gone))
+    gone = range(count, len(both.atoms))
+    result = sum_atoms(both, list(gone))
     result = replace(result, groups=result.groups[: len(out)], gaussian=True)
     inherited: list[tuple[float, Noise]] = [(1.0, x.noise), (1.0, w.noise)]
     k = [a for i, label in enumerate(left) if label in summed for a in axis_atoms(x, i)]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from dataclasses import replace
 
 import numpy as np
 
-from firstlight.graph.signal import Array, Signal, next_id
+from firstlight.graph.signal import Array, Signal, next_id, replace
 from firstlight.rules.contraction import pair_mean
 from firstlight.rules.layout import align, correlations, fit_states, moments
 from firstlight.rules.noise import combine, covariance

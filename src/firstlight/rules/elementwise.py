@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import pi, sqrt
 from typing import Any
 
 import numpy as np
 
-from firstlight.graph.signal import Array, Cotangent, Signal, Source
+from firstlight.graph.signal import Array, Cotangent, Signal, Source, replace
 from firstlight.rules.gradient import times
 from firstlight.rules.registry import GAUSSIAN_INPUT, Call, Grads, Rule, rule
 from firstlight.rules.source import Bend, as_source, from_values, on_source
@@ -112,9 +113,13 @@ def _simple(
 def _activation(name: str, record: str, example: str, *arguments: str, **defaults: float | str) -> None:
     """Register a nonlinearity of `theory.activations` under torch's name and argument order."""
 
+    @functools.cache
+    def made(given: tuple[tuple[str, Any], ...]) -> Pointwise:
+        return of(get(record, **dict(given)))
+
     def build(given: dict[str, Any]) -> Pointwise:
         wanted = {k: given.get(k, defaults.get(k)) for k in arguments}
-        return of(get(record, **{k: v for k, v in wanted.items() if v is not None}))
+        return made(tuple((k, v) for k, v in wanted.items() if v is not None))
 
     def forward(call: Call, input: Signal, **given: Any) -> Signal:
         return apply(call, input, build(given))

@@ -7,11 +7,10 @@ add as functions, exactly; everything else adds as independent signals.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from firstlight.graph.signal import Array, Cotangent, Signal, Source, next_id
+from firstlight.graph.signal import Array, Cotangent, Signal, Source, next_id, replace
 from firstlight.rules.contraction import product
 from firstlight.rules.cross import add
 from firstlight.rules.source import from_values, law_of

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
 from math import prod
 
 import numpy as np
 
-from firstlight.graph.signal import Array, Groups, Signal, Source, next_id
+from firstlight.graph.signal import Array, Groups, Signal, Source, next_id, replace
 
 FieldMap = Callable[[Array], Array]
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from firstlight.graph.signal import Cotangent, Signal, next_id
+from firstlight.graph.signal import Cotangent, Signal, next_id, replace
 from firstlight.rules.contraction import sum_atoms
 from firstlight.rules.empirical import coincidence, uniform
 from firstlight.rules.gradient import whole

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from firstlight.graph.signal import SILENT, Cotangent, Signal, next_id
+from firstlight.graph.signal import SILENT, Cotangent, Signal, next_id, replace
 from firstlight.rules import gradient
 from firstlight.rules.contraction import product, sum_atoms
 from firstlight.rules.cross import add

@@ -132,7 +132,7 @@ def noise_from(source: Source, values: Array, x: Signal, total: float) -> tuple[
     w = source.grid.weights
     bent = source.values
     if source.scatter > 0.0:  # that scatter is between draws; within a draw the entries are Gaussian
-        plain = replace(source, scatter=0.0).values
+        plain = replace(source, scatter=0.0, table=None).values
         values = np.stack([np.interp(*row) for row in zip(plain, bent, values, strict=True)])
         bent = plain
     squares = np.square(values)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id
+from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.contraction import energy_cube, product, sum_atoms
 from firstlight.rules.gradient import scale, whole
 from firstlight.rules.layout import align, axis_atoms, correlations, moments, reshape, state_weights

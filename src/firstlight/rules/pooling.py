@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from firstlight.graph.signal import Array, Cotangent, Signal, Source, next_id
+from firstlight.graph.signal import Array, Cotangent, Signal, Source, next_id, replace
 from firstlight.rules.affine import numbers
 from firstlight.rules.contraction import energy_cube, sum_atoms
 from firstlight.rules.elementwise import Pointwise, apply, back

@@ -7,12 +7,12 @@ gates have weights of their own and are independent of each other; Ïƒ has mean Â
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from firstlight.graph.signal import Array, Cotangent, Signal
+from firstlight.graph.signal import Array, Cotangent, Signal, replace
 from firstlight.rules.contraction import sum_atoms
 from firstlight.rules.empirical import uniform
 from firstlight.rules.gradient import whole

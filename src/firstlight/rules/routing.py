@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from firstlight.graph.signal import Cotangent, Signal, next_id
+from firstlight.graph.signal import Cotangent, Signal, next_id, replace
 from firstlight.rules.affine import _einsum as einsum  # pyright: ignore[reportPrivateUsage]
 
 from firstlight.rules.elementwise import apply, back, of

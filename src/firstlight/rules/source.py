@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil, log2
 
 import numpy as np
 
-from firstlight.graph.signal import Array, Grid, Noise, Signal, Source, next_id
+from firstlight.graph.signal import Array, Grid, Noise, Signal, Source, next_id, replace
 from firstlight.rules.noise import noise_from
 from firstlight.theory import special
 from firstlight.theory.cross import absolute_cross
@@ -159,7 +159,7 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
         nodes = grid(kinks, _level(float(sd.max()), bend.scale))
         source = replace(source, grid=nodes, quantiles=None if law is None else np.interp(nodes.z, *law))
         values = source.values
-    return source, values
+    return replace(source, table=values), values
 
 
 def _lognormal(mean: Array, sd: Array) -> tuple[Array, Array] | None:

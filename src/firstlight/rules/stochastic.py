@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from firstlight.graph.signal import Cotangent, Signal, next_id
+from firstlight.graph.signal import Cotangent, Signal, next_id, replace
 from firstlight.rules.empirical import uniform
 from firstlight.rules.gradient import whole
 from firstlight.rules.layout import axis_atoms

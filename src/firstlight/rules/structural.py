@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from firstlight.graph.signal import Array, Cotangent, Signal, next_id
+from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.contraction import sum_atoms
 from firstlight.rules.cross import add
 from firstlight.rules.empirical import constant

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from firstlight.graph.signal import Array, Signal, next_id
+from firstlight.graph.signal import Array, Signal, next_id, replace
 from firstlight.rules.layout import axis_atoms, expand, merge_axis, offset, state_weights
 
 
