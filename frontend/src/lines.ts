@@ -182,6 +182,8 @@ export class LinePlot {
     }
     const t = theme();
     c.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+    c.textAlign = "left";
+    c.textBaseline = "alphabetic";
     let row = 0;
     for (const mark of this.marks) {
       c.strokeStyle = mark.color;

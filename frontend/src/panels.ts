@@ -289,7 +289,7 @@ function walksPanel(send: (m: Record<string, unknown>) => void): Panel {
   return panel({
     name: "walks",
     heading: "Walks of the signal and of the gradient",
-    help: "Length, layer by layer, on a log scale: level is good, a slope is trouble. The shaded band (±2σ) is predicted before any weight is drawn.",
+    help: "The length of one sample's signal, and of its gradient, layer by layer on a log scale: level is good, a slope is trouble. The shaded band (±2σ) is predicted before any weight is drawn.",
     body: [legend(), note, h("div", { class: "row two" }, h("div", {}, h("h4", {}, "Forward: the signal"), forward.host, forward.readout), h("div", {}, h("h4", {}, "Backward: the gradient"), backward.host, backward.readout))],
     tools: [ask],
     draw: () => {
@@ -509,7 +509,7 @@ const cloudOf = (values: ReturnType<typeof list>, rows = 0, columns = 0, x: numb
     : [];
 
 function criticalPanel(send: (m: Record<string, unknown>) => void): Panel {
-  const plot = new LinePlot("Critical gain", "gain g", "change of ln length per layer", 190);
+  const plot = new LinePlot("Critical gain", "gain g", "drift per layer", 190);
   plot.logX = false;
   const note = h("p", { class: "note" }, "Not drawn yet.");
   return panel({

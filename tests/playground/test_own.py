@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 import torch
@@ -102,7 +104,7 @@ def test_arguments_that_cannot_be_used():
     with pytest.raises(InputError, match="scalar"):
         own_model(nn.Linear(3, 2), torch.randn(4, 3), lambda y: y)
     with pytest.raises(InputError, match="floating"):
-        own_model(nn.Module.__new__(Whole), torch.zeros(2, dtype=torch.long))
+        own_model(Whole(), torch.zeros(2, dtype=torch.long))
     with pytest.raises(InputError, match="batch"):
         firstlight.playground(nn.Linear(3, 2))
 
@@ -119,10 +121,9 @@ def test_the_verb_and_the_package_share_their_name():
     with firstlight.playground(nn.Linear(3, 2), torch.randn(4, 3), browser=False) as running:
         assert "token=" in running.url
         assert running.url in running._repr_html_()
-    import firstlight.playground.config
-
-    assert callable(firstlight.playground)
-    assert firstlight.playground.config.RunConfig().data == "circle"
+    module = importlib.import_module("firstlight.playground.config")
+    assert module.RunConfig().data == "circle"
+    assert callable(firstlight.playground)  # still, after the package was imported
 
 
 def test_the_command_line_refuses_what_it_cannot_open():

@@ -150,6 +150,7 @@ def verdict(settings: dict, steps: int) -> str:
         (presets.article("zero"), 60, "symmetric"),
         (presets.article("constant"), 60, "symmetric"),
         (presets.article("appropriate"), 60, "healthy"),
+        (presets.article("too-large"), 300, "dead units"),
         (presets.article("appropriate"), 5, "starting"),
         ({**presets.article("too-small"), "variance_scale": 1e-6}, 100, "plateau"),
         ({"learning_rate": 0.3, "scheme": "he"}, 800, "learned"),

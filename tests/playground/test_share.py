@@ -26,7 +26,9 @@ def bundle(html: str) -> bytes:
 def test_a_shared_run_is_one_small_file(runs):
     with Direct() as page:
         page.send("configure", runs=runs)
-        page.until("state", where=lambda m: len(m["runs"]) == len(runs) and m["runs"][0]["config"].items() >= runs[0].items())
+        page.until(
+            "state", where=lambda m: len(m["runs"]) == len(runs) and m["runs"][0]["config"].items() >= runs[0].items()
+        )
         page.until("report", where=lambda m: m["run"] == len(runs) - 1)
         for steps in (1, 2, 4):
             page.send("step", count=steps)

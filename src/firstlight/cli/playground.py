@@ -51,7 +51,7 @@ def playground(
         from firstlight.cli.model import load_model
         from firstlight.playground.own import own_model
 
-        job = load_job(inputs, batch, loss, seed=seed)
+        job = load_job(inputs, batch, loss, seed=seed, dtype=None)
         own = own_model(load_model(model, arg, seed=seed), job.batch, job.loss, title=model, loss_title=loss or "")
     elif inputs or batch or loss or arg:
         raise typer.BadParameter("Name the model that they belong to: firstlight playground MODULE:FACTORY …")

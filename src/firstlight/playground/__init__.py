@@ -54,6 +54,37 @@ def playground(
     return launch.start(own, port=port, browser=browser)
 
 
+def notebook(
+    model: nn.Module | None = None,
+    batch: Any = None,
+    loss: Callable[..., Tensor] | None = None,
+    *,
+    height: int = 760,
+) -> Any:
+    """The same page as a widget inside a notebook; it speaks through the kernel and opens no port.
+
+    Args:
+        model: As for `playground`.
+        batch: As for `playground`.
+        loss: As for `playground`.
+        height: Height in pixels.
+
+    Returns:
+        An anywidget; ``.close()`` ends its training thread.
+
+    Raises:
+        FirstlightError: The extra `notebook` is not installed.
+    """
+    from firstlight.playground import widget
+
+    own = None
+    if model is not None:
+        from firstlight.playground.own import own_model
+
+        own = own_model(model, batch, loss)
+    return widget.build(own, height)
+
+
 class _Callable(types.ModuleType):
     """A package that can be called, because the verb and the package share their name."""
 

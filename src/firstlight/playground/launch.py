@@ -37,7 +37,8 @@ class Playground:
         self.close()
 
     def _repr_html_(self) -> str:
-        return f'<iframe src="{self.url}&embed=1" width="100%" height="720" style="border:0"></iframe>'
+        """A link; other pages, a notebook's too, may not frame this one (`firstlight.playground.notebook` does)."""
+        return f'<a href="{self.url}" target="_blank" rel="noopener">Open the firstlight playground</a>'
 
 
 def start(

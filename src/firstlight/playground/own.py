@@ -48,7 +48,7 @@ def own_model(
             value = fit(output)
     except InputError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever the user's code raises is told in one form
+    except Exception as error:
         raise ModelError(
             type(model).__name__,
             got=f"{type(error).__name__}: {error}"[:300],

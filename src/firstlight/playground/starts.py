@@ -107,7 +107,7 @@ def _live(model: nn.Module) -> list[dict[str, Any]]:
     """The weights that an own model came with, by their numbers."""
     return [
         {"name": name, "fan_in": None, "gain": None, "mean": float(p.mean()), "sd": float(p.std(correction=0))}
-        for name, p in model.named_parameters()
+        for name, p in ((name, p.detach()) for name, p in model.named_parameters())
         if p.ndim >= 2 and p.is_floating_point()
     ]
 
@@ -118,7 +118,12 @@ def formula(config: RunConfig, facts: Any) -> dict[str, Any]:
     Returns:
         "text": the law in symbols; "laws": fan, gain, mean and deviation of each weight matrix as it was drawn.
     """
-    return {"text": text(config), "meaning": MEANINGS.get(config.scheme, ""), "scheme": facts.get("scheme"), "laws": facts.get("laws", [])}
+    return {
+        "text": text(config),
+        "meaning": MEANINGS.get(config.scheme, ""),
+        "scheme": facts.get("scheme"),
+        "laws": facts.get("laws", []),
+    }
 
 
 def text(config: RunConfig) -> str:

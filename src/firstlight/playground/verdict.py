@@ -17,6 +17,7 @@ FloatArray = npt.NDArray[np.float64]
 # Shares above which a layer is called dead or saturated in the verdict line; the checks that decide the report have
 # thresholds of their own.
 MANY = 0.5
+NEARLY_ALL = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +55,19 @@ def judge(run: Any, layers: Mapping[str, FloatArray]) -> Status:
     if same.size and float(same.max()) >= 1.0:
         where = names[int(same.argmax())]
         return Status("symmetric", f"All units of {where} carry the same weights and will learn the same.", "init")
+    course = _course(run)
+    # where all samples have become alike, half of a rectifier layer is zero for all of them and nothing is lost:
+    # a share above MANY is a verdict only when the cost stands still too
+    limit = MANY if course.word == "plateau" else NEARLY_ALL
     dead = np.asarray(layers.get("zero_units", ()))
-    if dead.size and float(dead.max()) > MANY:
+    if dead.size and float(dead.max()) > limit:
         where, share = names[int(dead.argmax())], float(dead.max())
         return Status("dead units", f"{share:.0%} of the units of {where} are zero for every sample.", "init")
     flat = np.asarray(layers.get("saturated", ()))
-    if flat.size and float(np.nanmax(flat, initial=0.0)) > MANY:
+    if flat.size and float(np.nanmax(flat, initial=0.0)) > limit:
         where, share = names[int(np.nanargmax(flat))], float(np.nanmax(flat))
         return Status("saturated", f"{share:.0%} of the entries of {where} lie on a flat piece.", "init")
-    return _course(run)
+    return course
 
 
 def _course(run: Any) -> Status:
