@@ -8,18 +8,30 @@ entries, in 16 evenly spaced blocks (standard error of a normal law's kurtosis �
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from firstlight.capture.statistics import moments
+from firstlight.capture.statistics import Moments, moments, stacked_moments
 from firstlight.graph.measurement import ParameterStats
 
 _BLOCKS, _BLOCK = 16, 1024
+_TOGETHER = 1 << 17  # entries that are stacked and worked off together: they stay in the cache
 _DISTINCT_ENTRIES = 1024
 _PROBES = 8  # rows whose angles decide whether a matrix is orthogonal
 _HASHED = 4  # columns that go into a row's hash; rows of equal hash are then compared whole
+
+
+class Entries(NamedTuple):
+    """Numbers of one tensor's entries; the last three only where they were asked for."""
+
+    moments: Moments
+    zero_share: float
+    kurtosis: float | None = None
+    subnormal: float = 0.0
+    distinct: float = 1.0
 
 
 def parameter_stats(
@@ -33,69 +45,143 @@ def parameter_stats(
         uses: Qualified name -> number of operations that read it.
     """
     names: dict[int, list[str]] = {}
+    parameters: dict[int, nn.Parameter] = {}
     for name, p in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(p), []).append(name)
+        parameters.setdefault(id(p), p)
     types = {path: type(module).__name__ for path, module in model.named_modules()}
-    return tuple(
-        _one(name, p, tuple(names[id(p)][1:]), types[name.rpartition(".")[0]], grads.get(id(p)), uses)
-        for name, p in model.named_parameters()
-    )
+    weights = [_dense(p.detach()) for p in parameters.values()]
+    values = entries(weights, laws=True)
+    shapes = shape_facts(weights, [e.moments for e in values])
+    arrived = {key: _dense_gradient(g) for key, g in grads.items() if g is not None}
+    grad_values = dict(zip(arrived, entries(list(arrived.values())), strict=True))
+    stats: list[ParameterStats] = []
+    for (key, p), w, e, (duplicates, kind) in zip(parameters.items(), weights, values, shapes, strict=True):
+        m = e.moments
+        name, *aliases = names[key]
+        grad_numbers: dict[str, float | int] = {}
+        if key in grad_values:
+            g = grad_values[key]
+            filled = arrived[key].numel() / max(w.numel(), 1)  # a sparse gradient is zero elsewhere
+            grad_numbers = {
+                "grad_q": g.moments.q * filled if filled else 0.0,
+                "grad_abs_max": g.moments.abs_max,
+                "grad_zero_fraction": 1.0 - filled * (1.0 - g.zero_share),
+                "grad_nan_count": g.moments.nan_count,
+                "grad_inf_count": g.moments.inf_count,
+            }
+        stats.append(
+            ParameterStats(
+                name=name,
+                shape=tuple(p.shape),
+                dtype=str(p.dtype).removeprefix("torch."),
+                module_type=types[name.rpartition(".")[0]],
+                requires_grad=p.requires_grad,
+                mean=m.mean,
+                q=m.q,
+                kurtosis=e.kurtosis,
+                zero_fraction=e.zero_share,
+                nan_count=m.nan_count,
+                inf_count=m.inf_count,
+                duplicate_rows=duplicates,
+                aliases=tuple(aliases),
+                uses=sum(uses.get(n, 0) for n in names[key]),
+                abs_max=m.abs_max,
+                subnormal_fraction=e.subnormal,
+                distinct_fraction=e.distinct,
+                structure=kind,
+                **grad_numbers,  # pyright: ignore[reportArgumentType]
+            )
+        )
+    return tuple(stats)
 
 
-def _one(
-    name: str,
-    p: nn.Parameter,
-    aliases: tuple[str, ...],
-    module_type: str,
-    grad: Tensor | None,
-    uses: Mapping[str, int],
-) -> ParameterStats:
-    w = p.detach()
+def _dense(w: Tensor) -> Tensor:
     if w.layout != torch.strided:
         w = w.to_dense()
-    if not (w.is_floating_point() or w.is_complex()):
-        w = w.double()
     if w.is_complex():
-        w = torch.view_as_real(w)
-    m = moments(w)
-    few = blocks(w)
-    low, high = m.low, m.high
-    constant = low == high
-    duplicates = 0 if m.nan_count else duplicate_rows(w, constant)
-    grad_numbers: dict[str, float | int] = {}
-    if grad is not None:
-        g = grad.detach() if grad.layout == torch.strided else grad.coalesce().values()
-        g = torch.view_as_real(g) if g.is_complex() else g
-        gm = moments(g)
-        filled = g.numel() / max(w.numel(), 1)  # a sparse gradient is zero elsewhere
-        grad_numbers = {
-            "grad_q": gm.q * filled if g.numel() else 0.0,
-            "grad_abs_max": gm.abs_max,
-            "grad_zero_fraction": 1.0 - filled * (1.0 - zero_share(blocks(g), gm.abs_max)),
-            "grad_nan_count": gm.nan_count,
-            "grad_inf_count": gm.inf_count,
-        }
-    return ParameterStats(
-        name=name,
-        shape=tuple(p.shape),
-        dtype=str(p.dtype).removeprefix("torch."),
-        module_type=module_type,
-        requires_grad=p.requires_grad,
-        mean=m.mean,
-        q=m.q,
-        kurtosis=None if constant else kurtosis(few),
-        zero_fraction=zero_share(few, m.abs_max),
-        nan_count=m.nan_count,
-        inf_count=m.inf_count,
-        duplicate_rows=duplicates,
-        aliases=aliases,
-        uses=sum(uses.get(n, 0) for n in (name, *aliases)),
-        abs_max=m.abs_max,
-        subnormal_fraction=_subnormal_fraction(few),
-        distinct_fraction=_distinct_fraction(w),
-        structure=structure(w, constant=constant, identical=0 < duplicates == len(w) - 1 if w.dim() else False),
-        **grad_numbers,  # pyright: ignore[reportArgumentType]
-    )
+        return torch.view_as_real(w)
+    return w if w.is_floating_point() else w.double()
+
+
+def _dense_gradient(g: Tensor) -> Tensor:
+    g = g.detach() if g.layout == torch.strided else g.coalesce().values()
+    return torch.view_as_real(g) if g.is_complex() else g
+
+
+def _alike(tensors: list[Tensor], form: Callable[[Tensor], object], room: int) -> Iterator[list[int]]:
+    """Positions of the tensors that can be stacked: of one form, type and device, at most `room` entries in all."""
+    groups: dict[object, list[int]] = {}
+    for i, t in enumerate(tensors):
+        groups.setdefault((form(t), t.dtype, t.device), []).append(i)
+    for group in groups.values():
+        step = max(1, room // max(1, min(tensors[group[0]].numel(), _BLOCKS * _BLOCK)))
+        for start in range(0, len(group), step):
+            yield group[start : start + step]
+
+
+def entries(tensors: list[Tensor], *, laws: bool = False) -> list[Entries]:
+    """Numbers of the entries of many tensors; those of equal size are worked off together.
+
+    Args:
+        tensors: Dense, real, floating-point.
+        laws: Also the numbers that tell a weight's law.
+    """
+    found: dict[int, Entries] = {}
+    for group in _alike(tensors, Tensor.numel, _TOGETHER):
+        some = [tensors[i] for i in group]
+        if some[0].numel() == 0:
+            found |= dict.fromkeys(group, Entries(moments(some[0]), 0.0))
+            continue
+        few = torch.stack([blocks(t) for t in some])
+        whole = few.shape[1] == some[0].numel()
+        ms = stacked_moments(few) if whole else [moments(t) for t in some]
+        shares = _zero_shares(few, ms)
+        made = [Entries(m, share) for m, share in zip(ms, shares, strict=True)]
+        if laws:
+            columns = zip(made, kurtoses(few, ms), _subnormal(few), _distinct(some), strict=True)
+            made = [e._replace(kurtosis=k, subnormal=s, distinct=d) for e, k, s, d in columns]
+        found |= dict(zip(group, made, strict=True))
+    return [found[i] for i in range(len(tensors))]
+
+
+def shape_facts(weights: list[Tensor], known: list[Moments]) -> list[tuple[int, str]]:
+    """(repeated rows, structure) of each weight; only those that a cheap look leaves open are looked at in full."""
+    found: dict[int, tuple[int, str]] = {}
+    for group in _alike(weights, lambda w: w.shape, _TOGETHER):
+        apart = _all_apart([weights[i] for i in group])
+        skew = _clearly_skew([weights[i] for i in group])
+        for i, different, plain in zip(group, apart, skew, strict=True):
+            w, m = weights[i], known[i]
+            constant = m.low == m.high
+            if plain and different and not constant:
+                found[i] = (0, "iid")
+                continue
+            duplicates = 0 if m.nan_count or (different and not constant) else duplicate_rows(w, constant)
+            identical = 0 < duplicates == len(w) - 1 if w.dim() else False
+            found[i] = (duplicates, structure(w, constant=constant, identical=identical))
+    return [found[i] for i in range(len(weights))]
+
+
+def _all_apart(alike: list[Tensor]) -> list[bool]:
+    """Whether one column alone tells all rows apart; True for what has no rows to compare."""
+    first = alike[0]
+    if first.dim() < 2 or len(first) < 2 or first.numel() <= len(first):
+        return [True] * len(alike)
+    last = torch.stack([w.reshape(len(w), -1)[:, -1] for w in alike]).sort(1).values
+    return (last[:, 1:] != last[:, :-1]).all(1).tolist()
+
+
+def _clearly_skew(alike: list[Tensor]) -> list[bool]:
+    """Whether two rows (columns of a tall matrix) are far from a right angle, so that `structure` says "iid"."""
+    first = alike[0]
+    if first.dim() < 2 or min(len(first), first.numel() // max(len(first), 1)) < 2:
+        return [first.dim() > 0 and first.numel() > 1] * len(alike)
+    matrices = [w.reshape(len(w), -1) for w in alike]
+    pairs = torch.stack([m[:2] if m.shape[0] <= m.shape[1] else m[:, :2].T for m in matrices]).double()
+    gram = torch.bmm(pairs, pairs.transpose(1, 2))
+    limit = 2.0 * _precision(first) * torch.maximum(gram[:, 0, 0], gram[:, 1, 1])
+    return (gram[:, 0, 1].abs() > limit).tolist()
 
 
 def blocks(w: Tensor) -> Tensor:
@@ -107,23 +193,33 @@ def blocks(w: Tensor) -> Tensor:
     return flat[: length * _BLOCKS].view(_BLOCKS, length)[:, :_BLOCK].reshape(-1)
 
 
-def zero_share(few: Tensor, abs_max: float) -> float:
-    """Share of exact zeros; below 1 unless the largest entry of the whole tensor is 0."""
-    if few.numel() == 0:
-        return 0.0
-    nonzero = int(torch.count_nonzero(few))
-    return 1.0 - max(nonzero, 0 if abs_max == 0.0 else 1) / few.numel()
+def _zero_shares(few: Tensor, ms: list[Moments]) -> list[float]:
+    """Shares of exact zeros; below 1 unless the largest entry of the whole tensor is 0."""
+    nonzeros = few.sign().abs_().sum(1, dtype=_wide(few)).tolist()  # several times faster than count_nonzero
+    size = few.shape[1]
+    return [
+        1.0 - max(int(torch.count_nonzero(row)) if m.nan_count else int(n), 0 if m.abs_max == 0.0 else 1) / size
+        for row, n, m in zip(few, nonzeros, ms, strict=True)
+    ]
 
 
-def kurtosis(few: Tensor) -> float | None:
-    """E (w-m)⁴ / (E (w-m)²)²; None without spread."""
-    centred = few.float() if few.element_size() < 4 else few
-    centred = centred - centred.mean()
-    scale = float(centred.abs().max()) if few.numel() else 0.0
-    if few.numel() < 2 or not 0.0 < scale < math.inf:
-        return None
-    squares = (centred / scale).square()
-    return float(squares.square().mean()) / float(squares.mean()) ** 2
+def kurtoses(few: Tensor, ms: list[Moments]) -> list[float | None]:
+    """E (w-m)⁴ / (E (w-m)²)² of each row; None without spread."""
+    if few.shape[1] < 2:
+        return [None] * len(few)
+    x = few.to(_wide(few))
+    x = x - x.mean(1, keepdim=True)
+    scale = torch.maximum(x.amax(1, keepdim=True), -x.amin(1, keepdim=True))
+    squares = x.div_(scale).square_()
+    second, fourth = squares.mean(1).tolist(), torch.linalg.vecdot(squares, squares).tolist()
+    return [
+        None if m.low == m.high or not 0.0 < s < math.inf else f / few.shape[1] / a**2
+        for s, a, f, m in zip(scale[:, 0].tolist(), second, fourth, ms, strict=True)
+    ]
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return x.dtype if x.element_size() >= 4 else torch.float32
 
 
 def duplicate_rows(w: Tensor, constant: bool = False) -> int:
@@ -174,26 +270,33 @@ def structure(w: Tensor, *, constant: bool = False, identical: bool = False) -> 
     v = rows[chosen].double()
     gram = v @ v.T
     size = gram.diagonal().mean()
-    precision = torch.finfo(w.dtype).eps * 100 if w.dtype.is_floating_point else 1e-4
     off = (gram / size - torch.eye(len(v), dtype=gram.dtype, device=gram.device)).abs().max()
-    return "orthogonal" if float(size) > 0 and float(off) < precision else "iid"
+    return "orthogonal" if float(size) > 0 and float(off) < _precision(w) else "iid"
 
 
-def _subnormal_fraction(few: Tensor) -> float:
-    size = few.abs()
-    small = int((size < torch.finfo(few.dtype).tiny).sum())
-    if not small:
-        return 0.0
-    nonzero = int(torch.count_nonzero(few))
-    return (small - (few.numel() - nonzero)) / max(nonzero, 1)
+def _precision(w: Tensor) -> float:
+    """Cosine below which two vectors of this format count as at right angles."""
+    return torch.finfo(w.dtype).eps * 100 if w.dtype.is_floating_point else 1e-4
 
 
-def _distinct_fraction(w: Tensor) -> float:
-    flat = w.reshape(-1)[:_DISTINCT_ENTRIES]
-    if len(flat) < 2:
-        return 1.0
-    ordered = flat.sort().values
-    return (1 + int((ordered[1:] != ordered[:-1]).sum())) / len(flat)
+def _subnormal(few: Tensor) -> list[float]:
+    """Share of the non-zero entries that lie below the format's smallest normal number."""
+    size = few.shape[1]
+    small = (few.abs() < torch.finfo(few.dtype).tiny).sum(1).tolist()  # zeros among them
+    if not any(small):
+        return [0.0] * len(few)
+    zeros = [size - int(torch.count_nonzero(row)) if n else 0 for n, row in zip(small, few, strict=True)]
+    return [(n - z) / max(size - z, 1) for n, z in zip(small, zeros, strict=True)]
+
+
+def _distinct(alike: list[Tensor]) -> list[float]:
+    """Distinct values among the first entries of each, as a share."""
+    first = torch.stack([w.reshape(-1)[:_DISTINCT_ENTRIES] for w in alike])
+    size = first.shape[1]
+    if size < 2:
+        return [1.0] * len(alike)
+    ordered = first.sort(1).values
+    return ((1.0 + (ordered[:, 1:] != ordered[:, :-1]).sum(1).double()) / size).tolist()
 
 
 def use_counts(parameters: Iterable[tuple[str, ...]]) -> dict[str, int]:

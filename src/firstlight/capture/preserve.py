@@ -88,7 +88,8 @@ class _Saved:
     """The module's state as it was found."""
 
     def __init__(self, model: nn.Module, weights: bool) -> None:
-        self.attributes = [(m, dict(vars(m))) for m in model.modules()]
+        modules = list(model.modules())
+        self.attributes = [(m, dict(vars(m))) for m in modules]
         self.contents = [(v, v.copy()) for _, a in self.attributes for v in a.values() if type(v) in _CONTAINERS]
         self.grads = [(p, p.grad) for p in model.parameters()]
         self.flags = [(t, t.requires_grad) for t in owned_tensors(model)]

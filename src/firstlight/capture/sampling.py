@@ -50,7 +50,7 @@ def _index(samples: int, entries: int) -> Tensor:
     return _INDEX[key]
 
 
-def between_samples(s: Tensor) -> tuple[list[float], list[float]]:
+def between_samples(s: Tensor, *, safe: bool = False) -> tuple[list[float], list[float]]:
     """Mean cosine over the pairs of samples, and the unbiased variance of an entry between samples.
 
     With u_a = s_a/|s_a|: Σ_{a≠b} u_a·u_b = |Σ u_a|² - Σ|u_a|². Samples that are all zero have no direction and are
@@ -58,13 +58,23 @@ def between_samples(s: Tensor) -> tuple[list[float], list[float]]:
 
     Args:
         s: [N, samples, entries]; each of the N is a tensor of its own.
+        safe: Whether squares of all entries are known to stay inside the format's range.
     """
-    scale = s.abs().amax((1, 2), keepdim=True)
-    s = s / scale.where(scale > 0, 1.0)
-    norms = torch.linalg.vector_norm(s, dim=2, keepdim=True)
-    alive = (norms > 0).sum((1, 2))
-    total = (s / norms.where(norms > 0, 1.0)).sum(1).double()
+    scale = None
+    if not safe:
+        scale = s.abs().amax((1, 2), keepdim=True)
+        s = s / scale.where(scale > 0, 1.0)
+    norms = torch.linalg.vector_norm(s, dim=2)
+    live = norms > 0
+    alive = live.sum(1)
+    # One product gives both sums over the samples, Σ s_a/|s_a| and Σ s_a/n, without a copy of s.
+    weights = torch.full((len(s), 2, s.shape[1]), 1.0 / s.shape[1], dtype=s.dtype, device=s.device)
+    torch.div(live, norms.where(live, 1.0), out=weights[:, 0])
+    total, mean = torch.bmm(weights, s).unbind(1)
+    total = total.double()
     cosine = (torch.linalg.vecdot(total, total) - alive) / (alive * (alive - 1))
-    spread = torch.linalg.vector_norm((s - s.mean(1, keepdim=True)).flatten(1), dim=1).double()
-    variance = spread.square() / (s.shape[2] * (s.shape[1] - 1)) * scale.view(-1).double() ** 2
+    spread = torch.linalg.vector_norm((s - mean.unsqueeze(1)).flatten(1), dim=1).double()
+    variance = spread.square() / (s.shape[2] * (s.shape[1] - 1))
+    if scale is not None:
+        variance = variance * scale.view(-1).double() ** 2
     return cosine.clamp(-1.0, 1.0).tolist(), variance.tolist()
