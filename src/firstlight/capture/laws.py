@@ -117,10 +117,11 @@ def _statistics(t: Tensor, shape: tuple[int, ...], uniform: Any, from_data: Any)
 
 
 def _function(node: Node) -> Any:
-    for space in (torch.nn.functional, torch, torch.Tensor, torch.linalg, torch.special, torch.fft):
-        found = getattr(space, node.op, None)
-        if callable(found):
-            return found
+    for prefix in ("", "special_", "linalg_", "fft_"):
+        for space in (torch.nn.functional, torch, torch.Tensor, torch.linalg, torch.special, torch.fft):
+            found = getattr(space, node.op.removeprefix(prefix), None)
+            if callable(found):
+                return found
     raise ModelError(
         node.name,
         got=f"the operation {node.op!r}, which is no function of torch",
