@@ -22,8 +22,9 @@ NOTE = (
     "Labels: started = training loss below 0.9 of the best constant answer's within 600 steps, any of six "
     "learning rates (label.py). Thresholds were fixed on the fit half; misses of both halves were read "
     "while rules were written, so the fresh set, drawn and labelled afterwards, is the one without "
-    "hindsight. Right cause: among those found whose cause is known by construction (causes.py). Peers "
-    "run without their training probes; one that raises counts as 'broken'."
+    "hindsight (7 of 12 found, 1 of 10 slandered; one rule, on the outputs' size, was added after that). "
+    "Right cause: among those found whose cause is known by construction (causes.py). Peers run without "
+    "their training probes; one that raises counts as 'broken'."
 )
 
 

@@ -149,15 +149,18 @@ def _exploded(p: Probe) -> Fate | None:
         return Fate(False, "exploded", math.log(EXPLODED / p.output_rms), text)
     if p.loss is None or p.loss_constant is None:
         return None
-    over = p.loss / max(p.loss_constant, 1e-3)
+    # Identical outputs hide their size from the loss (all logits equal) until the first step tells them apart.
+    size = max(p.loss, p.output_rms)
+    over = size / max(p.loss_constant, 1e-3)
     if over <= EXPLODED:
         return None
     # A loss that grows linearly with the outputs (cross entropy) only has to get all signs right: a coherent pull
     # does that at any scale, if the smallest usual learning rate moves the loss by its own size in 100 steps.
     linear = p.loss < 10.0 * p.output_rms
-    if linear and sum(x.reach for x in p.pulls.values()) * 1e-4 * 100 > p.loss:
+    if linear and sum(x.reach for x in p.pulls.values()) * 1e-4 * 100 > size and p.loss > 1e-2 * size:
         return None
-    text = f"the loss is {over:.1e} times the best constant answer's"
+    what = "loss is" if p.loss >= p.output_rms else "outputs' size is"
+    text = f"the {what} {over:.1e} times the best constant answer's loss"
     return Fate(False, "exploded", math.log(EXPLODED / over), text)
 
 
