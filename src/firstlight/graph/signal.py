@@ -84,6 +84,7 @@ class Source:
         scatter: Relative variance of the variance of u from site to site (see `Signal.scatter`).
         skew: Third cumulant of u over sd³.
         excess: Fourth cumulant of u over sd⁴, the scatter's part not counted.
+        wander: As `Signal.wander`, of u.
         quantiles: u on the nodes in units of sd and around the mean, where its law is known; None for the bent Gaussian.
         table: `values`, once they have been worked out.
     """
@@ -101,6 +102,7 @@ class Source:
     excess: float = 0.0
     quantiles: Array | None = None
     table: Array | None = None
+    wander: float = 0.0
 
     @property
     def values(self) -> Array:
@@ -164,6 +166,7 @@ class Signal:
         gaussian: Whether the entries are (close to) jointly Gaussian.
         noise: Log-norm noise over weight draws.
         scatter: Relative variance of the entries' variance from site to site and draw to draw: a Gaussian mixture.
+        wander: How far the correlation of two samples strays from its mean over draws: E c² = c² + wander·(1 - c²).
         data: Whether the entries are data, the same in every draw.
         cumulants: Third and fourth cumulants of the entries beyond what `scatter` says.
         terms: The signal as a linear combination of earlier ones of the same shape, for cross moments.
@@ -184,6 +187,7 @@ class Signal:
     gaussian: bool = False
     noise: Noise = SILENT
     scatter: float = 0.0
+    wander: float = 0.0
     data: bool = False
     cumulants: tuple[float, float] = (0.0, 0.0)
     terms: tuple[tuple[float, Signal], ...] = ()

@@ -14,7 +14,7 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Groups, Noise, Signal, next_id, replace
 from firstlight.rules.layout import align, axis_atoms, correlations, expand, moments, permute, regroup, state_weights
-from firstlight.rules.noise import combine, fresh_linear, joint, pair_shares
+from firstlight.rules.noise import combine, fresh_linear, joint, pair_shares, sample_correlation, stray, strayed
 from firstlight.rules.source import mehler
 
 
@@ -27,7 +27,22 @@ def energy_cube(x: Signal) -> Array:
         return mehler(squares, x.source, fourth) / total / total - 1.0 if total > 0.0 else np.zeros_like(x.corr)
     q = x.mean_q
     free = x.corr - (x.mean_mean**2 / q if q > 0.0 else 0.0)
-    return 2.0 * np.square(free)
+    return 2.0 * strayed(x, np.square(free))
+
+
+def _wander(x: Signal, y: Signal, uneven: float) -> float:
+    """`Signal.wander` of a product x·y, of which y is uneven from unit to unit (E y⁴/(E y²)² = 1 + uneven).
+
+    c = c_x·c_y: of 1 - c², what c_x strays by is c_y²·(1 - c_x²). The more uneven y, the fewer units count.
+    """
+    left, right = sample_correlation(x) ** 2, sample_correlation(y) ** 2
+    if left * right >= 1.0:
+        return x.wander
+    wander = x.wander * right * (1.0 - left) / (1.0 - left * right)
+    if y.weights is None and not y.data:
+        units = prod(n for n, b in zip(x.atoms, x.batch, strict=True) if not b)
+        return stray(replace(x, wander=wander), units / uneven) if uneven > 0.0 else wander
+    return min(1.0, wander)
 
 
 def product(x: Signal, y: Signal, *, quiet: bool = False) -> Signal:
@@ -36,9 +51,12 @@ def product(x: Signal, y: Signal, *, quiet: bool = False) -> Signal:
     value = None
     if x.value is not None and y.value is not None:
         value = x.value * y.value
+    wander = x.wander
     noise = x.noise
     if not quiet:
-        own = 0.0 if x.weights or y.weights else pair_mean(x, energy_cube(x) * energy_cube(y))
+        energies = energy_cube(x), energy_cube(y)
+        own = 0.0 if x.weights or y.weights else pair_mean(x, energies[0] * energies[1])
+        wander = _wander(x, y, energies[1].flat[0])
         noise = combine([(1.0, x.noise), (1.0, y.noise)], own, -0.5 * own)
     return replace(
         x,
@@ -51,6 +69,7 @@ def product(x: Signal, y: Signal, *, quiet: bool = False) -> Signal:
         gaussian=False,
         noise=noise,
         scatter=x.scatter + y.scatter,
+        wander=wander,
         data=x.data and y.data,
         cumulants=(0.0, 0.0),
         tag=None,
@@ -189,8 +208,10 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
     if w.weights:
         units = [i for i, label in enumerate(a for b in out for a in [b] * len(atoms[b])) if label not in left]
         unit = units[0] if units else None
+        result = replace(result, wander=x.wander)
     noise = fresh_linear(result, inherited, float(fan), unit)
-    return replace(result, noise=noise, scatter=sites, cumulants=(0.0, 0.0), ident=next_id())
+    wander = stray(result, float(fan)) if w.weights else 0.0
+    return replace(result, noise=noise, scatter=sites, wander=wander, cumulants=(0.0, 0.0), ident=next_id())
 
 
 def scatter_of(x: Signal, summed: Sequence[int]) -> float:

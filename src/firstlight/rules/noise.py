@@ -87,13 +87,42 @@ def gaussian_energy(x: Signal, fan: float = np.inf, unit: int | None = None) -> 
     Two sites see the same `fan` weights: their products scatter by 1/√fan around the mean correlation, so that
     c² is c² + (1 - c²)/fan wherever the unit (atom `unit`) is the same.
     """
-    square = np.square(x.corr)
+    square = strayed(x, np.square(x.corr))
     if unit is not None and np.isfinite(fan):
         near = [slice(None)] * square.ndim
         near[unit] = slice(0, 1)
         square = square.copy()
         square[tuple(near)] += (1.0 - square[tuple(near)]) / fan
     return float(2.0 * np.sum(pair_shares(x, square.shape) * square))
+
+
+def strayed(x: Signal, square: Array) -> Array:
+    """E c² over draws where only samples differ, from the mean correlation's c²."""
+    if x.wander <= 0.0 or not any(x.batch):
+        return square
+    square = square.copy()
+    samples = tuple(slice(None) if b else slice(0, 1) for b in x.batch)
+    square[samples] += x.wander * (1.0 - square[samples])
+    return square
+
+
+def sample_correlation(x: Signal) -> float:
+    """Correlation of the same entry in two samples."""
+    return float(x.corr[tuple(1 if b and s > 1 else 0 for b, s in zip(x.batch, x.corr.shape, strict=True))])
+
+
+def stray(x: Signal, fan: float) -> float:
+    """`Signal.wander` after a fresh linear map that sums `fan` units, from that before it.
+
+    The Gram matrix G of the samples at a layer of n units is a Wishart draw around that of the layer before:
+    E tr G'² = (1 + 1/n) tr G² + (tr G)²/n and E (tr G')² = (tr G)² + (2/n) tr G², so for φ = tr G²/(tr G)², the
+    mean c² of many samples, φ' - φ = (1 - φ)(1 + 2φ)/n: independent samples line up within about n layers.
+    """
+    if not np.isfinite(fan) or fan <= 0.0 or not any(x.batch):
+        return x.wander
+    square = sample_correlation(x) ** 2
+    phi = square + x.wander * (1.0 - square)
+    return min(1.0, x.wander + (1.0 - x.wander) * (1.0 + 2.0 * phi) / fan)
 
 
 def fresh_linear(

@@ -151,7 +151,7 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
         law = sum_law(x)
     source = Source(
         ("source", x.ident), mean, sd, share, row, corr, nodes, x.noise, x.scatter, *_shape_of(x, variance),
-        None if law is None else np.interp(nodes.z, *law),
+        None if law is None else np.interp(nodes.z, *law), wander=x.wander,
     )  # fmt: skip
     values = source.values
     kinks = _kinks(source, values, bend)
@@ -310,6 +310,7 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
         gaussian=False,
         noise=noise,
         scatter=source.scatter * sensitivity * sensitivity,
+        wander=_wander(x, source, values, corr),
         data=False,
         cumulants=_cumulants(source, values),
         tag=None,
@@ -319,6 +320,23 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
         integer=False,
         ident=next_id(),
     )
+
+
+def _wander(x: Signal, source: Source, values: Array, corr: Array) -> float:
+    """`Signal.wander` behind a function f: its c' = C(c) strays by C'(c) times what c strays by.
+
+    C'(c) = Σ k b_k² c^(k-1)/Σ b_k² with the Hermite coefficients b_k of f.
+    """
+    if source.wander <= 0.0:
+        return 0.0
+    at = tuple(1 if b and s > 1 else 0 for b, s in zip(x.batch, source.corr.shape, strict=True))
+    c, bent = float(source.corr[at]), float(corr[at])
+    power = source.share @ np.square(values @ source.grid.hermite)
+    k = np.arange(len(power))
+    level = float(source.share @ (np.square(values) @ source.grid.weights))
+    slope = float(power[1:] @ (k[1:] * c ** (k[1:] - 1))) / level
+    left = 1.0 - bent * bent
+    return min(1.0, source.wander * slope * slope * (1.0 - c * c) / left) if left > 1e-12 else source.wander
 
 
 def mehler(values: Array, source: Source, total: float, other: Array | None = None) -> Array:
