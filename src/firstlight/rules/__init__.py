@@ -10,7 +10,19 @@ from firstlight.rules import (
     attention as attention,
 )
 from firstlight.rules import (
+    choice as choice,
+)
+from firstlight.rules import (
+    concatenation as concatenation,
+)
+from firstlight.rules import (
+    convolution as convolution,
+)
+from firstlight.rules import (
     elementwise as elementwise,
+)
+from firstlight.rules import (
+    extremes as extremes,
 )
 from firstlight.rules import (
     lookup as lookup,
@@ -25,10 +37,22 @@ from firstlight.rules import (
     pooling as pooling,
 )
 from firstlight.rules import (
+    products as products,
+)
+from firstlight.rules import (
     recurrent as recurrent,
 )
 from firstlight.rules import (
+    reduction as reduction,
+)
+from firstlight.rules import (
+    resampling as resampling,
+)
+from firstlight.rules import (
     routing as routing,
+)
+from firstlight.rules import (
+    selection as selection,
 )
 from firstlight.rules import (
     stochastic as stochastic,

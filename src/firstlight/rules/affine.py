@@ -1,25 +1,19 @@
-"""Affine maps: linear, matmul, einsum and convolutions, all as contractions with independent entries."""
+"""Affine maps: linear, matrix products and einsum, all as contractions with independent entries."""
 
 from __future__ import annotations
 
-import functools
 import string
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
-import numpy as np
-
-from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
-from firstlight.rules.contraction import contract, energy_cube, sum_atoms
+from firstlight.graph.signal import Cotangent, Signal, replace
+from firstlight.rules.contraction import contract, sum_atoms
 from firstlight.rules.gradient import scale, whole
-from firstlight.rules.layout import axis_atoms, correlations, expand, merge_axis, moments, offset
+from firstlight.rules.layout import axis_atoms, expand, permute
 from firstlight.rules.merge import plus, reduce_to
-from firstlight.rules.noise import fresh_linear
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule
-from firstlight.rules.windows import drop_single, pair_average, single, sum_windows, window, with_atom
 
-_LETTERS = string.ascii_letters
+LETTERS = string.ascii_letters
 
 
 @rule(
@@ -30,8 +24,14 @@ _LETTERS = string.ascii_letters
 )
 def linear(call: Call, input: Signal, weight: Signal, bias: Signal | None = None) -> Signal:
     """y = xWᵀ + b: q' = fan_in·E w²·q + E b²; correlations between sites are the input's; units are independent."""
-    letters = _LETTERS[: input.ndim]
-    out = contract(input, letters, weight, ("Z" if weight.ndim > 1 else "") + letters[-1], letters[:-1] + ("Z" if weight.ndim > 1 else ""))
+    letters = LETTERS[: input.ndim]
+    out = contract(
+        input,
+        letters,
+        weight,
+        ("Z" if weight.ndim > 1 else "") + letters[-1],
+        letters[:-1] + ("Z" if weight.ndim > 1 else ""),
+    )
     return out if bias is None else with_bias(call, out, bias)
 
 
@@ -42,12 +42,10 @@ def with_bias(call: Call, y: Signal, bias: Signal) -> Signal:
 
 
 @linear.adjoint
-def _(
-    call: Call, grad: Cotangent, out: Signal, input: Signal, weight: Signal, bias: Signal | None = None
-) -> Grads:
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, weight: Signal, bias: Signal | None = None) -> Grads:
     del call, out
     g = whole(grad)
-    letters = _LETTERS[: input.ndim]
+    letters = LETTERS[: input.ndim]
     o = "Z" if weight.ndim > 1 else ""
     grads: dict[str, Any] = {
         "input": Cotangent(contract(g, letters[:-1] + o, weight, o + letters[-1], letters)),
@@ -63,7 +61,7 @@ def _matmul_letters(x: Signal, y: Signal) -> tuple[str, str, str]:
     if x.ndim == 1 and y.ndim == 1:
         return "k", "k", ""
     rank = max(x.ndim, y.ndim) - 2 if min(x.ndim, y.ndim) > 1 else max(x.ndim, y.ndim) - 1
-    lead = _LETTERS[:rank]
+    lead = LETTERS[:rank]
     if x.ndim == 1:
         return "X", lead[: y.ndim - 2] + "XZ", lead[: y.ndim - 2] + "Z"
     if y.ndim == 1:
@@ -77,7 +75,8 @@ def _wide(x: Signal, letters: str, sizes: dict[str, tuple[int, ...]]) -> Signal:
     return expand(x, groups) if groups != x.groups else x
 
 
-def _einsum(x: Signal, left: str, y: Signal, right: str, out: str) -> Signal:
+def pair_einsum(x: Signal, left: str, y: Signal, right: str, out: str) -> Signal:
+    """Einsum of two independent signals by their letters, axes of size 1 repeated where the other has more."""
     sizes: dict[str, tuple[int, ...]] = {}
     for s, letters in ((x, left), (y, right)):
         for g, a in zip(s.groups, letters, strict=True):
@@ -91,11 +90,11 @@ def matmul(call: Call, input: Signal, other: Signal) -> Signal:
     """Matrix product, of activations and weights alike."""
     _warn_shared(call, input, other)
     left, right, out = _matmul_letters(input, other)
-    return _einsum(input, left, other, right, out)
+    return pair_einsum(input, left, other, right, out)
 
 
 def _warn_shared(call: Call, x: Signal, y: Signal) -> None:
-    if x.source is not None and y.source is not None and x.source.key == y.source.key or x.ident == y.ident:
+    if (x.source is not None and y.source is not None and x.source.key == y.source.key) or x.ident == y.ident:
         call.caveat("both factors come from one tensor: their dependence is left out")
 
 
@@ -105,8 +104,8 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, other: Signal) ->
     g = whole(grad)
     left, right, result = _matmul_letters(input, other)
     del out
-    dx = _einsum(g, result, other, right, _kept(left, result, right))
-    dy = _einsum(g, result, input, left, _kept(right, result, left))
+    dx = pair_einsum(g, result, other, right, _kept(left, result, right))
+    dy = pair_einsum(g, result, input, left, _kept(right, result, left))
     return {
         "input": reduce_to(Cotangent(_as(dx, _kept(left, result, right), left)), input),
         "other": reduce_to(Cotangent(_as(dy, _kept(right, result, left), right)), other),
@@ -127,11 +126,18 @@ def _as(x: Signal, have: str, want: str) -> Signal:
     return replace(x, groups=tuple(g for g, a in zip(x.groups, have, strict=True) if a in want))
 
 
-@rule("addmm", "addbmm", "baddbmm", "addmv", assumes=(WEIGHTS_IID,), example="torch.addmm(torch.randn(32), x, torch.randn(64, 32) / 8)")
+@rule(
+    "addmm",
+    "addbmm",
+    "baddbmm",
+    "addmv",
+    assumes=(WEIGHTS_IID,),
+    example="torch.addmm(torch.randn(32), x, torch.randn(64, 32) / 8)",
+)
 def addmm(call: Call, input: Signal, mat1: Signal, mat2: Signal, beta: float = 1.0, alpha: float = 1.0) -> Signal:
     """β·b + α·(x @ W)."""
     left, right, out = _matmul_letters(mat1, mat2)
-    y = scale(_einsum(mat1, left, mat2, right, out), alpha)
+    y = scale(pair_einsum(mat1, left, mat2, right, out), alpha)
     return with_bias(call, y, scale(input, beta)) if beta else y
 
 
@@ -145,8 +151,8 @@ def _(
     left, right, result = _matmul_letters(mat1, mat2)
     return {
         "input": reduce_to(grad, input),
-        "mat1": Cotangent(_einsum(whole(g), result, mat2, right, left)),
-        "mat2": Cotangent(_einsum(whole(g), result, mat1, left, right)),
+        "mat1": Cotangent(pair_einsum(whole(g), result, mat2, right, left)),
+        "mat2": Cotangent(pair_einsum(whole(g), result, mat1, left, right)),
     }
 
 
@@ -156,9 +162,10 @@ def _equation(text: str, operands: Sequence[Signal]) -> tuple[list[str], str]:
     terms = left.split(",")
     if "..." in text:
         ranks = [s.ndim - len(t.replace("...", "")) for s, t in zip(operands, terms, strict=True) if "..." in t]
-        dots = [c for c in _LETTERS[::-1] if c not in text][: max(ranks)]
+        dots = [c for c in LETTERS[::-1] if c not in text][: max(ranks)]
         terms = [
-            t.replace("...", "".join(dots[len(dots) - (s.ndim - len(t.replace("...", ""))) :])) for s, t in zip(operands, terms, strict=True)
+            t.replace("...", "".join(dots[len(dots) - (s.ndim - len(t.replace("...", ""))) :]))
+            for s, t in zip(operands, terms, strict=True)
         ]
         right = right.replace("...", "".join(dots)) if "->" in text else right
     if "->" not in text:
@@ -177,18 +184,14 @@ def einsum(call: Call, equation: str, operands: tuple[Signal, ...]) -> Signal:
         keep = "".join(dict.fromkeys(a for a in letters + terms[k] if a in later))
         target = out if k == len(operands) - 1 else keep
         _warn_shared(call, x, operands[k])
-        x, letters = _einsum(x, letters, operands[k], terms[k], target), target
+        x, letters = pair_einsum(x, letters, operands[k], terms[k], target), target
     if len(operands) == 1:
         gone = [a for i, c in enumerate(letters) if c not in out for a in axis_atoms(x, i)]
         x = sum_atoms(x, gone, keep_axes=True)
         x = replace(x, groups=tuple(g for g, c in zip(x.groups, letters, strict=True) if c in out))
-        from firstlight.rules.layout import permute
-
         rest = [c for c in letters if c in out]
         x = permute(x, [rest.index(c) for c in out])
     return x
-
-
 
 
 @einsum.adjoint
@@ -203,296 +206,9 @@ def _(call: Call, grad: Cotangent, out: Signal, equation: str, operands: tuple[S
     for mine, other in ((0, 1), (1, 0)):
         missing = "".join(a for a in terms[mine] if a not in result and a not in terms[other])
         target = "".join(a for a in terms[mine] if a not in missing)
-        dx = _einsum(g, result, operands[other], terms[other], target)
+        dx = pair_einsum(g, result, operands[other], terms[other], target)
         if missing:
             call.caveat("einsum sums an axis of one operand alone")
             continue
         grads.append(Cotangent(dx))
     return {"operands": tuple(grads)} if len(grads) == 2 else {}
-
-
-def numbers(value: Any, n: int) -> tuple[int, ...]:
-    """One integer per spatial axis."""
-    if isinstance(value, tuple):
-        return tuple(int(v) for v in value) if len(value) == n else (int(value[0]),) * n
-    return (int(value),) * n
-
-
-def _padding(value: Any, kernel: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
-    if value == "same":
-        return tuple(d * (k - 1) // 2 for k, d in zip(kernel, dilation, strict=True))
-    if value == "valid":
-        return (0,) * len(kernel)
-    return numbers(value, len(kernel))
-
-
-def _channel_field(field: Array, at: int, size: int, groups: int, outs: int) -> Array:
-    """Mean over the input channels of each group, for each output channel."""
-    if field.shape[at] == 1:
-        return field
-    if groups == 1:
-        return field.mean(axis=at, keepdims=True)
-    shape = (*field.shape[:at], groups, size // groups, *field.shape[at + 1 :])
-    return np.repeat(field.reshape(shape).mean(axis=at + 1), outs // groups, axis=at)
-
-
-def convolve(x: Signal, weight: Signal, groups: int, maps: dict[int, Array], strides: dict[int, int], outs: int, fan: int) -> Signal:
-    """Sum over channels of a group and over taps with independent weights; channel axis = first map axis - 1."""
-    channel = min(maps) - 1
-    x = single(replace(x, source=None, values=None, value=None), [channel, *maps])
-    for axis in [channel, *maps]:
-        x = with_atom(x, axis)
-    at = offset(x, channel)
-    taps = [axis_atoms(x, a)[0] for a in maps]
-    off = pair_average(x, [at, *taps])
-    q, mean, y = sum_windows(replace(x, corr=np.broadcast_to(moments(x), x.corr.shape)), maps, strides)
-    per = x.shape[channel] // groups
-    square = float(weight.q.mean())
-    average = weight.mean_mean
-    q = _channel_field(q, at, x.shape[channel], groups, outs) * per
-    mean = _channel_field(mean, at, x.shape[channel], groups, outs) * per * average
-    total = q * square
-    shared = 0.0
-    if average != 0.0:
-        extra = average**2 * (fan - 1.0) * off
-        total = total + q * extra
-        shared = (average**2 + extra) / (square + extra)
-    if weight.q.size > 1 and weight.q.shape[0] > 1:
-        rows = weight.q.mean(axis=tuple(range(1, weight.q.ndim)))
-        if len(rows) == outs:
-            total = total * (rows / rows.mean()).reshape((1,) * at + (-1,) + (1,) * (total.ndim - at - 1))
-    same = correlations(_overlap(np.take(y.corr, [0], axis=at), y, maps), total)
-    same = np.take(same, 0, axis=at)
-    corr = np.stack([same, same * shared], axis=at)
-    new = list(y.groups)
-    new[channel] = (outs,)
-    out = replace(
-        y, groups=tuple(new), mean=mean, q=np.maximum(total, np.square(mean)), corr=corr, source=None, values=None,
-        gaussian=True, terms=(), weights=None, cumulants=(0.0, 0.0), ident=next_id(),
-    )  # fmt: skip
-    out = drop_single(out)
-    sites = _window_scatter(x, at, taps, fan / max(per, 1), groups)
-    noise = fresh_linear(out, [(1.0, x.noise)], fan, _unit_atom(out, channel))
-    return replace(out, noise=noise, scatter=max(sites, 0.0), data=False)
-
-
-def _overlap(cube: Array, y: Signal, maps: dict[int, Array]) -> Array:
-    """Mean pair moments of outputs: two positions have only those taps in common that fall inside for both."""
-    for axis, a in maps.items():
-        at = axis_atoms(y, axis)[0]
-        outs, taps = a.shape[0], _taps(a.tobytes(), a.shape)
-        same = float(taps.sum()) / outs
-        if outs < 2 or same <= 0.0:
-            continue
-        columns = taps.sum(axis=0)
-        far = (float(np.square(columns).sum()) - float(np.square(taps).sum())) / (outs * (outs - 1.0))
-        near = float((taps[1:] * taps[:-1]).sum()) / (outs - 1.0)
-        factors = np.array([1.0, far / same, near / same])[: cube.shape[at]]
-        cube = cube * factors.reshape((1,) * at + (-1,) + (1,) * (cube.ndim - at - 1))
-    return cube
-
-
-@functools.lru_cache(maxsize=512)
-def _taps(key: bytes, shape: tuple[int, int]) -> Array:
-    """Which taps of each output fall inside, by their offset; shape (outputs, offsets)."""
-    a = np.frombuffer(key).reshape(shape)
-    if shape[0] < 2:
-        return a
-    step = _step(a)
-    reach = shape[1] + abs(step) * shape[0] + 1
-    out = np.zeros((shape[0], 2 * reach))
-    for s in range(shape[0]):
-        used = np.nonzero(a[s])[0]
-        out[s, used - s * step + reach] = a[s, used]
-    return out[:, out.any(axis=0)]
-
-
-def _step(a: Array) -> int:
-    """Inputs by which neighbouring windows are apart."""
-    ends = [int(np.nonzero(row)[0][-1]) for row in a if row.any()]
-    jumps = [b - c for b, c in zip(ends[1:], ends, strict=False) if b > c]
-    return max(set(jumps), key=jumps.count) if jumps else 1
-
-
-def _window_scatter(x: Signal, channel: int, taps: Sequence[int], count: float, groups: int) -> float:
-    """Relative variance of a window's energy: pairs of entries of a group's channels and of `count` taps.
-
-    Taps are as correlated as neighbours; the scatter that the entries brought along is shared by half of them,
-    since neighbouring windows overlap.
-    """
-    near = tuple(x.corr.shape[i] - 1 if i in taps else 0 for i in range(x.corr.ndim))
-    if x.data:
-        return x.scatter * (1.0 + (count - 1.0) * float(x.corr[near]) ** 2) / count
-    cube = energy_cube(x)
-    n = max(x.atoms[channel] // groups, 1)
-    other = tuple(1 if i == channel else 0 for i in range(cube.ndim))
-    both = tuple(1 if i == channel else k for i, k in enumerate(near))
-    same = (float(cube[(0,) * cube.ndim]) + (n - 1.0) * float(cube[other])) / n
-    apart = (float(cube[near]) + (n - 1.0) * float(cube[both])) / n
-    inherited = x.scatter * (1.0 + 0.5 * (count - 1.0)) / count
-    return max((same + (count - 1.0) * apart) / count, 0.0) + inherited
-
-
-def _unit_atom(x: Signal, axis: int) -> int | None:
-    atoms = axis_atoms(x, axis)
-    return atoms[0] if atoms else None
-
-
-def _geometry(x: Signal, weight: Signal, stride: Any, padding: Any, dilation: Any) -> tuple[list[int], list[tuple[int, int, int, int]]]:
-    n = weight.ndim - 2
-    axes = list(range(x.ndim - n, x.ndim))
-    kernel = weight.shape[2:]
-    dil = numbers(dilation, n)
-    pads = _padding(padding, kernel, dil)
-    return axes, list(zip(kernel, numbers(stride, n), pads, dil, strict=True))
-
-
-def _maps(axes: Sequence[int], geometry: Sequence[tuple[int, int, int, int]], ins: Sequence[int], outs: Sequence[int]) -> dict[int, Array]:
-    return {
-        axis: window(i, o, k, s, p, d)
-        for axis, (k, s, p, d), i, o in zip(axes, geometry, ins, outs, strict=True)
-    }
-
-
-@rule(
-    "conv1d", "conv2d", "conv3d", "convolution",
-    assumes=(WEIGHTS_IID, BACKWARD_INDEPENDENT), refs=("xiao2018", "hanin2018"),
-    example="F.conv2d(x.view(-1, 4, 4, 4), torch.randn(8, 4, 3, 3) / 6, padding=1)",
-)  # fmt: skip
-def conv(
-    call: Call, input: Signal, weight: Signal, bias: Signal | None = None, stride: Any = 1, padding: Any = 0,
-    dilation: Any = 1, groups: int = 1,
-) -> Signal:  # fmt: skip
-    """Convolution: mean squares are summed over the taps inside the image, so zero padding loses its share."""
-    axes, geometry = _geometry(input, weight, stride, padding, dilation)
-    outs = call.node.outputs[0].shape[-len(axes) :]
-    maps = _maps(axes, geometry, input.shape[-len(axes) :], outs)
-    strides = {a: g[1] for a, g in zip(axes, geometry, strict=True)}
-    y = convolve(input, weight, groups, maps, strides, weight.shape[0], weight.shape[1] * prod(weight.shape[2:]))
-    return y if bias is None else with_bias(call, y, _channelwise(bias, len(axes)))
-
-
-def _channelwise(bias: Signal, n: int) -> Signal:
-    return replace(bias, groups=(*bias.groups, *((),) * n), value=None)
-
-
-@conv.adjoint
-def _(
-    call: Call, grad: Cotangent, out: Signal, input: Signal, weight: Signal, bias: Signal | None = None,
-    stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
-) -> Grads:  # fmt: skip
-    del call
-    g = whole(grad)
-    axes, geometry = _geometry(input, weight, stride, padding, dilation)
-    outs = out.shape[-len(axes) :]
-    maps = _maps(axes, geometry, input.shape[-len(axes) :], outs)
-    back = {a: m.T for a, m in maps.items()}
-    strides = {a: g[1] for a, g in zip(axes, geometry, strict=True)}
-    fan = max(weight.shape[0] // groups * prod(weight.shape[2:]) // max(prod(strides.values()), 1), 1)
-    flipped = replace(weight, q=np.full_like(weight.q, float(weight.q.mean())))
-    dx = convolve(g, flipped, groups, back, dict.fromkeys(axes, 1), input.shape[axes[0] - 1], fan)
-    grads: dict[str, Any] = {"input": Cotangent(dx), "weight": Cotangent(_kernel_gradient(g, input, weight, axes, maps, groups))}
-    if bias is not None:
-        grads["bias"] = Cotangent(_per_channel(g, axes[0] - 1))
-    return grads
-
-
-def _per_channel(g: Signal, channel: int) -> Signal:
-    gone = [a for k in range(g.ndim) if k != channel for a in axis_atoms(g, k)]
-    return replace(s := sum_atoms(g, gone), groups=(s.groups[channel],))
-
-
-def _kernel_gradient(g: Signal, x: Signal, weight: Signal, axes: Sequence[int], maps: dict[int, Array], groups: int) -> Signal:
-    """Σ over samples and positions of g·x at each tap: pairs of sites count with the product of both correlations."""
-    n = len(axes)
-    g, x = _coarse(g, axes[0] - 1), _coarse(x, axes[0] - 1)
-    inside = prod(float(m.sum()) / (m.shape[0] * k) for m, k in zip(maps.values(), weight.shape[2:], strict=True))
-    shaped = list(x.groups)
-    for a in axes:
-        shaped[a] = g.groups[a]
-    corr = x.corr
-    atoms = [i for i, k in enumerate(range(x.ndim)) if x.groups[k]]
-    del atoms
-    x = _resized(x, tuple(shaped))
-    del corr
-    letters = _LETTERS[: g.ndim]
-    channel = letters[axes[0] - 1]
-    out = contract(g, letters, x, letters.replace(channel, "Z"), channel + "Z")
-    per = weight.shape[1]
-    wide = replace(out, q=out.q * inside, mean=out.mean * inside)
-    if groups > 1 and wide.groups[1]:
-        keep = sum_atoms(replace(wide, mean=wide.mean * 0.0), [axis_atoms(wide, 1)[0]], mean=True)
-        wide = replace(keep, q=np.full_like(keep.q, wide.mean_q))
-        wide = expand(wide, (wide.groups[0], (per,) if per > 1 else ()))
-    groups_out = (*wide.groups, *((),) * n)
-    tapped = expand(replace(wide, groups=groups_out), (*wide.groups, *((k,) if k > 1 else () for k in weight.shape[2:])))
-    return replace(tapped, terms=(), ident=next_id())
-
-
-def _coarse(x: Signal, channel: int) -> Signal:
-    """Uniform fields and one atom per axis."""
-    for axis in range(x.ndim):
-        if len(x.groups[axis]) > 1:
-            x = merge_axis(x, axis)
-    one = (1,) * len(x.atoms)
-    del channel
-    corr = x.corr
-    for i in range(corr.ndim):
-        if corr.shape[i] == 3:
-            corr = np.take(corr, [0, 1], axis=i)
-    return replace(
-        x, mean=np.full(one, x.mean_mean), q=np.full(one, x.mean_q), corr=corr, source=None, values=None, value=None
-    )
-
-
-def _resized(x: Signal, groups: tuple[tuple[int, ...], ...]) -> Signal:
-    """The same statistics on axes of other sizes."""
-    for axis in range(x.ndim):
-        if groups[axis] and not x.groups[axis]:
-            x = with_atom(x, axis)
-    x = replace(x, groups=tuple(g if g else (1,) * len(o) for g, o in zip(groups, x.groups, strict=True)))
-    return drop_single(x)
-
-
-@rule(
-    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
-    assumes=(WEIGHTS_IID, BACKWARD_INDEPENDENT), refs=("xiao2018",),
-    example="F.conv_transpose2d(x.view(-1, 4, 4, 4), torch.randn(4, 8, 2, 2) / 3, stride=2)",
-)  # fmt: skip
-def conv_transpose(
-    call: Call, input: Signal, weight: Signal, bias: Signal | None = None, stride: Any = 1, padding: Any = 0,
-    output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
-) -> Signal:  # fmt: skip
-    """Transposed convolution: the windows of a convolution read backward."""
-    del output_padding
-    axes, geometry = _geometry(input, weight, stride, padding, dilation)
-    outs = call.node.outputs[0].shape[-len(axes) :]
-    forward = _maps(axes, geometry, outs, input.shape[-len(axes) :])
-    maps = {a: m.T for a, m in forward.items()}
-    fan = max(weight.shape[0] // groups * prod(weight.shape[2:]) // prod(g[1] for g in geometry), 1)
-    flat = replace(weight, q=np.full_like(weight.q, float(weight.q.mean())))
-    y = convolve(input, flat, groups, maps, dict.fromkeys(axes, 1), weight.shape[1] * groups, fan)
-    return y if bias is None else with_bias(call, y, _channelwise(bias, len(axes)))
-
-
-@conv_transpose.adjoint
-def _(
-    call: Call, grad: Cotangent, out: Signal, input: Signal, weight: Signal, bias: Signal | None = None,
-    stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
-) -> Grads:  # fmt: skip
-    del call, output_padding
-    g = whole(grad)
-    axes, geometry = _geometry(input, weight, stride, padding, dilation)
-    maps = _maps(axes, geometry, out.shape[-len(axes) :], input.shape[-len(axes) :])
-    fan = weight.shape[1] * prod(weight.shape[2:])
-    flat = replace(weight, q=np.full_like(weight.q, float(weight.q.mean())))
-    strides = {a: s[1] for a, s in zip(axes, geometry, strict=True)}
-    dx = convolve(g, flat, groups, maps, strides, input.shape[axes[0] - 1], fan)
-    back = {a: m.T for a, m in maps.items()}
-    grads: dict[str, Any] = {
-        "input": Cotangent(dx),
-        "weight": Cotangent(_kernel_gradient(input, g, weight, axes, {a: m.T for a, m in back.items()}, groups)),
-    }
-    if bias is not None:
-        grads["bias"] = Cotangent(_per_channel(g, axes[0] - 1))
-    return grads

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, replace
-from firstlight.rules.affine import _einsum as einsum  # pyright: ignore[reportPrivateUsage]
+from firstlight.rules.affine import pair_einsum as einsum
 from firstlight.rules.empirical import constant
 from firstlight.rules.gradient import scale, whole
 from firstlight.rules.layout import align, axis_atoms, expand, merge_axis, offset
@@ -194,14 +194,16 @@ def _weights(call: Call, query: Signal, key: Signal, mask: Any, causal: bool, fa
         if mask.value is not None and np.asarray(mask.value).dtype == bool:
             logits = _mask(call, logits, ~np.asarray(mask.value))
         elif mask.value is not None:
-            logits = plus(call, logits, constant(np.maximum(np.nan_to_num(np.asarray(mask.value, float), neginf=-1e30), -1e30)))
+            logits = plus(
+                call, logits, constant(np.maximum(np.nan_to_num(np.asarray(mask.value, float), neginf=-1e30), -1e30))
+            )
         elif not mask.integer:
             logits = plus(call, logits, mask)
     return soft(call, logits, -1, visible)
 
 
 def _mask(call: Call, x: Signal, hidden: Any) -> Signal:
-    from firstlight.rules.merge import masked
+    from firstlight.rules.choice import masked
 
     del call
     return masked(x, constant(hidden), -1e30)

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
-from firstlight.rules.affine import _einsum as einsum  # pyright: ignore[reportPrivateUsage]
-
+from firstlight.rules.affine import pair_einsum as einsum
+from firstlight.rules.concatenation import join
 from firstlight.rules.elementwise import apply, back, of
 from firstlight.rules.empirical import uniform
 from firstlight.rules.gradient import whole
-
-from firstlight.rules.merge import join, multiply, times_factor
+from firstlight.rules.products import multiply, times_factor
+from firstlight.rules.ranges import take_range
 from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, rule
-from firstlight.rules.structural import like_shape, take_range
+from firstlight.rules.structural import like_shape
+from firstlight.theory import special
 from firstlight.theory.activations import get
 
 
@@ -100,12 +101,14 @@ def topk(call: Call, input: Signal, k: Any = None, dim: int = -1) -> tuple[Signa
     del k
     v = max(input.mean_q - input.mean_mean**2, 0.0)
     # expected order statistics of n normals (Blom), the largest `count`
-    from firstlight.theory import special
-
     ranks = np.arange(1, n + 1)
     scores = np.sort(special.ndtri((ranks - 0.375) / (n + 0.25)))[::-1][:count]
     m = input.mean_mean + v**0.5 * float(scores.mean())
-    q = input.mean_q if count == n else input.mean_mean**2 + 2 * input.mean_mean * v**0.5 * float(scores.mean()) + v * float(np.mean(scores**2))
+    q = (
+        input.mean_q
+        if count == n
+        else input.mean_mean**2 + 2 * input.mean_mean * v**0.5 * float(scores.mean()) + v * float(np.mean(scores**2))
+    )
     shape = call.node.outputs[0].shape
     values = uniform(shape, m if count < n else input.mean_mean, max(q, m * m), noise=input.noise)
     indices = uniform(call.node.outputs[-1].shape, 0.0, 1.0, integer=True)
@@ -127,7 +130,25 @@ def _(call: Call, grads: Any, out: Any, input: Signal, k: Any = None, dim: int =
     return {"input": Cotangent(replace(spread, q=spread.q * share, ident=next_id()))}
 
 
-@rule("argsort", "argmax", "argmin", "histc", "bincount", "floor_divide", "remainder", "nonzero", "bitwise_not", "logical_not", "isfinite", "isnan", "unique", "searchsorted", "any", "all", example="")
+@rule(
+    "argsort",
+    "argmax",
+    "argmin",
+    "histc",
+    "bincount",
+    "floor_divide",
+    "remainder",
+    "nonzero",
+    "bitwise_not",
+    "logical_not",
+    "isfinite",
+    "isnan",
+    "unique",
+    "searchsorted",
+    "any",
+    "all",
+    example="",
+)
 def indices(call: Call, input: Any = None) -> tuple[Signal, ...]:
     """Integers or booleans made from the signal: of unknown value, without gradient."""
     del input
@@ -161,7 +182,9 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, mat2: Signal, off
     return {"input": Cotangent(dx), "mat2": Cotangent(uniform(mat2.shape, 0.0, level))}
 
 
-@rule("weight_norm", refs=("salimans2016",), example="x @ torch._weight_norm(torch.randn(64, 32), torch.ones(64, 1), 0)")
+@rule(
+    "weight_norm", refs=("salimans2016",), example="x @ torch._weight_norm(torch.randn(64, 32), torch.ones(64, 1), 0)"
+)
 def weight_norm(call: Call, v: Signal, g: Signal, dim: int = 0) -> Any:
     """g·v/|v|: each slice along `dim` has the norm g."""
     rest = prod(n for i, n in enumerate(v.shape) if i != dim % v.ndim)
@@ -192,7 +215,3 @@ def _(call: Call, grad: Any, out: Any, v: Signal, g: Signal, dim: int = 0) -> Gr
     level = w.mean_q * v.mean_q * rest / max(v.mean_q * rest, 1e-300)
 
     return {"v": Cotangent(dv), "g": Cotangent(uniform(g.shape, 0.0, level))}
-
-
-
-

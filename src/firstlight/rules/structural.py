@@ -1,4 +1,4 @@
-"""Operations that only move entries: they regroup atoms, index fields and drop axes of cubes; exact."""
+"""Operations that only move entries: another shape, another order of axes, repeats; exact."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.contraction import sum_atoms
-from firstlight.rules.cross import add
-from firstlight.rules.empirical import constant
 from firstlight.rules.gradient import whole
-from firstlight.rules.layout import axis_atoms, expand, keep_first, merge_axis, offset, permute, reshape, transform
-from firstlight.rules.merge import join, reduce_to
+from firstlight.rules.layout import axis_atoms, expand, merge_axis, offset, permute, reshape, transform
+from firstlight.rules.merge import reduce_to
 from firstlight.rules.registry import Call, Grads, rule
 
 Sizes = Sequence[int]
@@ -95,7 +93,11 @@ def by_shape(call: Call, input: Signal, *_: Any) -> Signal:
 
 
 by_shape.parameters = ("input", "a", "b", "c")
+
+
 by_shape.forward = lambda call, input, **_: reshape(input, call.node.outputs[0].shape)
+
+
 by_shape.adjoint(_backward_shape)
 
 
@@ -202,13 +204,19 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, repeats: Any) -> 
     g = reshape(g, wide)
     gone = [a for axis in range(len(times)) for a in axis_atoms(g, 2 * axis)]
     g = sum_atoms(g, gone)
-    return {"input": Cotangent(reshape(replace(g, groups=g.groups), input.shape) if lead == 0 else reshape(g, input.shape))}
+    return {
+        "input": Cotangent(reshape(replace(g, groups=g.groups), input.shape) if lead == 0 else reshape(g, input.shape))
+    }
 
 
 @rule("repeat_interleave", example="x.repeat_interleave(2, dim=1)")
 def repeat_interleave(call: Call, input: Signal, repeats: Any, dim: int | None = None) -> Signal:
     """Repeat each entry: an inner atom along which the tensor is the same."""
-    n = int(repeats) if not isinstance(repeats, Signal) else call.node.outputs[0].shape[dim or 0] // input.shape[dim or 0]
+    n = (
+        int(repeats)
+        if not isinstance(repeats, Signal)
+        else call.node.outputs[0].shape[dim or 0] // input.shape[dim or 0]
+    )
     x = input if dim is not None else reshape(input, (input.numel,))
     axis = (dim or 0) % x.ndim
     wide = replace(x, groups=(*x.groups[: axis + 1], (), *x.groups[axis + 1 :]), value=None)
@@ -228,293 +236,9 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, repeats: Any, dim
     return {"input": Cotangent(reshape(g, input.shape))}
 
 
-def take_range(x: Signal, dim: int, start: int, stop: int, step: int) -> Signal:
-    """x[start:stop:step] along an axis."""
-    dim %= x.ndim
-    n = x.shape[dim]
-    index = range(*slice(start, stop, step).indices(n))
-    if len(index) == n and step == 1:
-        return x
-    value = None if x.value is None else np.take(x.value, list(index), axis=dim)
-
-    def pick(f: Array) -> Array:
-        at = offset(merged, dim)
-        return np.take(f, list(index), axis=at)
-
-    merged = merge_axis(x, dim) if len(x.groups[dim]) > 1 else x
-    if value is not None and value.size:
-        return constant(value)
-    return keep_first(merged, dim, len(index), pick, ("range", dim, start, stop, step), None)
-
-
-def take_index(x: Signal, dim: int, index: Any) -> Signal:
-    """Entries of an axis by a list of indices, in any order and number."""
-    dim %= x.ndim
-    merged = merge_axis(x, dim) if len(x.groups[dim]) > 1 else x
-    ids = np.asarray(index).reshape(-1)
-
-    def pick(f: Array) -> Array:
-        return np.take(f, ids, axis=offset(merged, dim))
-
-    return keep_first(merged, dim, len(ids), pick, ("index", dim, ids.tobytes()[:256]), None)
-
-
-def put_range(g: Signal, like: Signal, dim: int, start: int, stop: int, step: int) -> Signal:
-    """The gradient of a slice in a tensor of zeros."""
-    dim %= like.ndim
-    n = like.shape[dim]
-    index = list(range(*slice(start, stop, step).indices(n)))
-    if len(index) == n:
-        return g
-    if not index:
-        return replace(g, q=g.q * 0.0)
-    g = merge_axis(g, dim) if len(g.groups[dim]) > 1 else g
-    at = offset(g, dim)
-    lone = not g.groups[dim]
-
-    def on_field(f: Array) -> Array:
-        if lone:
-            f = np.expand_dims(f, at)
-        out = np.zeros((*f.shape[:at], n, *f.shape[at + 1 :]))
-        where: list[Any] = [slice(None)] * out.ndim
-        where[at] = index
-        out[tuple(where)] = f
-        return out
-
-    def on_cube(c: Array) -> Array:
-        return np.stack([c, np.zeros_like(c)], axis=at) if lone else c
-
-    groups = (*g.groups[:dim], (n,), *g.groups[dim + 1 :])
-    flag = like.batch[offset(like, dim)] if like.groups[dim % like.ndim] else False
-    batch = (*g.batch[:at], flag, *g.batch[at:]) if lone else g.batch
-    bare = replace(g, source=None, values=None, ident=next_id())
-    return transform(bare, groups, batch, on_field, on_cube, ("put", dim, start, stop, step))
-
-
-@rule("narrow", example="x.narrow(1, 8, 32)")
-def narrow(call: Call, input: Signal, dim: int, start: int, length: int) -> Signal:
-    """A range of an axis."""
-    del call
-    return take_range(input, dim, start, start + length, 1)
-
-
-@narrow.adjoint
-def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int, start: int, length: int) -> Grads:
-    del call, out
-    return {"input": Cotangent(put_range(whole(grad), input, dim, start, start + length, 1))}
-
-
-@rule("select", example="x.select(1, 3)")
-def select(call: Call, input: Signal, dim: int, index: int) -> Signal:
-    """One index of an axis."""
-    del call
-    return drop_axis(take_range(input, dim, index, index + 1 or input.shape[dim], 1), dim)
-
-
-def drop_axis(x: Signal, dim: int) -> Signal:
-    """Remove an axis of size 1."""
-    dim %= x.ndim
-    value = None if x.value is None else np.squeeze(x.value, axis=dim)
-    return replace(x, groups=(*x.groups[:dim], *x.groups[dim + 1 :]), value=value, terms=(), ident=next_id())
-
-
-@select.adjoint
-def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int, index: int) -> Grads:
-    del call, out
-    dim %= input.ndim
-    g = whole(grad)
-    g = replace(g, groups=(*g.groups[:dim], (), *g.groups[dim:]))
-    return {"input": Cotangent(put_range(g, input, dim, index, index + 1 or input.shape[dim], 1))}
-
-
-def _pieces(x: Signal, op: str, how: Any, dim: int) -> list[tuple[int, int]]:
-    n = x.shape[dim]
-    if isinstance(how, tuple):
-        sizes = [int(k) for k in how]
-    elif op == "chunk":
-        size = -(-n // int(how))
-        sizes = [min(size, n - k) for k in range(0, n, size)]
-    else:
-        sizes = [min(int(how), n - k) for k in range(0, n, int(how))]
-    out: list[tuple[int, int]] = []
-    start = 0
-    for size in sizes:
-        out.append((start, start + size))
-        start += size
-    return out
-
-
-@rule("chunk", "split", "tensor_split", example="x.chunk(2, -1)[0] * x.chunk(2, -1)[1].sigmoid()")
-def chunk(call: Call, input: Signal, how: Any = 1, dim: int = 0) -> tuple[Signal, ...]:
-    """Pieces of an axis; as many independent tensors, since units are."""
-    shapes = [o.shape[dim] for o in call.node.outputs]
-    pieces = _borders(shapes) if shapes else _pieces(input, call.node.op, how, dim)
-    return tuple(take_range(input, dim, a, b, 1) for a, b in pieces)
-
-
-chunk.parameters = ("input", "how", "dim")
-
-
-def _borders(sizes: Sizes) -> list[tuple[int, int]]:
-    out: list[tuple[int, int]] = []
-    start = 0
-    for n in sizes:
-        out.append((start, start + n))
-        start += n
-    return out
-
-
-@chunk.adjoint
-def _(call: Call, grads: tuple[Cotangent | None, ...], out: tuple[Signal, ...], input: Signal, how: Any = 1, dim: int = 0) -> Grads:
-    del call, how
-    return {"input": gathered(grads, out, input, dim)}
-
-
-def gathered(grads: tuple[Cotangent | None, ...], out: tuple[Signal, ...], like: Signal, dim: int) -> Cotangent:
-    """Gradients of the pieces of an axis, put side by side (zero where none arrived)."""
-    parts: list[Signal] = []
-    for g, o in zip(grads, out, strict=True):
-        if g is not None:
-            parts.append(whole(g))
-        else:
-            n = (1,) * len(o.atoms)
-            parts.append(replace(o, mean=np.zeros(n), q=np.zeros(n), source=None, values=None, value=None, weights=None))
-    del like
-    return Cotangent(join(parts, dim))
-
-
-@rule("unbind", example="x.view(-1, 2, 32).unbind(1)[0]")
-def unbind(call: Call, input: Signal, dim: int = 0) -> tuple[Signal, ...]:
-    """One tensor per index of an axis."""
-    del call
-    return tuple(drop_axis(take_range(input, dim, i, i + 1, 1), dim) for i in range(input.shape[dim]))
-
-
-@unbind.adjoint
-def _(call: Call, grads: tuple[Cotangent | None, ...], out: tuple[Signal, ...], input: Signal, dim: int = 0) -> Grads:
-    del call
-    dim %= input.ndim
-    wide = [
-        None if g is None else Cotangent(_unsqueezed(whole(g), dim)) for g in grads
-    ]
-    return {"input": gathered(tuple(wide), tuple(_unsqueezed(o, dim) for o in out), input, dim)}
-
-
-def _unsqueezed(x: Signal, dim: int) -> Signal:
-    return replace(x, groups=(*x.groups[:dim], (), *x.groups[dim:]), value=None)
-
-
-Step = tuple[str, int, tuple[Any, ...]]
-
-
-def plan_index(x: Signal, index: Any) -> list[Step] | None:
-    """An index as steps on axes: slices, single indices, new axes; None where it holds tensors."""
-    plain = isinstance(index, tuple) and len(index) == 4 and index[0] == "slice"
-    items = list(index) if isinstance(index, tuple) and not plain else [index]
-    used = sum(1 for i in items if i is not None and i != "..." and not isinstance(i, bool))
-    steps: list[Step] = []
-    axis = 0
-    for item in items:
-        if isinstance(item, str) and item == "...":
-            axis += x.ndim - used
-        elif item is None:
-            steps.append(("new", axis, ()))
-            axis += 1
-            x = _unsqueezed(x, axis - 1)
-        elif isinstance(item, tuple) and len(item) == 4 and item[0] == "slice":
-            start, stop, step = (None if s is None else s for s in item[1:])
-            if isinstance(start, Signal) or isinstance(stop, Signal):
-                return None
-            a, b, c = slice(start, stop, step).indices(x.shape[axis])
-            steps.append(("range", axis, (a, b, c)))
-            axis += 1
-        elif isinstance(item, int) and not isinstance(item, bool):
-            i = int(item) % max(x.shape[axis], 1)
-            steps.append(("one", axis, (i,)))
-            x = drop_axis(replace(x, groups=(*x.groups[:axis], (), *x.groups[axis + 1 :]), value=None), axis)
-        else:
-            return None
-    return steps
-
-
-@rule("getitem", example="x[:, 8:40] * 2.0")
-def getitem(call: Call, input: Signal, index: Any) -> Signal:
-    """Indexing: slices, integers, None and ... exactly; masks and index tensors as samples of the entries."""
-    steps = plan_index(input, index)
-    if steps is None:
-        return _advanced(call, input, index)
-    x = input
-    for kind, axis, given in steps:
-        if kind == "new":
-            x = reshape(x, (*x.shape[:axis], 1, *x.shape[axis:]))
-        elif kind == "range":
-            x = take_range(x, axis, *given)
-        else:
-            x = drop_axis(take_range(x, axis, given[0], given[0] + 1, 1), axis)
-    return x
-
-
-def _advanced(call: Call, x: Signal, index: Any) -> Signal:
-    items = list(index) if isinstance(index, tuple) else [index]
-    signals = [i for i in items if isinstance(i, Signal)]
-    shape = call.node.outputs[0].shape
-    if len(signals) == 1 and len(shape) == x.ndim - 1 + signals[0].ndim and signals[0].value is not None:
-        ids = np.asarray(signals[0].value)
-        axis = next(k for k, i in enumerate(items) if isinstance(i, Signal))
-        others = [i for k, i in enumerate(items) if k != axis]
-        whole_axes = all(isinstance(i, tuple) and i[1:] == (None, None, None) for i in others)
-        if ids.dtype.kind in "iu" and whole_axes and axis < x.ndim:
-            return reshape(take_index(x, axis, ids), shape)
-    call.caveat("indexed by tensors: taken as a random sample of the entries")
-    return like_shape(x, shape)
-
-
-@getitem.adjoint
-def _(call: Call, grad: Cotangent, out: Signal, input: Signal, index: Any) -> Grads:
-    del call
-    steps = plan_index(input, index)
-    g = whole(grad)
-    if steps is None:
-        ratio = out.numel / max(input.numel, 1)
-        spread_out = like_shape(g, input.shape)
-        return {"input": Cotangent(replace(spread_out, q=spread_out.q * ratio, mean=spread_out.mean * ratio))}
-    seen = [input]
-    for kind, axis, given in steps:
-        x = seen[-1]
-        if kind == "new":
-            seen.append(_unsqueezed(x, axis))
-        elif kind == "range":
-            seen.append(take_range(replace(x, value=None), axis, *given))
-        else:
-            seen.append(drop_axis(take_range(replace(x, value=None), axis, given[0], given[0] + 1, 1), axis))
-    for (kind, axis, given), like in zip(reversed(steps), reversed(seen[:-1]), strict=True):
-        if kind == "new":
-            g = reshape(g, like.shape)
-        elif kind == "range":
-            g = put_range(g, like, axis, *given)
-        else:
-            g = replace(g, groups=(*g.groups[:axis], (), *g.groups[axis:]), terms=(), ident=next_id())
-            g = put_range(g, like, axis, given[0], given[0] + 1, 1)
-    return {"input": Cotangent(g)}
-
-
-@rule("index_select", example="x.index_select(1, torch.tensor([0, 5, 7]))")
-def index_select(call: Call, input: Signal, dim: int, index: Signal) -> Signal:
-    """Entries of an axis by index."""
-    if index.value is None:
-        return like_shape(input, call.node.outputs[0].shape)
-    return take_index(input, dim, index.value)
-
-
-@index_select.adjoint
-def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int, index: Signal) -> Grads:
-    del call, dim, index
-    g = like_shape(whole(grad), input.shape)
-    ratio = out.numel / max(input.numel, 1)
-    return {"input": Cotangent(replace(g, q=g.q * ratio, mean=g.mean * ratio))}
-
-
-def _permuted(make: Callable[[Array, int], Array], tag: str, backward: Callable[[Array, int], Array]) -> tuple[Any, Any]:
+def _permuted(
+    make: Callable[[Array, int], Array], tag: str, backward: Callable[[Array, int], Array]
+) -> tuple[Any, Any]:
     """Rules that reorder the entries of axes (roll, flip): fields move, pair statistics stay."""
 
     def moved(x: Signal, dims: Sizes, move: Callable[[Array, int], Array]) -> Signal:
@@ -589,6 +313,3 @@ def _(call: Call, grad: Cotangent, out: Signal, base: Signal, part: Signal) -> G
         "base": Cotangent(replace(g, q=g.q * (1.0 - share), ident=next_id())),
         "part": Cotangent(like_shape(g, part.shape)),
     }
-
-
-__all__ = ["add", "like_shape", "put_range", "resolve", "sizes_of", "take_range", "unshape"]

@@ -1,0 +1,139 @@
+"""One of two tensors, entry by entry: masks, `where`, the larger and the smaller, comparisons."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from firstlight.graph.signal import Cotangent, Signal, next_id, replace
+from firstlight.rules.elementwise import Pointwise, apply
+from firstlight.rules.empirical import constant, uniform
+from firstlight.rules.gradient import scale, whole
+from firstlight.rules.layout import align
+from firstlight.rules.merge import is_number, plus, reduce_to, unit
+from firstlight.rules.registry import Call, Grads, rule
+
+
+def masked(x: Signal, share: Signal, fill: float) -> Signal:
+    """Entries replaced by a number where a mask holds (share: the mask as 0/1 entries)."""
+    x, m = align(x, share)
+    keep = 1.0 - m.mean
+    mean = keep * x.mean + m.mean * fill
+    q = keep * x.q + m.mean * fill * fill
+    return replace(x, mean=mean, q=q, source=None, values=None, value=None, terms=(), weights=None, ident=next_id())
+
+
+@rule("masked_fill", example="x.masked_fill(torch.eye(64, dtype=torch.bool)[:x.shape[0]], 0.0)")
+def masked_fill(call: Call, input: Signal, mask: Signal, value: Any) -> Signal:
+    """Entries under the mask become the value; -inf marks keys that a softmax does not see."""
+    del call
+    number = float(value) if is_number(value) else value.mean_mean
+    return masked(input, mask, max(min(number, 1e30), -1e30))
+
+
+@masked_fill.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, mask: Signal, value: Any) -> Grads:
+    del call, out, value
+    return {"input": reduce_to(Cotangent(masked(whole(grad), mask, 0.0)), input)}
+
+
+@rule("where", example="torch.where(x > 0, x, 0.1 * x)")
+def where(call: Call, condition: Signal, input: Any = None, other: Any = None) -> Any:
+    """Choose between two tensors; an unknown condition is taken as independent of both."""
+    if input is None or other is None:  # the indices of the true entries
+        return tuple(uniform(o.shape, 0.0, 1.0, integer=True) for o in call.node.outputs)
+    if condition.value is None:
+        call.caveat("the condition depends on the signal: taken as independent of the branches")
+    p = condition.mean
+    like = (
+        next(t for t in (input, other) if isinstance(t, Signal))
+        if not (is_number(input) and is_number(other))
+        else condition
+    )
+    a = unit(like, float(input)) if is_number(input) else input
+    b = unit(like, float(other)) if is_number(other) else other
+    if is_number(other) and isinstance(input, Signal):
+        complement = replace(condition, mean=1.0 - p, q=1.0 - p)
+        return masked(input, complement, max(min(float(other), 1e30), -1e30))
+    if is_number(input) and isinstance(other, Signal):
+        return masked(other, condition, max(min(float(input), 1e30), -1e30))
+    a, b = align(a, b)
+    a, c = align(a, condition)
+    b, _ = align(b, condition)
+    mean = c.mean * a.mean + (1.0 - c.mean) * b.mean
+    q = c.mean * a.q + (1.0 - c.mean) * b.q
+    share = float(c.mean.mean())
+    corr = share * a.corr + (1.0 - share) * b.corr
+    return replace(
+        a, mean=mean, q=q, corr=corr, source=None, values=None, value=None, terms=(), weights=None,
+        gaussian=a.gaussian and b.gaussian, ident=next_id(),
+    )  # fmt: skip
+
+
+@where.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, condition: Signal, input: Any, other: Any) -> Grads:
+    del call, out
+    g = whole(grad)
+    complement = replace(condition, mean=1.0 - condition.mean, q=1.0 - condition.mean, value=None)
+    grads: dict[str, Any] = {}
+    if isinstance(input, Signal):
+        grads["input"] = reduce_to(Cotangent(masked(g, complement, 0.0)), input)
+    if isinstance(other, Signal):
+        grads["other"] = reduce_to(Cotangent(masked(g, condition, 0.0)), other)
+    return grads
+
+
+def extreme(call: Call, x: Any, y: Any, sign: float) -> Signal:
+    """max(x, y) = (x + y + |x - y|)/2 (min with the other sign) on a common source or as a difference."""
+    if is_number(x):
+        x, y = y, x
+    if is_number(y):
+        k = float(y)
+        pick = np.maximum if sign > 0 else np.minimum
+        return apply(call, x, Pointwise(lambda v: pick(v, k), lambda v: np.where(sign * v > sign * k, 1.0, 0.0)))
+    difference = plus(call, x, y, -1.0)
+    size = apply(call, difference, Pointwise(np.abs, np.sign))
+    return plus(call, scale(plus(call, x, y), 0.5), size, 0.5 * sign)
+
+
+@rule("maximum", example="torch.maximum(x, 0.5 * x)")
+def maximum(call: Call, input: Any, other: Any) -> Signal:
+    """The larger of two."""
+    return extreme(call, input, other, 1.0)
+
+
+@rule("minimum", example="torch.minimum(x, 0.5 * x)")
+def minimum(call: Call, input: Any, other: Any) -> Signal:
+    """The smaller of two."""
+    return extreme(call, input, other, -1.0)
+
+
+def _half(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any) -> Grads:
+    del call, out
+    g = whole(grad)
+    half = replace(g, mean=g.mean * 0.5, q=g.q * 0.5, ident=next_id())
+    return {
+        name: reduce_to(Cotangent(half), s) for name, s in (("input", input), ("other", other)) if isinstance(s, Signal)
+    }
+
+
+maximum.adjoint(_half)
+
+
+minimum.adjoint(_half)
+
+
+def _compare(call: Call, input: Any, other: Any = 0.0) -> Signal:
+    """A comparison: its entries are 0 or 1, known where the operands are."""
+    x = input if isinstance(input, Signal) else other
+    a = input.value if isinstance(input, Signal) else input
+    b = other.value if isinstance(other, Signal) else other
+    if a is not None and b is not None:
+        table = {"gt": np.greater, "ge": np.greater_equal, "lt": np.less, "le": np.less_equal, "eq": np.equal}
+        return constant(np.asarray(table.get(call.node.op, np.not_equal)(a, b)))
+    p = 0.5 if call.node.op in ("gt", "ge", "lt", "le") else 0.0
+    return uniform(x.shape, p, max(p, 1e-12), integer=True)
+
+
+rule("gt", "ge", "lt", "le", "eq", "ne")(_compare)

@@ -1,0 +1,100 @@
+"""The largest of several entries: its law, the share of the gradient it takes, and the rule of max and min."""
+
+from __future__ import annotations
+
+import functools
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from firstlight.graph.signal import Array, Cotangent, Signal, Source, next_id, replace
+from firstlight.rules.choice import extreme
+from firstlight.rules.gradient import scale, whole
+from firstlight.rules.layout import axis_atoms
+from firstlight.rules.reduction import axes_of, reduced, spread_over
+from firstlight.rules.registry import EXCHANGEABLE, GAUSSIAN_INPUT, Call, Grads, rule
+from firstlight.rules.source import as_source, spread
+from firstlight.rules.windows import pair_average
+from firstlight.theory import special
+from firstlight.theory.gaussian import gauss_nodes
+
+
+@functools.lru_cache(maxsize=1024)
+def _largest(k: int, rho: float) -> tuple[Array, Array]:
+    """Nodes and weights of the largest of k standard Gaussians with correlation ρ: √ρ z + √(1-ρ)·max of k."""
+    nodes = gauss_nodes((0.0,))
+    z, w = nodes.z, nodes.weights
+    top = w * k * special.ndtr(z) ** (k - 1)
+    if rho <= 1e-9:
+        return z, top
+    coarse = np.polynomial.hermite_e.hermegauss(16)
+    u = np.sqrt(rho) * coarse[0][:, None] + np.sqrt(1.0 - rho) * z[None, :]
+    return u.ravel(), (coarse[1][:, None] / coarse[1].sum() * top[None, :]).ravel()
+
+
+def largest(call: Call, x: Signal, k: int, rho: float) -> tuple[Signal, float]:
+    """Moments of the largest of k entries with correlation ρ of their source; the map must not decrease."""
+    source, values = as_source(x)
+    z, w = _largest(int(k), float(np.clip(rho, 0.0, 1.0)))
+    first, second = np.empty(len(source.sd)), np.empty(len(source.sd))
+    falling = False
+    for row in range(len(source.sd)):
+        v = np.interp(z, source.grid.z, values[row])
+        falling = falling or bool(values[row][-1] < values[row][0])
+        first[row], second[row] = float(w @ v), float(w @ np.square(v))
+    if falling or bool(np.any(np.diff(values, axis=1) < -0.2 * np.abs(values).max() / 10)):
+        call.caveat("the largest entry of a function that is not increasing: taken as if it were")
+    n = len(x.atoms)
+    m, q = spread(source, first, n), spread(source, second, n)
+    total = float(source.share @ second)
+    average = float(source.share @ np.square(first))
+    free = np.clip(source.corr, -1.0, 1.0)
+    corr = np.clip((average + (total - average) * free) / total, -1.0, 1.0) if total > 0 else np.ones_like(free)
+    return replace(
+        x, mean=m, q=np.maximum(q, np.square(m)), corr=corr, source=None, values=None, gaussian=False, terms=(),
+        value=None, weights=None, ident=next_id(),
+    ), total  # fmt: skip
+
+
+def chosen(source: Source, k: int, rho: float) -> Array:
+    """√P(an entry is the largest of k | its source), on the source's nodes, for increasing functions of it."""
+    rho = float(np.clip(rho, 0.0, 0.999))
+    nodes, weights = np.polynomial.hermite_e.hermegauss(24)
+    z = source.grid.z
+    common = rho**0.5 * z[:, None] + (1.0 - rho) ** 0.5 * nodes[None, :]
+    inside = special.ndtr((z[:, None] - rho**0.5 * common) / (1.0 - rho) ** 0.5) ** (k - 1)
+    p = inside @ (weights / weights.sum())
+    return np.broadcast_to(np.sqrt(p), source.values.shape)
+
+
+@rule("max", "amax", "min", "amin", assumes=(EXCHANGEABLE, GAUSSIAN_INPUT), example="x.amax(1, keepdim=True) + x")
+def max_(call: Call, input: Signal, dim: Any = None, keepdim: bool = False) -> Any:
+    """Largest (smallest) entry over axes."""
+    if isinstance(dim, Signal):
+        return extreme(call, input, dim, 1.0 if call.node.op == "max" else -1.0)
+    axes = axes_of(input, dim)
+    atoms = [a for k in axes for a in axis_atoms(input, k)]
+    k = prod(input.atoms[a] for a in atoms)
+    source, _ = as_source(input)
+    rho = pair_average(replace(input, corr=source.corr), atoms)
+    sign = 1.0 if call.node.op in ("max", "amax") else -1.0
+    big, _ = largest(call, scale(input, sign), k, rho)
+    big = scale(big, sign)
+    out = reduced(replace(big, corr=np.ones_like(big.corr) if not atoms else big.corr), dim, keepdim, mean=True)
+    one = (1,) * len(out.atoms)
+    out = replace(out, mean=np.full(one, big.mean_mean), q=np.full(one, big.mean_q), ident=next_id())
+    return (out, out) if len(call.node.outputs) > 1 else out
+
+
+@max_.adjoint
+def _(call: Call, grad: Any, out: Any, input: Signal, dim: Any = None, keepdim: bool = False) -> Grads:
+    g = grad[0] if isinstance(grad, tuple) else grad
+    if g is None:
+        return {}
+    if isinstance(dim, Signal):
+        half = scale(whole(g), 0.5**0.5)
+        return {"input": Cotangent(half), "dim": Cotangent(half)}
+    first = out[0] if isinstance(out, tuple) else out
+    del call
+    return {"input": Cotangent(spread_over(whole(g), input, dim, keepdim, (first.numel / input.numel) ** 0.5))}

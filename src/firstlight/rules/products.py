@@ -1,0 +1,184 @@
+"""Products and quotients of two tensors: on one source node by node, otherwise as independent factors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from firstlight.graph.signal import SILENT, Cotangent, Signal, replace
+from firstlight.rules.contraction import product
+from firstlight.rules.elementwise import Pointwise, apply, back, chain_values
+from firstlight.rules.empirical import constant
+from firstlight.rules.gradient import scale, scaled, times, whole
+from firstlight.rules.layout import align
+from firstlight.rules.merge import is_number, on_common_source, plus, reduce_to
+from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, rule
+from firstlight.rules.source import Bend, from_values
+
+
+def multiply(call: Call, x: Any, y: Any) -> Any:
+    """x·y: on one source node by node, with a number a scale, otherwise as independent factors."""
+    if is_number(x) and is_number(y):
+        return x * y
+    if is_number(y):
+        return scale(x, float(y))
+    if is_number(x):
+        return scale(y, float(x))
+    if x.value is not None and y.value is not None:
+        return constant(np.asarray(x.value * y.value))
+    for one, other in ((x, y), (y, x)):
+        if one.value is not None and one.numel == 1:
+            return _fit(scale(other, float(one.value.reshape(-1)[0])), one)
+    for one, other in ((x, y), (y, x)):
+        if other.tag is not None and other.tag[0] == "inverse rms" and other.tag[1] == one.ident:
+            return _by_own_norm(one, other)
+    x, y = on_common_source(x, y)
+    if x.source is not None and y.source is not None and x.source.key == y.source.key and x.shape == y.shape:
+        x, y = align(x, y)
+        assert x.source is not None
+        assert x.values is not None
+        assert y.values is not None
+        return from_values(x, x.source, x.values * y.values)
+    out = product(x, y)
+    still = (x.gaussian and _unvaried(y)) or (y.gaussian and _unvaried(x))
+    if (
+        not still
+        and not (x.weights or y.weights or x.value is not None or y.value is not None)
+        and (x.mean_mean**2 < 0.5 * x.mean_q and y.mean_mean**2 < 0.5 * y.mean_q)
+    ):
+        call.caveat("product of two fluctuating tensors: treated as independent factors")
+    return replace(out, gaussian=still, terms=_terms(x, y))
+
+
+def _by_own_norm(x: Signal, inverse_rms: Signal) -> Signal:
+    """x divided by its own root mean square, written out: the mean square is exactly that of a normalisation."""
+    out = product(x, inverse_rms)
+    assert inverse_rms.tag is not None
+    # E x²/q̂ = 1 where independence would give E x²·E 1/q̂ > 1
+    level = inverse_rms.tag[2] ** 2 * x.mean_q / max(out.mean_q, 1e-300)
+    return replace(out, q=out.q * level, noise=SILENT, scatter=0.0, data=True, gaussian=x.gaussian)
+
+
+def _unvaried(x: Signal) -> bool:
+    """Whether a factor is (nearly) the same for every entry."""
+    spread = x.q - np.square(x.mean)
+    return bool(np.all(spread <= 0.02 * x.q)) and x.mean.size == 1
+
+
+def _terms(x: Signal, y: Signal) -> tuple[tuple[float, Signal], ...]:
+    for one, other in ((x, y), (y, x)):
+        if _unvaried(one) and other.numel >= one.numel and not other.weights:
+            return ((one.mean_mean, other),)
+    return ()
+
+
+def _fit(x: Signal, like: Signal) -> Signal:
+    """Add the leading axes of size 1 that a broadcast with a one-entry tensor gives."""
+    missing = like.ndim - x.ndim
+    return replace(x, groups=((),) * missing + x.groups) if missing > 0 else x
+
+
+@rule("mul", assumes=(INDEPENDENT_FACTORS,), example="x * torch.sigmoid(1.7 * x)")
+def mul(call: Call, input: Any, other: Any) -> Any:
+    """x·y."""
+    return multiply(call, input, other)
+
+
+@mul.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any) -> Grads:
+    del call
+    grads: dict[str, Any] = {}
+    for name, mine, factor in (("input", input, other), ("other", other, input)):
+        if isinstance(mine, Signal):
+            grads[name] = reduce_to(times_factor(grad, out, mine, factor), mine)
+    return grads
+
+
+def times_factor(grad: Cotangent, out: Signal, mine: Signal, factor: Any) -> Cotangent:
+    """g·y: node by node if the product stands on one source, else as independent factors."""
+    if is_number(factor):
+        return scaled(grad, float(factor))
+    if factor.value is not None and factor.numel == 1:
+        return scaled(grad, float(factor.value.reshape(-1)[0]))
+    if out.source is not None and mine.shape == factor.shape:
+        values = chain_values(factor, out.source)
+        if values is not None:
+            return times(grad, out, out.source, values)
+    if factor.source is not None and factor.values is not None and factor.shape == out.shape:
+        return times(grad, factor, factor.source, factor.values)
+    return Cotangent(product(whole(grad), factor))
+
+
+@rule("neg", example="-x")
+def neg(call: Call, input: Signal) -> Signal:
+    """-x."""
+    del call
+    return scale(input, -1.0)
+
+
+@neg.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal) -> Grads:
+    del call, out, input
+    return {"input": scaled(grad, -1.0)}
+
+
+_INVERSE = Pointwise(lambda x: 1.0 / x, lambda x: -1.0 / np.square(x), Bend(positive=True))
+
+
+def inverse(call: Call, y: Signal) -> Signal:
+    """1/y."""
+    out = apply(call, y, _INVERSE)
+    if y.tag is not None and y.tag[0] == "rms":
+        out = replace(out, tag=("inverse rms", y.tag[1], 1.0 / max(y.tag[2], 1e-300)))
+    return out
+
+
+@rule("div", assumes=(INDEPENDENT_FACTORS,), example="x / (1.0 + x.abs())")
+def div(call: Call, input: Any, other: Any, rounding_mode: str | None = None) -> Any:
+    """x/y."""
+    del rounding_mode
+    if is_number(other):
+        return scale(input, 1.0 / float(other)) if other else scale(input, 0.0)
+    if other.value is not None and other.numel == 1:
+        d = float(other.value.reshape(-1)[0])
+        return scale(input, 1.0 / d if d else 0.0) if isinstance(input, Signal) else input / d
+    return multiply(call, input, inverse(call, other))
+
+
+@div.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any, rounding_mode: str | None = None) -> Grads:
+    del rounding_mode
+    if is_number(other):
+        return {"input": scaled(grad, 1.0 / float(other) if other else 0.0)}
+    if other.value is not None and other.numel == 1:
+        d = float(other.value.reshape(-1)[0])
+        return {"input": scaled(grad, 1.0 / d if d else 0.0)}
+    inv = inverse(call, other)
+    if out.source is not None and other.source is None and chain_values(other, out.source) is not None:
+        inv = replace(inv, source=out.source)
+    grads: dict[str, Any] = {}
+    if isinstance(input, Signal):
+        grads["input"] = reduce_to(times_factor(grad, out, input, inv), input)
+    over = times_factor(grad, out, other, input) if isinstance(input, Signal) else scaled(grad, float(input))
+    grads["other"] = back(reduce_to(over, other), inv, other, _INVERSE)
+    return grads
+
+
+@rule("addcmul", example="torch.addcmul(x, x, torch.tanh(x), value=0.5)")
+def addcmul(call: Call, input: Signal, tensor1: Signal, tensor2: Signal, value: float = 1.0) -> Signal:
+    """x + value·a·b."""
+    return plus(call, input, multiply(call, tensor1, tensor2), value)
+
+
+@addcmul.adjoint
+def _(
+    call: Call, grad: Cotangent, out: Signal, input: Signal, tensor1: Signal, tensor2: Signal, value: float = 1.0
+) -> Grads:
+    del call
+    g = scaled(grad, value)
+    return {
+        "input": reduce_to(grad, input),
+        "tensor1": reduce_to(times_factor(g, out, tensor1, tensor2), tensor1),
+        "tensor2": reduce_to(times_factor(g, out, tensor2, tensor1), tensor2),
+    }
