@@ -14,7 +14,7 @@ from firstlight.rules.affine import LETTERS, with_bias
 from firstlight.rules.contraction import contract, energy_cube, sum_atoms
 from firstlight.rules.gradient import whole
 from firstlight.rules.layout import axis_atoms, correlations, expand, merge_axis, moments, offset
-from firstlight.rules.noise import fresh_linear
+from firstlight.rules.noise import fresh_linear, stray
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule
 from firstlight.rules.windows import drop_single, pair_average, single, sum_windows, window, with_atom
 
@@ -80,10 +80,10 @@ def convolve(
         y, groups=tuple(new), mean=mean, q=np.maximum(total, np.square(mean)), corr=corr, source=None, values=None,
         gaussian=True, terms=(), weights=None, cumulants=(0.0, 0.0), ident=next_id(),
     )  # fmt: skip
-    out = drop_single(out)
+    out = replace(drop_single(out), wander=x.wander)
     sites = _window_scatter(x, at, taps, fan / max(per, 1), groups)
     noise = fresh_linear(out, [(1.0, x.noise)], fan, _unit_atom(out, channel))
-    return replace(out, noise=noise, scatter=max(sites, 0.0), data=False)
+    return replace(out, noise=noise, scatter=max(sites, 0.0), wander=stray(out, fan), data=False)
 
 
 def _overlap(cube: Array, y: Signal, maps: dict[int, Array]) -> Array:
