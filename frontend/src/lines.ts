@@ -114,7 +114,7 @@ export class LinePlot {
       legend: { show: false },
       cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
       scales: {
-        x: { time: false, distr: this.logX ? 3 : 1, range: (_u, a, b) => (this.logX ? [Math.max(1, a), Math.max(10, b)] : [a, b > a ? b : a + 1]) },
+        x: { time: false, distr: this.logX ? 3 : 1, range: (_u, a, b) => this.rangeX(a, b) },
         y: { distr: this.logY ? 3 : 1, range: (_u, a, b) => this.rangeY(a, b) },
       },
       axes: [
@@ -134,6 +134,11 @@ export class LinePlot {
       ],
       hooks: { drawAxes: [(u) => this.under(u)], setCursor: [(u) => this.read(u.cursor.idx ?? -1)] },
     };
+  }
+
+  private rangeX(a: number | null, b: number | null): [number, number] {
+    if (a === null || b === null || !Number.isFinite(a) || !Number.isFinite(b)) return this.logX ? [1, 10] : [0, 1];
+    return this.logX ? [Math.max(1, a), Math.max(10, b)] : [a, b > a ? b : a + 1];
   }
 
   /** Low and high end of the y axis: all lines, and the bands and clouds behind them. */

@@ -46,7 +46,7 @@ def test_an_own_model_trains_on_its_batch(conv):
         assert opening["layers"][0] == "first"
         assert opening["layers"][-1] == "head"
         page.send("step", count=30)
-        header, arrays = page.until("frame", where=lambda m: m["step"] == 30)
+        _header, arrays = page.until("frame", where=lambda m: m["step"] == 30)
         assert arrays["cost"][-1] < arrays["cost"][0]
         assert len(arrays["forward"]) == len(opening["layers"])
         assert np.isfinite(arrays["forward"]).all()
@@ -73,7 +73,7 @@ def test_an_own_model_can_be_initialized_anew(conv):
         state, _ = page.until("state", where=lambda m: len(m["runs"]) == 3)
         assert [r["config"]["scheme"] for r in state["runs"]] == ["given", "he", "zero"]
         page.send("step", count=1)
-        header, arrays = page.until("frame", where=lambda m: m["run"] == 2 and m["step"] == 1)
+        _header, arrays = page.until("frame", where=lambda m: m["run"] == 2 and m["step"] == 1)
         assert arrays["forward"][0] == -np.inf
 
 

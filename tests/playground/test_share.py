@@ -32,7 +32,7 @@ def test_a_shared_run_is_one_small_file(runs):
         page.until("report", where=lambda m: m["run"] == len(runs) - 1)
         for steps in (1, 2, 4):
             page.send("step", count=steps)
-            page.until("frame", where=lambda m: m["run"] == len(runs) - 1 and m["step"] >= steps)
+            page.until("frame", where=lambda m, n=steps: m["run"] == len(runs) - 1 and m["step"] >= n)
         page.send("share")
         html = page.until("share")[0]["html"]
     assert len(html.encode()) < MAX_FILE_BYTES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -197,7 +198,7 @@ def _widths(value: object) -> tuple[int, ...]:
 
 def _check_size(config: RunConfig) -> None:
     sizes = config.hidden
-    total = sum(a * b for a, b in zip(sizes, sizes[1:], strict=False))
+    total = sum(a * b for a, b in itertools.pairwise(sizes))
     if total > MAX_PARAMETERS:
         raise InputError(
             "config",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,7 +78,7 @@ def _data(config: RunConfig, facts: Mapping[str, Any], points: Points | None) ->
 def _network(config: RunConfig, facts: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     sizes = (facts["features"], *config.hidden)
-    plain = not config.residual or not any(a == b for a, b in zip(sizes, sizes[1:], strict=False))
+    plain = not config.residual or not any(a == b for a, b in itertools.pairwise(sizes))
     if not plain:
         lines += [
             "class Branch(nn.Sequential):",

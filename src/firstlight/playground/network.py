@@ -5,6 +5,7 @@ Parameter names count: draws depend on them, and the exported script builds the 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -83,7 +84,7 @@ def stack(inputs: int, outputs: int, config: RunConfig) -> nn.Sequential:
     """
     sizes = (inputs, *config.hidden)
     parts: list[nn.Module] = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
+    for a, b in itertools.pairwise(sizes):
         layer: list[nn.Module] = [nn.Linear(a, b, bias=config.bias)]
         if config.normalization in NORMS:
             layer.append(getattr(nn, NORMS[config.normalization])(b))

@@ -294,8 +294,8 @@ TOUR: tuple[Step, ...] = (
     ),
     Step(
         "When depth still fails: Σ 1/n",
-        "So even with the right gain the fan may be too wide. Its variance is about 5 Σ 1/n for rectifiers, summed over "
-        "the layers: a deep network needs width.",
+        "So even with the right gain the fan may be too wide. Its variance is about 5 Σ 1/n for rectifiers, summed "
+        "over the layers: a deep network needs width.",
         "Forty layers with He's weights. Which width makes starting a matter of luck?",
         ("100", "20", "6"),
         2,

@@ -140,7 +140,12 @@ async def _serve(websocket: WebSocket, session: Session) -> None:
     """Carry messages both ways until the page goes; the first side to end, ends the other."""
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
-    session.start(lambda: loop.call_soon_threadsafe(ready.set))
+
+    def notify() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop may have ended while the last frame was drawn
+            loop.call_soon_threadsafe(ready.set)
+
+    session.start(notify)
 
     async def outward() -> None:
         while True:

@@ -36,16 +36,16 @@ class Status:
     code: str = ""
 
 
-def judge(run: Any, layers: Mapping[str, FloatArray]) -> Status:
+def judge(run: Any, names: list[str], layers: Mapping[str, FloatArray]) -> Status:
     """The verdict on a run as it stands, the gravest first.
 
     Args:
         run: The `Run`.
+        names: Names of the layers.
         layers: Per-layer arrays of `views.layers`: "zero_units" and "saturated" (shares), "same_units" (largest
             share of units equal to another), "act_bad" (entries that are not finite), "forward" (ln of the mean
             square).
     """
-    names = layers.get("names", [])
     if run.failure is not None:
         return Status("non-finite", run.failure + _first(names, layers.get("act_bad"), 0.0, " First in {}."), "rate")
     bad = _first(names, layers.get("act_bad"), 0.0, "NaN or infinite entries, first in {}.")

@@ -112,7 +112,7 @@ def layers(run: Run, panels: AbstractSet[str]) -> tuple[Header, Arrays]:
     if "histograms" in panels:
         arrays |= {"act_hist": activation["shares"], "act_zero": activation["zero"]}
         arrays |= {"grad_hist": gradient["shares"], "grad_zero": gradient["zero"], "grad_bad": gradient["bad"]}
-    status = judge(run, {**arrays, "names": _names(run, found)})
+    status = judge(run, _names(run, found), arrays)
     header: Header = {
         "status": {"word": status.word, "evidence": status.evidence, "code": status.code},
         "scores": run.problem.scores(run.model),
