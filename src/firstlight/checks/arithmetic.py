@@ -21,7 +21,7 @@ def first_non_finite(e: Evidence) -> Iterator[Finding]:
     Why it matters:
         Everything after it is NaN too; only the first one says why.
     When it is harmless:
-        Infinite entries in an attention mask, which softmax turns into zeros.
+        Infinite entries in an attention mask, which softmax turns into zeros; they are not reported.
     Remedy:
         At a division, logarithm or root: add an ε, or clamp the argument. After an overflow: scale the weights down.
     Source:
@@ -30,6 +30,8 @@ def first_non_finite(e: Evidence) -> Iterator[Finding]:
     if any(p.nan_count or p.inf_count for p in e.parameters):
         return
     bad = {n.name for n in e.nodes if not n.output.finite}
+    if e.probe.finite and _masks_only(e, bad):
+        return
     fatal = not decide(e).starts
     for n in e.nodes:
         if n.name in bad and not any(name in bad for name in n.inputs):
@@ -54,6 +56,17 @@ def first_non_finite(e: Evidence) -> Iterator[Finding]:
                 "x = x.clamp_min(1e-6)  # before this operation",
             )  # fmt: skip
             return
+
+
+def _masks_only(e: Evidence, bad: set[str]) -> bool:
+    """Whether there is no NaN, and every infinity ends where minus infinity stands for "not this one"."""
+    if any(n.output.nan_count for n in e.nodes):
+        return False
+    return all(n.name in bad or n.op in _ENDS_OF_MASKS for n in e.nodes if not bad.isdisjoint(n.inputs))
+
+
+# Operations of which minus infinity is an argument with a meaning: weight zero, or never the largest.
+_ENDS_OF_MASKS = frozenset({"softmax", "scaled_dot_product_attention", "exp", "logsumexp", "sigmoid", "amax", "max"})
 
 
 @check("NUM002", stage=31)

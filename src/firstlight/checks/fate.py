@@ -54,7 +54,7 @@ def decide(evidence: Evidence) -> Fate:
     p = evidence.probe
     if not p.connected or p.trainable == 0:
         return Fate(False, "disconnected", -math.inf, "no gradient path from the loss to a parameter that is trained")
-    if not p.finite or not all(n.output.finite for n in evidence.nodes):
+    if not p.finite or any(n.output.nan_count for n in evidence.nodes):  # an infinity that a softmax ends is a mask
         return Fate(False, "non-finite", -math.inf, "NaN or infinite values in the pass or its gradients")
     floor = NOISE * evidence.eps
     level = _signal(p, evidence) if p.usable else _measured(evidence)
