@@ -37,6 +37,23 @@ def writes_in_place(func: Any) -> bool:
     return name.endswith("_")
 
 
+def may_write(func: Any) -> bool:
+    """Whether a call of `func` with positional arguments alone might change one of them.
+
+    Built-in functions say so in their name, except that batch and instance norm update running statistics,
+    which carry no signal. A Python function or a custom operator may do anything.
+    """
+    return writes_in_place(func) or not isinstance(func, _BUILT_IN) or getattr(func, "__name__", "") == "__set__"
+
+
+_BUILT_IN = (
+    types.BuiltinFunctionType,
+    types.MethodDescriptorType,
+    types.WrapperDescriptorType,
+    types.MethodWrapperType,
+)
+
+
 def _opened(function: Callable[..., Any]) -> Callable[..., Any]:
     """A copy of a Python function of torch that does not hand itself to the recorder but runs its body."""
     assert isinstance(function, types.FunctionType)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from firstlight.capture.tensors import is_mask
 from firstlight.errors import InputError
 
 GetInputs = Callable[[Any], Any]
@@ -87,7 +88,8 @@ def check_batch(batch: Any, model: nn.Module, *, get_inputs: GetInputs | None = 
         values: Whether the entries are looked at (NaN, Inf) and must be on the model's device.
 
     Raises:
-        InputError: If the form is unknown, the batch empty, on another device, or holds NaN or Inf.
+        InputError: If the form is unknown, the batch empty, on another device, or holds NaN or Inf (a mask of 0 and
+            minus infinity may).
     """
     where = "batch"
     if get_inputs is not None:
@@ -166,6 +168,8 @@ def _check_devices(named: list[tuple[str, Tensor]], model: nn.Module) -> None:
 
 def _check_finite(name: str, x: Tensor) -> None:
     if not x.is_floating_point() or bool(torch.isfinite(x.sum(dtype=torch.float64))):
+        return
+    if is_mask(x):
         return
     nan, inf = int(x.isnan().sum()), int(x.isinf().sum())
     if nan or inf:

@@ -48,7 +48,8 @@ class NodeRecorder(Recorder):
         self._inputs: set[str] = set()
         for path, module in scope.model.named_modules():
             if isinstance(module, torch.jit.ScriptModule) and not _inside_script(scope.model, path):
-                self.notes[f"The module {path!r} is scripted: what runs inside it cannot be seen."] = None
+                which = f"The module {path!r}" if path else "The model itself"
+                self.notes[f"{which} is scripted: what runs inside it cannot be seen."] = None
         self._buffers = {id(b): name for name, b in scope.model.named_buffers() if b.is_floating_point()}
         self._named_constants: dict[int, tuple[weakref.ref[torch.Tensor], int, str]] = {}
         self._contents: dict[Any, str] = {}
@@ -175,8 +176,12 @@ class NodeRecorder(Recorder):
 
 
 def _inside_script(model: nn.Module, path: str) -> bool:
-    parent = model.get_submodule(path.rpartition(".")[0]) if path else None
-    return isinstance(parent, torch.jit.ScriptModule)
+    """Whether the module at `path` belongs to a scripted one, which answers no questions about its inside."""
+    if not path:
+        return False
+    if isinstance(model, torch.jit.ScriptModule):
+        return True
+    return isinstance(model.get_submodule(path.rpartition(".")[0]), torch.jit.ScriptModule)
 
 
 def spec_of(tensor: torch.Tensor) -> TensorSpec:

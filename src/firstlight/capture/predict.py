@@ -138,7 +138,7 @@ def _inputs(graph: Graph, args: Any, kwargs: Mapping[str, Any]) -> tuple[dict[st
         batch = graph.batch_dim
         integer = spec.dtype.startswith(("int", "bool")) or (spec.dtype == "uint8" and t is not None and t.is_meta)
         value = graph.constants.get(node.name)
-        if integer:
+        if integer or (value is not None and value.value is not None):  # a floating-point constant is a mask
             known = None if value is None else value.value
             if known is None and t is not None and not t.is_meta:
                 known = t.detach().cpu().numpy()

@@ -14,7 +14,7 @@ What is an event: a call that returns or changes a tensor and depends on a float
 parameter or on a random draw. What is none: shapes and other metadata; calls that return their own argument
 unchanged (`dropout` in evaluation mode, `x.to` of the same type) or a copy of it in another memory layout
 (`contiguous`); what is computed from constants, integer inputs and masks alone (positions, counters). uint8
-inputs count as signal: they are images; a floating-point input with minus infinity in it is a mask.
+inputs count as signal: they are images; a floating-point input of zeros and minus infinities is a mask.
 
 Operations are kept as the user's code calls them: `F.gelu`, `F.scaled_dot_product_attention`, `torch.lstm`
 are one event each, and nothing inside them is seen. Only `F.multi_head_attention_forward` and
@@ -32,10 +32,10 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from firstlight.capture.calls import OPENED, operation_of, writes_in_place
+from firstlight.capture.calls import OPENED, may_write, operation_of, writes_in_place
 from firstlight.capture.event import Event, Origin, Sink, Sources
 from firstlight.capture.scope import Scope, as_written, source_line, unwrapped
-from firstlight.capture.tensors import named_tensors
+from firstlight.capture.tensors import is_mask, named_tensors
 from firstlight.graph.operations import LAYOUT, RANDOM, SHAPE_ONLY
 
 
@@ -116,28 +116,41 @@ class Recorder(TorchFunctionMode):
         """Run one call and, if it is an operation, report it."""
         if kwargs is None:
             kwargs = {}
-        op = _OPERATIONS.get(func, "")
-        if op == "":
-            op = _OPERATIONS[func] = operation_of(func)
+        known = _OPERATIONS.get(func)
+        if known is None:
+            known = _OPERATIONS[func] = operation_of(func), may_write(func)
+        op, writes = known
         if op is None:
             return self.inspect(func, args, kwargs)
         if op in OPENED:
             with self:
                 return OPENED[op](*args, **kwargs)
-
-        # Other modes on the stack see the call itself, and nothing of what happens here around it.
+        writes = writes or bool(kwargs)  # any function may be told to write, by "out" or "inplace"
+        if not types and not torch._C._len_torch_function_stack():
+            call, args, kwargs, read, versions, sources = self._before(op, func, args, kwargs, writes)
+            result = call(*args, **kwargs)
+            return self._after(op, func, args, kwargs, result, read, versions, sources)
+        # Other modes and types see the call itself, and nothing of what happens here around it.
         with torch._C.DisableTorchFunction():
-            read = _tensors_of(args, kwargs)
-            sources = self._sources(op, read)
-            call = func
-            if self.prepares:
-                call, args, kwargs = self.prepare(op, func, args, kwargs, sources[0])
-                read = _tensors_of(args, kwargs)
-            counted = not torch.is_inference_mode_enabled()
-            versions = [tensor._version for tensor in read] if counted else []
+            call, args, kwargs, read, versions, sources = self._before(op, func, args, kwargs, writes)
         result = call(*args, **kwargs)
         with torch._C.DisableTorchFunction():
             return self._after(op, func, args, kwargs, result, read, versions, sources)
+
+    def _before(
+        self, op: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], writes: bool
+    ) -> tuple[Any, tuple[Any, ...], dict[str, Any], list[torch.Tensor], list[int] | None, Sources]:
+        """(call, args, kwargs) to run, the tensors it reads, their versions if it may write, where they are from."""
+        read = _tensors_of(args, kwargs)
+        sources = self._sources(op, read)
+        call = func
+        if self.prepares:
+            call, args, kwargs = self.prepare(op, func, args, kwargs, sources[0])
+            read = _tensors_of(args, kwargs)
+        versions: list[int] | None = None
+        if writes:  # inference tensors do not count their changes; the name has to tell
+            versions = [] if torch.is_inference_mode_enabled() else [tensor._version for tensor in read]
+        return call, args, kwargs, read, versions, sources
 
     def _after(
         self,
@@ -147,15 +160,17 @@ class Recorder(TorchFunctionMode):
         kwargs: dict[str, Any],
         result: Any,
         read: list[torch.Tensor],
-        versions: list[int],
+        versions: list[int] | None,
         sources: Sources,
     ) -> Any:
         """Find what the call made or changed, and report it; returns what the model is to get."""
         if self.prepares:
             result = self.finished(op, args, result)
-        changed = [read[i] for i, version in enumerate(versions) if read[i]._version != version]
-        if not versions and read and writes_in_place(func):
-            changed = read[:1]  # inference tensors do not count their changes; the name has to tell
+        changed: list[torch.Tensor] = []
+        if versions:
+            changed = [read[i] for i, version in enumerate(versions) if read[i]._version != version]
+        elif versions is not None and read and writes_in_place(func):
+            changed = read[:1]
         if isinstance(result, torch.Tensor):
             if not changed:
                 for tensor in read:
@@ -167,7 +182,7 @@ class Recorder(TorchFunctionMode):
             outputs = [result]
         else:
             outputs = []
-            if isinstance(result, list | tuple):
+            if isinstance(result, _SEQUENCES):
                 _collect(result, outputs)
             if not outputs:
                 outputs = [args[0]] if op == "set_data" else changed[:1]
@@ -219,21 +234,7 @@ class Recorder(TorchFunctionMode):
             path, kind = scope.path, scope.module_type
             line = source_line()
             self.sink(
-                Event(
-                    name,
-                    op,
-                    func,
-                    args,
-                    kwargs,
-                    result,
-                    outputs,
-                    path,
-                    kind,
-                    line,
-                    inputs,
-                    parameters,
-                    signal,
-                )
+                Event(name, op, func, args, kwargs, result, outputs, path, kind, line, inputs, parameters, signal)
             )
         if changed and op not in _STATISTICS:
             for tensor in changed:
@@ -299,29 +300,29 @@ def recording(
 def is_signal(tensor: torch.Tensor) -> bool:
     """Whether an input carries signal: real or complex numbers, or the uint8 of an image.
 
-    A floating-point input that holds minus infinity is no signal but a mask.
+    A floating-point input of zeros and minus infinities is no signal but a mask.
     """
     if tensor.dtype == torch.uint8:
         return True
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return False
-    if tensor.device.type == "meta" or tensor.is_complex() or tensor.numel() > _MASK_LIMIT:
-        return True
-    return not bool(torch.isneginf(tensor).any())
-
-
-_MASK_LIMIT = 2**22  # larger inputs are not searched for minus infinity
+    return not is_mask(tensor)
 
 
 # These update running statistics in place; the tensors they change carry no signal onwards in this pass.
 _STATISTICS = frozenset({"batch_norm", "instance_norm"})
-# Filled as functions are met: function -> canonical operation, or None.
-_OPERATIONS: dict[Any, str | None] = {}
+# Filled as functions are met: function -> (canonical operation or None, whether it may write into an argument).
+_OPERATIONS: dict[Any, tuple[str | None, bool]] = {}
+_SEQUENCES = (list, tuple)  # not "list | tuple", which is made anew on every call
 
 
 def _tensors_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
     found: list[torch.Tensor] = []
-    _collect(args, found)
+    for value in args:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, _SEQUENCES):
+            _collect(value, found)
     if kwargs:
         _collect(kwargs.values(), found)
     return found
@@ -331,5 +332,5 @@ def _collect(values: Any, into: list[torch.Tensor]) -> None:
     for value in values:
         if isinstance(value, torch.Tensor):
             into.append(value)
-        elif isinstance(value, list | tuple):
+        elif isinstance(value, _SEQUENCES):
             _collect(value, into)

@@ -42,6 +42,14 @@ def map_tensors(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
     return value
 
 
+def is_mask(tensor: torch.Tensor) -> bool:
+    """Whether a floating-point tensor with entries is an additive mask: 0 and minus infinity alone, and both."""
+    if not tensor.is_floating_point() or tensor.device.type == "meta":
+        return False
+    closed = torch.isneginf(tensor)
+    return bool(closed.any()) and bool((closed | (tensor == 0)).all())
+
+
 def _items(value: Any) -> Iterator[tuple[Any, Any]]:
     if isinstance(value, Mapping):
         yield from value.items()
