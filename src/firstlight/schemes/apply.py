@@ -41,9 +41,11 @@ class Initialization:
         """Put back, bit for bit, what was there before; also after training. The copies are then given up.
 
         Raises:
-            ModelError: It was already undone, nothing was written, or a parameter has changed its shape, type
+            ModelError: It was already undone, it was a dry run, or a parameter has changed its shape, type
                 or device since; then nothing is changed.
         """
+        if self.table.written and not self.table.changed:
+            return  # every parameter was left alone
         if not self._saved:
             raise ModelError(
                 "undo",
@@ -126,7 +128,7 @@ def write(chosen: Plan, seed: int) -> Initialization:
 
     Raises:
         InputError: A seed that is no whole number ≥ 0.
-        ModelError: Parameters on the meta device.
+        ModelError: Parameters on the meta device, or of a type whose range the draw exceeds.
     """
     check_seed(seed)
     meta = meta_parameters(chosen)
@@ -147,6 +149,15 @@ def write(chosen: Plan, seed: int) -> Initialization:
             _write_entry(entry, seed)
         after = {name: mean_square(p) for name, p, _ in saved}
         table = chosen.table(seed)
+        for name, p, _ in saved:
+            if math.isinf(after[name]) or (math.isnan(after[name]) and p.numel()):
+                kind = str(p.dtype).removeprefix("torch.")
+                raise ModelError(
+                    name,
+                    got=f"a draw by {table.scheme!r} that {kind} cannot hold",
+                    expected="finite entries",
+                    action="Choose a smaller scale, or a type of wider range such as bfloat16 or float32.",
+                )
         rows = tuple(
             replace(r, q_before=before[r.name], q_after=after[r.name]) if r.name in before else r for r in table.rows
         )

@@ -112,6 +112,8 @@ def holders(model: nn.Module) -> list[Holder]:
 def _obstacle(name: str, p: nn.Parameter, owner: nn.Module | None, local: str, memory: _Memory) -> str:
     if isinstance(p, UninitializedParameter):
         return ""
+    if isinstance(owner, torch.jit.ScriptModule):
+        return "its module is scripted, so what it is used for cannot be seen; initialize before scripting"
     if p.dtype not in _FLOATS:
         return f"its type {str(p.dtype).removeprefix('torch.')} is no real type of 16 to 64 bits"
     if p.is_inference():

@@ -201,6 +201,10 @@ def _selection(only: Only, found: list[Holder]) -> Callable[[Holder], bool]:
     if callable(only) and not isinstance(only, str):
         predicate = only
         return lambda holder: any(predicate(name, p) for name, p in holder.parts)
+    if not isinstance(only, Iterable):
+        raise InputError(
+            "only", got=repr(only), expected="glob patterns on parameter names, or a function (name, parameter) -> bool"
+        )
     patterns = [only] if isinstance(only, str) else list(only)
     known = [n for h in found for n in h.all_names]
     for pattern in patterns:

@@ -164,7 +164,7 @@ def resolve(spec: str | Chosen | Callable[[Target, Context], Draw | str]) -> Cho
     if not isinstance(spec, str):
         raise InputError(
             "scheme",
-            got=f"a {type(spec).__name__}",
+            got=f"{spec!r}, of type {type(spec).__name__}",
             expected="a spec string or a function",
             action="Write for example scheme='he'.",
         )

@@ -27,7 +27,7 @@ _PARAMETERS = ("negative_slope", "alpha", "beta", "threshold", "min_val", "max_v
 
 
 def contexts(model: nn.Module) -> dict[str, Context]:
-    """Contexts of the weights that stand in an ``nn.Sequential``, by qualified name.
+    """Contexts, by qualified name, of the weights in an ``nn.Sequential``, in recurrent layers and in attention.
 
     A weight at the border of a Sequential that is not the model itself is left out, unless its activation is
     inside.
@@ -54,7 +54,19 @@ def contexts(model: nn.Module) -> dict[str, Context]:
                 context = Context(feeds_activation=after is not None, width=width, neighbours=True)
             if context is not None:
                 found.setdefault(f"{name}.weight" if name else "weight", context)
+    for path, module in model.named_modules():
+        for name in _after_no_activation(module):
+            found.setdefault(f"{path}.{name}" if path else name, Context(neighbours=True))
     return found
+
+
+def _after_no_activation(module: nn.Module) -> list[str]:
+    """Weights whose input is no activation's output, whatever the network: of gates and of attention."""
+    if isinstance(module, nn.MultiheadAttention):
+        return [*(name for name, site in sites(module).items() if site.role == "weight"), "out_proj.weight"]
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        return [name for name, site in sites(module).items() if site.role == "weight"]
+    return []
 
 
 def _chains(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:

@@ -18,6 +18,7 @@ from firstlight.schemes.context import Role
 if TYPE_CHECKING:
     import pandas as pd
 
+_LONGEST_NAME = 40  # characters; longer names are folded
 _MOST_ROWS = 60  # a longer table is shortened on the terminal; the data frame and the JSON hold everything
 
 
@@ -141,6 +142,8 @@ def _view(table: Table) -> RenderableType:
     drawn = len(table.changed)
     verb = "drawn" if table.written else "would be drawn"
     head = Text(f"{table.model}: {drawn} of {len(table.rows)} parameters {verb} by {table.scheme}, seed {table.seed}")
+    if not table.rows:
+        return Group(head, Text("The model has no parameters, so nothing was changed."))
     grid = RichTable(box=None, pad_edge=False, header_style="bold")
     for column in ("parameter", "shape", "role", "fan in", "fan out", "gain", "sd"):
         right = column in ("fan in", "fan out", "gain", "sd")
@@ -148,6 +151,8 @@ def _view(table: Table) -> RenderableType:
     grid.add_column("why", overflow="fold")
     shown = table.rows if len(table.rows) <= _MOST_ROWS else table.rows[: _MOST_ROWS // 2]
     rest = table.rows[-(_MOST_ROWS // 2) :] if len(table.rows) > _MOST_ROWS else ()
+    longest = max(len(line) for r in (*shown, *rest) for line in _name(r).splitlines())
+    grid.columns[0].width = min(max(longest, 20 if rest else len("parameter")), _LONGEST_NAME)
     for row in shown:
         grid.add_row(*_cells(row), style=None if row.action == "draw" else "dim")
     if rest:
@@ -158,13 +163,18 @@ def _view(table: Table) -> RenderableType:
     return Group(head, grid, *notes)
 
 
+def _name(row: Row) -> str:
+    """The parameter's names, one a line; what a name holds besides printable characters is spelled out."""
+    names = [row.name, *(f"= {alias}" for alias in row.aliases)]
+    return "\n".join(n if n.isprintable() else n.encode("unicode_escape").decode() for n in names)
+
+
 def _cells(row: Row) -> list[str]:
     law = row.law
     sd = "" if law is None else f"= {law.mean:g}" if law.variance == 0.0 else _number(law.variance**0.5)
     why = row.reason if row.action == "draw" else f"left alone: {row.reason}"
     shape = "×".join(map(str, row.shape)) or "scalar"
-    name = row.name + "".join(f"\n= {alias}" for alias in row.aliases)
     numbers = [_number(row.fan_in), _number(row.fan_out), _number(row.gain), sd]
     if row.role not in ("weight", "readout", "branch end"):
         numbers[:2] = ["", ""]
-    return [escape(name), shape, row.role, *numbers, escape(why)]
+    return [escape(_name(row)), shape, row.role, *numbers, escape(why)]

@@ -143,14 +143,17 @@ def get(name: str | Activation, **parameters: Parameter) -> Activation:
             return name
         name, parameters = name.name, dict(name.parameters) | parameters
     if not isinstance(cast("object", name), str):
-        raise InputError("activation", got=f"a {type(name).__name__}", expected="a name or a record")
+        raise InputError(
+            "activation",
+            got=f"a {type(name).__name__}",
+            expected="a name or a record",
+            action="Write its name, and its parameters by name, as in 'leaky_relu', negative_slope=0.2.",
+        )
     key = find(name)
     if key is None:
         near = [_NAMES[n] for n in difflib.get_close_matches(_simple(name), list(_NAMES), n=3, cutoff=0.6)]
         hint = f"Did you mean {' or '.join(repr(n) for n in dict.fromkeys(near))}?" if near else ""
-        raise RegistryError(
-            "activation", got=repr(name), expected=f"one of {', '.join(names())}", action=hint
-        )
+        raise RegistryError("activation", got=repr(name), expected=f"one of {', '.join(names())}", action=hint)
     known = inspect.signature(_FACTORIES[key]).parameters
     for parameter, value in parameters.items():
         if parameter not in known:
@@ -162,9 +165,7 @@ def get(name: str | Activation, **parameters: Parameter) -> Activation:
         default = known[parameter].default
         if isinstance(default, float):
             if isinstance(value, str) or not np.isfinite(value):
-                raise InputError(
-                    f"activation {key!r}, {parameter}", got=repr(value), expected="a finite number"
-                )
+                raise InputError(f"activation {key!r}, {parameter}", got=repr(value), expected="a finite number")
             parameters[parameter] = float(value)
     return _build(key, tuple(sorted(parameters.items())))
 
