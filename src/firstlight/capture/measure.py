@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,13 +22,14 @@ from firstlight.capture.parameters import parameter_stats, use_counts
 from firstlight.capture.preserve import preserved
 from firstlight.capture.record import Event, recording
 from firstlight.capture.redraw import Redraw, with_draws
-from firstlight.capture.statistics import Collector, read
+from firstlight.capture.statistics import Collector, Reading, read
 from firstlight.capture.tensors import map_tensors, named_tensors
 from firstlight.errors import FirstlightError, InputError, ModelError
 from firstlight.graph.measurement import Measurement, NodeStats, TensorStats
 
 Loss = Callable[..., Tensor]
 
+_RECENT = 8  # gradients that are remembered, in case the next operation receives the same one
 # Units lie along axis 1 after these (channels first), ...
 _CHANNELS_FIRST = (
     "conv",
@@ -89,6 +91,7 @@ class _Pass:
     returned: tuple[str, ...] = ()
     parameter_grads: dict[int, Tensor | None] = field(default_factory=dict)
     last: str = ""
+    recent: dict[int, tuple[weakref.ref[Tensor], int, int, Reading]] = field(default_factory=dict)
 
     def sink(self, event: Event) -> None:
         """Read the operation's first floating-point output and ask for its gradient."""
@@ -110,9 +113,20 @@ class _Pass:
         def hook(grad: Tensor | None) -> None:
             if grad is not None:
                 with torch._C.DisableTorchFunction():
-                    self.grads.add(key, read(grad, axis=axis, batch_size=self.batch_size))
+                    self.grads.add(key, self._read_grad(grad, axis))
 
         return hook
+
+    def _read_grad(self, grad: Tensor, axis: int) -> Reading:
+        """Read a gradient once where autograd hands the same one to several operations, as behind a sum."""
+        found = self.recent.pop(id(grad), None)
+        if found is None or found[0]() is not grad or found[1:3] != (grad._version, axis):
+            reading = read(grad, axis=axis, batch_size=self.batch_size)
+            found = weakref.ref(grad), grad._version, axis, reading
+        self.recent[id(grad)] = found
+        if len(self.recent) > _RECENT:
+            del self.recent[next(iter(self.recent))]
+        return found[3]
 
 
 def measure(
@@ -128,6 +142,9 @@ def measure(
     backward: bool = True,
 ) -> Measurement:
     """Run `model` once forward and once backward on `batch` and return the statistics of all that passed.
+
+    An operation whose outputs are all integers or booleans (argmax, a mask, positions) has no length and no gradient:
+    it gets no record, unless it is an input.
 
     The module, its gradients and the process' random number generators come back bit-identical, also after an
     exception.

@@ -46,7 +46,7 @@ def preserved(model: nn.Module, *, weights: bool = False) -> Iterator[None]:
     state = _ProcessState(model)
     try:
         saved.set_gradients_aside()
-        with _WriteGuard(model, saved.copies):
+        with _WriteGuard(saved.owned, saved.copies):
             yield
     finally:
         lost = _insist(saved.restore)
@@ -91,12 +91,14 @@ class _Saved:
         modules = list(model.modules())
         self.attributes = [(m, dict(vars(m))) for m in modules]
         self.contents = [(v, v.copy()) for _, a in self.attributes for v in a.values() if type(v) in _CONTAINERS]
-        self.grads = [(p, p.grad) for p in model.parameters()]
-        self.flags = [(t, t.requires_grad) for t in owned_tensors(model)]
-        self.versions = [(n, p, _version(p), p.data) for n, p in model.named_parameters()]
+        named = list(model.named_parameters())
+        self.grads = [(p, p.grad) for _, p in named]
+        self.owned = list(owned_tensors(modules))
+        self.flags = [(t, t.requires_grad) for t in self.owned]
+        self.versions = [(n, p, _version(p), p.data) for n, p in named]
         self.copies = {id(b): _Copy.of(b) for b in model.buffers()}
         if weights:
-            self.copies |= {id(p): _Copy.of(p) for p in model.parameters()}
+            self.copies |= {id(p): _Copy.of(p) for _, p in named}
 
     def set_gradients_aside(self) -> None:
         """Whatever accumulates during the block goes into fresh tensors."""
@@ -114,6 +116,8 @@ class _Saved:
                 if now.get(key) is not value:
                     now[key] = value
         for live, content in self.contents:
+            if not live and not content:  # as most of a module's tables are
+                continue
             if isinstance(live, list):
                 live[:] = content
             elif isinstance(live, deque):
@@ -148,10 +152,10 @@ def _version(t: Tensor) -> int:
     return -1 if t.is_inference() else t._version
 
 
-def owned_tensors(model: nn.Module) -> Iterator[Tensor]:
-    """Parameters, buffers and plain tensor attributes of all submodules, each object once."""
+def owned_tensors(modules: list[nn.Module]) -> Iterator[Tensor]:
+    """Parameters, buffers and plain tensor attributes of the modules, each object once."""
     seen: set[int] = set()
-    for module in model.modules():
+    for module in modules:
         for value in (*module._parameters.values(), *module._buffers.values(), *vars(module).values()):
             if isinstance(value, Tensor) and id(value) not in seen:
                 seen.add(id(value))
@@ -161,11 +165,11 @@ def owned_tensors(model: nn.Module) -> Iterator[Tensor]:
 class _WriteGuard(TorchFunctionMode):
     """Copies a tensor of the module just before a torch function writes to its storage."""
 
-    def __init__(self, model: nn.Module, copies: dict[int, _Copy]) -> None:
+    def __init__(self, owned: list[Tensor], copies: dict[int, _Copy]) -> None:
         super().__init__()
         self._copies = copies
         self._owned: dict[int, list[Tensor]] = {}
-        for t in owned_tensors(model):
+        for t in owned:
             if _has_storage(t):
                 self._owned.setdefault(t.untyped_storage().data_ptr(), []).append(t)
 

@@ -90,6 +90,11 @@ def empirical_redraw(model: nn.Module, notes: list[str]) -> Redraw:
         kind = structure(w, constant=constant)
         if kind != "constant":
             originals.append((p, w.clone(), kind))
+    if any(kind != "orthogonal" for _, _, kind in originals):
+        notes.append(
+            "re-draws from a parameter's own entries keep constants and orthogonality; any other structure "
+            "(identity blocks, equal rows, sparsity patterns, dependence between entries) is lost in them"
+        )
 
     def redraw(_model: nn.Module, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
