@@ -14,6 +14,7 @@ from firstlight.propagate.forward import LARGEST, Run, Sampler, bind_any, resolv
 from firstlight.rules import Call, find
 from firstlight.rules.gradient import total, whole
 from firstlight.rules.layout import reshape
+from firstlight.rules.registry import several
 from firstlight.rules.structural import like_shape
 
 
@@ -47,7 +48,7 @@ def adjoint(run: Run, seeds: Mapping[Ref, Signal] | None = None, *, sampler: Sam
             grads = tuple(_collect(incoming.pop((node.name, i), None)) for i in range(len(outputs)))
             if all(g is None for g in grads):
                 continue
-            first = next((g for g in grads if g is not None))
+            first = next(g for g in grads if g is not None)
             run.gradients[node.name] = whole(grads[0] or first)
             if node.op != "input":
                 _pass_on(run, node, grads, outputs, incoming, owed, sampler)
@@ -58,7 +59,9 @@ def adjoint(run: Run, seeds: Mapping[Ref, Signal] | None = None, *, sampler: Sam
 
 def _floating(run: Run, ref: Ref) -> bool:
     node = next(n for n in run.graph.nodes if n.name == ref.node)
-    return bool(node.outputs) and node.outputs[min(ref.index, len(node.outputs) - 1)].dtype.startswith(("float", "bfloat"))
+    return bool(node.outputs) and node.outputs[min(ref.index, len(node.outputs) - 1)].dtype.startswith(
+        ("float", "bfloat")
+    )
 
 
 def _collect(parts: list[Cotangent] | None) -> Cotangent | None:
@@ -88,7 +91,7 @@ def _pass_on(
     try:
         if entry is None:
             names: Mapping[str, Any] = bind_any(node.args, node.options)
-            found = sampler(node, bind_any(args, options), grads[0]) if sampler is not None else {}
+            found: Mapping[str, Any] = sampler(node, bind_any(args, options), grads[0]) if sampler is not None else {}
         elif entry.backward is None:
             return
         else:
@@ -108,7 +111,9 @@ def _pass_on(
         _deliver(run, names.get(name), gradient, incoming, owed)
 
 
-def _fallback(node: Node, grads: tuple[Cotangent | None, ...], args: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _fallback(
+    node: Node, grads: tuple[Cotangent | None, ...], args: tuple[Any, ...]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     g = next(g for g in grads if g is not None)
     for i, a in enumerate(args):
         if isinstance(a, Signal) and not a.integer:
@@ -125,7 +130,7 @@ def _deliver(
 ) -> None:
     if gradient is None or arg is None:
         return
-    if isinstance(gradient, tuple):
+    if several(gradient):
         if isinstance(arg, tuple):
             for a, g in zip(arg, gradient, strict=False):
                 _deliver(run, a, g, incoming, owed)
@@ -135,7 +140,9 @@ def _deliver(
         if not target.integer:
             incoming.setdefault((arg.node, arg.index), []).append(_shaped(gradient, target))
     elif isinstance(arg, ParameterRef):
-        owed.setdefault(arg.name, []).append(_shaped(gradient, run.parameters[arg.name]) if arg.name in run.parameters else gradient)
+        owed.setdefault(arg.name, []).append(
+            _shaped(gradient, run.parameters[arg.name]) if arg.name in run.parameters else gradient
+        )
 
 
 def _shaped(g: Cotangent, like: Signal) -> Cotangent:

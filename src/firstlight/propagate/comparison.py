@@ -24,9 +24,19 @@ def join(prediction: Prediction, measurement: Measurement) -> Comparison:
             grad_q, grad_z = _one(n.grad, other.grad, other.log_grad_q)
         rows.append(
             ComparedNode(
-                n.name, n.module, n.op, n.output.q, q, q_z, n.output.c_batch, other.output.cosine,
-                None if n.grad is None else n.grad.q, grad_q, grad_z, _caveats(n),
-            )  # fmt: skip
+                n.name,
+                n.module,
+                n.op,
+                n.output.q,
+                q,
+                q_z,
+                n.output.c_batch,
+                other.output.cosine,
+                None if n.grad is None else n.grad.q,
+                grad_q,
+                grad_z,
+                _caveats(n),
+            )
         )
     known = {n.name for n in prediction.nodes}
     return Comparison(

@@ -32,7 +32,12 @@ EPSILON: Mapping[str, float] = MappingProxyType(
 )
 # dtype -> (largest finite value, smallest positive value)
 RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
-    {"float32": (3.4e38, 1.4e-45), "bfloat16": (3.39e38, 9.2e-41), "float16": (65504.0, 6e-8), "float64": (1.8e308, 5e-324)}
+    {
+        "float32": (3.4e38, 1.4e-45),
+        "bfloat16": (3.39e38, 9.2e-41),
+        "float16": (65504.0, 6e-8),
+        "float64": (1.8e308, 5e-324),
+    }
 )
 _POSITIVE_AXIS = ("conv", "max_pool", "avg_pool", "adaptive", "batch_norm", "group_norm", "instance_norm")
 
@@ -73,7 +78,7 @@ def dead(x: Signal) -> float:
     zero = float((x.values[0] == 0.0) @ x.source.grid.weights)
     if zero <= 0.0 or zero >= 1.0:
         return float(zero >= 1.0)
-    count = 2.0 / max(gaussian_energy(x if x.corr is None else _with(x)), 1e-12)
+    count = 2.0 / max(gaussian_energy(_with(x)), 1e-12)
     return zero ** max(count, 1.0)
 
 
@@ -86,7 +91,9 @@ def _with(x: Signal) -> Signal:
 def summarise(run: Run, scheme: str, laws: Mapping[str, str], dtype: str, notes: Sequence[str]) -> Prediction:
     """The prediction of a finished run."""
     graph = run.graph
-    origin = _log_level([run.signals[n.name][0] for n in graph.nodes if n.op == "input" and not run.signals[n.name][0].integer])
+    origin = _log_level(
+        [run.signals[n.name][0] for n in graph.nodes if n.op == "input" and not run.signals[n.name][0].integer]
+    )
     seeds = [run.gradients[r.node] for r in graph.outputs if r.node in run.gradients]
     end = _log_level(seeds)
     nodes: list[NodePrediction] = []
@@ -97,16 +104,25 @@ def summarise(run: Run, scheme: str, laws: Mapping[str, str], dtype: str, notes:
         g = run.gradients.get(node.name)
         nodes.append(
             NodePrediction(
-                node.name, node.op, node.module, node.module_type, node.source, out[0].shape,
-                tensor(node, out[0], origin), None if g is None else tensor(node, g, end),
+                node.name,
+                node.op,
+                node.module,
+                node.module_type,
+                node.source,
+                out[0].shape,
+                tensor(node, out[0], origin),
+                None if g is None else tensor(node, g, end),
                 tuple(dict.fromkeys(run.caveats.get(node.name, ()))),
-            )  # fmt: skip
+            )
         )
     parameters = tuple(
         ParameterPrediction(
-            name, p.spec.shape, run.parameters[name].mean_q,
-            run.parameter_gradients[name].mean_q if name in run.parameter_gradients else None, laws.get(name, "unknown"),
-        )  # fmt: skip
+            name,
+            p.spec.shape,
+            run.parameters[name].mean_q,
+            run.parameter_gradients[name].mean_q if name in run.parameter_gradients else None,
+            laws.get(name, "unknown"),
+        )
         for name, p in graph.parameters.items()
         if p.role == "parameter"
     )
@@ -128,7 +144,7 @@ def probability(nodes: Sequence[NodePrediction], outputs: Sequence[str], dtype: 
     Forward and backward lengths in the band of the origin's (`LARGER`, `SMALLER`), no dead layer, inputs that differ
     at the output by more than `BLIND` rounding errors, nothing beyond the range of the compute type.
     """
-    parts = {k: (1.0, "") for k in ("forward", "backward", "alive", "distinguishable", "range")}
+    parts = dict.fromkeys(("forward", "backward", "alive", "distinguishable", "range"), (1.0, ""))
     alive = 1.0
     worst_dead = ("", 0.0)
     top, tiny = RANGES.get(dtype, RANGES["float32"])
@@ -153,9 +169,10 @@ def probability(nodes: Sequence[NodePrediction], outputs: Sequence[str], dtype: 
     known = {n.name: n for n in nodes}
     for name in outputs[:1]:
         end = known[name].output if name in known else None
-        if end is not None and end.c_batch is not None and end.q > 0.0:  # |y - y'|²/2|y|² = 1 - c
-            if 1.0 - end.c_batch < (BLIND * EPSILON.get(dtype, EPSILON["float32"])) ** 2:
-                parts["distinguishable"] = (0.0, name)
+        if end is None or end.c_batch is None or not end.q > 0.0:
+            continue
+        if 1.0 - end.c_batch < (BLIND * EPSILON.get(dtype, EPSILON["float32"])) ** 2:  # |y - y'|²/2|y|² = 1 - c
+            parts["distinguishable"] = (0.0, name)
     p = math.prod(v for v, _ in parts.values())
     key = min(parts, key=lambda k: parts[k][0])
     if parts[key][0] > 0.999:
@@ -175,7 +192,9 @@ def _reason(key: str, n: NodePrediction | None) -> str:
         way = "larger" if t.log_mean > t.reference else "smaller"
         decades = abs(t.log_mean - t.reference) / math.log(10.0)
         what = "the signal" if key == "forward" else "the gradient"
-        return f"{what} is typically 10^{decades:.1f} times {way} than at its origin, ± 10^{t.log_sd / math.log(10.0):.1f}"
+        return (
+            f"{what} is typically 10^{decades:.1f} times {way} than at its origin, ± 10^{t.log_sd / math.log(10.0):.1f}"
+        )
     return {
         "alive": "a layer can be dead: all of its units zero",
         "distinguishable": "inputs are no longer told apart",

@@ -14,6 +14,7 @@ from firstlight.graph.ir import Arg, ConstantRef, Graph, Law, Node, ParameterRef
 from firstlight.graph.signal import Array, Cotangent, Signal, replace
 from firstlight.rules import Call, Rule, find
 from firstlight.rules.empirical import constant, from_parameter, uniform
+from firstlight.rules.registry import several
 from firstlight.rules.structural import like_shape
 
 LARGEST = 1e280  # mean squares beyond are kept here, with a caveat: doubles end at 1e308
@@ -38,11 +39,11 @@ class Run:
     """
 
     graph: Graph
-    signals: dict[str, tuple[Signal, ...]] = field(default_factory=dict)
-    parameters: dict[str, Signal] = field(default_factory=dict)
-    caveats: dict[str, list[str]] = field(default_factory=dict)
-    gradients: dict[str, Signal] = field(default_factory=dict)
-    parameter_gradients: dict[str, Signal] = field(default_factory=dict)
+    signals: dict[str, tuple[Signal, ...]] = field(default_factory=dict[str, tuple[Signal, ...]])
+    parameters: dict[str, Signal] = field(default_factory=dict[str, Signal])
+    caveats: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    gradients: dict[str, Signal] = field(default_factory=dict[str, Signal])
+    parameter_gradients: dict[str, Signal] = field(default_factory=dict[str, Signal])
     strict: bool = False
 
 
@@ -126,7 +127,7 @@ def _outputs(run: Run, node: Node, inputs: Mapping[str, Signal], sampler: Sample
             raise
         call.caveat(f"the rule failed ({type(error).__name__}: {error}): the statistics of its first input are kept")
         found = _fallback(node, args)
-    outputs = found if isinstance(found, tuple) else (found,)
+    outputs: tuple[Any, ...] = found if several(found) else (found,)
     fitted = tuple(_fit(call, out, spec.shape) for out, spec in zip(outputs, node.outputs, strict=False))
     if call.caveats:
         run.caveats[node.name] = call.caveats
@@ -208,4 +209,4 @@ def _owner(graph: Graph, name: str) -> str:
     return next(p.name for p in graph.parameters.values() if name in p.aliases)
 
 
-__all__ = ["Run", "Rule", "forward", "missing", "require_rules"]
+__all__ = ["Rule", "Run", "forward", "missing", "require_rules"]

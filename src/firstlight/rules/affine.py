@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from firstlight.graph.signal import Cotangent, Signal, replace
-from firstlight.rules.contraction import contract, sum_atoms
+from firstlight.rules.contraction import contract, outer_sum, sum_atoms
 from firstlight.rules.gradient import scale, whole
 from firstlight.rules.layout import axis_atoms, expand, permute
 from firstlight.rules.merge import plus, reduce_to
@@ -49,7 +49,9 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, weight: Signal, b
     o = "Z" if weight.ndim > 1 else ""
     grads: dict[str, Any] = {
         "input": Cotangent(contract(g, letters[:-1] + o, weight, o + letters[-1], letters)),
-        "weight": Cotangent(contract(g, letters[:-1] + o, input, letters, o + letters[-1])),
+        "weight": Cotangent(
+            outer_sum(g, input, weight) if o else contract(g, letters[:-1] + o, input, letters, o + letters[-1])
+        ),
     }
     if bias is not None:
         grads["bias"] = reduce_to(Cotangent(g), bias)

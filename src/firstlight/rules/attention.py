@@ -68,7 +68,8 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     first = inside / count
     square = inside * share / count
     p2 = float(share.mean())
-    levels, where = np.unique(np.round(k, 6), return_inverse=True)
+    rounded: Array = np.round(k, 6)
+    levels, where = np.unique(rounded, return_inverse=True)
     table = [float(participation(c, count).mean()) if c > 0 else float(np.mean(np.exp(c) / count)) for c in levels]
     overlap = np.minimum(np.array(table)[where].reshape(k.shape), p2)
     if visible is not None:  # keys beyond the visible ones are spread over the axis
@@ -81,7 +82,8 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     noise = combine([(min(v, 4.0) / (1.0 + v), x.noise)])
     return replace(
         x, mean=first, q=np.maximum(square, np.square(first)), corr=corr, source=None, values=None, noise=noise,
-        scatter=0.0, data=True, cumulants=(0.0, 0.0), tag=None, terms=(), weights=None, value=None, gaussian=False, integer=False, ident=next_id(),
+        scatter=0.0, data=True, cumulants=(0.0, 0.0), tag=None, terms=(), weights=None, value=None, gaussian=False,
+        integer=False, ident=next_id(),
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from firstlight.graph.signal import Cotangent, Signal, next_id, replace
+from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.empirical import constant
 from firstlight.rules.gradient import whole
 from firstlight.rules.layout import merge_axis, offset, regroup, transform, with_states
@@ -52,14 +52,14 @@ def join(parts: list[Signal], dim: int) -> Signal:
         lower = np.asarray(same) / weight
         upper = (np.asarray(other) + cross) / pairs if pairs > 0 else np.zeros_like(lower)
         corr = np.clip(np.stack([lower, upper], axis=at), -1.0, 1.0)
-    fields = {}
+    fields: dict[str, Array] = {}
     for name in ("mean", "q"):
-        arrays = [getattr(p, name) for p in fitted]
+        arrays: list[Array] = [getattr(p, name) for p in fitted]
         if all(a.size == 1 and float(a.reshape(-1)[0]) == float(arrays[0].reshape(-1)[0]) for a in arrays):
             fields[name] = arrays[0]
             continue
         shape = [max(a.shape[i] for a in arrays) for i in range(rank)]
-        wide = []
+        wide: list[Array] = []
         for a, n in zip(arrays, sizes, strict=True):
             shape[at] = n
             wide.append(np.broadcast_to(a, shape))
@@ -101,7 +101,7 @@ def _same_layout(parts: list[Signal], dim: int) -> list[Signal]:
                 base, p = merge_axis(base, axis), merge_axis(p, axis)
         out.append(p)
     out[0] = base
-    shaped = []
+    shaped: list[Signal] = []
     for p in out:
         groups = tuple(base.groups[a] if a != dim else p.groups[a] for a in range(base.ndim))
         shaped.append(regroup(p, groups))

@@ -7,6 +7,7 @@ q' = n(s²+μ²)q + n(n-1)μ² r_f (THEORY §6, Affine); nothing in it is specia
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from math import prod
 
@@ -175,6 +176,9 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
         right: One letter per axis of w.
         out: Letters of the result; the others are summed.
     """
+    if w.weights is not None and w.q.size == 1 and not w.mean.any() and left[:-1] == out[:-1] and x.groups[-1]:
+        if left[-1] not in out and len(right) == 2 and {left[-1], out[-1]} == set(right) and left[-1] != out[-1]:
+            return _fresh_map(x, w, right.index(out[-1]))
     x = replace(x, value=None, source=None, values=None)
     w = replace(w, value=None, source=None, values=None)
     summed = [a for a in dict.fromkeys(left + right) if a not in out]
@@ -214,6 +218,48 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
     return replace(result, noise=noise, scatter=sites, wander=wander, cumulants=(0.0, 0.0), ident=next_id())
 
 
+def _fresh_map(x: Signal, w: Signal, units: int) -> Signal:
+    """The contraction of x's last axis with independent zero-mean weights: the common case, without its generality.
+
+    Only equal inputs meet: q' = E w²·Σ_k q_k, correlations between sites are x's, units are uncorrelated.
+    """
+    gone = axis_atoms(x, x.ndim - 1)
+    first = gone[0]
+    q = x.q.sum(axis=gone) * _count(x.q, x.atoms, gone) * float(w.q.reshape(-1)[0])
+    same = moments(x)[(..., *(0,) * len(gone))]
+    same = correlations(np.broadcast_to(same, x.corr.shape[:first]), q)
+    group = w.groups[units]
+    corr = np.zeros((*same.shape, *(2,) * len(group)))
+    corr[(..., *(0,) * len(group))] = same
+    shape = (*q.shape, *(1,) * len(group))
+    out = Signal(
+        (*x.groups[:-1], group), np.zeros((1,) * len(shape)), q.reshape(shape), corr,
+        (*x.batch[:first], *(False,) * len(group)), gaussian=True, wander=x.wander,
+    )  # fmt: skip
+    fan = float(prod(x.atoms[a] for a in gone))
+    noise = fresh_linear(out, [(1.0, x.noise)], fan, first if group else None)
+    return replace(out, noise=noise, scatter=scatter_of(x, gone), wander=stray(out, fan))
+
+
+def outer_sum(g: Signal, x: Signal, weight: Signal) -> Signal:
+    """The gradient of a weight: Σ over sites of g·x, each pair of sites with the product of both correlations."""
+    first = len(g.atoms) - len(g.groups[-1])
+    if g.groups[:-1] != x.groups[:-1] or g.corr.shape[:first] != x.corr.shape[:first]:
+        letters = "abcdefgh"[: g.ndim - 1]
+        return contract(g, letters + "y", x, letters + "z", "yz")
+    mine = moments(g)[(..., *(0,) * len(g.groups[-1]))]
+    other = moments(x)[(..., *(0,) * len(x.groups[-1]))]
+    total = mine * other
+    for i in range(first - 1, -1, -1):
+        total = total @ state_weights(g.atoms[i], g.corr.shape[i]) if total.shape[i] > 1 else total[..., 0] * g.atoms[i]
+        total = total * g.atoms[i]
+    q = max(float(total), 0.0) * g.mean_q * x.mean_q
+    one = (1,) * len(weight.atoms)
+    corr = np.zeros(weight.corr.shape)
+    corr[(0,) * corr.ndim] = 1.0
+    return Signal(weight.groups, np.zeros(one), np.full(one, q), corr, weight.batch, gaussian=True)
+
+
 def scatter_of(x: Signal, summed: Sequence[int]) -> float:
     """Relative variance of Σ x² over the summed atoms from site to site and draw to draw.
 
@@ -247,6 +293,6 @@ def _axis_atoms(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...
             size *= n
             borders.add(size)
     ordered = sorted(borders)
-    if any(high % low for low, high in zip(ordered, ordered[1:], strict=False)):
+    if any(high % low for low, high in itertools.pairwise(ordered)):
         return (ordered[-1],)
-    return tuple(high // low for low, high in zip(ordered, ordered[1:], strict=False))[::-1]
+    return tuple(high // low for low, high in itertools.pairwise(ordered))[::-1]

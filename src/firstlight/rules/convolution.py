@@ -15,13 +15,13 @@ from firstlight.rules.contraction import contract, energy_cube, sum_atoms
 from firstlight.rules.gradient import whole
 from firstlight.rules.layout import axis_atoms, correlations, expand, merge_axis, moments, offset
 from firstlight.rules.noise import fresh_linear, stray
-from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule
+from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule, several
 from firstlight.rules.windows import drop_single, pair_average, single, sum_windows, window, with_atom
 
 
 def numbers(value: Any, n: int) -> tuple[int, ...]:
     """One integer per spatial axis."""
-    if isinstance(value, tuple):
+    if several(value):
         return tuple(int(v) for v in value) if len(value) == n else (int(value[0]),) * n
     return (int(value),) * n
 

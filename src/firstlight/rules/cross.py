@@ -56,7 +56,8 @@ def _leaf(later: Signal, earlier: Signal) -> tuple[Array, Array]:
     """Cross moment where the later signal is no linear combination."""
     a, b = later.source, earlier.source
     if a is not None and b is not None and a.key == b.key and later.atoms == earlier.atoms:
-        assert later.values is not None and earlier.values is not None
+        assert later.values is not None
+        assert earlier.values is not None
         per_row = (later.values * earlier.values) @ a.grid.weights
         total = float(a.share @ per_row)
         return spread(a, per_row, len(later.atoms)), mehler(later.values, a, total, earlier.values)
@@ -69,7 +70,8 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
     x, y = align(x, y)
     value = None if x.value is None or y.value is None else x.value + alpha * y.value
     if x.source is not None and y.source is not None and x.source.key == y.source.key:
-        assert x.values is not None and y.values is not None
+        assert x.values is not None
+        assert y.values is not None
         return replace(from_values(x, x.source, x.values + alpha * y.values), value=value)
     field, cube = cross(x, y)
     q = np.maximum(x.q + alpha**2 * y.q + 2.0 * alpha * field, 0.0)

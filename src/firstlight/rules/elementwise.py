@@ -12,8 +12,8 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, Source, replace
 from firstlight.rules.gradient import times
-from firstlight.rules.registry import GAUSSIAN_INPUT, Call, Grads, Rule, rule
-from firstlight.rules.source import Bend, as_source, from_values, on_source
+from firstlight.rules.registry import GAUSSIAN_INPUT, Call, Grads, rule
+from firstlight.rules.source import SMOOTH, Bend, as_source, from_values, on_source
 from firstlight.theory import special
 from firstlight.theory.activations import Activation, get
 
@@ -26,7 +26,7 @@ class Pointwise:
 
     f: Function
     df: Function
-    bend: Bend = Bend()
+    bend: Bend = SMOOTH
 
 
 def of(act: Activation) -> Pointwise:
@@ -174,12 +174,36 @@ _simple("asinh", np.arcsinh, lambda x: 1.0 / np.sqrt(1.0 + x * x))
 _simple("sinh", np.sinh, np.cosh, example="torch.sinh(0.3 * x)")
 _simple("cosh", np.cosh, np.sinh, example="torch.cosh(0.3 * x)")
 _simple("square", np.square, lambda x: 2.0 * x)
-_simple("sqrt", lambda x: np.sqrt(np.maximum(x, 0.0)), lambda x: 0.5 / np.sqrt(_slow(x)), example="torch.sqrt(x * x + 0.5)", positive=True)
-_simple("rsqrt", lambda x: 1.0 / np.sqrt(_slow(x)), lambda x: -0.5 * _slow(x) ** -1.5, example="torch.rsqrt(x * x + 0.5)", positive=True)
-_simple("reciprocal", lambda x: 1.0 / x, lambda x: -1.0 / np.square(x), example="torch.reciprocal(x * x + 0.5)", positive=True)
+_simple(
+    "sqrt",
+    lambda x: np.sqrt(np.maximum(x, 0.0)),
+    lambda x: 0.5 / np.sqrt(_slow(x)),
+    example="torch.sqrt(x * x + 0.5)",
+    positive=True,
+)
+_simple(
+    "rsqrt",
+    lambda x: 1.0 / np.sqrt(_slow(x)),
+    lambda x: -0.5 * _slow(x) ** -1.5,
+    example="torch.rsqrt(x * x + 0.5)",
+    positive=True,
+)
+_simple(
+    "reciprocal",
+    lambda x: 1.0 / x,
+    lambda x: -1.0 / np.square(x),
+    example="torch.reciprocal(x * x + 0.5)",
+    positive=True,
+)
 _simple("log", lambda x: np.log(_slow(x)), lambda x: 1.0 / _slow(x), example="torch.log(x * x + 0.5)", positive=True)
 _simple("log1p", lambda x: np.log(_slow(1.0 + x)), lambda x: 1.0 / _slow(1.0 + x), example="torch.log1p(x * x)")
-_simple("log2", lambda x: np.log2(_slow(x)), lambda x: 1.0 / (np.log(2.0) * _slow(x)), example="torch.log2(x * x + 0.5)", positive=True)
+_simple(
+    "log2",
+    lambda x: np.log2(_slow(x)),
+    lambda x: 1.0 / (np.log(2.0) * _slow(x)),
+    example="torch.log2(x * x + 0.5)",
+    positive=True,
+)
 _simple("sign", np.sign, np.zeros_like, (0.0,))
 _simple("erfc", lambda x: 1.0 - special.erf(x), lambda x: -2.0 / sqrt(pi) * np.exp(-x * x))
 _simple("round", np.round, np.zeros_like)
@@ -187,10 +211,14 @@ _simple("floor", np.floor, np.zeros_like)
 _simple("ceil", np.ceil, np.zeros_like)
 _simple("frac", lambda x: x - np.trunc(x), np.ones_like)
 _simple("trunc", np.trunc, np.zeros_like)
-_simple("relu_squared", lambda x: np.square(np.maximum(x, 0.0)), lambda x: 2.0 * np.maximum(x, 0.0), (0.0,), "F.relu(x) ** 2")
 _simple(
-    "nan_to_num", lambda x: x, np.ones_like
+    "relu_squared",
+    lambda x: np.square(np.maximum(x, 0.0)),
+    lambda x: 2.0 * np.maximum(x, 0.0),
+    (0.0,),
+    "F.relu(x) ** 2",
 )
+_simple("nan_to_num", lambda x: x, np.ones_like)
 
 
 def _clamp(low: Any, high: Any) -> Pointwise:
@@ -252,9 +280,7 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, threshold: float 
 
 def _threshold(t: float, v: float) -> Pointwise:
     slopes = (1.0, 0.0) if t == 0.0 and v == 0.0 else None
-    return Pointwise(
-        lambda x: np.where(x > t, x, v), lambda x: np.where(x > t, 1.0, 0.0), Bend((t,), 1.0, slopes)
-    )
+    return Pointwise(lambda x: np.where(x > t, x, v), lambda x: np.where(x > t, 1.0, 0.0), Bend((t,), 1.0, slopes))
 
 
 @rule("prelu", assumes=(GAUSSIAN_INPUT,), refs=("he2015",), example="F.prelu(x, torch.tensor([0.25]))")

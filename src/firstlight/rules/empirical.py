@@ -22,7 +22,13 @@ def groups_of(shape: tuple[int, ...]) -> Groups:
 
 
 def uniform(
-    shape: tuple[int, ...], mean: float, q: float, *, pair: float | None = None, batch_axis: int | None = None, **more: Any
+    shape: tuple[int, ...],
+    mean: float,
+    q: float,
+    *,
+    pair: float | None = None,
+    batch_axis: int | None = None,
+    **more: Any,
 ) -> Signal:
     """Independent entries of one law: pairs have the moment mean² (or the given one)."""
     groups = groups_of(shape)
@@ -84,9 +90,7 @@ def constant(a: npt.NDArray[Any], like: Signal | None = None, batch_axis: int | 
     squeezed = finite.reshape(tuple(n for n in a.shape if n > 1))
     corr = _normalised(_thin(squeezed))
     batch = tuple(axis == batch_axis for axis, g in enumerate(groups) for _ in g)
-    return Signal(
-        groups, _shrink(squeezed), _shrink(np.square(squeezed)), corr, batch, value=a, integer=integer
-    )
+    return Signal(groups, _shrink(squeezed), _shrink(np.square(squeezed)), corr, batch, value=a, integer=integer)
 
 
 def _shrink(field: Array) -> Array:
@@ -136,7 +140,9 @@ def from_data(a: npt.NDArray[Any], batch_axis: int | None = 0) -> Signal:
     mean = np.full((1,) * len(keep), float(squeezed.mean()) if squeezed.size else 0.0)
     scale = q / float(field.mean()) if field.mean() > 0 else 1.0
     field = np.maximum(field * scale, np.square(mean))
-    return Signal(groups, mean, field, corr, batch, gaussian=True, scatter=_scatter(squeezed, batch, spatial), data=True)
+    return Signal(
+        groups, mean, field, corr, batch, gaussian=True, scatter=_scatter(squeezed, batch, spatial), data=True
+    )
 
 
 def _scatter(a: Array, batch: tuple[bool, ...], spatial: tuple[bool, ...]) -> float:

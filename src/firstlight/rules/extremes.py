@@ -13,7 +13,7 @@ from firstlight.rules.choice import extreme
 from firstlight.rules.gradient import scale, whole
 from firstlight.rules.layout import axis_atoms
 from firstlight.rules.reduction import axes_of, reduced, spread_over
-from firstlight.rules.registry import EXCHANGEABLE, GAUSSIAN_INPUT, Call, Grads, rule
+from firstlight.rules.registry import EXCHANGEABLE, GAUSSIAN_INPUT, Call, Grads, first_of, rule
 from firstlight.rules.source import as_source, spread
 from firstlight.rules.windows import pair_average
 from firstlight.theory import special
@@ -40,7 +40,7 @@ def largest(call: Call, x: Signal, k: int, rho: float) -> tuple[Signal, float]:
     first, second = np.empty(len(source.sd)), np.empty(len(source.sd))
     falling = False
     for row in range(len(source.sd)):
-        v = np.interp(z, source.grid.z, values[row])
+        v: Array = np.interp(z, source.grid.z, values[row])
         falling = falling or bool(values[row][-1] < values[row][0])
         first[row], second[row] = float(w @ v), float(w @ np.square(v))
     if falling or bool(np.any(np.diff(values, axis=1) < -0.2 * np.abs(values).max() / 10)):
@@ -89,12 +89,12 @@ def max_(call: Call, input: Signal, dim: Any = None, keepdim: bool = False) -> A
 
 @max_.adjoint
 def _(call: Call, grad: Any, out: Any, input: Signal, dim: Any = None, keepdim: bool = False) -> Grads:
-    g = grad[0] if isinstance(grad, tuple) else grad
+    g = first_of(grad)
     if g is None:
         return {}
     if isinstance(dim, Signal):
         half = scale(whole(g), 0.5**0.5)
         return {"input": Cotangent(half), "dim": Cotangent(half)}
-    first = out[0] if isinstance(out, tuple) else out
+    first = first_of(out)
     del call
     return {"input": Cotangent(spread_over(whole(g), input, dim, keepdim, (first.numel / input.numel) ** 0.5))}

@@ -62,10 +62,6 @@ def scale(x: Signal, a: float) -> Signal:
     )
 
 
-
-
-
-
 def total(parts: Sequence[Cotangent]) -> Cotangent:
     """Sum of the gradients that arrive at one tensor."""
     groups: dict[tuple[int, object], Cotangent] = {}
@@ -99,10 +95,7 @@ def _on_one_source(found: Sequence[Cotangent], out: Signal) -> Cotangent:
     assert source is not None
     energy = np.zeros(source.values.shape)
     for g in found:
-        if g.values is None:
-            energy = energy + whole(g).mean_q
-        else:
-            energy = energy + g.base.mean_q * np.square(g.values)
+        energy = energy + (whole(g).mean_q if g.values is None else g.base.mean_q * np.square(g.values))
     level = float(source.share @ (energy @ source.grid.weights))
     if level <= 0.0:
         return Cotangent(out)
@@ -125,8 +118,10 @@ def through_sum(g: Cotangent, out: Signal, x: Signal, y: Signal, a: float, b: fl
     values, weights, _ = law
     keep = slice(None, None, max(1, len(values) // 200))
     values, weights = values[keep], weights[keep] / weights[keep].sum()
-    place = np.interp(a * x.values[..., None] + values, g.source.values[0], np.arange(g.values.shape[1], dtype=float))
-    square = np.interp(place, np.arange(g.values.shape[1], dtype=float), np.square(g.values[0]))
+    place: Array = np.interp(
+        a * x.values[..., None] + values, g.source.values[0], np.arange(g.values.shape[1], dtype=float)
+    )
+    square: Array = np.interp(place, np.arange(g.values.shape[1], dtype=float), np.square(g.values[0]))
     factor = np.sqrt(np.maximum(square @ weights, 0.0))
     return Cotangent(g.base, x.source, factor, x)
 

@@ -74,9 +74,9 @@ def axis_atoms(x: Signal, axis: int) -> tuple[int, ...]:
 def _merge_field(i: int, a: int, b: int) -> FieldMap:
     def on_field(f: Array) -> Array:
         if f.shape[i] == 1 and f.shape[i + 1] == 1:
-            return f.reshape(f.shape[:i] + (1,) + f.shape[i + 2 :])
+            return f.reshape((*f.shape[:i], 1, *f.shape[i + 2 :]))
         full = np.broadcast_to(f, (*f.shape[:i], a, b, *f.shape[i + 2 :]))
-        return full.reshape(f.shape[:i] + (a * b,) + f.shape[i + 2 :])
+        return full.reshape((*f.shape[:i], a * b, *f.shape[i + 2 :]))
 
     return on_field
 
@@ -95,15 +95,15 @@ def _merge_cube(i: int, a: int, b: int) -> FieldMap:
 def merge(x: Signal, i: int) -> Signal:
     """Merge atoms i and i+1, whatever axes they belong to (the first one's axis keeps the product)."""
     atoms, a, b = x.atoms, x.atoms[i], x.atoms[i + 1]
-    flat = atoms[:i] + (a * b,) + atoms[i + 2 :]
-    batch = x.batch[:i] + (x.batch[i] or x.batch[i + 1],) + x.batch[i + 2 :]
+    flat = (*atoms[:i], a * b, *atoms[i + 2 :])
+    batch = (*x.batch[:i], x.batch[i] or x.batch[i + 1], *x.batch[i + 2 :])
     return transform(x, (flat,), batch, _merge_field(i, a, b), _merge_cube(i, a, b), value=x.value)
 
 
 def split(x: Signal, i: int, a: int, b: int) -> Signal:
     """Split atom i into a outer and b inner indices."""
     atoms = x.atoms
-    flat = atoms[:i] + (a, b) + atoms[i + 1 :]
+    flat = (*atoms[:i], a, b, *atoms[i + 1 :])
     batch = (*x.batch[:i], x.batch[i], x.batch[i], *x.batch[i + 1 :])
 
     def on_field(f: Array) -> Array:
@@ -257,10 +257,10 @@ def expand(x: Signal, groups: Groups, batch: Sequence[tuple[bool, ...]] | None =
 def _common(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
     """Atoms that refine both factorisations of one axis; the whole axis where none does."""
     borders = sorted({1, *_suffixes(left), *_suffixes(right)})
-    for low, high in zip(borders, borders[1:], strict=False):
+    for low, high in itertools.pairwise(borders):
         if high % low:
             return (borders[-1],)
-    return tuple(high // low for low, high in zip(borders, borders[1:], strict=False))[::-1]
+    return tuple(high // low for low, high in itertools.pairwise(borders))[::-1]
 
 
 def regroup(x: Signal, groups: Groups) -> Signal:

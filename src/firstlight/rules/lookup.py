@@ -15,7 +15,11 @@ from firstlight.rules.noise import fresh_linear
 from firstlight.rules.registry import WEIGHTS_IID, Call, Grads, rule
 
 
-@rule("embedding", assumes=(WEIGHTS_IID,), example="F.embedding(torch.randint(0, 50, (16, 4)), torch.randn(50, 64)) + 0 * x.sum()")
+@rule(
+    "embedding",
+    assumes=(WEIGHTS_IID,),
+    example="F.embedding(torch.randint(0, 50, (16, 4)), torch.randn(50, 64)) + 0 * x.sum()",
+)
 def embedding(call: Call, input: Signal, weight: Signal, padding_idx: int | None = None) -> Signal:
     """Rows of a table: q of the table, r = P(same index)·q + P(other)·mean²."""
     rows = weight.shape[0]

@@ -7,11 +7,9 @@ import heapq
 
 import numpy as np
 
-
 from firstlight.graph.signal import SILENT, Array, Noise, Signal, Source, next_id, replace
 from firstlight.rules.layout import state_weights
 from firstlight.theory import log_moments, special
-
 
 _NARROW = 1e-3  # relative variance of a layer's length from which its law is taken beyond first order in 1/width
 _EXACT = 32.0  # effective units below which it is taken exactly
@@ -52,7 +50,7 @@ def covariance(a: Noise, b: Noise) -> float:
 
 def joint(a: Noise, b: Noise, sign: float = 1.0) -> float:
     """E XY/(E X · E Y) of two energies with log-normal noise, exp(cov); 1 for independent ones."""
-    if a.variance * b.variance <= 1e-8 or not a.terms and not b.terms and a is not b:
+    if a.variance * b.variance <= 1e-8 or (not a.terms and not b.terms and a is not b):
         return 1.0
     return float(np.exp(np.clip(sign * covariance(a, b), -1.0, 1.0)))
 

@@ -15,7 +15,7 @@ from firstlight.rules.gradient import scale, whole
 from firstlight.rules.layout import align, axis_atoms, correlations, moments, reshape, state_weights
 from firstlight.rules.merge import plus, reduce_to
 from firstlight.rules.noise import combine, joint
-from firstlight.rules.registry import BACKWARD_INDEPENDENT, CONCENTRATED, Call, Grads, rule
+from firstlight.rules.registry import BACKWARD_INDEPENDENT, CONCENTRATED, Call, Grads, rule, several
 
 
 def group_pairs(x: Signal, atoms: Sequence[int]) -> Array:
@@ -91,8 +91,8 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
     if inverse.size == 1 and (not centre or abs(common) < 0.05):
         terms = ((float(inverse.reshape(-1)[0]), x),)
     out = replace(
-        x, mean=mean, q=np.maximum(q, np.square(mean)), corr=corr, source=source, values=values, noise=SILENT, scatter=0.0, data=False,
-        cumulants=_normal_cumulants(x, float(inverse.mean())), tag=None,
+        x, mean=mean, q=np.maximum(q, np.square(mean)), corr=corr, source=source, values=values, noise=SILENT,
+        scatter=0.0, data=False, cumulants=_normal_cumulants(x, float(inverse.mean())), tag=None,
         terms=terms, weights=None, value=None, integer=False, ident=next_id(),
     )  # fmt: skip
     total_v = float(v.mean())
@@ -122,9 +122,7 @@ def _few(corr: Array, atoms: Sequence[int], spread: float) -> Array:
     return out
 
 
-def normalise_back(
-    call: Call, g: Signal, x: Signal, atoms: Sequence[int], *, centre: bool, eps: float
-) -> Signal:
+def normalise_back(call: Call, g: Signal, x: Signal, atoms: Sequence[int], *, centre: bool, eps: float) -> Signal:
     """Gradient before a normalisation: (g - mean g - x̂·mean(g x̂))/√(v+ε).
 
     The projection takes the shared part of g and the part along x̂; E[v/v̂] = n/(n-2) for n effective entries,
@@ -138,10 +136,7 @@ def normalise_back(
     origin = (0,) * shared.ndim
     common = float(shared[origin]) if centre else 0.0
     along = float(np.sum(pairs * g.corr * mutual.corr)) * hat.kept
-    if x.data:
-        spread = x.scatter
-    else:
-        spread = hat.spread + (0.0 if len(set(atoms)) > 1 else x.scatter)
+    spread = x.scatter if x.data else hat.spread + (0.0 if len(set(atoms)) > 1 else x.scatter)
     n = 2.0 / max(spread, 1e-12)
     lift = 1.0 + hat.kept * (n / max(n - 2.0, 0.25 * n) - 1.0)
     q = g.q * np.square(hat.scale) * max(1.0 - common - along, 0.0) * lift * joint(g.noise, x.noise, -hat.kept)
@@ -157,7 +152,7 @@ def normalise_back(
 
 
 def _trailing(x: Signal, shape: Any) -> list[int]:
-    count = len(shape) if isinstance(shape, tuple) else 1
+    count = len(shape) if several(shape) else 1
     return [a for axis in range(x.ndim - count, x.ndim) for a in axis_atoms(x, axis)]
 
 
@@ -181,7 +176,9 @@ def affine_after(call: Call, x: Signal, weight: Signal | None, bias: Signal | No
     return out
 
 
-def _affine_back(g: Signal, hat: Signal, weight: Signal | None, bias: Signal | None, axes: int) -> tuple[Signal, dict[str, Any]]:
+def _affine_back(
+    g: Signal, hat: Signal, weight: Signal | None, bias: Signal | None, axes: int
+) -> tuple[Signal, dict[str, Any]]:
     grads: dict[str, Any] = {}
     inner = g
     if weight is not None:
@@ -360,7 +357,9 @@ def normalize(call: Call, input: Signal, p: float = 2.0, dim: int = 1, eps: floa
 
 
 @normalize.adjoint
-def _(call: Call, grad: Cotangent, out: Signal, input: Signal, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Grads:
+def _(
+    call: Call, grad: Cotangent, out: Signal, input: Signal, p: float = 2.0, dim: int = 1, eps: float = 1e-12
+) -> Grads:
     del out, p, eps
     atoms = axis_atoms(input, dim)
     n = prod(input.atoms[a] for a in atoms)

@@ -13,7 +13,7 @@ from firstlight.rules.convolution import numbers
 from firstlight.rules.extremes import chosen, largest
 from firstlight.rules.gradient import times, whole
 from firstlight.rules.layout import axis_atoms
-from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, rule
+from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, first_of, rule
 from firstlight.rules.source import as_source
 from firstlight.rules.windows import along, drop_single, fixed_map, single, window, with_atom
 
@@ -119,7 +119,7 @@ def _pool_rules(n: int) -> None:
         dilation: Any = 1,
     ) -> Grads:  # fmt: skip
         del out
-        g = grad[0] if isinstance(grad, tuple) else grad
+        g = first_of(grad)
         _, maps = _window(call, input, kernel_size, stride, padding, dilation, n)
         return {"input": _max_gradient(g, input, maps)} if g is not None else {}
 
@@ -179,7 +179,7 @@ def _pool_rules(n: int) -> None:
 
     def ad_max_back(call: Call, grad: Any, out: Any, input: Signal, output_size: Any = None) -> Grads:
         del output_size, out
-        g = grad[0] if isinstance(grad, tuple) else grad
+        g = first_of(grad)
         return {"input": _max_gradient(g, input, counts(call, input))} if g is not None else {}
 
     rule(f"adaptive_avg_pool{n}d", assumes=(EXCHANGEABLE,), example=f"F.adaptive_avg_pool{n}d(x.view({shape}), 2)")(

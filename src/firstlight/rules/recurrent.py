@@ -1,4 +1,4 @@
-"""Recurrent layers: mean field over time, with the correlation between time steps that repeated weights and biases give.
+"""Recurrent layers: mean field over time, with the correlation between steps that repeated weights and biases give.
 
 For each layer the second moments K[t, t'] of the hidden state are followed for one sample and for two samples;
 gates have weights of their own and are independent of each other; σ has mean ½ at zero-mean input.
@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from firstlight.graph.signal import Array, Cotangent, Signal, replace
+from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.contraction import sum_atoms
 from firstlight.rules.empirical import uniform
 from firstlight.rules.gradient import whole
-from firstlight.rules.layout import axis_atoms, merge_axis, moments, offset
-from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule
+from firstlight.rules.layout import axis_atoms, correlations, merge_axis, moments, offset
+from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule, several
 from firstlight.rules.source import grid
 from firstlight.theory import special
 
@@ -99,7 +99,9 @@ def _layer(kind: str, kx: Array, ko: Array, fan: int, hidden: int, w: Sequence[S
             pre[which][t, : t + 1] = pre[which][: t + 1, t] = p
             q = pre[0].diagonal()[: t + 1]
             if which == 0:
-                coefficients["gate"].append(_coefficients(_sigmoid, q[t:])[0] if kind in ("lstm", "gru") else np.zeros(1))
+                coefficients["gate"].append(
+                    _coefficients(_sigmoid, q[t:])[0] if kind in ("lstm", "gru") else np.zeros(1)
+                )
             scale = np.sqrt(np.maximum(q * q[t], 1e-300))
             gate = np.array(coefficients["gate"])
             s = _pairs(gate[t], gate, p / scale) if kind in ("lstm", "gru") else np.zeros(t + 1)
@@ -138,7 +140,9 @@ def _layer(kind: str, kx: Array, ko: Array, fan: int, hidden: int, w: Sequence[S
             if which == 0:
                 coefficients["cell"].append(_coefficients(np.tanh, depth[t:])[0])
             told = np.array(coefficients["cell"])
-            k[t, : t + 1] = k[: t + 1, t] = s * _pairs(told[t], told, row / np.sqrt(np.maximum(depth * depth[t], 1e-300)))
+            k[t, : t + 1] = k[: t + 1, t] = s * _pairs(
+                told[t], told, row / np.sqrt(np.maximum(depth * depth[t], 1e-300))
+            )
     out.pre = pre[0].diagonal().copy() if kind != "rnn_tanh" else inner[0].diagonal().copy()
     out.cell = cells[0].diagonal().copy() if kind == "lstm" else inner[0].diagonal().copy()
     out.fresh = fresh[0].diagonal().copy()
@@ -173,7 +177,9 @@ def _kernels(x: Signal, time: int) -> tuple[Array, Array]:
     return same, other
 
 
-def _run(call: Call, x: Signal, weights: Sequence[Signal], biases: bool, layers: int, both_ways: bool, time: int) -> list[list[Steps]]:
+def _run(
+    call: Call, x: Signal, weights: Sequence[Signal], biases: bool, layers: int, both_ways: bool, time: int
+) -> list[list[Steps]]:
     """All layers; a layer's directions are independent and stand side by side as features."""
     kind = call.node.op
     kx, ko = _kernels(x, time)
@@ -227,8 +233,6 @@ def _signal(x: Signal, time: int, units: int, kernel: Array, other: Array) -> Si
     field = out.q
     if time in atoms:
         field = np.maximum(q, 1e-300).reshape(tuple(-1 if i == atoms[time] else 1 for i in range(raw.ndim)))
-    from firstlight.rules.layout import correlations
-
     return replace(out, q=field, mean=np.zeros((1,) * raw.ndim), corr=correlations(raw, field), gaussian=True)
 
 
@@ -248,7 +252,7 @@ def recurrent(
 ) -> tuple[Signal, ...]:  # fmt: skip
     """A stack of recurrent layers from a zero state."""
     del hx
-    if not isinstance(params, tuple) or not call.node.outputs:
+    if not several(params) or not call.node.outputs:
         call.caveat("packed sequences: taken as full ones")
     if dropout and train and num_layers > 1:
         call.caveat("dropout between recurrent layers is left out")
@@ -265,7 +269,11 @@ def recurrent(
     if call.node.op != "lstm":
         return y, state
     cell = float(np.mean([s.cell[-1] for row in layers for s in row]))
-    return y, state, _state(call.node.outputs[2].shape, cell, cell * float(np.mean(across)) / max(float(np.mean(ends)), 1e-300))
+    return (
+        y,
+        state,
+        _state(call.node.outputs[2].shape, cell, cell * float(np.mean(across)) / max(float(np.mean(ends)), 1e-300)),
+    )
 
 
 def _state(shape: tuple[int, ...], q: float, across: float) -> Signal:
@@ -323,13 +331,7 @@ def _(
         input, mean=np.zeros(one), q=field, corr=corr, source=None, values=None, terms=(), noise=noise, value=None,
         weights=None, gaussian=True,
     )  # fmt: skip
-    return {"input": Cotangent(replace(sum_atoms(dx, []), ident=_fresh())), "params": tuple(owed)}
-
-
-def _fresh() -> int:
-    from firstlight.graph.signal import next_id
-
-    return next_id()
+    return {"input": Cotangent(replace(sum_atoms(dx, []), ident=next_id())), "params": tuple(owed)}
 
 
 def _over_time(g: Signal, time: int, steps: int) -> Array:
@@ -379,7 +381,12 @@ def _back_in_time(kind: str, s: Steps, g: Array, final: float, cell: float) -> t
             through = float(_slope(np.tanh, s.cell[t : t + 1])[0])
             dc = e * squares[t] * through + c_back
             last = s.cell[t - 1] if t else 0.0
-            parts = (e * told * slopes[t], dc * squares[t] * bend[t], dc * s.fresh[t] * slopes[t], dc * last * slopes[t])
+            parts = (
+                e * told * slopes[t],
+                dc * squares[t] * bend[t],
+                dc * s.fresh[t] * slopes[t],
+                dc * last * slopes[t],
+            )
             d = float(sum(parts))
             gates[t], to_input[t] = d / 4.0, s.input_weights * d
             h_back, c_back = s.hidden_weights * d, dc * squares[t]

@@ -15,14 +15,14 @@ from firstlight.rules.elementwise import Pointwise, apply
 from firstlight.rules.gradient import scale, whole
 from firstlight.rules.layout import axis_atoms, expand
 from firstlight.rules.normalization import group_pairs, shared_cube
-from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, rule
+from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, rule, several
 
 
 def axes_of(x: Signal, dim: Any) -> list[int]:
     """The axes meant by torch's `dim`: none given means all."""
     if dim is None or dim == ():
         return list(range(x.ndim))
-    return [int(d) % x.ndim for d in (dim if isinstance(dim, tuple) else (dim,))]
+    return [int(d) % x.ndim for d in (dim if several(dim) else (dim,))]
 
 
 def reduced(x: Signal, dim: Any, keepdim: bool, *, mean: bool) -> Signal:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from firstlight.errors import InputError, RegistryError
 from firstlight.graph.ir import Node
@@ -44,7 +44,7 @@ class Call:
 
     node: Node
     training: bool = True
-    caveats: list[str] = field(default_factory=list)
+    caveats: list[str] = field(default_factory=list[str])
 
     def caveat(self, text: str) -> None:
         """Record that an assumption of the rule does not hold here."""
@@ -97,9 +97,9 @@ class Rule:
             fixed = len(names) - 1
             bound = dict(zip(names[:fixed], args[:fixed], strict=False))
             rest = args[fixed:]
-            if len(rest) == 1 and isinstance(rest[0], tuple):
+            if len(rest) == 1 and several(rest[0]):
                 rest = rest[0]
-            bound[names[-1]] = options.get(names[-1], rest) if not rest else rest
+            bound[names[-1]] = rest if rest else options.get(names[-1], rest)
             bound.update(options)
             return bound
         if any(isinstance(a, Signal) for a in args[len(names) :]):
@@ -151,6 +151,16 @@ def rule(
     return register
 
 
+def several(given: Any) -> TypeGuard[tuple[Any, ...]]:
+    """Whether an argument, an output or a gradient is several of them."""
+    return isinstance(given, tuple)
+
+
+def first_of(given: Any) -> Any:
+    """The first of several outputs or gradients, or the only one."""
+    return given[0] if several(given) else given
+
+
 def find(op: str) -> Rule | None:
     """The rule of an operation, or None."""
     return _RULES.get(op)
@@ -161,4 +171,4 @@ def table() -> Mapping[str, Rule]:
     return dict(sorted(_RULES.items()))
 
 
-__all__ = ["Call", "Cotangent", "Grads", "Rule", "Signal", "find", "rule", "table"]
+__all__ = ["Call", "Cotangent", "Grads", "Rule", "Signal", "find", "first_of", "rule", "several", "table"]

@@ -15,7 +15,7 @@ from firstlight.rules.empirical import uniform
 from firstlight.rules.gradient import whole
 from firstlight.rules.products import multiply, times_factor
 from firstlight.rules.ranges import take_range
-from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, rule
+from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, first_of, rule
 from firstlight.rules.structural import like_shape
 from firstlight.theory import special
 from firstlight.theory.activations import get
@@ -121,10 +121,10 @@ topk.parameters = ("input", "k", "dim")
 @topk.adjoint
 def _(call: Call, grads: Any, out: Any, input: Signal, k: Any = None, dim: int = -1) -> Grads:
     del call, k
-    g = grads[0] if isinstance(grads, tuple) else grads
+    g = first_of(grads)
     if g is None:
         return {}
-    first = out[0] if isinstance(out, tuple) else out
+    first = first_of(out)
     share = first.shape[dim] / max(input.shape[dim], 1)
     spread = like_shape(whole(g), input.shape)
     return {"input": Cotangent(replace(spread, q=spread.q * share, ident=next_id()))}
@@ -204,10 +204,10 @@ weight_norm.parameters = ("v", "g", "dim")
 @weight_norm.adjoint
 def _(call: Call, grad: Any, out: Any, v: Signal, g: Signal, dim: int = 0) -> Grads:
     del call
-    cot = grad[0] if isinstance(grad, tuple) else grad
+    cot = first_of(grad)
     if cot is None:
         return {}
-    first = out[0] if isinstance(out, tuple) else out
+    first = first_of(out)
     w = whole(cot)
     ratio = first.mean_q / max(v.mean_q, 1e-300)
     rest = prod(n for i, n in enumerate(v.shape) if i != dim % v.ndim)

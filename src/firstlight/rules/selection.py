@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from firstlight.rules.concatenation import join
 from firstlight.rules.gradient import whole
 from firstlight.rules.layout import reshape
 from firstlight.rules.ranges import drop_axis, put_range, take_index, take_range, unsqueezed
-from firstlight.rules.registry import Call, Grads, rule
+from firstlight.rules.registry import Call, Grads, rule, several
 from firstlight.rules.structural import Sizes, like_shape
 
 
@@ -46,7 +46,7 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int, index: 
 
 def _pieces(x: Signal, op: str, how: Any, dim: int) -> list[tuple[int, int]]:
     n = x.shape[dim]
-    if isinstance(how, tuple):
+    if several(how):
         sizes = [int(k) for k in how]
     elif op == "chunk":
         size = -(-n // int(how))
@@ -122,10 +122,14 @@ def _(call: Call, grads: tuple[Cotangent | None, ...], out: tuple[Signal, ...], 
 Step = tuple[str, int, tuple[Any, ...]]
 
 
+def _is_slice(item: Any) -> TypeGuard[tuple[Any, ...]]:
+    """Whether an index is ("slice", start, stop, step)."""
+    return several(item) and len(item) == 4 and item[0] == "slice"
+
+
 def plan_index(x: Signal, index: Any) -> list[Step] | None:
     """An index as steps on axes: slices, single indices, new axes; None where it holds tensors."""
-    plain = isinstance(index, tuple) and len(index) == 4 and index[0] == "slice"
-    items = list(index) if isinstance(index, tuple) and not plain else [index]
+    items: list[Any] = list(index) if several(index) and not _is_slice(index) else [index]
     used = sum(1 for i in items if i is not None and i != "..." and not isinstance(i, bool))
     steps: list[Step] = []
     axis = 0
@@ -136,7 +140,7 @@ def plan_index(x: Signal, index: Any) -> list[Step] | None:
             steps.append(("new", axis, ()))
             axis += 1
             x = unsqueezed(x, axis - 1)
-        elif isinstance(item, tuple) and len(item) == 4 and item[0] == "slice":
+        elif _is_slice(item):
             start, stop, step = (None if s is None else s for s in item[1:])
             if isinstance(start, Signal) or isinstance(stop, Signal):
                 return None
@@ -170,7 +174,7 @@ def getitem(call: Call, input: Signal, index: Any) -> Signal:
 
 
 def _advanced(call: Call, x: Signal, index: Any) -> Signal:
-    items = list(index) if isinstance(index, tuple) else [index]
+    items: list[Any] = list(index) if several(index) else [index]
     signals = [i for i in items if isinstance(i, Signal)]
     shape = call.node.outputs[0].shape
     if len(signals) == 1 and len(shape) == x.ndim - 1 + signals[0].ndim and signals[0].value is not None:

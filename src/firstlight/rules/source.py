@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def _rows(mean: Array, variance: Array) -> tuple[Array, Array, Array, Array | No
             return np.full(len(levels), m), levels, counts / sd.size, inverse.reshape(mean.shape).astype(float)
         top = sd.max()
         low = max(float(sd[sd > 1e-6 * top].min()), 1e-6 * top)
-        knots = np.geomspace(low, top, _ROWS)
+        knots: Array = np.geomspace(low, top, _ROWS)
         has_zero = bool(sd.min() < low)
         table = np.concatenate([[0.0], knots]) if has_zero else knots
         with np.errstate(divide="ignore"):
@@ -139,7 +140,7 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
     scaled = multiple_of(x)
     if scaled is not None:  # 0.5·x stands on x's source, so that 0.5·x·(1 + tanh x) is one chain
         a, base = scaled
-        inner = replace(bend, kinks=tuple(k / a for k in bend.kinks), scale=bend.scale / abs(a))
+        inner = dataclasses.replace(bend, kinks=tuple(k / a for k in bend.kinks), scale=bend.scale / abs(a))
         source, values = as_source(base, inner)
         return source, a * values
     variance, corr = central(x)
@@ -190,10 +191,10 @@ def sum_law(x: Signal) -> tuple[Array, Array] | None:
     """
     if len(x.terms) != 2:
         return None
-    laws = [law_of(coefficient, term) for coefficient, term in x.terms]
-    if laws[0] is None or laws[1] is None or all(term.values is None for _, term in x.terms):
+    one, other = (law_of(coefficient, term) for coefficient, term in x.terms)
+    if one is None or other is None or all(term.values is None for _, term in x.terms):
         return None
-    (a, weights, _), (b, _, z) = laws
+    (a, weights, _), (b, _, z) = one, other
     low, high = a[0] + b[0], a[-1] + b[-1]
     t = np.linspace(low, high, 401)
     step = 1e-9 * max(high - low, 1e-300)

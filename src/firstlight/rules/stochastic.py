@@ -45,7 +45,14 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, p: float = 0.5, t
     return {"input": Cotangent(_drop(whole(grad), float(p)))}
 
 
-@rule("dropout1d", "dropout2d", "dropout3d", "feature_dropout", "feature_alpha_dropout", example="F.dropout1d(x.view(-1, 8, 8), 0.2)")
+@rule(
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
+    "feature_dropout",
+    "feature_alpha_dropout",
+    example="F.dropout1d(x.view(-1, 8, 8), 0.2)",
+)
 def channel_dropout(call: Call, input: Signal, p: float = 0.5, training: bool = True) -> Signal:
     """One mask per channel."""
     del call
@@ -86,10 +93,16 @@ def bernoulli(call: Call, unused: Any = None) -> Signal:
     return _draw(call, 0.5, 0.5)
 
 
+def _nothing(call: Call, grad: Cotangent, out: Signal, *_: Any, **__: Any) -> Grads:
+    """Draws and constants pass no gradient on."""
+    del call, grad, out
+    return {}
+
+
 for _entry in (randn, rand, bernoulli):
     _entry.parameters = ("unused",)
     _entry.variadic = False
-    _entry.adjoint(lambda call, grad, out, **_: {})
+    _entry.adjoint(_nothing)
 
 
 @rule("zeros_like", "zeros", "new_zeros", "empty_like", "new_empty", example="x + torch.zeros_like(x)")
@@ -115,4 +128,4 @@ def full(call: Call, input: Any = None, fill_value: Any = 0.0) -> Signal:
 
 
 for _entry in (zeros, ones, full):
-    _entry.adjoint(lambda call, grad, out, *_, **__: {})
+    _entry.adjoint(_nothing)

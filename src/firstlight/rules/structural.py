@@ -13,14 +13,14 @@ from firstlight.rules.contraction import sum_atoms
 from firstlight.rules.gradient import whole
 from firstlight.rules.layout import axis_atoms, expand, merge_axis, offset, permute, reshape, transform
 from firstlight.rules.merge import reduce_to
-from firstlight.rules.registry import Call, Grads, rule
+from firstlight.rules.registry import Call, Grads, rule, several
 
 Sizes = Sequence[int]
 
 
 def sizes_of(given: Any, rest: Any = ()) -> tuple[int, ...]:
     """Sizes given as one tuple or as several integers."""
-    if isinstance(given, tuple):
+    if several(given):
         return tuple(int(n) for n in given)
     return (int(given), *(int(n) for n in rest))
 
@@ -86,6 +86,10 @@ def view(call: Call, input: Signal, shape: Any = ()) -> Signal:
 view.adjoint(_backward_shape)
 
 
+def _by_recorded_shape(call: Call, input: Signal, **_: Any) -> Signal:
+    return reshape(input, call.node.outputs[0].shape)
+
+
 @rule("flatten", "unflatten", "squeeze", "unsqueeze", "ravel", "view_as_real", example="x.unsqueeze(1).flatten(1)")
 def by_shape(call: Call, input: Signal, *_: Any) -> Signal:
     """Merge, split, drop or insert axes: the recorded output shape says which."""
@@ -95,7 +99,7 @@ def by_shape(call: Call, input: Signal, *_: Any) -> Signal:
 by_shape.parameters = ("input", "a", "b", "c")
 
 
-by_shape.forward = lambda call, input, **_: reshape(input, call.node.outputs[0].shape)
+by_shape.forward = _by_recorded_shape
 
 
 by_shape.adjoint(_backward_shape)
@@ -161,7 +165,7 @@ def expand_(call: Call, input: Signal, size: Any = ()) -> Signal:
     """Repeat along axes of size 1 without copying."""
     del size
     shape = call.node.outputs[0].shape
-    groups = [(n,) if n > 1 else () for n in shape]
+    groups: list[tuple[int, ...]] = [(n,) if n > 1 else () for n in shape]
     lead = len(shape) - input.ndim
     for axis in range(input.ndim):
         if input.groups[axis]:
@@ -256,7 +260,13 @@ def _permuted(
             x = transform(x, x.groups, x.batch, on_field, lambda c: c, (tag, dim))
         return replace(x, value=None)
 
-    return (lambda x, dims: moved(x, dims, make)), (lambda x, dims: moved(x, dims, backward))
+    def forth(x: Signal, dims: Sizes) -> Signal:
+        return moved(x, dims, make)
+
+    def back(x: Signal, dims: Sizes) -> Signal:
+        return moved(x, dims, backward)
+
+    return forth, back
 
 
 def _roll(call: Call, input: Signal, shifts: Any, dims: Any = None) -> Signal:

@@ -1,7 +1,8 @@
 """Fixed linear maps along positions: windows of convolutions and poolings, padding, interpolation.
 
 Each axis has a matrix A (outputs × inputs). A convolution with independent weights sums mean squares,
-q'(s) = Σ_i A_si q(i); a fixed map with entries A adds pairs, q'(s) = Σ_i A_si² q(i) + ĉ·[(Σ_i A_si √q(i))² - Σ_i A_si² q(i)].
+q'(s) = Σ_i A_si q(i); a fixed map with entries A adds pairs,
+q'(s) = Σ_i A_si² q(i) + ĉ·[(Σ_i A_si √q(i))² - Σ_i A_si² q(i)].
 """
 
 from __future__ import annotations
