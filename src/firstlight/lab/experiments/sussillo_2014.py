@@ -274,6 +274,7 @@ def _thousand_full() -> Grid:
     deep = replace(base, depth=10_000, steps=600, reports=12)
     return [
         (replace(base, steps=18_000, reports=30, count_mistakes=True), (0,)),
+        (replace(base, steps=60_000, reports=100, count_mistakes=True), (0,)),
         *(
             (replace(short, scheme=scheme, activation=act, gain=gain, rates=(rate,)), (0,))
             for scheme, act, gain, rate in (

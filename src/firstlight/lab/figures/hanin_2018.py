@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from firstlight.errors import DataError
 from firstlight.lab.experiments.hanin_2018 import LAWS, Net, widths
 from firstlight.lab.figures._style import COLOURS, GREY, MARKS, Frame, note, panels
 from firstlight.theory import lengths, residual
@@ -197,6 +198,8 @@ def claim(frame: Frame) -> Figure:
     epochs = []
     for number, n in enumerate((10, 100)):
         run = frame[(frame["depth"] == n) & (frame["width"] == n)]
+        if len(run) < 2:
+            raise DataError("figure claim", got=f"{len(run)} runs of {n} × {n}", expected="at least 2 of each network")
         value = run["epochs_to_start"].fillna(float(run["epochs"].iloc[0])).to_numpy()
         epochs.append(value)
         left.plot(np.full(len(value), number) + np.linspace(-0.12, 0.12, len(value)), value, "o", color=COLOURS[number])

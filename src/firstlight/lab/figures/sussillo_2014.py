@@ -258,7 +258,7 @@ def thousand(frame: Frame) -> Figure:
             axis.annotate(
                 f"{int(last['mistakes'])} mistakes of 60,000",
                 (last["epoch"], max(last["mistakes"] / 600, 1e-3)),
-                xytext=(-8, 8),
+                xytext=(-8, -12),
                 textcoords="offset points",
                 ha="right",
                 color=colour,

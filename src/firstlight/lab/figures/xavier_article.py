@@ -24,7 +24,9 @@ ORACLE = {
 def plane(frame: Frame) -> Figure:
     """Cost over epochs for each set and factor, with the oracle's medians."""
     sets = [s for s in ("circle", "moon", "square", "gaussian") if (frame["data"] == s).any()]
-    figure, axes = panels(1, len(sets), "2-6-3-1 on four sets: too small waits, too large kills units and sticks", 3.9)
+    figure, axes = panels(
+        1, len(sets), "2-6-3-1 on four sets: too small waits, too large starts far off and sticks", 3.9
+    )
     for axis, data in zip(axes, sets, strict=True):
         for colour, mark, factor in zip(COLOURS, MARKS, FACTORS, strict=False):
             run = frame[(frame["data"] == data) & (frame["factor"] == factor)]
