@@ -37,7 +37,7 @@ export class Controls {
 
   /** Show the settings of the selected run; build the fields when they are first known. */
   draw(): void {
-    if (!store.hello || !store.runs.length) return;
+    if (!store.hello || !store.runs[store.selected]) return;
     const own = String(!!store.hello.own);
     if (this.built !== own) {
       this.built = own;
@@ -273,7 +273,7 @@ export function drawRuns(box: HTMLElement, send: Send, select: (index: number) =
       ),
     ),
     ...(store.runs.length < most && !store.recorded
-      ? [h("button", { type: "button", class: "add", onclick: () => { const runs = configs(); const copy = runs[store.selected] ?? runs[0]; if (copy) { send({ type: "configure", runs: [...runs, copy] }); select(runs.length); } } }, "+ Compare")]
+      ? [h("button", { type: "button", class: "add", onclick: () => { const runs = configs(); const copy = runs[store.selected] ?? runs[0]; if (copy) { store.pending = runs.length; send({ type: "configure", runs: [...runs, copy] }); } } }, "+ Compare")]
       : []),
   );
 }

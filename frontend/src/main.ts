@@ -367,6 +367,8 @@ function onText(message: Record<string, unknown> & { type: string }): void {
       store.speed = message["speed"] as number | string;
       if (runs.length !== store.runs.length) store.views = runs.map((_, i) => store.views[i] ?? emptyView());
       store.runs = runs;
+      if (store.pending >= 0 && store.pending < runs.length) store.selected = store.pending;
+      store.pending = -1;
       store.selected = Math.min(store.selected, runs.length - 1);
       refresh("state", "verdict");
       break;

@@ -74,6 +74,7 @@ export const store = {
   playing: false,
   speed: 1 as number | string,
   selected: 0,
+  pending: -1, // a run that was asked for and will be selected when it is there
   walks: null as Frame | null,
   seeds: null as Frame | null,
   critical: null as Frame | null,
