@@ -136,4 +136,4 @@ def _compare(call: Call, input: Any, other: Any = 0.0) -> Signal:
     return uniform(x.shape, p, max(p, 1e-12), integer=True)
 
 
-rule("gt", "ge", "lt", "le", "eq", "ne")(_compare)
+rule("gt", "ge", "lt", "le", "eq", "ne", example="x * (x > 0)")(_compare)

@@ -67,7 +67,7 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, weight: Signal, p
     return {"weight": Cotangent(replace(table, ident=next_id()))}
 
 
-@rule("one_hot", example="")
+@rule("one_hot", example="x + F.one_hot(torch.arange(16), 64)")
 def one_hot(call: Call, input: Signal, num_classes: int = -1) -> Signal:
     """One 1 per row."""
     shape = call.node.outputs[0].shape
@@ -76,7 +76,7 @@ def one_hot(call: Call, input: Signal, num_classes: int = -1) -> Signal:
     return uniform(shape, p, p)
 
 
-@rule("gather", "take_along_dim", assumes=("the indices are independent of the entries",), example="")
+@rule("gather", "take_along_dim", assumes=("the indices are independent of the entries",), example="x.gather(1, torch.arange(8).expand(x.shape[0], 8))")
 def gather(call: Call, input: Signal, dim: Any, index: Signal) -> Signal:
     """Entries chosen by an index tensor: taken as a random sample of the axis."""
     from firstlight.rules.structural import like_shape

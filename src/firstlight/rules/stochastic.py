@@ -86,7 +86,7 @@ def rand(call: Call, unused: Any = None) -> Signal:
     return _draw(call, 0.5, 1.0 / 3.0)
 
 
-@rule("bernoulli", example="")
+@rule("bernoulli", example="x * torch.bernoulli(torch.full_like(x, 0.3))")
 def bernoulli(call: Call, unused: Any = None) -> Signal:
     """0 or 1 with equal probability."""
     del unused

@@ -302,7 +302,7 @@ def _unflip(call: Call, grad: Cotangent, out: Signal, input: Signal, dims: Any) 
 rule("flip", example="x.flip((1,))")(_flip).adjoint(_unflip)
 
 
-@rule("view_write", example="")
+@rule("view_write", example="(y := x.clone(), y[:, :8].mul_(0.5), y)[2]")
 def view_write(call: Call, base: Signal, part: Signal) -> Signal:
     """A tensor of which a part was overwritten: entries of the part by their share, the rest as before."""
     share = min(1.0, part.numel / max(base.numel, 1))
