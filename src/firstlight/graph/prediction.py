@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from firstlight.errors import InputError
+from firstlight.graph.sweep import Sweep, SweepRow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,71 +151,6 @@ class Start:
     parts: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
 
-@dataclass(frozen=True, slots=True)
-class SweepRow:
-    """One combination of a sweep.
-
-    Attributes:
-        settings: The factory's arguments, and the scheme if it was varied.
-        p_start: Probability of a start.
-        limit: What limits it.
-        q: Mean square of the output.
-        log_sd: Standard deviation over draws of its logarithm.
-        grad_q: Mean square of the gradient at the first operation.
-        grad_log_sd: Standard deviation over draws of its logarithm.
-    """
-
-    settings: Mapping[str, int | float | str]
-    p_start: float
-    limit: str
-    q: float
-    log_sd: float
-    grad_q: float
-    grad_log_sd: float
-
-
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    """Predictions for a grid of settings.
-
-    Attributes:
-        names: What was varied.
-        rows: One per combination, the last argument varying fastest.
-    """
-
-    names: tuple[str, ...]
-    rows: tuple[SweepRow, ...]
-
-    @property
-    def best(self) -> SweepRow:
-        """The combination with the highest probability of a start."""
-        return max(self.rows, key=lambda r: r.p_start)
-
-    def to_frame(self) -> pd.DataFrame:
-        """As a pandas DataFrame with one row per combination."""
-        from firstlight.graph.prediction_tables import sweep_frame
-
-        return sweep_frame(self)
-
-    def to_json(self, indent: int | None = None) -> str:
-        """As JSON."""
-        from firstlight.graph.records import to_json
-
-        return to_json(self, indent)
-
-    def __rich__(self) -> RenderableType:
-        """The table that rich prints."""
-        from firstlight.graph.prediction_tables import SweepView
-
-        return SweepView(self)
-
-    def __str__(self) -> str:
-        """The same table as plain text, 100 columns wide."""
-        from firstlight.graph.terminal import plain
-
-        return plain(self)
-
-
 @dataclass(frozen=True)
 class Prediction:
     """Forward and backward statistics of every tensor of a network under a law of its weights.
@@ -287,10 +223,14 @@ class Prediction:
             back = next((n.grad for n in p.nodes if n.op != "input" and n.grad is not None), None)
             rows.append(
                 SweepRow(
-                    {k: v if isinstance(v, int | float | str) else str(v) for k, v in chosen.items()}, p.p_start,
-                    p.start.limit, first.output.q, first.output.log_sd, back.q if back else math.nan,
+                    {k: v if isinstance(v, int | float | str) else str(v) for k, v in chosen.items()},
+                    p.p_start,
+                    p.start.limit,
+                    first.output.q,
+                    first.output.log_sd,
+                    back.q if back else math.nan,
                     back.log_sd if back else math.nan,
-                )  # fmt: skip
+                )
             )
         return Sweep(tuple(grid), tuple(rows))
 

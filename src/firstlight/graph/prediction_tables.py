@@ -13,7 +13,8 @@ from rich.text import Text
 
 from firstlight.errors import InputError
 from firstlight.graph.folding import signature, stretches
-from firstlight.graph.prediction import Comparison, NodePrediction, Prediction, Sweep, TensorPrediction
+from firstlight.graph.prediction import Comparison, NodePrediction, Prediction, TensorPrediction
+from firstlight.graph.sweep import Sweep
 from firstlight.graph.terminal import Line, fitted, number
 
 if TYPE_CHECKING:

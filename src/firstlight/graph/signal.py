@@ -85,7 +85,8 @@ class Source:
         skew: Third cumulant of u over sd³.
         excess: Fourth cumulant of u over sd⁴, the scatter's part not counted.
         wander: As `Signal.wander`, of u.
-        quantiles: u on the nodes in units of sd and around the mean, where its law is known; None for the bent Gaussian.
+        quantiles: u on the nodes in units of sd and around the mean, where its law is known; None for the bent
+            Gaussian.
         table: `values`, once they have been worked out.
     """
 
