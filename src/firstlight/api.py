@@ -201,8 +201,8 @@ def predict(
     from firstlight.capture import predict as capture
     from firstlight.capture.trace import trace
 
-    module = _built(model)
-    args, kwargs = _arguments(inputs, module, get_inputs)
+    module = capture.built(model)
+    args, kwargs = capture.arguments(inputs, module, get_inputs)
     graph = trace(module, args, kwargs)
     laws = None
     if scheme is not None:
@@ -218,37 +218,17 @@ def predict(
         def again(*, scheme: Any = scheme, **settings: Any) -> Prediction:
             built: Any = model
             return predict(
-                built(**settings), inputs, scheme, on_missing=on_missing, dtype=dtype, backward=backward, get_inputs=get_inputs
+                built(**settings),
+                inputs,
+                scheme,
+                on_missing=on_missing,
+                dtype=dtype,
+                backward=backward,
+                get_inputs=get_inputs,
             )
 
         object.__setattr__(found, "again", again)
     return found
-
-
-def _built(model: Any) -> nn.Module:
-    """The module itself, or what a factory without arguments builds."""
-    from torch import nn
-
-    from firstlight.capture.inputs import check_model
-
-    if callable(model) and not isinstance(model, nn.Module | type):
-        model = model()
-    return check_model(model, materialised=False)
-
-
-def _arguments(inputs: Any, module: nn.Module, get_inputs: Callable[[Any], Any] | None) -> tuple[Any, dict[str, Any]]:
-    """(args, kwargs) for one call; shapes pass as they are."""
-    from firstlight.capture.inputs import check_batch
-    from firstlight.graph.ir import TensorSpec
-
-    if get_inputs is None and isinstance(inputs, TensorSpec):
-        return (inputs,), {}
-    if get_inputs is None and isinstance(inputs, tuple) and any(isinstance(i, TensorSpec) for i in inputs):
-        return inputs, {}
-    if get_inputs is None and isinstance(inputs, dict) and any(isinstance(i, TensorSpec) for i in inputs.values()):
-        return (), inputs
-    found = check_batch(inputs, module, get_inputs=get_inputs, values=False)
-    return found.args, found.kwargs
 
 
 def compare(prediction: Prediction, measurement: Measurement) -> Comparison:
@@ -368,10 +348,13 @@ def diagnose(
         >>> diagnose(torch.nn.Sequential(*deep), torch.randn(32, 16)).verdict
         'will not start'
     """
+    from copy import deepcopy
     from dataclasses import replace
 
     from firstlight.capture.evidence import gather
+    from firstlight.checks.remedy import tried_on
     from firstlight.checks.verdict import judge
+    from firstlight.schemes import apply
 
     def judged(module: nn.Module) -> Report:
         kept = optimizer if module is model else None
@@ -382,35 +365,13 @@ def diagnose(
             evidence = replace(evidence, comparison=joined, law_p_start=expected.start.p)
         return judge(evidence)
 
+    def tried(spec: str) -> Report:
+        copy = deepcopy(model)
+        apply.initialize(copy, spec, seed=seed)
+        return judged(copy)
+
     report = judged(model)
-    return _with_tried_remedy(model, report, judged, seed) if try_remedies else report
-
-
-def _with_tried_remedy(
-    model: nn.Module, report: Report, judged: Callable[[nn.Module], Report], seed: int
-) -> Report:
-    """Put the initialization that helps most into the findings that ask for one, with what it gives."""
-    from copy import deepcopy
-
-    from firstlight.checks.remedy import CANDIDATES, asks_for_draw, better, with_remedy
-    from firstlight.errors import FirstlightError
-    from firstlight.schemes import apply
-
-    if not asks_for_draw(report):
-        return report
-    best: tuple[str, Report] | None = None
-    for spec in CANDIDATES:
-        try:
-            copy = deepcopy(model)
-            apply.initialize(copy, spec, seed=seed)
-            after = judged(copy)
-        except (FirstlightError, RuntimeError, TypeError, NotImplementedError):
-            continue  # a module that cannot be copied or drawn anew keeps its plain remedy
-        if best is None or better(after, best[1]):
-            best = spec, after
-        if after.verdict == "starts":
-            break
-    return report if best is None else with_remedy(report, *best)
+    return tried_on(report, tried) if try_remedies else report
 
 
 def explain(code: str) -> str:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from firstlight.capture.inputs import check_model
+from firstlight.capture.inputs import check_batch, check_model
 from firstlight.capture.laws import buffer_laws, live_laws, sampled
 from firstlight.capture.tensors import named_tensors
 from firstlight.capture.trace import trace
 from firstlight.errors import InputError
-from firstlight.graph.ir import Graph, Law
+from firstlight.graph.ir import Graph, Law, TensorSpec
 from firstlight.graph.prediction import Prediction
 from firstlight.graph.signal import Signal
 from firstlight.propagate.adjoint import adjoint
@@ -42,6 +42,25 @@ def dtype_called(dtype: Any) -> str:
     if name not in RANGES:
         raise InputError("dtype", got=repr(dtype), expected=" or ".join(RANGES))
     return name
+
+
+def built(model: Any) -> nn.Module:
+    """The module itself, or what a factory without arguments builds."""
+    if callable(model) and not isinstance(model, nn.Module | type):
+        model = model()
+    return check_model(model, materialised=False)
+
+
+def arguments(inputs: Any, module: nn.Module, get_inputs: Callable[[Any], Any] | None) -> tuple[Any, Mapping[str, Any]]:
+    """(args, kwargs) for one call; shapes pass as they are."""
+    if get_inputs is None and isinstance(inputs, TensorSpec):
+        return (inputs,), {}
+    if get_inputs is None and isinstance(inputs, tuple) and any(isinstance(i, TensorSpec) for i in inputs):
+        return inputs, {}
+    if get_inputs is None and isinstance(inputs, dict) and any(isinstance(i, TensorSpec) for i in inputs.values()):
+        return (), inputs
+    found = check_batch(inputs, module, get_inputs=get_inputs, values=False)
+    return found.args, found.kwargs
 
 
 def predict(
@@ -78,8 +97,10 @@ def predict(
     if on_missing == "raise":
         require_rules(graph)
     notes: list[str] = []
+    _require_real(graph)
     if laws is None:
         known = live_laws(model, graph)
+        _require_finite(known)
     else:
         known = dict(laws)
         known.update(_undrawn(model, graph, known, notes))
@@ -94,6 +115,30 @@ def predict(
         first = next((p.spec.dtype for p in graph.parameters.values() if p.role == "parameter"), "float32")
         dtype = first if first in RANGES else "float32"
     return summarise(run, scheme, {n: law.source for n, law in known.items()}, dtype_called(dtype), notes)
+
+
+def _require_real(graph: Graph) -> None:
+    """Raise where a parameter is complex: laws are those of real entries."""
+    for name, p in graph.parameters.items():
+        if p.spec.dtype.startswith("complex"):
+            raise InputError(
+                f"model, parameter {name!r}",
+                got=f"entries of type {p.spec.dtype}",
+                expected="real weights",
+                action="Use measure(model, batch), or hold real and imaginary parts as two parameters.",
+            )
+
+
+def _require_finite(laws: Mapping[str, Law]) -> None:
+    """Raise where live entries have no mean or variance."""
+    for name, law in laws.items():
+        if not (math.isfinite(law.mean) and math.isfinite(law.variance)):
+            raise InputError(
+                f"model, parameter {name!r}",
+                got="entries that are NaN or infinite",
+                expected="finite weights",
+                action='Look with diagnose(model, batch), or pass scheme="he" to predict fresh weights.',
+            )
 
 
 def _undrawn(model: nn.Module, graph: Graph, known: Mapping[str, Law], notes: list[str]) -> dict[str, Law]:

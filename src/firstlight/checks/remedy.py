@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
+from firstlight.errors import FirstlightError
 from firstlight.graph.results import Report, Verdict
 
 # In the order in which they are tried: the first that starts is recommended.
@@ -23,6 +25,28 @@ def asks_for_draw(report: Report) -> bool:
 def better(a: Report, b: Report) -> bool:
     """Whether `a` is the better outcome."""
     return (_RANK[a.verdict], a.p_start) > (_RANK[b.verdict], b.p_start)
+
+
+def tried_on(report: Report, tried: Callable[[str], Report]) -> Report:
+    """Put the initialization that helps most into the findings that ask for one, with what it gives.
+
+    Args:
+        report: Of the network as it is.
+        tried: Draws a copy of the network from a scheme and diagnoses that.
+    """
+    if not asks_for_draw(report):
+        return report
+    best: tuple[str, Report] | None = None
+    for spec in CANDIDATES:
+        try:
+            after = tried(spec)
+        except (FirstlightError, RuntimeError, TypeError, NotImplementedError):
+            continue  # a module that cannot be copied or drawn anew keeps its plain remedy
+        if best is None or better(after, best[1]):
+            best = spec, after
+        if after.verdict == "starts":
+            break
+    return report if best is None else with_remedy(report, *best)
 
 
 def with_remedy(report: Report, spec: str, after: Report) -> Report:
