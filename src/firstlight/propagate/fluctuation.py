@@ -144,7 +144,9 @@ def probability(nodes: Sequence[NodePrediction], outputs: Sequence[str], dtype: 
     Forward and backward lengths in the band of the origin's (`LARGER`, `SMALLER`), no dead layer, inputs that differ
     at the output by more than `BLIND` rounding errors, nothing beyond the range of the compute type.
     """
-    parts = dict.fromkeys(("forward", "backward", "alive", "distinguishable", "range"), (1.0, ""))
+    parts: dict[str, tuple[float, str]] = dict.fromkeys(
+        ("forward", "backward", "alive", "distinguishable", "range"), (1.0, "")
+    )
     alive = 1.0
     worst_dead = ("", 0.0)
     top, tiny = RANGES.get(dtype, RANGES["float32"])

@@ -63,14 +63,14 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     other = np.take(x.corr, 1, axis=at)
     origin = (0,) * same.ndim
     v = second * max(1.0 - float(other[origin]), 0.0) + scatter
-    k = np.clip(second * (same - other) + scatter, -v, v)
+    k: Array = np.clip(second * (same - other) + scatter, -v, v)
     share = participation(v, count)
     first = inside / count
     square = inside * share / count
     p2 = float(share.mean())
-    rounded: Array = np.round(k, 6)
-    levels, where = np.unique(rounded, return_inverse=True)
-    table = [float(participation(c, count).mean()) if c > 0 else float(np.mean(np.exp(c) / count)) for c in levels]
+    levels, where = np.unique(np.round(k, 6), return_inverse=True)
+    values: list[float] = levels.tolist()
+    table = [float(participation(c, count).mean()) if c > 0 else float(np.mean(np.exp(c) / count)) for c in values]
     overlap = np.minimum(np.array(table)[where].reshape(k.shape), p2)
     if visible is not None:  # keys beyond the visible ones are spread over the axis
         first, square = np.full_like(count, 1.0 / size), share / size

@@ -51,7 +51,8 @@ def cube_of(a: Array, near: tuple[bool, ...]) -> Array:
     cube = np.empty((2,) * n)
     for subset in itertools.product((0, 1), repeat=n):
         axes = tuple(i for i in range(n) if subset[i])
-        cube[subset] = float(np.mean(np.square(a.mean(axis=axes)))) if axes else float(np.mean(a * a))
+        kept: Array = a.mean(axis=axes) if axes else a
+        cube[subset] = float(np.mean(np.square(kept)))
     for i, size in enumerate(a.shape):
         same, mixed = np.take(cube, 0, axis=i), np.take(cube, 1, axis=i)
         cube = np.stack([same, (size * mixed - same) / (size - 1.0)], axis=i)
@@ -201,5 +202,6 @@ def coincidence(ids: npt.NDArray[Any], pairs: int = 4096) -> Array:
         right = tuple(
             (i + rng.integers(1, n, pairs)) % n if s else i for i, n, s in zip(left, a.shape, subset, strict=True)
         )
-        cube[subset] = float(np.mean(a[left] == a[right]))
+        same: npt.NDArray[np.bool_] = a[left] == a[right]
+        cube[subset] = float(np.mean(same))
     return cube

@@ -40,7 +40,8 @@ def largest(call: Call, x: Signal, k: int, rho: float) -> tuple[Signal, float]:
     first, second = np.empty(len(source.sd)), np.empty(len(source.sd))
     falling = False
     for row in range(len(source.sd)):
-        v: Array = np.interp(z, source.grid.z, values[row])
+        line: Array = values[row]
+        v = np.interp(z, source.grid.z, line)
         falling = falling or bool(values[row][-1] < values[row][0])
         first[row], second[row] = float(w @ v), float(w @ np.square(v))
     if falling or bool(np.any(np.diff(values, axis=1) < -0.2 * np.abs(values).max() / 10)):

@@ -121,7 +121,8 @@ def through_sum(g: Cotangent, out: Signal, x: Signal, y: Signal, a: float, b: fl
     place: Array = np.interp(
         a * x.values[..., None] + values, g.source.values[0], np.arange(g.values.shape[1], dtype=float)
     )
-    square: Array = np.interp(place, np.arange(g.values.shape[1], dtype=float), np.square(g.values[0]))
+    line: Array = g.values[0]
+    square = np.interp(place, np.arange(g.values.shape[1], dtype=float), np.square(line))
     factor = np.sqrt(np.maximum(square @ weights, 0.0))
     return Cotangent(g.base, x.source, factor, x)
 

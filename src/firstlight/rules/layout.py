@@ -348,7 +348,8 @@ def profile(q: Array, states: Sequence[int]) -> Array:
     cube = np.empty((2,) * len(axes))
     for subset in itertools.product((0, 1), repeat=len(axes)):
         gone = tuple(a for a, s in zip(axes, subset, strict=True) if s)
-        cube[subset] = float(np.mean(np.square(root.mean(axis=gone)))) if gone else total
+        part: Array = root.mean(axis=gone) if gone else root
+        cube[subset] = float(np.mean(np.square(part))) if gone else total
     shape = [1] * len(states)
     for k, a in enumerate(axes):
         n = q.shape[a]

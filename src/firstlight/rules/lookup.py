@@ -76,7 +76,12 @@ def one_hot(call: Call, input: Signal, num_classes: int = -1) -> Signal:
     return uniform(shape, p, p)
 
 
-@rule("gather", "take_along_dim", assumes=("the indices are independent of the entries",), example="x.gather(1, torch.arange(8).expand(x.shape[0], 8))")
+@rule(
+    "gather",
+    "take_along_dim",
+    assumes=("the indices are independent of the entries",),
+    example="x.gather(1, torch.arange(8).expand(x.shape[0], 8))",
+)
 def gather(call: Call, input: Signal, dim: Any, index: Signal) -> Signal:
     """Entries chosen by an index tensor: taken as a random sample of the axis."""
     from firstlight.rules.structural import like_shape

@@ -160,7 +160,8 @@ def noise_from(source: Source, values: Array, x: Signal, total: float) -> tuple[
     bent = source.values
     if source.scatter > 0.0:  # that scatter is between draws; within a draw the entries are Gaussian
         plain = replace(source, scatter=0.0, table=None).values
-        values = np.stack([np.interp(*row) for row in zip(plain, bent, values, strict=True)])
+        lines: list[Array] = [np.interp(*row) for row in zip(plain, bent, values, strict=True)]
+        values = np.stack(lines)
         bent = plain
     squares = np.square(values)
     base = np.square(bent)

@@ -25,9 +25,11 @@ def _window(
     k = numbers(kernel, n)
     s = k if stride is None or stride == () else numbers(stride, n)
     outs = call.node.outputs[0].shape[-n:]
+    taps = zip(k, s, strict=True)
+    edges = zip(numbers(padding, n), numbers(dilation, n), strict=True)
     maps = {
         a: window(x.shape[a], o, kk, ss, pp, dd)
-        for a, o, kk, ss, pp, dd in zip(axes, outs, k, s, numbers(padding, n), numbers(dilation, n), strict=True)
+        for a, o, (kk, ss), (pp, dd) in zip(axes, outs, taps, edges, strict=True)
     }
     return axes, maps
 

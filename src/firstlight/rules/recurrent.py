@@ -298,8 +298,9 @@ def _(
     layers = _run(call, input, params, bool(has_biases), int(num_layers), bool(bidirectional), time)
     steps = len(layers[0][0].pre)
     g = np.zeros(steps)
-    if grads[0] is not None:
-        g = g + _over_time(whole(grads[0]), time, steps)
+    along = grads[0]
+    if along is not None:
+        g = g + _over_time(whole(along), time, steps)
     final = whole(grads[1]).mean_q if len(grads) > 1 and grads[1] is not None else 0.0
     cell = whole(grads[2]).mean_q if len(grads) > 2 and grads[2] is not None else 0.0
     per = 4 if has_biases else 2
@@ -326,7 +327,7 @@ def _(
     field = np.full(one, float(g.mean()))
     corr = np.zeros(input.corr.shape)
     corr[(0,) * corr.ndim] = 1.0
-    noise = whole(grads[0]).noise if grads[0] is not None else input.noise
+    noise = whole(along).noise if along is not None else input.noise
     dx = replace(
         input, mean=np.zeros(one), q=field, corr=corr, source=None, values=None, terms=(), noise=noise, value=None,
         weights=None, gaussian=True,

@@ -42,7 +42,11 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int = -1) ->
     return {"input": Cotangent(join([whole(da), whole(db)], dim))}
 
 
-@rule("setitem", assumes=("the written entries are a random part of the tensor",), example="(y := x.clone(), y.__setitem__((slice(None), slice(0, 8)), 0.5 * x[:, 8:16]), y)[2]")
+@rule(
+    "setitem",
+    assumes=("the written entries are a random part of the tensor",),
+    example="(y := x.clone(), y.__setitem__((slice(None), slice(0, 8)), 0.5 * x[:, 8:16]), y)[2]",
+)
 def setitem(call: Call, input: Signal, index: Any, value: Any) -> Signal:
     """A part of the tensor overwritten: a mixture by an estimated share."""
     del index
@@ -70,7 +74,14 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, index: Any, value
     }
 
 
-@rule("index_add", "scatter_add", "index_copy", "scatter", assumes=("the indices are spread evenly",), example="torch.zeros(x.shape[0], 32).index_add(1, torch.arange(64) % 32, x)")
+@rule(
+    "index_add",
+    "scatter_add",
+    "index_copy",
+    "scatter",
+    assumes=("the indices are spread evenly",),
+    example="torch.zeros(x.shape[0], 32).index_add(1, torch.arange(64) % 32, x)",
+)
 def index_add(call: Call, input: Signal, dim: int, index: Signal, source: Signal, alpha: float = 1.0) -> Signal:
     """Entries of one tensor added at indices of another: each place gets its even share of them."""
     del index
@@ -155,7 +166,11 @@ def indices(call: Call, input: Any = None) -> tuple[Signal, ...]:
     return tuple(uniform(o.shape, 0.5, 0.5, integer=True) for o in call.node.outputs)
 
 
-@rule("grouped_mm", assumes=("rows are spread over the groups",), example="torch._grouped_mm(x, torch.randn(2, 64, 32) / 8, torch.tensor([8, 16], dtype=torch.int32))")
+@rule(
+    "grouped_mm",
+    assumes=("rows are spread over the groups",),
+    example="torch._grouped_mm(x, torch.randn(2, 64, 32) / 8, torch.tensor([8, 16], dtype=torch.int32))",
+)
 def grouped_mm(call: Call, input: Signal, mat2: Signal, offs: Any = None) -> Signal:
     """Rows times the matrix of their group: independent draws of one law."""
     del call, offs

@@ -55,7 +55,7 @@ def participation(v: float, n: Array) -> Array:
         return 1.0 / n
     v = float(f"{v:.4g}")
     counts = np.unique(n)
-    knots: Array = counts if len(counts) <= 16 else np.unique(np.round(np.geomspace(counts[0], counts[-1], 16)))
+    knots = counts if len(counts) <= 16 else np.unique(np.round(np.geomspace(float(counts[0]), float(counts[-1]), 16)))
     table = np.array([_sums(v, int(k))[0] * k for k in knots])
     return np.interp(np.log(n), np.log(knots), table) / n
 
@@ -83,7 +83,7 @@ def jacobian(share: Array, n: Array) -> Array:
     place = np.interp(np.log(np.maximum(n.ravel(), 2.0)), np.log(knots), np.arange(len(knots)))
     low = np.floor(place).astype(int)
     high = np.minimum(low + 1, len(knots) - 1)
-    columns: Array = np.arange(rows.shape[1])
+    columns = np.arange(int(rows.shape[1]))
     ratio = rows[low, columns] * (1.0 - (place - low)) + rows[high, columns] * (place - low)
     out = ratio.reshape(share.shape) * share * np.maximum(1.0 - share, 0.0)
     return np.where(n > 1, out, 0.0)

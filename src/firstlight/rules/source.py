@@ -57,9 +57,9 @@ def _rows(mean: Array, variance: Array) -> tuple[Array, Array, Array, Array | No
         levels, inverse, counts = np.unique(sd.round(12), return_inverse=True, return_counts=True)
         if len(levels) <= _ROWS:
             return np.full(len(levels), m), levels, counts / sd.size, inverse.reshape(mean.shape).astype(float)
-        top = sd.max()
+        top = float(sd.max())
         low = max(float(sd[sd > 1e-6 * top].min()), 1e-6 * top)
-        knots: Array = np.geomspace(low, top, _ROWS)
+        knots = np.geomspace(low, top, _ROWS)
         has_zero = bool(sd.min() < low)
         table = np.concatenate([[0.0], knots]) if has_zero else knots
         with np.errstate(divide="ignore"):
@@ -195,7 +195,7 @@ def sum_law(x: Signal) -> tuple[Array, Array] | None:
     if one is None or other is None or all(term.values is None for _, term in x.terms):
         return None
     (a, weights, _), (b, _, z) = one, other
-    low, high = a[0] + b[0], a[-1] + b[-1]
+    low, high = float(a[0] + b[0]), float(a[-1] + b[-1])
     t = np.linspace(low, high, 401)
     step = 1e-9 * max(high - low, 1e-300)
     inverse = np.interp(t[:, None] - a[None, :], b + step * np.arange(len(b)), z, left=-12.0, right=12.0)
