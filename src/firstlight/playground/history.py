@@ -11,6 +11,8 @@ import numpy.typing as npt
 CAPACITY = 1024
 # Windows, in steps, over which a course is judged; a run younger than that is "starting".
 WINDOW = 50
+# Change over a window, as a share of the cost, below which the cost stands still.
+FLAT = 5e-3
 
 
 @dataclass(slots=True)
@@ -60,7 +62,7 @@ class History:
         Args:
             floor: Cost below which the task counts as learned.
 
-        A window is called a plateau when a straight line through it changes by less than 0.1 % of the cost while the
+        A window is called a plateau when a straight line through it changes by less than `FLAT` of the cost while the
         cost is still above nine tenths of its first value or has not come down to `floor`; oscillating when
         consecutive changes alternate in sign more often than not and their size exceeds the trend over the window.
         """
@@ -74,6 +76,6 @@ class History:
         slope = float(np.polyfit(np.arange(WINDOW), cost, 1)[0]) * WINDOW
         if flips > 0.5 and float(np.abs(change).mean()) > max(abs(slope), 0.01 * float(cost.mean())):
             return "oscillating"
-        if abs(slope) < 1e-3 * abs(float(cost.mean())):
+        if abs(slope) < FLAT * abs(float(cost.mean())):
             return "plateau"
         return "falling"

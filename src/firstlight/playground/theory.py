@@ -90,4 +90,9 @@ def start(prediction: Any | None, reason: str = "") -> dict[str, Any]:
     if prediction is None:
         return {"p": None, "limit": reason}
     found = prediction.start
+    matrices = [p for p in prediction.parameters if len(p.shape) >= 2]
+    if matrices and not any(p.grad_q for p in matrices):
+        # lengths of zero have no place in a band, so the bands alone would let them pass
+        parts = {**found.parts, "backward": 0.0}
+        return {"p": 0.0, "limit": "no weight gets a gradient", "where": "", "parts": parts}
     return {"p": found.p, "limit": found.limit, "where": found.where, "parts": dict(found.parts)}
