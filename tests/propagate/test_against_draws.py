@@ -130,7 +130,7 @@ def test_sweep_varies_the_factory():
     def build(depth=2, width=16):
         return nn.Sequential(nn.Linear(16, width), *stack(depth, width))
 
-    found = fl.predict(build, torch.randn(4, 16), "he").sweep(depth=(2, 200), width=(4, 64))
+    found = fl.predict(build, torch.randn(4, 16), "he").sweep(depth=(2, 80), width=(4, 64))
     assert len(found.rows) == 4
     assert found.best.p_start > 0.9
     assert min(r.p_start for r in found.rows) < 0.2
@@ -140,6 +140,6 @@ def test_sweep_varies_the_factory():
 
 def test_exploding_and_vanishing_stacks_stay_finite():
     for scheme in ("normal(3.0)", "normal(0.001)"):
-        found = fl.predict(stack(400, 16), torch.randn(2, 16), scheme)
+        found = fl.predict(stack(120, 16), torch.randn(2, 16), scheme)
         assert all(math.isfinite(n.output.q) and (n.grad is None or math.isfinite(n.grad.q)) for n in found.nodes)
         assert found.p_start < 1e-3
