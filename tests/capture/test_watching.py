@@ -3,6 +3,7 @@
 import copy
 import inspect
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -64,9 +65,13 @@ def test_a_deep_copy_made_in_the_forward_pass_runs_its_own_entries():
     assert not out.any()
 
 
+def _double(_module: nn.Module, _args: Any, out: Any) -> Any:
+    return out * 2
+
+
 def test_operations_in_the_hooks_of_a_module_count_as_its_own():
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
-    model[0].register_forward_hook(lambda _m, _a, out: torch.mul(out, 2))
+    model[0].register_forward_hook(_double)
     model[1].register_forward_pre_hook(lambda _m, args: (args[0] + 1,))
     assert names(model, X) == [":input", "0:linear", "0:mul", "1:add", "1:relu"]
 

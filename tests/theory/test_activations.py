@@ -53,9 +53,7 @@ IDS = [*activations.names(), *(f"{act.name}-{k}" for k, (act, _) in enumerate(VA
 @pytest.mark.parametrize(("act", "reference"), CASES, ids=IDS)
 def test_value_and_derivative_are_torchs(act, reference):
     # Zero is included (a kink of many), the other kinks are approached from both sides.
-    grid = np.concatenate(
-        [np.linspace(-12, 12, 1201), [k + s for k in act.kinks if k for s in (-1e-7, 1e-7)]]
-    )
+    grid = np.concatenate([np.linspace(-12, 12, 1201), [k + s for k in act.kinks if k for s in (-1e-7, 1e-7)]])
     grid = np.array([x for x in grid if x not in act.kinks or x == 0])
     x = torch.tensor(grid, dtype=torch.float64, requires_grad=True)
     y = reference(x)
@@ -154,9 +152,7 @@ def test_a_second_registration_is_refused():
 
 
 def test_records_are_frozen_and_shared():
-    assert activations.get("leaky_relu", negative_slope=0.2) is activations.get(
-        "LeakyReLU", negative_slope=0.2
-    )
+    assert activations.get("leaky_relu", negative_slope=0.2) is activations.get("LeakyReLU", negative_slope=0.2)
     with pytest.raises(AttributeError):
         activations.get("relu").name = "other"  # type: ignore[misc]
     assert activations.get(activations.get("leaky_relu"), negative_slope=0.3).slopes == (1.0, 0.3)

@@ -49,9 +49,7 @@ def test_exact_law_against_draws_of_the_mixture(widths):
         share, p = np.mean((draws < 1 / factor) | (draws > factor)), float(length_law.p_off(widths, factor))
         assert abs(share - p) < 4 * (max(p * (1 - p), 1e-5) / len(draws)) ** 0.5
     alive = np.sort(np.log(draws[draws > 0]))
-    distance = np.max(
-        np.abs(length_law.log_cdf(widths, alive[::50]) - np.arange(len(alive))[::50] / len(alive))
-    )
+    distance = np.max(np.abs(length_law.log_cdf(widths, alive[::50]) - np.arange(len(alive))[::50] / len(alive)))
     assert distance < 1.95 / len(alive) ** 0.5  # Kolmogorov: exceeded once in a thousand
     law = length_law.log_law(widths)
     assert abs(alive.mean() - law.mean) < 4 * standard_error(alive)
@@ -84,9 +82,7 @@ def test_first_moments_by_drawing_networks():
         for layer in (0, 3):
             assert abs(m[layer].mean() - 1) < 4 * standard_error(m[layer])
             square = m[layer] ** 2
-            bar = (
-                lengths.moment_ratio(widths[: layer + 1], 4) - lengths.square_path(widths)[layer + 1] ** 2
-            ) ** 0.5
+            bar = (lengths.moment_ratio(widths[: layer + 1], 4) - lengths.square_path(widths)[layer + 1] ** 2) ** 0.5
             assert abs(square.mean() - lengths.square_path(widths)[layer + 1]) < 4 * bar / len(square) ** 0.5
 
 
@@ -256,9 +252,7 @@ def test_simulated_stacks(row):
     assert abs(alive.mean() - law.mean) < 4 * (law.variance / len(alive)) ** 0.5
     assert abs(alive.var() - law.variance) < 4 * standard_error((alive - alive.mean()) ** 2)
     empirical = np.arange(1, len(alive) + 1) / len(alive)
-    assert (
-        np.max(np.abs(length_law.log_cdf(widths, alive[::20]) - empirical[::20])) < 1.95 / len(alive) ** 0.5
-    )
+    assert np.max(np.abs(length_law.log_cdf(widths, alive[::20]) - empirical[::20])) < 1.95 / len(alive) ** 0.5
     dead = lengths.p_dead(widths)
     assert abs(np.mean(last == 0) - dead) < 4 * (dead / draws) ** 0.5 + 1e-12
     # M² is carried by rare draws, so that its average is far from normal. Capped at mean + 3 sd of ln M it

@@ -42,9 +42,7 @@ def test_delta_orthogonal_constants_lie_on_the_critical_line():
 def test_relu_inputs_become_indistinguishable():
     assert printed(4.5 * np.pi**2, TABLE["relu"]["correlation_constant"])
     c = np.linspace(-1, 1, 41)
-    np.testing.assert_allclose(
-        mean_field.c_map("relu", c, 3.0, 2.0), mean_field.relu_correlation(c), atol=1e-14
-    )
+    np.testing.assert_allclose(mean_field.c_map("relu", c, 3.0, 2.0), mean_field.relu_correlation(c), atol=1e-14)
     # 1/√(1-c) grows by √2/(3π) a layer, so (1-c_l)·l² tends to 9π²/2, from below and like log(l)/l
     path = mean_field.correlation_path("relu", 0.0, 1.0, 2.0, depth=6_000)
     constant = float(TABLE["relu"]["correlation_constant"])
@@ -115,9 +113,7 @@ def test_jacobian_singular_values_by_drawing():
     assert law == pytest.approx(depth)
     # the finite-size correction is of order depth²/n
     assert abs(np.mean(gaussian_squares) - law) < 4 * standard_error(gaussian_squares) + law * depth**2 / n
-    assert weights.singular_value_variance("linear", depth, 1.0, weights.ORTHOGONAL_S1) == pytest.approx(
-        0.0, abs=1e-12
-    )
+    assert weights.singular_value_variance("linear", depth, 1.0, weights.ORTHOGONAL_S1) == pytest.approx(0.0, abs=1e-12)
     assert max(orthogonal_squares) < 1e-20
     # relu: mu_k = 1/2, so the law is L(1 - s1) and orthogonal weights cannot cure it
     assert weights.singular_value_variance("relu", 10, 1.0, 0.0) == pytest.approx(10.0)

@@ -104,17 +104,11 @@ def test_circulating_formulas_drift():
 
 def test_fractional_moments_run_from_the_median_to_the_mean():
     for name, excess in (("linear", 2.0), ("relu", 5.0)):
-        assert random_walk.fractional_gain(name, 50, 2.0) == pytest.approx(
-            random_walk.mean_gain(name), rel=1e-12
-        )
-        assert random_walk.fractional_gain(name, 50, 1e-7) == pytest.approx(
-            random_walk.median_gain(name, 50), rel=1e-6
-        )
+        assert random_walk.fractional_gain(name, 50, 2.0) == pytest.approx(random_walk.mean_gain(name), rel=1e-12)
+        assert random_walk.fractional_gain(name, 50, 1e-7) == pytest.approx(random_walk.median_gain(name, 50), rel=1e-6)
         for order in (0.5, 1.0, 1.5):
             first = random_walk.mean_gain(name) ** 2 * (1 + excess * (2 - order) / (4 * 2000))
-            assert random_walk.fractional_gain(name, 2000, order) ** 2 == pytest.approx(
-                first, abs=40 / 2000**2
-            )
+            assert random_walk.fractional_gain(name, 2000, order) ** 2 == pytest.approx(first, abs=40 / 2000**2)
     assert random_walk.fractional_variance(100, 1.0) == pytest.approx(2.025)
 
 
@@ -145,16 +139,11 @@ def test_simulated_gain_at_ten_units_at_full_size():
     for name in ("relu", "linear"):
         act, rng = activations.get(name), np.random.default_rng(11)
         half = np.concatenate(
-            [
-                0.5 * np.log(z[z > 0])
-                for z in (stack([10], 100_000, rng, gain=1.0, f=act.f)[0] for _ in range(20))
-            ]
+            [0.5 * np.log(z[z > 0]) for z in (stack([10], 100_000, rng, gain=1.0, f=act.f)[0] for _ in range(20))]
         )
         measured, error = np.exp(-half.mean()), standard_error(half)
         assert abs(measured / random_walk.median_gain(name, 10) - 1) < 4 * error
-        assert (
-            abs(measured - float(TABLE["simulated"][name])) < 4 * 1.5 * error
-        )  # its run had the same order of draws
+        assert abs(measured - float(TABLE["simulated"][name])) < 4 * 1.5 * error  # its run had the same order of draws
 
 
 # -- the public function
@@ -174,9 +163,7 @@ def test_gain_says_what_it_keeps():
     assert firstlight.gain("relu", fan=64, keep="mean") == pytest.approx(2**0.5, abs=1e-14)
     assert firstlight.gain("relu", 10) == pytest.approx(1.649223, abs=5e-7)
     assert firstlight.gain("relu", 10, law="paper") == random_walk.paper_gain("relu", 10)
-    assert firstlight.gain("leaky_relu", keep="mean", negative_slope=0.2) == pytest.approx(
-        1.3867505, abs=5e-8
-    )
+    assert firstlight.gain("leaky_relu", keep="mean", negative_slope=0.2) == pytest.approx(1.3867505, abs=5e-8)
     assert firstlight.gain("tanh", keep="mean", q=0.01) < firstlight.gain("tanh", keep="mean", q=1.0)
 
 
