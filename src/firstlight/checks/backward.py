@@ -15,15 +15,18 @@ from firstlight.graph.results import Finding
 
 
 def _walk(e: Evidence) -> tuple[float, str, str, int]:
-    """ln of the gradient's mean square at the first over the last hidden layer; 0 where there is none."""
+    """ln of the gradient's squared length per sample at the first over the last hidden layer; 0 where there is none.
+
+    The length counts every entry: a convolution spreads one gradient over all positions and its weights add them up.
+    """
     points = [n for n in affine(e) if n.grad is not None and n.grad.finite and n.grad.q > 0.0]
     if len(points) < 3:
         return 0.0, "", "", 0
     first, last = points[0], points[-1]
     if first.grad is None or last.grad is None:
         return 0.0, "", "", 0
-    scale = math.log(first.output.units / last.output.units) if first.output.units and last.output.units else 0.0
-    return math.log(first.grad.q / last.grad.q) + scale, first.name, last.name, len(points)
+    entries = [max(1, math.prod(n.output.shape[1:])) for n in (first, last)]
+    return math.log(first.grad.q / last.grad.q) + math.log(entries[0] / entries[1]), first.name, last.name, len(points)
 
 
 def _finding(e: Evidence, code: str, fatal: bool) -> Iterator[Finding]:
@@ -34,7 +37,8 @@ def _finding(e: Evidence, code: str, fatal: bool) -> Iterator[Finding]:
     per = math.exp(total / (count - 1))
     yield Finding(
         code, severity(fatal, "warning" if sign * total > 2.0 * WRONG else "info"), first,
-        f"the gradient's length is {factor(math.exp(max(min(total, 700.0), -700.0)))} at {first} than at {last}: "
+        f"the gradient's squared length is {factor(math.exp(max(min(total, 700.0), -700.0)))} at {first} "
+        f"than at {last}: "
         f"times {number(per)} per layer backward",
         "a factor of 10 (χ₁ = 1 keeps it, Schoenholz et al. 1611.01232)",
         "The first layers hardly learn while the last ones do." if sign < 0 else

@@ -81,8 +81,8 @@ def _only_read_out(evidence: Evidence, here: Station, line: tuple[Station, ...])
 
 def _why(evidence: Evidence, before: Station, here: Station, start: float) -> Blame:
     node = here.node
-    between = _between(evidence, before.node, node)
-    for n in between:
+    passed = between(evidence, before.node, node)
+    for n in passed:
         p = zero_matrix(evidence, n)
         if p is not None:
             return Blame("zero", n, p, before.sensitivity, here.sensitivity)
@@ -96,7 +96,7 @@ def _why(evidence: Evidence, before: Station, here: Station, start: float) -> Bl
     if sudden and (saturated or node.op in NONLINEAR):
         kind: Kind = "saturated" if node.op in SATURATING else "dead"
         return Blame(kind, node, None, before.sensitivity, here.sensitivity)
-    for n in between:
+    for n in passed:
         p = tiny_matrix(evidence, n)
         if p is not None:
             return Blame("tiny", n, p, before.sensitivity, here.sensitivity)
@@ -105,7 +105,7 @@ def _why(evidence: Evidence, before: Station, here: Station, start: float) -> Bl
     return Blame("faded", node, None, before.sensitivity, here.sensitivity)
 
 
-def _between(evidence: Evidence, first: NodeStats, last: NodeStats) -> list[NodeStats]:
+def between(evidence: Evidence, first: NodeStats, last: NodeStats) -> list[NodeStats]:
     """Operations after `first` up to and including `last`."""
     names = [n.name for n in evidence.nodes]
     return list(evidence.nodes[names.index(first.name) + 1 : names.index(last.name) + 1])

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Literal
 
 from firstlight.checks.evidence import Evidence, Probe, repeat_error
-from firstlight.checks.mainline import NONLINEAR, RECURRENT, stations
+from firstlight.checks.mainline import NONLINEAR, RECURRENT, SATURATING, stations
 from firstlight.graph.results import NodeStats
 
 Reason = Literal["", "non-finite", "disconnected", "silent", "drowned", "exploded", "slow", "half", "budget"]
@@ -74,7 +74,7 @@ def decide(evidence: Evidence) -> Fate:
     exploded = _exploded(p)
     if exploded is not None:
         return exploded
-    budget = _faint_input(evidence) or _far_targets(p)
+    budget = _faint_input(evidence) or _far_targets(evidence)
     if budget is not None:
         return budget
     slow = _slow(evidence)
@@ -181,15 +181,34 @@ def _faint_input(evidence: Evidence) -> Fate | None:
     )  # fmt: skip
 
 
-def _far_targets(p: Probe) -> Fate | None:
-    """Targets so large that the loss cannot fall by a tenth even if the pull grows tenfold on the way."""
+def _far_targets(evidence: Evidence) -> Fate | None:
+    """Targets so large that the loss cannot fall by a tenth even if the pull grows, as the layers align, on the way."""
+    p = evidence.probe
     if p.loss is None or p.loss_constant is None or p.loss_constant < 100.0:
         return None
-    fall = 10.0 * ADAM_LR * STEPS * sum(x.reach for x in p.pulls.values())
+    fall = _alignment(evidence) * ADAM_LR * STEPS * sum(x.reach for x in p.pulls.values())
     if fall >= 0.1 * p.loss_constant:
         return None
     text = f"{STEPS} steps of {ADAM_LR:g} lower the loss by about {fall:.1e} of {p.loss_constant:.1e}"
     return Fate(False, "budget", math.log(max(fall, 1e-30) / (0.1 * p.loss_constant)), text)
+
+
+def _alignment(evidence: Evidence) -> float:
+    """How many times the pull on one matrix grows while sign descent aligns the others that it is multiplied with.
+
+    Every entry moves by lr·steps in the same direction: n inputs of an aligned row add up to n·lr·steps, where drawn
+    ones gave √(n·E w²). Only what follows the last bounded function or normalisation of the main line can grow. The
+    pull on a matrix grows with all the others, so the least gain is left out; ten is granted in any case.
+    """
+    gains: list[float] = []
+    parameters = {x.name: x for x in evidence.parameters if len(x.shape) > 1 and x.requires_grad}
+    for s in stations(evidence):
+        if s.node.op in SATURATING or "norm" in s.node.op or s.node.op in RECURRENT:
+            gains = []
+        for x in (parameters[name] for name in s.node.parameters if name in parameters):
+            drawn = math.sqrt(max(x.q, 1e-30) * max(1, math.prod(x.shape[1:])))
+            gains.append(max(1.0, ADAM_LR * STEPS * math.prod(x.shape[1:]) / max(drawn, 1.0 / 3.0)))
+    return max(10.0, math.prod(sorted(gains)[1:]) / max(1, len(gains)))
 
 
 def _half(evidence: Evidence) -> Fate | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
-from firstlight.checks.blame import blame
+from firstlight.checks.blame import between, blame, zero_matrix
 from firstlight.checks.evidence import Evidence
 from firstlight.checks.fate import NOISE, decide
 from firstlight.checks.lengths import affine
-from firstlight.checks.mainline import stations
+from firstlight.checks.mainline import Station, stations
 from firstlight.checks.phrases import number, severity
 from firstlight.checks.registry import check
 from firstlight.graph.results import Finding
@@ -56,7 +57,7 @@ def insensitive(e: Evidence) -> Iterator[Finding]:
             'firstlight.initialize(model, "random-walk")', evidence={"before": cause.before, "after": cause.after},
         )  # fmt: skip
         return
-    left = [s for s in line if s.node.output.q > 0.0]
+    left = [s for s in _until_zero(e, line) if s.node.output.q > 0.0]
     if not fate.starts or len(left) < 2 or e.probe.repeat is not None:
         return
     weakest = min(left, key=lambda s: s.sensitivity)
@@ -69,6 +70,20 @@ def insensitive(e: Evidence) -> Iterator[Finding]:
             "Most of the input's information is covered by constants; learning starts on a plateau.",
             'firstlight.initialize(model, "random-walk")',
         )  # fmt: skip
+
+
+def _until_zero(e: Evidence, line: tuple[Station, ...]) -> list[Station]:
+    """The stations in front of the first zero matrix that gets a gradient telling samples apart.
+
+    Behind it nothing differs between samples, until the first step: what is there says nothing about the start.
+    """
+    kept = list(line[:1])
+    for before, here in itertools.pairwise(line):
+        zeros = [p for n in between(e, before.node, here.node) if (p := zero_matrix(e, n)) is not None]
+        if any(p.name in e.probe.pulls and e.probe.pulls[p.name].signal > 0.0 for p in zeros):
+            break
+        kept.append(here)
+    return kept
 
 
 @check("FWD005", stage=51)

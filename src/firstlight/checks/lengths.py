@@ -245,6 +245,9 @@ def starving_branches(e: Evidence) -> Iterator[Finding]:
             starving.append(n)
     if len(sums) >= 3 and len(starving) > 0.5 * len(sums):
         yield Finding(
-            "FWD007", "warning", starving[-1].name, f"{len(starving)} of {len(sums)} branches are below 0.001 of it",
-            "0.001 of the stream's mean square", "These blocks hardly take part.", 'firstlight.initialize(model, "he")',
+            "FWD007", "warning", starving[-1].name,
+            f"{len(starving)} of {len(sums)} branches have less than 0.001 of their stream's mean square",
+            "0.001 (branches of a thousandth leave q₁+q₂ as it is)",
+            "These blocks hardly take part in the answer until training has grown them.",
+            'firstlight.initialize(model, "he")',
         )  # fmt: skip
