@@ -335,6 +335,8 @@ def _wander(x: Signal, source: Source, values: Array, corr: Array) -> float:
     power = source.share @ np.square(values @ source.grid.hermite)
     k = np.arange(len(power))
     level = float(source.share @ (np.square(values) @ source.grid.weights))
+    if level <= 0.0:  # nothing comes through
+        return 0.0
     slope = float(power[1:] @ (k[1:] * c ** (k[1:] - 1))) / level
     left = 1.0 - bent * bent
     return min(1.0, source.wander * slope * slope * (1.0 - c * c) / left) if left > 1e-12 else source.wander
