@@ -65,7 +65,9 @@ class Draws:
         for name, x in self.tensors.items():
             grad = x.grad if x.requires_grad else None
             q, c = self.now[name]
-            self.values.setdefault(name, []).append((q, np.nan if grad is None else float(grad.double().square().mean()), c))
+            self.values.setdefault(name, []).append(
+                (q, np.nan if grad is None else float(grad.double().square().mean()), c)
+            )
         self.tensors, self.now = {}, {}
 
 
@@ -108,9 +110,7 @@ def compare(entry: Entry, scheme: str, draws: int = DRAWS) -> Row:
     graph = trace(model, args, kwargs)
     laws = plan(model, scheme, graph=graph, frozen=True).laws()
     start = time.process_time()
-    found = capture.predict(
-        model, args, kwargs, laws=laws, scheme=scheme, graph=graph, on_missing="measure"
-    )
+    found = capture.predict(model, args, kwargs, laws=laws, scheme=scheme, graph=graph, on_missing="measure")
     row.seconds = time.process_time() - start
     row.caveats = sum(bool(n.caveats) for n in found.nodes)
     table = draws_of(model, args, kwargs, scheme, graph, draws).values
