@@ -98,8 +98,9 @@ def test_help_lists_the_verbs() -> None:
     assert call("--version").stdout.startswith("firstlight 0.")
 
 
-def test_a_healthy_network_is_clean(nets: str) -> None:
-    result = call("diagnose", f"{nets}:good", "--arg", "width=64", "-i", "32,16", "--loss", "cross-entropy")
+@pytest.mark.parametrize("loss", ["cross-entropy", "cross_entropy"])
+def test_a_healthy_network_is_clean(nets: str, loss: str) -> None:
+    result = call("diagnose", f"{nets}:good", "--arg", "width=64", "-i", "32,16", "--loss", loss)
     assert result.exit_code == 0, result.output
     assert "✓ starts" in result.stdout
     assert "the module prints" not in result.stdout

@@ -150,7 +150,7 @@ def _split(batch: Any, loss: str | None) -> tuple[Any, Tensor | None]:
             values = tuple(rest.values())
             return (values[0] if len(values) == 1 else values), target
         return rest, target
-    needs_target = loss in _LOSSES
+    needs_target = loss is not None and _spelled(loss) in _LOSSES
     if isinstance(batch, tuple) and len(batch) >= 2 and needs_target and isinstance(batch[-1], torch.Tensor):
         rest = batch[:-1]
         return (rest[0] if len(rest) == 1 else rest), batch[-1]
@@ -169,6 +169,11 @@ def _converted(batch: Any, dtype: torch.dtype | None) -> Any:
     return batch
 
 
+def _spelled(loss: str) -> str:
+    """torch.nn.functional's spelling, cross_entropy, is taken too."""
+    return loss if ":" in loss else loss.replace("_", "-")
+
+
 def bind_loss(name: str, target: Tensor | None, seed: int) -> Callable[[Any], Tensor]:
     """A loss as a function of the output alone.
 
@@ -179,9 +184,9 @@ def bind_loss(name: str, target: Tensor | None, seed: int) -> Callable[[Any], Te
         if not callable(function):
             raise InputError(f"--loss {name!r}", got=type(function).__name__, expected="a function of the output")
         return cast("Callable[[Any], Tensor]", function)
-    if name not in _LOSSES:
+    function = _LOSSES.get(_spelled(name))
+    if function is None:
         raise InputError("--loss", got=repr(name), expected=", ".join(_LOSSES) + " or MODULE:FUNCTION")
-    function = _LOSSES[name]
 
     def loss(output: Any) -> Tensor:
         logits = output

@@ -1,4 +1,9 @@
-"""The report for the terminal."""
+"""The command line's report: the verdict, the walks as strips, the findings with their remedies.
+
+`Report.__rich__` (graph/report_view.py) is the short one for notebooks and `print`: it may use records alone, shows
+three findings and no strips. This one reads the same findings and headline; its strips and sentences come from
+report/view.py, which the HTML report shares and which graph/ must not import.
+"""
 
 from __future__ import annotations
 
