@@ -113,7 +113,8 @@ def test_comparison_has_the_promised_columns_and_small_scores():
     model, x = stack(4, 64), torch.randn(32, 64)
     found = fl.compare(fl.predict(model, x), fl.measure(model, x))
     frame = found.to_frame()
-    promised = "node module op q_predicted q_measured q_z grad_q_predicted grad_q_measured grad_q_z".split()
+    scores = [f"{kind}{part}" for kind in ("q_", "grad_q_") for part in ("predicted", "measured", "z")]
+    promised = ["node", "module", "op", *scores]
     assert list(frame.columns)[: len(promised)] == promised
     assert frame.q_z.abs().max() < 5.0
     assert frame.grad_q_z.abs().max() < 5.0
