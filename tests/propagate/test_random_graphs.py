@@ -112,7 +112,10 @@ def shares(count, draws, seed=0):
         model, x, found = predicted([("linear", 0), *drawn_steps(rng)])
         assert not missing_names(found)
 
-        def redraw(m, at):
+        prefix = {p.name: p.q for p in found.parameters}
+        scale = {layer: prefix[f"lin.{i}.weight"] ** 0.5 for i, layer in enumerate(model.lin)}
+
+        def redraw(m, at, scale=scale):
             generator = torch.Generator().manual_seed(at)
             with torch.no_grad():
                 for layer in m.lin:
@@ -120,8 +123,6 @@ def shares(count, draws, seed=0):
                     layer.weight.copy_(torch.randn(WIDTH, WIDTH, generator=generator))
                     layer.weight.mul_(float(scale[layer]))
 
-        prefix = {p.name: p.q for p in found.parameters}
-        scale = {layer: prefix[f"lin.{i}.weight"] ** 0.5 for i, layer in enumerate(model.lin)}
         measured = {n.name: n for n in capture.measure(model, x, draws=draws, redraw=redraw, law="he").nodes}
         for n in found.nodes:
             if n.op == "input" or n.name not in measured:
