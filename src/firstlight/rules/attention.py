@@ -70,7 +70,9 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     p2 = float(share.mean())
     levels, where = np.unique(np.round(k, 6), return_inverse=True)
     values: list[float] = levels.tolist()
-    table = [float(participation(c, count).mean()) if c > 0 else float(np.mean(np.exp(c) / count)) for c in values]
+    table = [
+        float(participation(c, count).mean()) if c > 0 else float(np.mean(float(np.exp(c)) / count)) for c in values
+    ]
     overlap = np.minimum(np.array(table)[where].reshape(k.shape), p2)
     if visible is not None:  # keys beyond the visible ones are spread over the axis
         first, square = np.full_like(count, 1.0 / size), share / size

@@ -176,9 +176,9 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
         right: One letter per axis of w.
         out: Letters of the result; the others are summed.
     """
-    if w.weights is not None and w.q.size == 1 and not w.mean.any() and left[:-1] == out[:-1] and x.groups[-1]:
-        if left[-1] not in out and len(right) == 2 and {left[-1], out[-1]} == set(right) and left[-1] != out[-1]:
-            return _fresh_map(x, w, right.index(out[-1]))
+    fresh = w.weights is not None and w.q.size == 1 and not w.mean.any() and left[:-1] == out[:-1] and x.groups[-1]
+    if fresh and left[-1] not in out and len(right) == 2 and {left[-1], out[-1]} == set(right) and left[-1] != out[-1]:
+        return _fresh_map(x, w, right.index(out[-1]))
     x = replace(x, value=None, source=None, values=None)
     w = replace(w, value=None, source=None, values=None)
     summed = [a for a in dict.fromkeys(left + right) if a not in out]
