@@ -25,7 +25,8 @@ SHAPED = {
     "roll": lambda x: x.roll(3, -1), "flip": lambda x: x.flip((1,)),
     "mix": lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),
     "mean": lambda x: x.mean(1, keepdim=True).expand(-1, ROWS, -1),
-    "halves": lambda x: torch.cat(x.chunk(2, -1)[::-1], -1), "attend": lambda x: F.scaled_dot_product_attention(x, x, x),
+    "halves": lambda x: torch.cat(x.chunk(2, -1)[::-1], -1),
+    "attend": lambda x: F.scaled_dot_product_attention(x, x, x),
 }  # fmt: skip
 BINARY = {
     "add": torch.add, "sub": torch.sub, "mul": torch.mul, "max": torch.maximum,
