@@ -83,9 +83,7 @@ def test_an_unknown_public_name_is_an_attribute_error():
 def test_public_names_are_typed_too():
     """The names that type checkers see are those that exist at run time."""
     tree = ast.parse((SOURCE / "__init__.py").read_text(encoding="utf-8"))
-    typed = {
-        alias.asname for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names
-    }
+    typed = {alias.asname for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert typed - {None, "annotations"} >= set(firstlight.__all__) - {"__version__"}
 
 
@@ -103,9 +101,7 @@ def imports(path: Path) -> set[str]:
     return found & set(FLOOR)
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in FILES if unit(p) != "__init__"], ids=lambda p: str(p.relative_to(SOURCE))
-)
+@pytest.mark.parametrize("path", [p for p in FILES if unit(p) != "__init__"], ids=lambda p: str(p.relative_to(SOURCE)))
 def test_imports_point_down_only(path):
     here = unit(path)
     assert here in FLOOR, f"{here} stands on no floor of the design"
@@ -116,9 +112,7 @@ def test_imports_point_down_only(path):
 
 def test_the_rule_about_imports_catches_a_climb(tmp_path):
     bad = tmp_path / "bad.py"
-    bad.write_text(
-        "from firstlight import api\nimport firstlight.lab.trainer\nfrom firstlight.theory import cross\n"
-    )
+    bad.write_text("from firstlight import api\nimport firstlight.lab.trainer\nfrom firstlight.theory import cross\n")
     assert imports(bad) == {"api", "lab", "theory"}
 
 
@@ -160,9 +154,7 @@ def registering_calls(folder: str, decorator: str) -> dict[str, int]:
     return {stem: n for stem, n in counts.items() if n}
 
 
-@pytest.mark.parametrize(
-    ("folder", "decorator"), [("checks", "check"), ("schemes", "scheme"), ("rules", "rule")]
-)
+@pytest.mark.parametrize(("folder", "decorator"), [("checks", "check"), ("schemes", "scheme"), ("rules", "rule")])
 def test_every_file_that_registers_is_loaded_by_its_registry(folder, decorator):
     """A file with decorated entries that nobody imports would silently be missing."""
     stems = registering_calls(folder, decorator)
@@ -255,7 +247,5 @@ def test_examples_in_the_theory_run(path):
 
 def test_the_example_of_gain_runs():
     finder = doctest.DocTestFinder()
-    (example,) = [
-        t for t in finder.find(firstlight.gain, "gain", globs={"gain": firstlight.gain}) if t.examples
-    ]
+    (example,) = [t for t in finder.find(firstlight.gain, "gain", globs={"gain": firstlight.gain}) if t.examples]
     assert doctest.DocTestRunner().run(example).failed == 0

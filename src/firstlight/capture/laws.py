@@ -100,7 +100,9 @@ def sampled(node: Node, bound: Mapping[str, Any], grad: Cotangent | None) -> Any
         ) from error
     outputs = [t for t in (result if isinstance(result, list | tuple) else [result]) if isinstance(t, Tensor)]
     if grad is None:
-        return tuple(_statistics(t, spec.shape, uniform, from_data) for t, spec in zip(outputs, node.outputs, strict=False))
+        return tuple(
+            _statistics(t, spec.shape, uniform, from_data) for t, spec in zip(outputs, node.outputs, strict=False)
+        )
     inputs = {k: v for k, v in values.items() if isinstance(v, Tensor) and v.requires_grad}
     if not inputs or not outputs[0].requires_grad:
         return {}

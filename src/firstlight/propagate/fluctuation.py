@@ -91,9 +91,8 @@ def _with(x: Signal) -> Signal:
 def summarise(run: Run, scheme: str, laws: Mapping[str, str], dtype: str, notes: Sequence[str]) -> Prediction:
     """The prediction of a finished run."""
     graph = run.graph
-    origin = _log_level(
-        [run.signals[n.name][0] for n in graph.nodes if n.op == "input" and not run.signals[n.name][0].integer]
-    )
+    inputs = [run.signals[n.name][0] for n in graph.nodes if n.op == "input"]
+    origin = _log_level([x for x in inputs if not x.integer and x.value is None])  # a known value is a mask
     seeds = [run.gradients[r.node] for r in graph.outputs if r.node in run.gradients]
     end = _log_level(seeds)
     nodes: list[NodePrediction] = []
@@ -127,7 +126,7 @@ def summarise(run: Run, scheme: str, laws: Mapping[str, str], dtype: str, notes:
         if p.role == "parameter"
     )
     outputs = tuple(r.node for r in graph.outputs)
-    start = probability(nodes, outputs, dtype)
+    start = probability(nodes, outputs, dtype, parameters)
     return Prediction(
         graph.model, scheme, tuple(nodes), parameters, start, graph.training, dtype, outputs, (*graph.notes, *notes)
     )
@@ -138,11 +137,14 @@ def _log_level(signals: Sequence[Signal]) -> float:
     return math.log(sum(sizes) / len(sizes)) if sizes else 0.0
 
 
-def probability(nodes: Sequence[NodePrediction], outputs: Sequence[str], dtype: str) -> Start:
+def probability(
+    nodes: Sequence[NodePrediction], outputs: Sequence[str], dtype: str, parameters: Sequence[ParameterPrediction] = ()
+) -> Start:
     """P(start) with what limits it: each condition at its worst node, all conditions together as if independent.
 
     Forward and backward lengths in the band of the origin's (`LARGER`, `SMALLER`), no dead layer, inputs that differ
-    at the output by more than `BLIND` rounding errors, nothing beyond the range of the compute type.
+    at the output by more than `BLIND` rounding errors, nothing beyond the range of the compute type. Where no weight
+    matrix at all gets a gradient (all of them zero), nothing lives.
     """
     parts: dict[str, tuple[float, str]] = dict.fromkeys(
         ("forward", "backward", "alive", "distinguishable", "range"), (1.0, "")
@@ -167,6 +169,9 @@ def probability(nodes: Sequence[NodePrediction], outputs: Sequence[str], dtype: 
             alive *= 1.0 - n.output.p_dead
             if n.output.p_dead > worst_dead[1]:
                 worst_dead = (n.name, n.output.p_dead)
+    matrices = [p for p in parameters if len(p.shape) >= 2]
+    if matrices and not any(p.grad_q for p in matrices):
+        alive, worst_dead = 0.0, (outputs[0] if outputs else "", 1.0)
     parts["alive"] = (alive, worst_dead[0])
     known = {n.name: n for n in nodes}
     for name in outputs[:1]:

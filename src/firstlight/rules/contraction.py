@@ -206,15 +206,15 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
     result = replace(result, groups=result.groups[: len(out)], gaussian=True)
     inherited: list[tuple[float, Noise]] = [(1.0, x.noise), (1.0, w.noise)]
     k = [a for i, label in enumerate(left) if label in summed for a in axis_atoms(x, i)]
-    fan = prod(x.atoms[a] for a in k)
+    fan = _straying_fan(x, k)
     sites = scatter_of(x, k) + (0.0 if w.weights else w.scatter)
     unit = None
     if w.weights:
         units = [i for i, label in enumerate(a for b in out for a in [b] * len(atoms[b])) if label not in left]
         unit = units[0] if units else None
         result = replace(result, wander=x.wander)
-    noise = fresh_linear(result, inherited, float(fan), unit)
-    wander = stray(result, float(fan)) if w.weights else 0.0
+    noise = fresh_linear(result, inherited, fan, unit)
+    wander = stray(result, fan) if w.weights else 0.0
     return replace(result, noise=noise, scatter=sites, wander=wander, cumulants=(0.0, 0.0), ident=next_id())
 
 
@@ -236,9 +236,15 @@ def _fresh_map(x: Signal, w: Signal, units: int) -> Signal:
         (*x.groups[:-1], group), np.zeros((1,) * len(shape)), q.reshape(shape), corr,
         (*x.batch[:first], *(False,) * len(group)), gaussian=True, wander=x.wander,
     )  # fmt: skip
-    fan = float(prod(x.atoms[a] for a in gone))
+    fan = _straying_fan(x, gone)
     noise = fresh_linear(out, [(1.0, x.noise)], fan, first if group else None)
+    # the source stays: f² of a chain scatters more from site to site than the square of a Gaussian would
     return replace(out, noise=noise, scatter=scatter_of(x, gone), wander=stray(out, fan))
+
+
+def _straying_fan(x: Signal, summed: Sequence[int]) -> float:
+    """Units over which the correlations of x's sites stray: the summed ones; none where the samples are given."""
+    return np.inf if x.data and x.wander > 0.0 else float(prod(x.atoms[a] for a in summed))
 
 
 def outer_sum(g: Signal, x: Signal, weight: Signal) -> Signal:

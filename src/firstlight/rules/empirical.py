@@ -13,6 +13,7 @@ from firstlight.graph.signal import Array, Groups, Signal, Weights
 from firstlight.rules.layout import state_weights
 
 _LARGEST = 1 << 18  # entries that the cube of an array is computed from
+_ROWS = 256  # samples whose pairs are looked at
 _NEAR = 4  # shortest axis on which neighbours are told from other positions
 
 
@@ -142,8 +143,28 @@ def from_data(a: npt.NDArray[Any], batch_axis: int | None = 0) -> Signal:
     scale = q / float(field.mean()) if field.mean() > 0 else 1.0
     field = np.maximum(field * scale, np.square(mean))
     return Signal(
-        groups, mean, field, corr, batch, gaussian=True, scatter=_scatter(squeezed, batch, spatial), data=True
+        groups,
+        mean,
+        field,
+        corr,
+        batch,
+        gaussian=True,
+        scatter=_scatter(squeezed, batch, spatial),
+        wander=_wander(thin) if batch[:1] == (True,) and len(batch) == 2 else 0.0,
+        data=True,
     )
+
+
+def _wander(rows: Array) -> float:
+    """`Signal.wander` of samples (rows) that are given: what the mean of c² over their pairs has beyond c̄²."""
+    gram = rows[:_ROWS] @ rows[:_ROWS].T / rows.shape[1]
+    count, level = len(gram), float(np.mean(np.diag(gram)))
+    if count < 2 or level <= 0.0:
+        return 0.0
+    pairs = count * (count - 1)
+    mean = (float(gram.sum()) / level - count) / pairs
+    square = (float(np.square(gram).sum()) - float(np.square(np.diag(gram)).sum())) / level**2 / pairs
+    return float(np.clip((square - mean**2) / max(1.0 - mean**2, 1e-12), 0.0, 1.0))
 
 
 def _scatter(a: Array, batch: tuple[bool, ...], spatial: tuple[bool, ...]) -> float:

@@ -73,16 +73,12 @@ def cross_moment(
     References:
         cho2009 (relu: arc-cosine kernel), williams1997 (erf), poole2016 (the c-map).
     """
-    arrays = [
-        np.asarray(a, dtype=np.float64) for a in (variance, other_variance, correlation, mean, other_mean)
-    ]
+    arrays = [np.asarray(a, dtype=np.float64) for a in (variance, other_variance, correlation, mean, other_mean)]
     p, q, c, m, k = np.broadcast_arrays(*arrays)
     gaussian.check(m, p)
     gaussian.check(k, q)
     if not np.all(np.abs(c) <= 1.0 + 1e-9):
-        raise InputError(
-            "correlation", got=str(c.ravel()[np.argmax(np.abs(c))]), expected="values in [-1, 1]"
-        )
+        raise InputError("correlation", got=str(c.ravel()[np.argmax(np.abs(c))]), expected="values in [-1, 1]")
     c = np.clip(c, -1.0, 1.0)
     centred = not (np.any(m) or np.any(k))
     sides, other = _symmetric(f), _symmetric(g)
@@ -166,7 +162,5 @@ def _iterated(
         extra = [a + s * blur for a in centres for s in (0.0, 3.0, -3.0, 8.0, -8.0)]
     z, weights = gaussian.rule_in_z(m, np.sqrt(p), f, np.array(extra))
     centre = k + slope * z
-    inner = gaussian.expectations(
-        [right], np.full_like(centre, q * rest * rest), centre, **gaussian.shape_of(g)
-    )[0]
+    inner = gaussian.expectations([right], np.full_like(centre, q * rest * rest), centre, **gaussian.shape_of(g))[0]
     return float(np.sum(left(m + np.sqrt(p) * z) * inner * weights))

@@ -41,9 +41,7 @@ def inverse_width_sum(widths: Sequence[int]) -> float:
     return float(np.sum(1.0 / check_widths(widths)))
 
 
-def mean_path(
-    depth: int, mean_square: float = 1.0, weight_factor: float = 2.0, bias_variance: float = 0.0
-) -> Array:
+def mean_path(depth: int, mean_square: float = 1.0, weight_factor: float = 2.0, bias_variance: float = 0.0) -> Array:
     """E M_l = (c/2) E M_{l-1} + ν/2 for layers 0 … depth; exact at any width, for any symmetric law.
 
     Args:
@@ -231,8 +229,7 @@ def zero_padding_path(height: int, width: int, depth: int, kernel: int = 3) -> A
     path = [1.0]
     for _ in range(depth):
         profiles = [
-            np.convolve(p, np.ones(2 * reach + 1), mode="full")[reach : -reach or None] / kernel
-            for p in profiles
+            np.convolve(p, np.ones(2 * reach + 1), mode="full")[reach : -reach or None] / kernel for p in profiles
         ]
         path.append(float(np.mean(profiles[0]) * np.mean(profiles[1])))
     return np.array(path)

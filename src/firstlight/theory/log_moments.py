@@ -67,9 +67,7 @@ def _relu(width: int) -> LogMoments:
     psi = special.digamma(0.5 * m)
     mean = float(p @ psi)
     spread = float(p @ np.square(psi - mean))
-    return LogMoments(
-        mean + float(np.log(2.0 / width)), float(p @ special.trigamma(0.5 * m)) + spread, 2.0**-width
-    )
+    return LogMoments(mean + float(np.log(2.0 / width)), float(p @ special.trigamma(0.5 * m)) + spread, 2.0**-width)
 
 
 def _linear(width: int) -> LogMoments:

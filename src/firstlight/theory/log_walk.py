@@ -37,9 +37,7 @@ def elasticity(act: str | Activation, q: float) -> float:
     return float(q * square_slope(act, q) / second_moment(act, q))
 
 
-def wide_walk(
-    act: str | Activation, widths: Sequence[int], gain: float, mean_square: float = 1.0
-) -> tuple[Walk, ...]:
+def wide_walk(act: str | Activation, widths: Sequence[int], gain: float, mean_square: float = 1.0) -> tuple[Walk, ...]:
     """Law of ln(M_l/M_0) after each layer, for any φ, to leading order in 1/n.
 
     x' = h(x) - v/(2n) + ½h″(x)s², s²' = h′(x)²s² + v/n, with x the mean and s² the variance of the log.

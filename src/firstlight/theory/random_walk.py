@@ -202,9 +202,7 @@ def fractional_variance(width: int, order: float) -> float:
     return 2.0 + 2.5 * (2.0 - order) / check_width(width)
 
 
-def backward_log_norm(
-    act: str | Activation, depth: int, gain: ArrayLike, q_input: float = 1.0
-) -> NDArray[np.float64]:
+def backward_log_norm(act: str | Activation, depth: int, gain: ArrayLike, q_input: float = 1.0) -> NDArray[np.float64]:
     """Wide-limit ln Z of a gradient through `depth` layers: Σ_l ln(g² Eφ′(√q_l z)²), q_1 = g²·q_input.
 
     Args:

@@ -86,9 +86,7 @@ DELTA_ORTHOGONAL_TANH = (1.05, 2.01e-5)
 """(σ_w², σ_b²) of the 10,000-layer tanh conv nets with delta-orthogonal kernels (xiao2018)."""
 
 
-def delta_orthogonal_point(
-    act: str | Activation = "tanh", bias_variance: float = 2.01e-5
-) -> tuple[float, float]:
+def delta_orthogonal_point(act: str | Activation = "tanh", bias_variance: float = 2.01e-5) -> tuple[float, float]:
     """(q*, σ_w²) on the critical line for a delta-orthogonal kernel, σ_w² = 1.05 for tanh at σ_b² = 2.01e-5.
 
     References:
