@@ -23,10 +23,8 @@ FIXED = "one fixed draw of data, indices or cotangent, whose own scatter the dra
 KNOWN = {
     **dict.fromkeys(("lerp", "maximum", "minimum", "stack", "sub"), CROSS),
     **dict.fromkeys(("gt", "relu_squared", "view_write"), REWRITTEN),
-    **dict.fromkeys(("randn", "embedding", "gather", "index_add", "one_hot", "setitem", "bernoulli"), FIXED),
+    **dict.fromkeys(("randn", "embedding", "setitem", "bernoulli"), FIXED),
     "argsort": "no example: the results are integers without a gradient",
-    "threshold": "F.threshold arrives under another name, which has no rule",
-    "grouped_mm": "not on every device",
 }
 
 
@@ -106,7 +104,7 @@ def compared(text, draws=DRAWS):
 
 def marked(rule):
     reason = KNOWN.get(rule.names[0])
-    marks = [pytest.mark.xfail(reason=reason, strict=False)] if reason else []
+    marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
     return pytest.param(rule, id=rule.names[0], marks=marks)
 
 

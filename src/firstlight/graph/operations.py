@@ -47,6 +47,7 @@ SPELLINGS: dict[str, str] = {
     "arccosh": "acosh",
     "arcsinh": "asinh",
     "arctanh": "atanh",
+    "_threshold": "threshold",
     # special functions
     "special_expit": "sigmoid",
     "special_erf": "erf",

@@ -15,14 +15,28 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Groups, Noise, Signal, next_id, replace
 from firstlight.rules.layout import align, axis_atoms, correlations, expand, moments, permute, regroup, state_weights
-from firstlight.rules.noise import combine, fresh_linear, joint, pair_shares, sample_correlation, stray, strayed
+from firstlight.rules.noise import (
+    combine,
+    fresh_linear,
+    joint,
+    pair_shares,
+    sample_correlation,
+    stray,
+    strayed,
+    within_draw,
+)
 from firstlight.rules.source import mehler
 
 
-def energy_cube(x: Signal) -> Array:
-    """Relative covariance of x_i² and x_j² over the cube: 2c² for Gaussian entries."""
+def energy_cube(x: Signal, *, one_draw: bool = False) -> Array:
+    """Relative covariance of x_i² and x_j² over the cube: 2c² for Gaussian entries.
+
+    Args:
+        x: The signal.
+        one_draw: Within one draw of the weights, without what the source's variance scatters between draws.
+    """
     if x.source is not None and x.values is not None:
-        squares = np.square(x.values)
+        squares = np.square(within_draw(x.source, x.values)[1] if one_draw else x.values)
         total = float(x.source.share @ (squares @ x.source.grid.weights))
         fourth = float(x.source.share @ (np.square(squares) @ x.source.grid.weights))
         return mehler(squares, x.source, fourth) / total / total - 1.0 if total > 0.0 else np.zeros_like(x.corr)
@@ -274,7 +288,7 @@ def scatter_of(x: Signal, summed: Sequence[int]) -> float:
     """
     if x.data:
         return x.scatter
-    cube = energy_cube(x)
+    cube = energy_cube(x, one_draw=True)
     out = np.ones((1,) * cube.ndim)
     for i, s in enumerate(cube.shape):
         w = state_weights(x.atoms[i], s) / x.atoms[i] if i in summed else np.eye(1, s)[0]

@@ -145,6 +145,16 @@ def chi_square_log(half: float) -> tuple[float, float]:
     return float(special.trigamma(half)), float(special.digamma(half)) - float(np.log(half))
 
 
+def within_draw(source: Source, values: Array) -> tuple[Array, Array]:
+    """Values of the source and of a chain on it within one draw: `scatter` is between draws, the entries Gaussian."""
+    bent = source.values
+    if source.scatter <= 0.0:
+        return bent, values
+    plain = replace(source, scatter=0.0, table=None).values
+    lines: list[Array] = [np.interp(*row) for row in zip(plain, bent, values, strict=True)]
+    return plain, np.stack(lines)
+
+
 def noise_from(source: Source, values: Array, x: Signal, total: float) -> tuple[Noise, float]:
     """Noise of Σ f(u)²: the part along u² is inherited with the sensitivity d ln q_out/d ln q_in, the rest is new.
 
@@ -157,12 +167,7 @@ def noise_from(source: Source, values: Array, x: Signal, total: float) -> tuple[
     if not np.isfinite(total) or total <= 0.0:
         return SILENT, 0.0
     w = source.grid.weights
-    bent = source.values
-    if source.scatter > 0.0:  # that scatter is between draws; within a draw the entries are Gaussian
-        plain = replace(source, scatter=0.0, table=None).values
-        lines: list[Array] = [np.interp(*row) for row in zip(plain, bent, values, strict=True)]
-        values = np.stack(lines)
-        bent = plain
+    bent, values = within_draw(source, values)
     squares = np.square(values)
     base = np.square(bent)
     first = base @ w
