@@ -126,7 +126,9 @@ def summarise(run: Run, scheme: str, laws: Mapping[str, str], dtype: str, notes:
         if p.role == "parameter"
     )
     outputs = tuple(r.node for r in graph.outputs)
-    start = probability(nodes, outputs, dtype, parameters)
+    # x² and its mean inside a norm written by hand are no lengths of a signal: their size is a fourth moment
+    inside = {n.name for n in graph.nodes if run.signals[n.name] and run.signals[n.name][0].tag is not None}
+    start = probability([n for n in nodes if n.name not in inside], outputs, dtype, parameters)
     return Prediction(
         graph.model, scheme, tuple(nodes), parameters, start, graph.training, dtype, outputs, (*graph.notes, *notes)
     )
