@@ -29,13 +29,17 @@ demo: setup  ## a 100-layer network that cannot start is diagnosed, initialized 
 	$(BIN)/firstlight demo --out out/demo.html $(ARGS)
 
 # Two processes of one thread each; a file's tests stay together, so that what they share is made once.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+# What a browser shows is tested afterwards and alone, because its rates depend on a free core.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+PARALLEL := -n 2 --dist loadfile
 
 test: setup  ## the test suite, without the slow part
-	$(PYTEST) -m "not slow and not gpu" $(ARGS)
+	$(PYTEST) $(PARALLEL) -m "not slow and not gpu and not browser" $(ARGS)
+	$(PYTEST) -m "browser and not slow" tests/playground tests/report
 
 test-all: setup  ## everything, the brute-force simulations too
-	$(PYTEST) -m "not gpu" $(ARGS)
+	$(PYTEST) $(PARALLEL) -m "not gpu and not browser" $(ARGS)
+	$(PYTEST) -m browser tests/playground tests/report
 
 lint: setup-dev  ## format, style, docstrings, types, floors
 	$(BIN)/ruff format --check .
