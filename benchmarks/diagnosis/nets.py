@@ -121,6 +121,74 @@ class Recurrent(nn.Module):
         return self.head(self.rnn(self.embed(x))[0][:, -1])
 
 
+class Gated(nn.Module):
+    """act(A x) * (B x), as in gated linear units."""
+
+    def __init__(self, size: int, width: int, act: nn.Module) -> None:
+        super().__init__()
+        self.a, self.b, self.act = nn.Linear(size, width), nn.Linear(size, width), act
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(self.a(x)) * self.b(x)
+
+
+class Dense(nn.Module):
+    """The input beside act(A x): every layer reads all earlier ones."""
+
+    def __init__(self, size: int, width: int, act: nn.Module) -> None:
+        super().__init__()
+        self.a, self.act = nn.Linear(size, width), act
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x, self.act(self.a(x))], -1)
+
+
+class Channels(nn.Module):
+    """Time last, as 1-d convolutions want it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.transpose(1, 2)
+
+
+def _gated(c: Config, t: Task, outputs: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    size = t.shape[0]
+    for _ in range(c.depth):
+        layers += [Gated(size, c.width, ACTIVATIONS[c.activation]()), *_norm(c.norm, c.width)]
+        size = c.width
+    return nn.Sequential(*layers, nn.Linear(size, outputs))
+
+
+def _dense(c: Config, t: Task, outputs: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    size = t.shape[0]
+    for _ in range(c.depth):
+        layers += [*_norm(c.norm, size), Dense(size, c.width, ACTIVATIONS[c.activation]())]
+        size += c.width
+    return nn.Sequential(*layers, nn.Linear(size, outputs))
+
+
+def _taper(c: Config, t: Task, outputs: int) -> nn.Module:
+    """Widths fall geometrically from `width` to a quarter of it."""
+    layers: list[nn.Module] = []
+    size = t.shape[0]
+    for i in range(c.depth):
+        width = max(3, round(c.width * 0.25 ** (i / max(1, c.depth - 1))))
+        layers += [nn.Linear(size, width), *_norm(c.norm, width), ACTIVATIONS[c.activation]()]
+        size = width
+    return nn.Sequential(*layers, nn.Linear(size, outputs))
+
+
+def _conv1d(c: Config, t: Task, outputs: int) -> nn.Module:
+    layers: list[nn.Module] = [Channels()]
+    size = t.shape[-1]
+    for i in range(c.depth):
+        stride = 2 if i in (1, 3) else 1
+        layers += [nn.Conv1d(size, c.width, 3, stride, 1), *_norm(c.norm, c.width), ACTIVATIONS[c.activation]()]
+        size = c.width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool1d(2), nn.Flatten(), nn.Linear(2 * size, outputs))
+
+
 def _norm(kind: str, width: int, conv: bool = False) -> list[nn.Module]:
     if kind == "batch":
         return [nn.BatchNorm2d(width) if conv else nn.BatchNorm1d(width)]
@@ -175,7 +243,10 @@ def build(c: Config) -> Case:
     t = task(c.task)
     outputs = t.outputs
     torch.manual_seed(c.seed)
-    make = {"mlp": _mlp, "conv": _conv, "resmlp": _residual, "resconv": _residual}.get(c.family)
+    make = {
+        "mlp": _mlp, "conv": _conv, "resmlp": _residual, "resconv": _residual,
+        "gated": _gated, "dense": _dense, "taper": _taper, "conv1d": _conv1d,
+    }.get(c.family)  # fmt: skip
     if make is not None:
         model = make(c, t, outputs)
     else:

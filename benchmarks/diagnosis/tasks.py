@@ -32,16 +32,17 @@ class Task:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.x.shape[1:])
 
-    def chance(self) -> float:
-        """Loss of the best answer that does not look at the input."""
+    def chance(self, first: int | None = None) -> float:
+        """Loss of the best answer that does not look at the input, over all samples or the `first` ones."""
+        y = self.y[:first]
         if self.loss == "cross_entropy":
-            share = torch.bincount(self.y).double() / len(self.y)
+            share = torch.bincount(y).double() / len(y)
             share = share[share > 0]
             return float(-(share * share.log()).sum())
         if self.loss == "bce":
-            share = self.y.double().mean()
+            share = y.double().mean()
             return float(-(share * share.log() + (1 - share) * (1 - share).log()))
-        return float(self.y.double().var(unbiased=False))
+        return float(y.double().var(unbiased=False))
 
 
 def loss_of(name: str) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-_MATRICES = (nn.Linear, nn.Conv2d, nn.RNNBase)
+_MATRICES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.RNNBase)
 
 
 def matrices(model: nn.Module) -> list[nn.Parameter]:
