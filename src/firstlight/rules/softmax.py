@@ -7,6 +7,7 @@ import functools
 import numpy as np
 
 from firstlight.graph.signal import Array
+from firstlight.theory import special
 from firstlight.theory.gaussian import gauss_nodes
 
 _STEP = 0.2
@@ -15,32 +16,70 @@ _STEP = 0.2
 _SPREADS = (0.0, 0.1, 0.3, 0.6, 1.0, 1.5, 2.2, 3.0, 4.5, 7.0, 12.0, 25.0, 60.0)
 
 
+# Variance of the logits up to which the integrals are taken; beyond, what the two largest logits decide is expanded in
+# 1/√v. The integrals need nodes in proportion to √v.
+_SHARP = 2500.0
+
+
 @functools.lru_cache(maxsize=256)
-def _transforms(v: float) -> tuple[Array, Array, Array]:
-    """t and E e^{kℓ} e^{-t e^ℓ} for k = 0 and 2, 3, 4, shape (t,) and (3, t), with ℓ ~ N(-v/2, v)."""
-    nodes = gauss_nodes((), scale=2.0 ** -min(6, max(0, int(np.ceil(np.log2(max(v, 1e-9)) / 2)))))
-    logit = np.sqrt(v) * nodes.z - 0.5 * v
-    tau = np.arange(-30.0 - 3.0 * np.sqrt(v), 12.0 + 4.0 * np.sqrt(v) + v, _STEP)
-    t = np.exp(tau)
-    scaled = np.exp(np.clip(tau[:, None] + logit[None, :], -700, 700))
-    decay = np.exp(-np.minimum(scaled, 700.0))
-    higher = np.array([(scaled**k * decay) @ nodes.weights for k in (2, 3, 4)])
-    return t, decay @ nodes.weights, higher
+def _transforms(v: float) -> tuple[Array, Array]:
+    """E e^{-te^ℓ} and E (te^ℓ)^k e^{-te^ℓ} for k = 2, 3, 4, shape (t,) and (3, t), ln t in steps, ℓ ~ N(0, v).
+
+    Both are convolutions of a function of ln t + ℓ with the law of ℓ, on one grid where ℓ is wide enough for that.
+    """
+    sd = float(np.sqrt(v))
+    reach = np.ceil(9.0 * sd / _STEP)
+    tau = _STEP * np.arange(-200.0 - reach, 41.0 + reach)
+    if sd < 2.0 * _STEP:
+        nodes = gauss_nodes()
+        decay, higher = _kernels(tau[:, None] + sd * nodes.z[None, :])
+        return decay @ nodes.weights, higher @ nodes.weights
+    step = _STEP * np.arange(-reach, reach + 1.0)
+    law = np.exp(-0.5 * np.square(step) / v)
+    law /= law.sum()
+    wide = _STEP * np.arange(-200.0 - 2.0 * reach, 41.0 + 2.0 * reach)
+    decay, higher = _kernels(wide)
+    return np.convolve(decay, law, "valid"), np.array([np.convolve(h, law, "valid") for h in higher])
+
+
+def _kernels(level: Array) -> tuple[Array, Array]:
+    """e^{-y} and y^k e^{-y}, k = 2, 3, 4, at y = e^level."""
+    level = np.minimum(level, 7.0)  # e^{-e⁷} is 0 in double precision
+    decay = np.exp(-np.exp(level))
+    return decay, np.array([np.exp(k * level) * decay for k in (2, 3, 4)])
 
 
 @functools.lru_cache(maxsize=4096)
 def _sums(v: float, n: int) -> tuple[float, float]:
     """(E Σp², E Σp²(1 - 2p + Σp²)): 1/Z^m = ∫ t^{m-1} e^{-tZ} dt / (m-1)! turns each into one integral over ln t."""
-    _, plain, (two, three, four) = _transforms(v)
+    if n == 1:
+        return 1.0, 0.0
+    if v > _SHARP:
+        return _winner(v, n)
+    plain, (two, three, four) = _transforms(v)
     floor = np.log(np.maximum(plain, 1e-300))
     with np.errstate(under="ignore"):
-        one_less, two_less = np.exp((n - 1.0) * floor), np.exp(max(n - 2.0, 0.0) * floor)
+        one_less, two_less = np.exp((n - 1.0) * floor), np.exp((n - 2.0) * floor)
     s2 = n * _STEP * float(np.sum(two * one_less))
     s3 = n * _STEP * float(np.sum(three * one_less)) / 2.0
     s4 = n * _STEP * float(np.sum(four * one_less)) / 6.0
-    s22 = s4 + (n * (n - 1.0) * _STEP * float(np.sum(two * two * two_less)) / 6.0 if n > 1 else 0.0)
+    s22 = s4 + n * (n - 1.0) * _STEP * float(np.sum(two * two * two_less)) / 6.0
     s2 = min(1.0, max(1.0 / n, s2))
     return s2, max(s2 - 2.0 * s3 + s22, 0.0)
+
+
+def _winner(v: float, n: int) -> tuple[float, float]:
+    """The same for sharp softmaxes: 1 - E Σp² = ρ/√v + b/v, a third of it for the Jacobian.
+
+    Only the gap g of the two largest logits counts, whose density at 0 is ρ/√v, ρ = n(n-1)∫φ²Φ^{n-2}:
+    ∫ 2e^{-g}/(1+e^{-g})² dg = 1 and, with p = 1/(1+e^{-g}), ∫ 4p²(1-p)² dg = 1/3. b continues `_SHARP`.
+    """
+    nodes = gauss_nodes((), scale=1.0)
+    density = np.exp(-0.5 * np.square(nodes.z)) / np.sqrt(2.0 * np.pi)
+    rho = n * (n - 1.0) * float((density * special.ndtr(nodes.z) ** (n - 2.0)) @ nodes.weights)
+    s2, jacobian_ = _sums(_SHARP, n)
+    rest, third = (1.0 - s2) * _SHARP - rho * _SHARP**0.5, jacobian_ * _SHARP - rho / 3.0 * _SHARP**0.5
+    return 1.0 - rho / v**0.5 - rest / v, rho / 3.0 / v**0.5 + third / v
 
 
 def participation(v: float, n: Array) -> Array:
