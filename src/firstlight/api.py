@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
+    from firstlight.checks.evidence import Evidence, Probe
     from firstlight.graph.measurement import Measurement
     from firstlight.graph.prediction import Comparison, Prediction
     from firstlight.graph.results import Report
@@ -351,27 +352,34 @@ def diagnose(
     from copy import deepcopy
     from dataclasses import replace
 
-    from firstlight.capture.evidence import gather
+    from firstlight.capture.evidence import gather, look
     from firstlight.checks.remedy import tried_on
     from firstlight.checks.verdict import judge
     from firstlight.schemes import apply
 
-    def judged(module: nn.Module) -> Report:
+    def judged(module: nn.Module, levels: tuple[float | None, float | None] | None = None) -> tuple[Report, Evidence]:
         kept = optimizer if module is model else None
-        evidence = gather(module, batch, loss, kept, targets=targets, get_inputs=get_inputs, seed=seed)
+        evidence = gather(module, batch, loss, kept, targets=targets, get_inputs=get_inputs, seed=seed, levels=levels)
         if theory:
             expected = predict(module, batch, on_missing="measure", get_inputs=get_inputs)
             joined = compare(expected, evidence.measurement)
             evidence = replace(evidence, comparison=joined, law_p_start=expected.start.p)
-        return judge(evidence)
+        return judge(evidence), evidence
 
-    def tried(spec: str) -> Report:
+    report, evidence = judged(model)
+    if not try_remedies:
+        return report
+    known = (evidence.probe.loss_silent, evidence.probe.loss_constant)
+
+    def drawn(spec: str) -> nn.Module:
         copy = deepcopy(model)
         apply.initialize(copy, spec, seed=seed)
-        return judged(copy)
+        return copy
 
-    report = judged(model)
-    return tried_on(report, tried) if try_remedies else report
+    def looked(spec: str) -> Probe:
+        return look(drawn(spec), batch, loss, targets=targets, get_inputs=get_inputs, seed=seed, levels=known)
+
+    return tried_on(report, looked, lambda spec: judged(drawn(spec), known)[0])
 
 
 def explain(code: str) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from firstlight.capture.facts import input_facts, optimizer_facts
-from firstlight.capture.inputs import GetInputs, check_batch, check_model, described
+from firstlight.capture.inputs import GetInputs, Inputs, check_batch, check_model, described
 from firstlight.capture.measure import Loss, measure
 from firstlight.capture.preserve import preserved
 from firstlight.capture.probe import probe, without_noise
@@ -28,6 +28,7 @@ def gather(
     targets: Any = None,
     get_inputs: GetInputs | None = None,
     seed: int = 0,
+    levels: tuple[float | None, float | None] | None = None,
 ) -> Evidence:
     """Measure and probe the drawn weights; the model comes back bit for bit.
 
@@ -39,6 +40,7 @@ def gather(
         targets: Second argument of the loss.
         get_inputs: Turns `batch` into arguments.
         seed: Of all random choices.
+        levels: Loss of the answer 0 and of the best constant answer, where they are known already.
 
     Raises:
         InputError: If an argument cannot be used as given.
@@ -53,24 +55,54 @@ def gather(
     with without_noise(model):
         measurement = measure(model, batch, loss=on_output, get_inputs=get_inputs, seed=seed)
     measurement = replace(measurement, training=training)
-
-    def forward() -> Any:
-        args, kwargs = map_tensors((tuple(inputs.args), dict(inputs.kwargs)), lambda t: t.detach().clone())
-        return model(*args, **kwargs)
-
-    with preserved(model, weights=True), torch.inference_mode(False):
-        torch.manual_seed(seed)
-        try:
-            looked = probe(forward, model, inputs.batch_size, on_output, seed=seed)
-        except RuntimeError as error:  # a second backward pass that the model does not allow, for one
-            trainable = sum(p.requires_grad for p in model.parameters())
-            looked = Probe(usable=False, trainable=trainable, notes=(f"no probe: {str(error).splitlines()[0]}",))
+    try:
+        looked = _look(model, inputs, on_output, seed, levels)
+    except RuntimeError as error:  # a second backward pass that the model does not allow, for one
+        trainable = sum(p.requires_grad for p in model.parameters())
+        looked = Probe(usable=False, trainable=trainable, notes=(f"no probe: {str(error).splitlines()[0]}",))
     return Evidence(
         measurement=measurement,
         inputs=input_facts(inputs.args, inputs.kwargs),
         probe=looked,
         optimizer=None if optimizer is None else optimizer_facts(optimizer, model),
     )
+
+
+def look(
+    model: nn.Module,
+    batch: Any,
+    loss: Loss | None,
+    *,
+    targets: Any = None,
+    get_inputs: GetInputs | None = None,
+    seed: int = 0,
+    levels: tuple[float | None, float | None] | None = None,
+) -> Probe:
+    """The probe alone, at the drawn weights only: a quick look at a copy that was drawn anew.
+
+    Raises:
+        InputError: If an argument cannot be used as given.
+        RuntimeError: If the model or the loss raises.
+    """
+    inputs = check_batch(batch, model, get_inputs=get_inputs)
+    return _look(model, inputs, _on_output(loss, batch, targets), seed, levels, moved=False)
+
+
+def _look(
+    model: nn.Module,
+    inputs: Inputs,
+    on_output: Callable[[Any], torch.Tensor] | None,
+    seed: int,
+    levels: tuple[float | None, float | None] | None,
+    moved: bool = True,
+) -> Probe:
+    def forward() -> Any:
+        args, kwargs = map_tensors((tuple(inputs.args), dict(inputs.kwargs)), lambda t: t.detach().clone())
+        return model(*args, **kwargs)
+
+    with preserved(model, weights=True), torch.inference_mode(False):
+        torch.manual_seed(seed)
+        return probe(forward, model, inputs.batch_size, on_output, seed=seed, moved=moved, levels=levels)
 
 
 def _on_output(loss: Loss | None, batch: Any, targets: Any) -> Callable[[Any], torch.Tensor] | None:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from firstlight.capture.answers import best_readout, constant_answers
 from firstlight.checks.evidence import REPEATS, Probe, Pull, repeat_error
 
 Loss = Callable[[Any], torch.Tensor]
@@ -29,6 +30,7 @@ def probe(
     *,
     moved: bool = True,
     seed: int = 0,
+    levels: tuple[float | None, float | None] | None = None,
 ) -> Probe:
     """Differentiate the loss twice at the drawn weights: along what tells samples apart, and along what does not.
 
@@ -39,6 +41,7 @@ def probe(
         loss: From the model's output to a scalar; None takes a fixed random residual.
         moved: Whether to look at a nearby point too if nothing tells samples apart here.
         seed: Of the random residual and of the nearby point.
+        levels: Loss of the answer 0 and of the best constant answer, where they are known already.
 
     Returns:
         The record; what could not be computed is named in its notes.
@@ -47,9 +50,11 @@ def probe(
     repeat = _repeat(forward, model)
     with without_noise(model), warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
-        here, grads = _probe(forward, params, samples, loss, seed)
+        here, grads = _probe(forward, params, samples, loss, seed, levels)
         if moved and _is_flat(here):
-            here = replace(here, moved=_elsewhere(forward, params, samples, loss, seed, grads))
+            known = (here.loss_silent, here.loss_constant)
+            here = replace(here, moved=_elsewhere(forward, params, samples, loss, seed, grads, known))
+        here = replace(here, loss_readout=best_readout(forward, model, here, loss))
     return replace(here, repeat=repeat)
 
 
@@ -82,6 +87,7 @@ def _elsewhere(
     loss: Loss | None,
     seed: int,
     grads: Mapping[str, torch.Tensor],
+    levels: tuple[float | None, float | None],
 ) -> Probe:
     """Probe a random point of what training can reach: nudge what has a gradient until no more tensors wake up."""
     saved = {n: p.detach().clone() for n, p in params.items()}
@@ -91,7 +97,7 @@ def _elsewhere(
             fresh = {n for n, g in grads.items() if bool(g.any())} - awake
             _nudge({n: params[n] for n in fresh}, grads)
             awake |= fresh
-            there, grads = _probe(forward, params, samples, loss, seed)
+            there, grads = _probe(forward, params, samples, loss, seed, levels)
             if not {n for n, g in grads.items() if bool(g.any())} - awake or not there.finite:
                 return there
     finally:
@@ -106,7 +112,12 @@ def _is_flat(p: Probe) -> bool:
 
 
 def _probe(
-    forward: Callable[[], Any], params: Mapping[str, nn.Parameter], samples: int, loss: Loss | None, seed: int
+    forward: Callable[[], Any],
+    params: Mapping[str, nn.Parameter],
+    samples: int,
+    loss: Loss | None,
+    seed: int,
+    levels: tuple[float | None, float | None] | None,
 ) -> tuple[Probe, dict[str, torch.Tensor]]:
     out = forward()
     tensors = [t for t in _floats(out) if t.dim() >= 1]
@@ -135,7 +146,7 @@ def _probe(
         centred = (noise - _mean(noise, axis)) * (float(r32.norm()) / r32.numel() ** 0.5)
         notes = (*notes, "the loss pulls all samples alike: a fixed random residual was used")
     spread = f32 - _mean(f32, axis)
-    silent, constant = _levels(out, f, loss, axis)
+    silent, constant = constant_answers(out, f, loss, axis) if levels is None else levels
     finite = bool(torch.isfinite(f32).all() and torch.isfinite(r32).all())
     finite = finite and (value is None or math.isfinite(value))
     common = {
@@ -222,58 +233,6 @@ def _floats(out: Any) -> Iterator[torch.Tensor]:
     for leaf in pytree.tree_leaves(out):
         if isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
             yield leaf
-
-
-def _levels(out: Any, f: torch.Tensor, loss: Loss | None, axis: int | None) -> tuple[float | None, float | None]:
-    """Loss of the answer 0, and of the best answer that is the same for every sample."""
-    if loss is None or not isinstance(out, torch.Tensor) or out is not f or axis is None:
-        return None, None
-    with torch.no_grad():
-        silent = _finite_or_none(lambda: loss(torch.zeros_like(f)))
-    best: float | None = None
-    start, shaped = _answers(f.detach().float(), axis)
-    for begin in (start, torch.zeros_like(start)):
-        guess = begin.clone().requires_grad_(True)
-        if not bool(torch.isfinite(guess).all()):
-            continue
-        search = torch.optim.LBFGS([guess], lr=1.0, max_iter=30, line_search_fn="strong_wolfe")
-
-        def closure(guess: torch.Tensor = guess, search: torch.optim.Optimizer = search) -> torch.Tensor:
-            search.zero_grad()
-            value = loss(shaped(guess).expand(f.shape).to(f.dtype))
-            value.backward()
-            return value
-
-        try:
-            search.step(closure)
-        except RuntimeError:
-            continue
-        if float(guess.detach().abs().max()) > 1e3 * (1.0 + max(float(start.abs().max()), silent or 0.0)):
-            continue  # the search ran away: the loss has no best constant answer
-        with torch.no_grad():
-            value = _finite_or_none(lambda guess=guess: loss(shaped(guess).expand(f.shape).to(f.dtype)))
-        if value is not None:
-            best = value if best is None else min(best, value)
-    return silent, best
-
-
-def _answers(f: torch.Tensor, axis: int | None) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
-    """Where to begin the search for the best constant answer, and what keeps it among the outputs' kind."""
-    if f.dim() > 1 and bool((f >= 0).all()) and f.shape[-1] > 1 and bool((f.sum(-1) - 1.0).abs().max() < 1e-3):
-        return torch.zeros_like(_mean(f, axis)), lambda z: z.softmax(-1)
-    if f.dim() > 1 and f.shape[-1] > 1 and bool((f <= 0).all()) and bool((f.logsumexp(-1)).abs().max() < 1e-3):
-        return torch.zeros_like(_mean(f, axis)), lambda z: z.log_softmax(-1)
-    if bool(((f >= 0) & (f <= 1)).all()) and bool((f > 0).all()):
-        return torch.zeros_like(_mean(f, axis)), torch.sigmoid
-    return _mean(f, axis), lambda z: z
-
-
-def _finite_or_none(call: Callable[[], torch.Tensor]) -> float | None:
-    try:
-        value = float(call())
-    except RuntimeError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 def _mean(x: torch.Tensor, axis: int | None) -> torch.Tensor:

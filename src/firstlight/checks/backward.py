@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from firstlight.checks.blame import blame
 from firstlight.checks.evidence import Evidence
-from firstlight.checks.fate import decide
+from firstlight.checks.fate import STEPS, decide
 from firstlight.checks.lengths import SAID, WRONG, affine
 from firstlight.checks.phrases import factor, number, severity
 from firstlight.checks.registry import check
@@ -64,7 +64,17 @@ def vanishing_gradient(e: Evidence) -> Iterator[Finding]:
     Source:
         χ₁ = σ_w² E φ'² of Schoenholz et al. 1611.01232: the factor of the gradient's mean square per layer.
     """
-    yield from _finding(e, "GRD003", blame(e).kind in ("faded", "gradient"))
+    fate = decide(e)
+    if fate.reason != "stalled":
+        yield from _finding(e, "GRD003", blame(e).kind in ("faded", "gradient"))
+        return
+    total, first, _, count = _walk(e)
+    yield Finding(
+        "GRD003", "error", first, fate.text, f"{STEPS} steps (Adam's ε = 1e-8; a layer of n inputs wakes up in about "
+        "4/(n·rate·φ'(0)) steps, 10 where φ is bounded)",
+        "The first layers stand still, and the ones above them learn constants for too long.",
+        'firstlight.initialize(model, "random-walk")', "", {"log_ratio": total, "layers": float(count)},
+    )  # fmt: skip
 
 
 @check("GRD004", stage=53)

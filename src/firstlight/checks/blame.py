@@ -38,7 +38,11 @@ class Blame:
 @lru_cache(maxsize=4)
 def blame(evidence: Evidence) -> Blame:
     """Follow the main line to the first operation after which samples no longer differ by more than rounding."""
-    if decide(evidence).reason != "silent":
+    reason = decide(evidence).reason
+    if reason == "stalled":
+        last = stations(evidence)[-1]
+        return Blame("faded", last.node, None, stations(evidence)[0].sensitivity, last.sensitivity)
+    if reason != "silent":
         return Blame()
     floor = NOISE * evidence.eps
     line = stations(evidence)

@@ -95,6 +95,7 @@ class Probe:
         loss: The loss; None without one.
         loss_silent: Loss of the answer 0 for everything (a uniform guess for logits); None where not finite.
         loss_constant: Loss of the best answer that is the same for every sample; None where not found.
+        loss_readout: Least loss of a linear read-out of the features as they are; None where more than it can move.
         residual: |r_c|, the part of ∂L/∂f that differs between samples.
         residual_mean: |r - r_c|.
         pulls: By parameter name.
@@ -116,6 +117,7 @@ class Probe:
     loss: float | None = None
     loss_silent: float | None = None
     loss_constant: float | None = None
+    loss_readout: float | None = None
     residual: float = math.nan
     residual_mean: float = math.nan
     pulls: Mapping[str, Pull] = field(default_factory=lambda: MappingProxyType({}))

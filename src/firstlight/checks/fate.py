@@ -10,9 +10,10 @@ from typing import Literal
 
 from firstlight.checks.evidence import Evidence, Probe, repeat_error
 from firstlight.checks.mainline import NONLINEAR, RECURRENT, SATURATING, stations
+from firstlight.checks.reach import stalled_steps
 from firstlight.graph.results import NodeStats
 
-Reason = Literal["", "non-finite", "disconnected", "silent", "drowned", "exploded", "slow", "half", "budget"]
+Reason = Literal["", "non-finite", "disconnected", "silent", "drowned", "exploded", "slow", "half", "budget", "stalled"]
 
 # A difference between samples below this many units of roundoff is rounding error: a sum of n terms carries about
 # √n/2 units, and layers of up to a thousand terms are common.
@@ -68,18 +69,10 @@ def decide(evidence: Evidence) -> Fate:
     drowned = _drowned(p)
     if drowned is not None:
         return drowned
-    half = _half(evidence)
-    if half is not None:
-        return half
-    exploded = _exploded(p)
-    if exploded is not None:
-        return exploded
-    budget = _faint_input(evidence) or _far_targets(evidence)
-    if budget is not None:
-        return budget
-    slow = _slow(evidence)
-    if slow is not None:
-        return slow
+    for rule in (_closed, _half, _exploded, _faint_input, _far_targets, _slow, _features, stalled):
+        fate = rule(evidence)
+        if fate is not None:
+            return fate
     margin = math.log(max(level, 1e-300) / floor)
     return Fate(True, "", margin, f"samples differ by {level:.1e} of the signal's size; {floor:.1e} would be noise")
 
@@ -143,7 +136,27 @@ def _drowned(p: Probe) -> Fate | None:
     )  # fmt: skip
 
 
-def _exploded(p: Probe) -> Fate | None:
+def _closed(evidence: Evidence) -> Fate | None:
+    """Rectifiers whose signal is smaller than the first step of their biases, and dead at a nearby reachable point.
+
+    Where a layer's pre-activations are below the step, the biases alone decide which units are open: for all samples
+    alike, so that n units are all closed with probability 2^-n (Lu et al. 1903.06733). The nearby point draws it.
+    """
+    moved = evidence.probe.moved
+    if moved is None or not moved.finite or moved.samples < 2 or not any(n.op in CLOSING for n in evidence.nodes):
+        return None
+    faintest = faintest_station(evidence)
+    if faintest is None or faintest[1] >= FIRST_STEP or moved.contrast >= evidence.eps:
+        return None
+    return Fate(
+        False, "silent", math.log(max(moved.contrast, 1e-30) / evidence.eps),
+        f"samples differ by {faintest[1]:.1e} in front of a rectifier; a first step of the biases, {FIRST_STEP:g}, "
+        "closes it for all of them",
+    )  # fmt: skip
+
+
+def _exploded(evidence: Evidence) -> Fate | None:
+    p = evidence.probe
     if p.loss is None and p.output_rms > EXPLODED:
         text = f"the outputs have size {p.output_rms:.1e}"
         return Fate(False, "exploded", math.log(EXPLODED / p.output_rms), text)
@@ -236,4 +249,31 @@ def _slow(evidence: Evidence) -> Fate | None:
     return Fate(
         False, "slow", math.log(max(fall, 1e-30) / need),
         f"the loss of the only trained layer falls by at most {fall:.1e} in {STEPS} steps; {need:.1e} is a start",
+    )  # fmt: skip
+
+
+def _features(evidence: Evidence) -> Fate | None:
+    """Only a linear read-out gets a pull, and the best one of all on these features is no start."""
+    p = evidence.probe
+    if p.loss_readout is None or p.loss_constant is None or p.loss_constant <= 0.0:
+        return None
+    share = p.loss_readout / p.loss_constant
+    if share < 0.9:
+        return None
+    return Fate(
+        False, "slow", math.log(0.9 / share) - 1.0,
+        f"only the last layer gets a pull, and its best weights bring the loss to {share:.2f} of the best constant "
+        "answer's",
+    )  # fmt: skip
+
+
+def stalled(evidence: Evidence) -> Fate | None:
+    """Too many layers where the loss' pull is below Adam's ε, for the budget in which they could wake up in turn."""
+    steps = stalled_steps(evidence)
+    if steps <= STEPS:
+        return None
+    return Fate(
+        False, "stalled", math.log(STEPS / steps),
+        f"the loss' pull is below Adam's 1e-8 in so many layers that they need about {steps:.0f} steps at {ADAM_LR:g} "
+        f"to wake up in turn; {STEPS} are given",
     )  # fmt: skip

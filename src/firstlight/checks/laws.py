@@ -110,7 +110,9 @@ def biased_weights(e: Evidence) -> Iterator[Finding]:
     share, p = max(hit, key=lambda pair: pair[0])
     if p.structure == "constant":
         return  # identical units say it already
-    fatal = not fate.starts and (fate.reason in ("exploded", "half") or cause.kind in ("faded", "saturated", "dead"))
+    fatal = not fate.starts and (
+        fate.reason in ("exploded", "half", "slow") or cause.kind in ("faded", "saturated", "dead")
+    )
     yield Finding(
         "WGT006", severity(fatal), p.name,
         f"mean entry {number(p.mean)} against a standard deviation of {number(math.sqrt(max(p.q - p.mean**2, 0.0)))}; "

@@ -230,12 +230,16 @@ def starving_branches(e: Evidence) -> Iterator[Finding]:
     Why it matters:
         A branch of a thousandth of the stream takes part in neither the answer nor the gradient: depth without effect.
     When it is harmless:
-        If it is exactly zero on purpose (Fixup, SkipInit): the first step gives it a size.
+        If it is exactly zero on purpose (Fixup, SkipInit): the first step gives it a size. If a normalisation stands
+        at the branches' entry or behind the sum (transformers with weights of 0.02): it hands every branch a signal and
+        a gradient of ordinary size, whatever the stream's. Neither is reported.
     Remedy:
         A normalisation at the branch's entry, or `firstlight.initialize(model, "he")`.
     Source:
         Residual sum rule q₁+q₂ of uncorrelated tensors; the post-activation ResNets without norm of the PEERS study.
     """
+    if any("norm" in n.op for n in e.nodes):
+        return
     starving: list[NodeStats] = []
     sums = _adds(e)
     by_name = {n.name: n for n in e.nodes}

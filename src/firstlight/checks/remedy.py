@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from firstlight.checks.evidence import Probe
 from firstlight.errors import FirstlightError
-from firstlight.graph.results import Report, Verdict
+from firstlight.graph.results import Report
 
 # In the order in which they are tried: the first that starts is recommended.
 CANDIDATES = ("random-walk", "orthogonal", "xavier")
 
-_RANK: dict[Verdict, int] = {"starts": 3, "mis-scaled": 2, "at risk": 1, "will not start": 0}
 _CALL = "firstlight.initialize("
 
 
@@ -22,31 +22,38 @@ def asks_for_draw(report: Report) -> bool:
     return any(f.remedy.startswith(_CALL) and f.severity != "info" for f in report.findings)
 
 
-def better(a: Report, b: Report) -> bool:
-    """Whether `a` is the better outcome."""
-    return (_RANK[a.verdict], a.p_start) > (_RANK[b.verdict], b.p_start)
-
-
-def tried_on(report: Report, tried: Callable[[str], Report]) -> Report:
-    """Put the initialization that helps most into the findings that ask for one, with what it gives.
+def tried_on(report: Report, looked: Callable[[str], Probe], tried: Callable[[str], Report]) -> Report:
+    """Put the initialization that helps into the findings that ask for one, with what it gives.
 
     Args:
         report: Of the network as it is.
-        tried: Draws a copy of the network from a scheme and diagnoses that.
+        looked: Draws a copy of the network from a scheme and probes it: one forward pass and two gradients.
+        tried: The same, diagnosed in full. Asked once, of the first scheme that the probe finds healthy; where none
+            is, of the one that keeps most of the input.
     """
     if not asks_for_draw(report):
         return report
-    best: tuple[str, Report] | None = None
+    kept: dict[str, float] = {}
     for spec in CANDIDATES:
         try:
-            after = tried(spec)
-        except (FirstlightError, RuntimeError, TypeError, NotImplementedError):
+            probe = looked(spec)
+        except _CANNOT:
             continue  # a module that cannot be copied or drawn anew keeps its plain remedy
-        if best is None or better(after, best[1]):
-            best = spec, after
-        if after.verdict == "starts":
+        kept[spec] = min(probe.contrast, _HEALTHY) if probe.finite and probe.output_rms < _LARGE else 0.0
+        if kept[spec] >= _HEALTHY:
             break
-    return report if best is None else with_remedy(report, *best)
+    if not kept:
+        return report
+    best = max(kept, key=lambda spec: kept[spec])
+    try:
+        return with_remedy(report, best, tried(best))
+    except _CANNOT:
+        return report
+
+
+_CANNOT = (FirstlightError, RuntimeError, TypeError, NotImplementedError)
+# A tenth of the gradient tells samples apart; outputs beyond a hundred are sure of wrong answers.
+_HEALTHY, _LARGE = 0.1, 100.0
 
 
 def with_remedy(report: Report, spec: str, after: Report) -> Report:

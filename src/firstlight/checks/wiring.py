@@ -80,26 +80,29 @@ def without_gradient(e: Evidence) -> Iterator[Finding]:
 
 @check("GRD005", stage=22)
 def frozen_features(e: Evidence) -> Iterator[Finding]:
-    """Only the read-out is trained, and its features carry too little.
+    """Only the read-out learns, and its features carry too little.
 
     What it measures:
-        The largest first-order fall of the loss in 600 steps at a learning rate of 0.01 (Adam) or 1 (SGD).
+        The largest first-order fall of the loss in 600 steps at a learning rate of 0.01 (Adam) or 1 (SGD); and the
+        least loss that any linear read-out of these features has on this batch.
     Why it matters:
-        With all other layers frozen the loss is convex in what is trained, and nothing else can make up for features in
-        which samples hardly differ.
+        With all other layers frozen, cut off or saturated the loss is convex in what learns, and nothing else can make
+        up for features in which samples hardly differ.
     When it is harmless:
         With pretrained features, which differ strongly: then this does not fire.
     Remedy:
         Train the layers below too: `model.requires_grad_(True)`.
     Source:
         First-order bound: a step of sign descent lowers the loss by at most lr·|g|₁, of gradient descent by lr·|g|².
+        A convex problem's minimum bounds every optimizer.
     """
     fate = decide(e)
     if fate.reason == "slow":
+        frozen = any(not p.requires_grad or not p.received_grad for p in e.parameters)
         yield Finding(
             "GRD005", "error", "", fate.text, "a tenth of the best constant answer's loss",
-            "The frozen features hardly differ between samples, and only the last layer may change.",
-            "model.requires_grad_(True)",
+            "The features hardly differ between samples, and only the last layer changes.",
+            "model.requires_grad_(True)" if frozen else 'firstlight.initialize(model, "random-walk")',
         )  # fmt: skip
 
 

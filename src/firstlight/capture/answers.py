@@ -1,0 +1,123 @@
+"""Losses of answers that need no network: the answer 0, the best constant one, the best on features as they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from firstlight.checks.evidence import EPS, Probe
+
+Loss = Callable[[Any], torch.Tensor]
+
+# A pull below this many units of roundoff of the largest one is rounding error: nothing below the read-out moves.
+_NOISE = 16.0
+
+
+def constant_answers(
+    out: Any, f: torch.Tensor, loss: Loss | None, axis: int | None
+) -> tuple[float | None, float | None]:
+    """Loss of the answer 0, and of the best answer that is the same for every sample."""
+    if loss is None or not isinstance(out, torch.Tensor) or out is not f or axis is None:
+        return None, None
+    with torch.no_grad():
+        silent = finite_or_none(lambda: loss(torch.zeros_like(f)))
+    best: float | None = None
+    start, shaped = _answers(f.detach().float(), axis)
+    for begin in (start, torch.zeros_like(start)):
+        guess = begin.clone().requires_grad_(True)
+        if not bool(torch.isfinite(guess).all()):
+            continue
+        search = torch.optim.LBFGS([guess], lr=1.0, max_iter=30, line_search_fn="strong_wolfe")
+
+        def closure(guess: torch.Tensor = guess, search: torch.optim.Optimizer = search) -> torch.Tensor:
+            search.zero_grad()
+            value = loss(shaped(guess).expand(f.shape).to(f.dtype))
+            value.backward()
+            return value
+
+        try:
+            search.step(closure)
+        except RuntimeError:
+            continue
+        if float(guess.detach().abs().max()) > 1e3 * (1.0 + max(float(start.abs().max()), silent or 0.0)):
+            continue  # the search ran away: the loss has no best constant answer
+        with torch.no_grad():
+            value = finite_or_none(lambda guess=guess: loss(shaped(guess).expand(f.shape).to(f.dtype)))
+        if value is not None:
+            best = value if best is None else min(best, value)
+        if best is not None and (silent is None or best <= silent):
+            break  # from the outputs' mean; from 0 only where that failed
+    return silent, best
+
+
+def _answers(f: torch.Tensor, axis: int | None) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+    """Where to begin the search for the best constant answer, and what keeps it among the outputs' kind."""
+    if f.dim() > 1 and bool((f >= 0).all()) and f.shape[-1] > 1 and bool((f.sum(-1) - 1.0).abs().max() < 1e-3):
+        return torch.zeros_like(_over(f, axis)), lambda z: z.softmax(-1)
+    if f.dim() > 1 and f.shape[-1] > 1 and bool((f <= 0).all()) and bool((f.logsumexp(-1)).abs().max() < 1e-3):
+        return torch.zeros_like(_over(f, axis)), lambda z: z.log_softmax(-1)
+    if bool(((f >= 0) & (f <= 1)).all()) and bool((f > 0).all()):
+        return torch.zeros_like(_over(f, axis)), torch.sigmoid
+    return _over(f, axis), lambda z: z
+
+
+def finite_or_none(call: Callable[[], torch.Tensor]) -> float | None:
+    """The value; None where it raises or is not finite."""
+    try:
+        value = float(call())
+    except RuntimeError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def best_readout(forward: Callable[[], Any], model: nn.Module, here: Probe, loss: Loss | None) -> float | None:
+    """The lowest loss on this batch of any linear read-out of the features as they are; None where more can move.
+
+    Asked only where the loss pulls on nothing but a linear last layer: all others are frozen, cut off, or get a
+    gradient of rounding errors. What is learned is then convex in that layer, whatever the optimizer.
+    """
+    if loss is None or not here.pulls or not here.finite or here.loss_constant is None:
+        return None
+    largest = max(p.signal for p in here.pulls.values())
+    awake = {n for n, p in here.pulls.items() if p.signal > _NOISE * EPS["float32"] * largest}
+    owners = {n.rpartition(".")[0] for n in awake}
+    if len(owners) != 1 or largest == 0.0:
+        return None
+    layer = model.get_submodule(owners.pop())
+    if not isinstance(layer, nn.Linear):
+        return None
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    hook = layer.register_forward_hook(lambda _m, args, out: seen.append((args[0], out)))
+    try:
+        out = forward()
+    finally:
+        hook.remove()
+    if len(seen) != 1 or out is not seen[0][1]:
+        return None
+    h = seen[0][0].detach().float()
+    shift, size = h.mean(0, keepdim=True), h.std().clamp_min(1e-30)
+    h = (h - shift) / size  # the same functions, better conditioned
+    weight = torch.zeros(layer.out_features, layer.in_features, requires_grad=True)
+    bias = torch.zeros(layer.out_features, requires_grad=True)
+    search = torch.optim.LBFGS([weight, bias], lr=1.0, max_iter=50, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        search.zero_grad()
+        value = loss(torch.nn.functional.linear(h, weight, bias).to(out.dtype))
+        value.backward()
+        return value
+
+    search.step(closure)
+    with torch.no_grad():
+        return finite_or_none(lambda: loss(torch.nn.functional.linear(h, weight, bias).to(out.dtype)))
+
+
+def _over(x: torch.Tensor, axis: int | None) -> torch.Tensor:
+    """Mean over the samples; over all leading axes where the first one is not the batch."""
+    if axis is not None:
+        return x.mean(0, keepdim=True)
+    return x.mean(tuple(range(x.dim() - 1)), keepdim=True)
