@@ -127,11 +127,15 @@ def summarise(run: Run, scheme: str, laws: Mapping[str, str], dtype: str, notes:
     )
     outputs = tuple(r.node for r in graph.outputs)
     # x² and its mean inside a norm written by hand are no lengths of a signal: their size is a fourth moment
-    inside = {n.name for n in graph.nodes if run.signals[n.name] and run.signals[n.name][0].tag is not None}
+    inside = {n.name for n in graph.nodes if run.signals[n.name] and _inside_norm(run.signals[n.name][0])}
     start = probability([n for n in nodes if n.name not in inside], outputs, dtype, parameters)
     return Prediction(
         graph.model, scheme, tuple(nodes), parameters, start, graph.training, dtype, outputs, (*graph.notes, *notes)
     )
+
+
+def _inside_norm(x: Signal) -> bool:
+    return x.tag is not None and x.tag[0] != "softmax"
 
 
 def _log_level(signals: Sequence[Signal]) -> float:

@@ -14,7 +14,7 @@ from firstlight.rules.layout import align, axis_atoms, expand, merge_axis, offse
 from firstlight.rules.merge import plus
 from firstlight.rules.noise import combine
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, GAUSSIAN_INPUT, Call, Grads, rule
-from firstlight.rules.softmax import jacobian, participation
+from firstlight.rules.softmax import jacobian, participation, straying
 from firstlight.rules.windows import with_atom
 
 _HIDDEN = -1e9  # logits at or below are masked
@@ -64,7 +64,8 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     origin = (0,) * same.ndim
     v = second * max(1.0 - float(other[origin]), 0.0) + scatter
     k: Array = np.clip(second * (same - other) + scatter, -v, v)
-    share = participation(v, count)
+    extra, _, _, freer = straying(v, count, x.wander)
+    share = np.maximum(participation(v, count) * freer, 1.0 / count)
     first = inside / count
     square = inside * share / count
     p2 = float(share.mean())
@@ -84,8 +85,8 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     noise = combine([(min(v, 4.0) / (1.0 + v), x.noise)])
     return replace(
         x, mean=first, q=np.maximum(square, np.square(first)), corr=corr, source=None, values=None, noise=noise,
-        scatter=0.0, data=True, cumulants=(0.0, 0.0), tag=None, terms=(), weights=None, value=None, gaussian=False,
-        integer=False, ident=next_id(),
+        scatter=0.0, data=True, cumulants=(0.0, 0.0), tag=("softmax", x.ident, extra), terms=(), weights=None,
+        value=None, gaussian=False, integer=False, ident=next_id(),
     )  # fmt: skip
 
 
@@ -103,15 +104,25 @@ def soft_back(g: Signal, p: Signal, dim: int) -> Signal:
     origin = (0,) * free.ndim
     own = float(free[origin])
     seen = np.maximum(np.sum(p.mean > 0.0, axis=at, keepdims=True), 1) * (n if p.mean.shape[at] == 1 else 1)
-    q = p.q / np.maximum(square, 1e-300) * g.q * own * jacobian(square, seen)
+    _, less, coherent, _ = straying(_level(square, seen), seen, p.wander)
+    q = p.q / np.maximum(square, 1e-300) * g.q * own * jacobian(square, seen) * less
     ratio = free / own if own > 0 else np.zeros_like(free)
     same = np.clip(np.take(p.corr, 0, axis=at) * ratio, -1.0, 1.0)
     corr = np.stack([same, -same / max(n - 1.0, 1.0)], axis=at)
     noise = combine([(1.0, g.noise)])
     return replace(
         g, mean=np.zeros_like(g.mean), q=q, corr=corr, source=None, values=None, noise=noise, terms=(),
-        weights=None, ident=next_id(),
+        weights=None, tag=("softmax", p.ident, coherent - 1.0), ident=next_id(),
     )  # fmt: skip
+
+
+def _level(share: Array, n: Array) -> float:
+    """The variance of the logits at which n keys share E Σp², from the mean over the rows."""
+    spreads = np.array([0.0, 0.1, 0.3, 0.6, 1.0, 1.5, 2.2, 3.0, 4.5, 7.0, 12.0, 25.0, 60.0])
+    count = float(np.max(n))
+    curve = np.array([float(participation(v, np.array([count]))[0]) for v in spreads.tolist()])
+    most = float(np.broadcast_to(share, np.broadcast_shapes(share.shape, np.shape(n)))[np.unravel_index(np.argmax(np.broadcast_to(n, np.broadcast_shapes(share.shape, np.shape(n)))), np.broadcast_shapes(share.shape, np.shape(n)))])
+    return float(np.interp(most, curve, spreads))
 
 
 @rule("softmax", assumes=(GAUSSIAN_INPUT,), refs=("vaswani2017",), example="x.softmax(-1)")

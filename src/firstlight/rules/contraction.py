@@ -228,8 +228,35 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
         unit = units[0] if units else None
         result = replace(result, wander=x.wander)
     noise = fresh_linear(result, inherited, fan, unit)
-    wander = stray(result, fan) if w.weights else 0.0
+    wander = stray(result, fan) if w.weights else max(x.wander, w.wander)
+    if x.tag is not None and x.tag[0] == "softmax" and left and left[-1] in summed and not w.weights:
+        result = _coherent(result, x.tag[2], x, w)
     return replace(result, noise=noise, scatter=sites, wander=wander, cumulants=(0.0, 0.0), ident=next_id())
+
+
+def _coherent(out: Signal, extra: float, x: Signal, w: Signal) -> Signal:
+    """A mean over keys, weighted by a softmax that follows their random correlations (`softmax.straying`).
+
+    Attention adds Σ_{j≠k} p_j p_k c_jk to Σ p², both times what the values have not in common; the gradient of the
+    queries is a sum over keys of |dℓ|²-times as much. Both belong to one site alone.
+    """
+    at = len(x.groups[-1])
+    other = [0] * w.corr.ndim
+    shared = 0.0
+    for axis, group in enumerate(w.groups):
+        if group == x.groups[-1] and at:
+            first = sum(len(g) for g in w.groups[:axis])
+            other[first : first + at] = [1] * at
+            shared = float(w.corr[tuple(other)])
+            break
+    gradient = not x.mean.any()
+    q = out.q * (1.0 + extra) if gradient else out.q + extra * max(1.0 - shared, 0.0) * w.mean_q
+    level, grown = out.mean_q, float(q.mean())
+    if level <= 0.0 or grown <= 0.0:
+        return out
+    corr = out.corr * (level / grown)
+    corr[(0,) * corr.ndim] = 1.0
+    return replace(out, q=q, corr=corr)
 
 
 def _fresh_map(x: Signal, w: Signal, units: int) -> Signal:
@@ -258,7 +285,7 @@ def _fresh_map(x: Signal, w: Signal, units: int) -> Signal:
 
 def _straying_fan(x: Signal, summed: Sequence[int]) -> float:
     """Units over which the correlations of x's sites stray: the summed ones; none where the samples are given."""
-    return np.inf if x.data and x.wander > 0.0 else float(prod(x.atoms[a] for a in summed))
+    return np.inf if x.data and x.wander > 0.0 and x.scatter >= 0.0 else float(prod(x.atoms[a] for a in summed))
 
 
 def outer_sum(g: Signal, x: Signal, weight: Signal) -> Signal:
@@ -287,13 +314,13 @@ def scatter_of(x: Signal, summed: Sequence[int]) -> float:
     not fluctuate beyond what was seen.
     """
     if x.data:
-        return x.scatter
+        return max(x.scatter, 0.0)
     cube = energy_cube(x, one_draw=True)
     out = np.ones((1,) * cube.ndim)
     for i, s in enumerate(cube.shape):
         w = state_weights(x.atoms[i], s) / x.atoms[i] if i in summed else np.eye(1, s)[0]
         out = out * w.reshape((1,) * i + (-1,) + (1,) * (cube.ndim - i - 1))
-    return max(float(np.sum(out * cube)), 0.0) + x.scatter
+    return max(float(np.sum(out * cube)) + x.scatter, 0.0)
 
 
 def _match(x: Signal, i: int, w: Signal, j: int) -> tuple[Signal, Signal]:

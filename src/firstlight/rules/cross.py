@@ -92,7 +92,7 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
         together = (x.noise.variance * y.noise.variance) ** 0.5
         joint = covariance(x.noise, y.noise) / together if together > 0.0 else 0.0
         scatter = first**2 * x.scatter + second**2 * y.scatter
-        scatter += 2.0 * first * second * joint * (x.scatter * y.scatter) ** 0.5
+        scatter += 2.0 * first * second * joint * max(x.scatter * y.scatter, 0.0) ** 0.5
         scatter = max(scatter, 0.0)
     return replace(
         x,

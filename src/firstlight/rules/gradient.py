@@ -57,7 +57,7 @@ def scale(x: Signal, a: float) -> Signal:
         values=values,
         value=value,
         terms=((a, x),),
-        tag=None,
+        tag=x.tag if x.tag is not None and x.tag[0] == "softmax" else None,
         ident=next_id(),
     )
 

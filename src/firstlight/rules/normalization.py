@@ -98,7 +98,9 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
     total_v = float(v.mean())
     energy = energy_cube(replace(out, source=None, values=None)) if out.source is None else energy_cube(out)
     spread = min(max(float(np.sum(group_pairs(out, gone) * energy)), 0.0), 1.0) if gone else 1.0
-    out = replace(out, corr=_few(out.corr, gone, spread), data=len(gone) == 1)
+    site = len(gone) == 1 and not x.batch[gone[0]]
+    # on the sphere Σ x̂² does not scatter, and an entry's kurtosis is 3(1 - 2/n)
+    out = replace(out, corr=_few(out.corr, gone, spread), data=len(gone) == 1, scatter=-spread if site else 0.0)
     return Normalised(out, inverse, total_v / (total_v + eps) if total_v + eps > 0 else 0.0, spread)
 
 
@@ -136,7 +138,9 @@ def normalise_back(call: Call, g: Signal, x: Signal, atoms: Sequence[int], *, ce
     origin = (0,) * shared.ndim
     common = float(shared[origin]) if centre else 0.0
     along = float(np.sum(pairs * g.corr * mutual.corr)) * hat.kept
-    spread = x.scatter if x.data else hat.spread + (0.0 if len(set(atoms)) > 1 else x.scatter)
+    # v scatters from site to site: a group that spans sites has the mean of it
+    single = len(set(atoms)) == 1 and not any(x.batch[a] for a in atoms)
+    spread = x.scatter if x.data else hat.spread + (x.scatter if single else 0.0)
     n = 2.0 / max(spread, 1e-12)
     lift = 1.0 + hat.kept * (n / max(n - 2.0, 0.25 * n) - 1.0)
     q = g.q * np.square(hat.scale) * max(1.0 - common - along, 0.0) * lift * joint(g.noise, x.noise, -hat.kept)

@@ -126,3 +126,56 @@ def jacobian(share: Array, n: Array) -> Array:
     ratio = rows[low, columns] * (1.0 - (place - low)) + rows[high, columns] * (place - low)
     out = ratio.reshape(share.shape) * share * np.maximum(1.0 - share, 0.0)
     return np.where(n > 1, out, 0.0)
+
+
+_SAMPLED = 1 << 19  # entries of the Gram matrices that one sampled expectation may take
+
+
+@functools.lru_cache(maxsize=512)
+def _strayed(v: float, n: int, units: int) -> tuple[float, float, float, float]:
+    """What correlated keys change, against uncorrelated ones; see `straying`."""
+    rng = np.random.default_rng((n, units))
+    count = max(_SAMPLED // (n * max(n, units)), 64)
+    keys = rng.standard_normal((count, n, units))
+    keys /= np.sqrt(np.square(keys).sum(axis=-1, keepdims=True))
+    logits = v**0.5 * np.einsum("snu,su->sn", keys, rng.standard_normal((count, units)))
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    gram = keys @ keys.transpose(0, 2, 1)
+    square = np.square(p).sum(axis=1)
+    seen = np.einsum("snm,sm->sn", gram, p)  # (Cp)_j
+    together = (p * seen).sum(axis=1)  # pᵀCp
+    extra = float((together - square).mean())
+    # dl = M dp, M = diag(p)(I - 1pᵀ), dp ~ N(0, C): E |dl|² = tr MCMᵀ and E dlᵀC dl = tr MCMᵀC
+    own = np.square(p) * (1.0 - 2.0 * seen + together[:, None])
+    plain = np.square(p) * (1.0 - 2.0 * p + square[:, None])
+    half = p[:, :, None] * (gram - seen[:, None, :])  # MC
+    coherent = (half @ (p[:, :, None] * (np.eye(n) - p[:, None, :])).transpose(0, 2, 1) * gram).sum(axis=(1, 2))
+    free = max(float(square.mean()), 1.0 / n) / _sums(v, n)[0]
+    return extra, float(own.sum() / plain.sum()), float(coherent.sum() / own.sum()), free
+
+
+def straying(v: float, n: Array, wander: float) -> tuple[float, float, float, float]:
+    """What a softmax over keys does whose pairs are correlated at random, by ±√wander around zero (E c² = wander).
+
+    Logits, values and their gradients are linear in the keys and so share these correlations c_jk: keys alike get
+    like weights. Sampled, with a fixed seed, for keys in 1/wander dimensions.
+
+    Args:
+        v: Variance of the logits.
+        n: Numbers of keys.
+        wander: E c² of two keys beyond c̄².
+
+    Returns:
+        Σ_{j≠k} p_j p_k c_jk; the factor on E |dℓ|², ℓ the logits; E Σ dℓ_j dℓ_k c_jk / E |dℓ|²;
+        and the factor on E Σ p².
+    """
+    if wander < 2e-3:
+        return 0.0, 1.0, 1.0, 1.0
+    counts, many = np.unique(np.maximum(np.round(np.asarray(n, dtype=np.float64)), 1.0), return_counts=True)
+    knots = counts if len(counts) <= 6 else np.unique(np.round(np.geomspace(counts[0], counts[-1], 6)))
+    units = max(round(1.0 / wander), 2)
+    level = float(f"{min(max(v, 1e-6), 100.0):.2g}")
+    table = np.array([_strayed(level, min(int(k), 256), units) if k > 1 else (0.0, 1.0, 1.0, 1.0) for k in knots])
+    a, b, c, d = (float(np.interp(np.log(counts), np.log(knots), col) @ many / many.sum()) for col in table.T)
+    return a, b, c, d

@@ -231,11 +231,13 @@ def law_of(coefficient: float, x: Signal) -> tuple[Array, Array, Array] | None:
 
 
 def multiple_of(x: Signal) -> tuple[float, Signal] | None:
-    """(a, y) if x = a·y exactly."""
+    """(a, y) if x = a·y exactly, entry by entry and draw by draw."""
     if len(x.terms) != 1 or x.value is not None:
         return None
     a, base = x.terms[0]
     if a == 0.0 or base.shape != x.shape or base.atoms != x.atoms or base.q.shape != x.q.shape:
+        return None
+    if x.scatter != base.scatter:  # a normalised tensor: a multiple on average only
         return None
     same = bool(np.all(np.abs(x.q - a * a * base.q) <= 1e-9 * x.q)) and np.array_equal(x.mean, a * base.mean)
     return (a, base) if same else None

@@ -129,12 +129,28 @@ def fixed_map(x: Signal, maps: Mapping[int, Array]) -> Signal:
     pairs = uniform_all - uniform_diagonal
     hat = (float(corr[origin]) - uniform_diagonal) / pairs if abs(pairs) > 1e-12 else 0.0
     q = np.maximum(diagonal + hat * (np.square(root) - diagonal), np.square(mean))
+    corr = _apart(x, maps, corr, uniform_diagonal)
     raw = corr / corr[origin] if corr[origin] > 0 else np.ones_like(corr)
     out = replace(
         x, groups=tuple(groups), mean=mean, q=q, corr=np.clip(raw, -1.0, 1.0), terms=(), weights=None,
         gaussian=x.gaussian, integer=False, ident=next_id(),
     )  # fmt: skip
     return drop_single(out)
+
+
+def _apart(x: Signal, maps: Mapping[int, Array], averaged: Array, diagonal: float) -> Array:
+    """Keep what tells samples (or units) apart through an average over positions.
+
+    Two entries that differ by v = 1 - c at each position differ on average over them by v·Σ A² at least, where
+    differences do not cancel between positions. The cube's means over all displacements may say less, down to
+    nothing at all, where a few positions carry the signal (dark borders of images).
+    """
+    at = {offset(x, axis) for axis in maps}
+    here = tuple(slice(0, 1) if i in at else slice(None) for i in range(averaged.ndim))
+    most = averaged[(0,) * averaged.ndim] - (1.0 - x.corr[here]) * diagonal
+    out = averaged.copy()
+    out[here] = np.where(x.corr[here] > 0.0, np.minimum(averaged[here], most), averaged[here])
+    return out
 
 
 def _uniform(x: Signal, maps: Mapping[int, Array]) -> tuple[float, float]:
