@@ -56,6 +56,20 @@ def test_the_key_is_of_content_and_version() -> None:
     assert len(others | {same}) == 5
 
 
+@dataclass(frozen=True)
+class Longer(Config):
+    width: int = 8
+
+
+def test_a_field_that_is_added_later_disowns_no_run(store: Store) -> None:
+    longer = Part("test/part", Longer, PART.run)
+    store.write(PART, Config(7), 1, [{"x": 1.0}])
+    assert store.finished("test/part") == {run_key(longer, Longer(7), 1)}
+    store.write(longer, Longer(7, width=16), 1, [{"x": 2.0}])
+    frame = store.frame(longer).sort_values("x")
+    assert frame["width"].tolist() == [8, 16]
+
+
 def test_packing_keeps_every_run_once(store: Store) -> None:
     for seed in range(5):
         store.write(PART, Config(), seed, [{"x": seed}])

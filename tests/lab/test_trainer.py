@@ -1,6 +1,8 @@
 """Training equals torch's SGD; overflow is a result; checkpoints resume exactly."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from torch import nn
 
 from firstlight.errors import DataError, InputError
 from firstlight.lab import checkpoint
-from firstlight.lab.draws import Member
+from firstlight.lab.draws import Member, layer_draw
 from firstlight.lab.evaluate import evaluate
 from firstlight.lab.models import StackConfig
 from firstlight.lab.modules import module, to_module
@@ -22,20 +24,23 @@ Y = (X[:, 0] + X[:, 1] > 0).astype(np.int64) + (X[:, 2] > 1)
 CONFIG = StackConfig(6, 3, 4, 12, scheme="he", activation="tanh")
 
 
-def _with_torch(config: StackConfig, training: Training, seed: int) -> nn.Module:
-    net = module(config, Member(seed))
+def _with_torch(config: StackConfig, training: Training, member: Member) -> nn.Module:
+    net = module(config, member)
+    rate = training.schedule.rate if member.rate is None else member.rate
     factors = layer_factors(training.schedule, config.depth + 1)
     groups = [
         {"params": list(layer.parameters()), "factor": factor}
         for layer, factor in zip(net.layers, factors, strict=True)
     ]
-    optimizer = torch.optim.SGD(groups, lr=1.0, momentum=training.momentum)
+    optimizer: torch.optim.Optimizer = (
+        torch.optim.Adam(groups, lr=1.0)
+        if training.method == "adam"
+        else torch.optim.SGD(groups, lr=1.0, momentum=training.momentum)
+    )
     batches = Batches(len(X), training.batch or len(X), training.data_seed)
     for step in range(training.steps):
         for group in optimizer.param_groups:
-            group["lr"] = (
-                training.schedule.rate * group["factor"] * step_factor(training.schedule, step, training.steps)
-            )
+            group["lr"] = rate * group["factor"] * step_factor(training.schedule, step, training.steps)
         index = torch.from_numpy(batches[step])
         optimizer.zero_grad()
         out = net(torch.from_numpy(X)[index])
@@ -52,13 +57,29 @@ def _with_torch(config: StackConfig, training: Training, seed: int) -> nn.Module
         Training(steps=25, batch=None, momentum=0.8, schedule=Schedule(0.1, "cosine", warmup=5)),
         Training(steps=25, batch=20, schedule=Schedule(0.1, lambda_in=2.0, lambda_out=0.1)),
         Training(steps=25, batch=20, schedule=Schedule(0.1, lambda_in=2.0, lambda_out=0.1, reading="steps")),
+        Training(
+            steps=25, batch=20, momentum=0.9, schedule=Schedule(0.02, lambda_in=5.0, lambda_out=3.0, reading="ends")
+        ),
+        Training(steps=25, batch=20, method="adam", schedule=Schedule(0.003, "cosine", warmup=5)),
+        Training(steps=25, batch=20, method="adam", schedule=Schedule(0.003, lambda_in=2.0, lambda_out=0.1)),
     ],
-    ids=["plain", "momentum, cosine, full batch", "rates over layers", "rates over steps"],
+    ids=[
+        "plain",
+        "momentum, cosine, full batch",
+        "rates over layers",
+        "rates over steps",
+        "momentum, rates of the ends",
+        "adam, cosine",
+        "adam, rates over layers",
+    ],
 )
-def test_training_equals_torchs_sgd(training: Training) -> None:
-    _, stack = train(CONFIG, training, (X, Y), [Member(1), Member(2)])
-    for index, seed in enumerate((1, 2)):
-        expected = _with_torch(CONFIG, training, seed)
+@pytest.mark.parametrize("own", [None, 0.01], ids=["one rate", "a rate of its own"])
+def test_training_equals_torchs_optimizers(training: Training, own: float | None) -> None:
+    # members of one rate take the fused kernels where they can, members with their own the formulas written out
+    members = [Member(1), Member(2, rate=own)]
+    _, stack = train(CONFIG, training, (X, Y), members)
+    for index, member in enumerate(members):
+        expected = _with_torch(CONFIG, training, member)
         for mine, theirs in zip(to_module(stack, index).parameters(), expected.parameters(), strict=True):
             torch.testing.assert_close(mine, theirs, rtol=2e-4, atol=2e-6)  # 25 steps of float32 rounding
 
@@ -96,9 +117,10 @@ def test_the_layer_that_overflowed_first_is_named() -> None:
     assert result.rows == []
 
 
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [{"momentum": 0.5}, {"method": "adam"}], ids=["momentum", "adam"])
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path, options: dict[str, Any]) -> None:
     path = tmp_path / "run.pt"
-    training = Training(steps=30, batch=20, schedule=Schedule(0.1, "cosine"), momentum=0.5, report_every=5)
+    training = Training(steps=30, batch=20, schedule=Schedule(0.01, "cosine"), report_every=5, **options)
     members = [Member(3), Member(4, rate=1e6)]
 
     def stop(step: int, steps: int, results: list[Result]) -> None:
@@ -191,7 +213,17 @@ def test_data_that_does_not_fit_is_refused(x: np.ndarray, y: np.ndarray, loss: s
         train(CONFIG, Training(steps=1, loss=loss), (x, y))
 
 
-@pytest.mark.parametrize("change", [{"steps": -1}, {"batch": 0}, {"momentum": 1.0}, {"loss": "hinge"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": -1},
+        {"batch": 0},
+        {"momentum": 1.0},
+        {"loss": "hinge"},
+        {"method": "lion"},
+        {"method": "adam", "momentum": 0.9},
+    ],
+)
 def test_bad_training_options_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(InputError, match="expected"):
         Training(**change)
@@ -200,6 +232,19 @@ def test_bad_training_options_are_refused(change: dict[str, object]) -> None:
 def test_lambda_is_geometric_between_its_ends() -> None:
     layers = layer_factors(Schedule(lambda_in=8.0, lambda_out=0.5), 5)
     np.testing.assert_allclose(layers, [8.0, 4.0, 2.0, 1.0, 0.5])
+    assert layer_factors(Schedule(lambda_in=8.0, lambda_out=0.5, reading="ends"), 5) == [8.0, 1.0, 1.0, 1.0, 0.5]
     steps = [step_factor(Schedule(lambda_in=8.0, lambda_out=0.5, reading="steps"), s, 5) for s in range(5)]
     np.testing.assert_allclose(steps, [8.0, 4.0, 2.0, 1.0, 0.5])
     assert layer_factors(Schedule(lambda_in=8.0, lambda_out=0.5, reading="steps"), 5) == [1.0] * 5
+
+
+def test_the_readouts_gain_is_its_own() -> None:
+    plain = StackConfig(6, 3, 4, 12, scheme="orthogonal", activation="tanh", gain=1.5)
+    scaled = replace(plain, readout_gain=6.0)
+    before, after = module(plain, Member(1)), module(scaled, Member(1))
+    for a, b in zip(list(before.layers)[:-1], list(after.layers)[:-1], strict=True):
+        assert torch.equal(a.weight, b.weight)
+    law = layer_draw(plain, plain.depth)[1]
+    torch.testing.assert_close(after.layers[-1].weight, before.layers[-1].weight * (6.0 / law.gain))
+    _, stack = train(scaled, Training(steps=0), (X, Y), [Member(1)])
+    assert torch.equal(to_module(stack).layers[-1].weight, after.layers[-1].weight)

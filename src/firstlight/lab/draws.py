@@ -87,25 +87,40 @@ def draw(target: Target, law: Draw, seed: int, dtype: torch.dtype = torch.float3
     return law.build(stream, dtype)
 
 
+def layer_weight(config: StackConfig, layer: int, member: Member, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A member's weight of one layer: the scheme's draw, rescaled where a gain is given.
+
+    The member's gain, else the configuration's, replaces g in σ_w² = g²/fan_in of the hidden layers;
+    `readout_gain` that of the readout. Draws without a gain of their own (zeros) stay as they are.
+    """
+    target, law = layer_draw(config, layer)
+    weight = draw(target, law, member.seed, dtype)
+    gain = member.gain if member.gain is not None else config.gain
+    if layer == config.depth:
+        gain = config.readout_gain
+    return weight * (gain / law.gain) if gain is not None and law.gain else weight
+
+
+def layer_bias(config: StackConfig, layer: int, member: Member, size: int) -> Tensor | None:
+    """A member's biases of one layer (size,) where the scheme draws them; None for zeros."""
+    std = resolve(config.scheme).bias_std
+    if not std:
+        return None
+    target, _ = layer_draw(config, layer)
+    return std * Stream(member.seed, target.name.replace("weight", "bias")).normal((size,))
+
+
 def draw_stack(stack: Stack, members: Sequence[Member]) -> None:
     """Fill the weights of all members; biases are zero, or N(0, σ_b²) where the scheme has a `bias_std`.
 
-    A gain of a member or of the configuration rescales every hidden layer's draw to g²/fan; the readout
-    keeps its own.
+    See `layer_weight` for the gains.
     """
     config = stack.config
     for run in stack.weights:
         run.zero_()
-    std = resolve(config.scheme).bias_std
     for layer in range(config.depth + 1):
-        target, law = layer_draw(config, layer)
         into, bias = stack.weight(layer), stack.bias(layer)
         for index, member in enumerate(members):
-            weight = draw(target, law, member.seed, stack.dtype)
-            gain = member.gain if member.gain is not None else config.gain
-            if gain is not None and law.gain and layer < config.depth:
-                weight = weight * (gain / law.gain)
-            into[index].copy_(weight)
-            if std and bias is not None:
-                stream = Stream(member.seed, target.name.replace("weight", "bias"))
-                bias[index].copy_(std * stream.normal((bias.shape[1],)))
+            into[index].copy_(layer_weight(config, layer, member, stack.dtype))
+            if bias is not None and (drawn := layer_bias(config, layer, member, bias.shape[1])) is not None:
+                bias[index].copy_(drawn)

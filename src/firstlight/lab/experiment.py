@@ -55,8 +55,15 @@ class Task:
 
 
 def run_key(part: Part, config: Any, seed: int) -> str:
-    """Content hash of (experiment, configuration, seed, version): the name of a finished run's file."""
-    identity = {"part": part.name, "config": asdict(config), "seed": seed, "version": part.version}
+    """Content hash of (experiment, configuration, seed, version): the name of a finished run's file.
+
+    Of the configuration the fields that differ from their defaults count. So a field that is added later, with
+    a default that leaves old runs what they were, does not disown them; whoever changes a default raises the
+    part's version.
+    """
+    default = asdict(part.config())
+    chosen = {key: value for key, value in asdict(config).items() if value != default[key]}
+    identity = {"part": part.name, "config": chosen, "seed": seed, "version": part.version}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
 
 

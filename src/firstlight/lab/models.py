@@ -33,6 +33,8 @@ class StackConfig:
         activation: Name in `theory.activations`.
         scheme: Name of an initialization of `lab.draws`.
         gain: g of σ_w² = g²/fan_in, in place of the scheme's own; None keeps the scheme's.
+        readout_gain: g of the readout, in place of the scheme's own; None keeps the scheme's. Saturating stacks
+            at criticality hand on small signals; a gain of 1/√q of the last layer gives outputs of size one.
         bias: Whether layers have biases (zero at the start).
         kind: "plain", "residual" or "conv".
         eta: Residual weight: one number, a sequence of depth - 1 numbers, or the text "1/sqrt(L)", L = depth
@@ -55,6 +57,7 @@ class StackConfig:
     kind: Kind = "plain"
     eta: float | tuple[float, ...] | str = 1.0
     kernel: int = 3
+    readout_gain: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("inputs", "outputs", "depth"):
@@ -79,8 +82,9 @@ class StackConfig:
             raise InputError("stack, width", got=repr(self.width), expected="equal widths in a residual stack")
         if self.kernel < 1 or self.kernel % 2 == 0:
             raise InputError("stack, kernel", got=repr(self.kernel), expected="an odd number")
-        if self.gain is not None and not (math.isfinite(self.gain) and self.gain >= 0):
-            raise InputError("stack, gain", got=repr(self.gain), expected="a finite number, 0 or more")
+        for name, gain in (("gain", self.gain), ("readout_gain", self.readout_gain)):
+            if gain is not None and not (math.isfinite(gain) and gain >= 0):
+                raise InputError(f"stack, {name}", got=repr(gain), expected="a finite number, 0 or more")
         activations.get(self.activation)
         _ = self.hidden, self.etas
 

@@ -7,12 +7,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from firstlight.lab.draws import Member, draw, layer_draw
+from firstlight.lab.draws import Member, layer_bias, layer_weight
 from firstlight.lab.kernels import kernel
 from firstlight.lab.models import StackConfig
 from firstlight.lab.stack import Stack
-from firstlight.schemes.draws import Stream
-from firstlight.schemes.registry import resolve
 
 
 class StackModule(nn.Module):
@@ -50,18 +48,13 @@ def module(config: StackConfig, member: Member | None = None) -> StackModule:
     net = StackModule(config)
     if member is None:
         return net
-    gain = member.gain if member.gain is not None else config.gain
     with torch.no_grad():
         for layer, part in enumerate(net.layers):
-            target, law = layer_draw(config, layer)
-            weight = draw(target, law, member.seed)
-            if gain is not None and law.gain and layer < config.depth:
-                weight = weight * (gain / law.gain)
-            part.weight.copy_(weight)  # type: ignore[operator]
+            part.weight.copy_(layer_weight(config, layer, member))  # type: ignore[operator]
             if config.bias:
-                std = resolve(config.scheme).bias_std
-                stream = Stream(member.seed, f"layers.{layer}.bias")
-                part.bias.copy_(std * stream.normal(tuple(part.bias.shape)))  # type: ignore
+                size = part.bias.shape[0]  # type: ignore[index, union-attr]
+                drawn = layer_bias(config, layer, member, size)  # type: ignore[arg-type]
+                part.bias.zero_() if drawn is None else part.bias.copy_(drawn)  # type: ignore[operator]
     return net
 
 

@@ -3,7 +3,9 @@
 Sussillo & Abbott (1412.6558) name a starting and a final rate λ_in and λ_out; the text that is available
 does not say whether they run over the layers or over training. Both readings are offered, geometric between
 the two ends: `reading="layers"` (λ_in at the first layer, λ_out at the readout) and `reading="steps"` (λ_in
-at the first step, λ_out at the last).
+at the first step, λ_out at the last). `reading="ends"` is the reading over layers without the interpolation:
+λ_in at the first layer alone, λ_out at the readout alone, the base rate at all layers between. A thousand
+nearly orthogonal layers move the function together, the two ends only by themselves; so they can bear more.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Literal
 from firstlight.errors import InputError
 
 Shape = Literal["constant", "cosine", "linear"]
-Reading = Literal["layers", "steps"]
+Reading = Literal["layers", "steps", "ends"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.shape not in ("constant", "cosine", "linear"):
             raise InputError("schedule, shape", got=repr(self.shape), expected="constant, cosine or linear")
-        if self.reading not in ("layers", "steps"):
-            raise InputError("schedule, reading", got=repr(self.reading), expected="layers or steps")
+        if self.reading not in ("layers", "steps", "ends"):
+            raise InputError("schedule, reading", got=repr(self.reading), expected="layers, steps or ends")
         if not (math.isfinite(self.rate) and self.rate >= 0):
             raise InputError("schedule, rate", got=repr(self.rate), expected="a finite number, 0 or more")
         if not (self.lambda_in > 0 and self.lambda_out > 0):
@@ -67,6 +69,8 @@ def step_factor(schedule: Schedule, step: int, steps: int) -> float:
 
 def layer_factors(schedule: Schedule, layers: int) -> list[float]:
     """Factor of the rate at each of `layers` layers, the readout being the last."""
+    if schedule.reading == "ends":
+        return [schedule.lambda_in, *[1.0] * (layers - 2), schedule.lambda_out]
     if schedule.reading != "layers":
         return [1.0] * layers
     return [geometric(schedule.lambda_in, schedule.lambda_out, layer / max(layers - 1, 1)) for layer in range(layers)]

@@ -116,10 +116,7 @@ class Store:
         """
         key = run_key(part, config, seed)
         head: Row = {"key": key, "part": part.name, "version": part.version, "seed": seed}
-        head |= {
-            name: json.dumps(value) if isinstance(value, list | tuple) else value
-            for name, value in asdict(config).items()
-        }
+        head |= {name: _cell(value) for name, value in asdict(config).items()}
         self._put(f"{self._folder(part.name)}/{key}.parquet", _parquet([head | row for row in rows] or [head]))
         return key
 
@@ -152,6 +149,9 @@ class Store:
 
         name = part if isinstance(part, str) else part.name
         frames = [self._table(path).to_pandas() for path in self.files(name)]
+        if isinstance(part, Part):  # runs that are older than a field were done with its default
+            default = {k: _cell(v) for k, v in asdict(part.config()).items()}
+            frames = [f.assign(**{k: v for k, v in default.items() if k not in f.columns}) for f in frames]
         if not frames:
             raise DataError(
                 f"store {self.url}",
@@ -232,6 +232,11 @@ class Store:
             except duckdb.Error as error:
                 views = ", ".join(n.replace("/", "_").replace("-", "_") for n in names)
                 raise InputError("SQL", got=str(error), expected=f"a query over runs, {views}") from error
+
+
+def _cell(value: Any) -> Any:
+    """A configuration's value as a table holds it."""
+    return json.dumps(value) if isinstance(value, list | tuple) else value
 
 
 def _parquet(rows: list[Row]) -> bytes:

@@ -1,4 +1,4 @@
-"""Train an ensemble of deep stacks: SGD over the fused passes of `lab.stack`.
+"""Train an ensemble of deep stacks: SGD or Adam over the fused passes of `lab.stack`.
 
 The members differ by seed, gain and learning rate; they see the same batches, whose order comes from
 `data_seed` and not from the members' seeds, so a member's result does not depend on which others it ran with.
@@ -25,9 +25,10 @@ from firstlight.lab.draws import Member, draw_stack
 from firstlight.lab.evaluate import Data, as_tensors, evaluate
 from firstlight.lab.losses import LOSSES, Loss
 from firstlight.lab.models import StackConfig
+from firstlight.lab.optimizer import Method, Optimizer
 from firstlight.lab.products import one_thread_setting
 from firstlight.lab.replay import replayable
-from firstlight.lab.schedules import Schedule, layer_factors, step_factor
+from firstlight.lab.schedules import Schedule, step_factor
 from firstlight.lab.stack import Stack
 
 Row = dict[str, Any]
@@ -41,7 +42,8 @@ class Training:
         steps: Optimizer steps.
         batch: Samples of a step; None for all of them (full batch).
         schedule: Learning rates.
-        momentum: μ of v ← μv + g, w ← w - λv (torch's SGD).
+        method: "sgd" or "adam" (torch's, betas .9 and .999, ε = 1e-8).
+        momentum: μ of v ← μv + g, w ← w - λv (torch's SGD); not with Adam.
         loss: "cross-entropy", "mse" or "binary".
         data_seed: Of the order of the batches.
         report_every: Steps between rows of the history; 0 for once an epoch.
@@ -52,6 +54,7 @@ class Training:
     steps: int = 1000
     batch: int | None = 100
     schedule: Schedule = field(default_factory=Schedule)
+    method: Method = "sgd"
     momentum: float = 0.0
     loss: Loss = "cross-entropy"
     data_seed: int = 0
@@ -68,6 +71,12 @@ class Training:
             )
         if not 0 <= self.momentum < 1:
             raise InputError("training, momentum", got=repr(self.momentum), expected="a number in [0, 1)")
+        if self.method not in ("sgd", "adam") or (self.method == "adam" and self.momentum):
+            raise InputError(
+                "training, method",
+                got=f"{self.method!r}, momentum={self.momentum!r}",
+                expected="'sgd', or 'adam' without a momentum of its own",
+            )
         if self.loss not in LOSSES:
             raise InputError("training, loss", got=repr(self.loss), expected=" or ".join(map(repr, LOSSES)))
 
@@ -119,51 +128,6 @@ class Batches:
             self._epoch = epoch
             self._order = np.random.default_rng((self.seed, epoch)).permutation(self.samples)
         return self._order[at * self.batch : (at + 1) * self.batch]
-
-
-class Optimizer:
-    """SGD on a stack's runs, with rates per member and layer."""
-
-    def __init__(self, stack: Stack, training: Training, rates: Sequence[float]) -> None:
-        self.stack, self.momentum = stack, training.momentum
-        factors = layer_factors(training.schedule, stack.config.depth + 1)
-        same = len({*rates}) == 1 and len(set(factors)) == 1 and stack.device.type == "cpu"
-        self._scalar = rates[0] * factors[0] if same else None
-        base = torch.tensor(rates, dtype=torch.float64).view(1, -1, 1, 1)
-        self._rates = [
-            (torch.tensor(factors[a:b], dtype=torch.float64).view(-1, 1, 1, 1) * base).to(stack.device, stack.dtype)
-            for a, b in stack.runs
-        ]
-        # the factor of the step lives on the device, so that a captured graph can read it
-        self.factor = torch.ones((), device=stack.device, dtype=stack.dtype)
-        self._number = 1.0
-        self.velocity = [torch.zeros_like(w) for w in stack.weights] if self.momentum else []
-
-    def set_factor(self, factor: float) -> None:
-        """Set the schedule's factor for the next step."""
-        self._number = factor
-        if self._scalar is None:
-            self.factor.fill_(factor)
-
-    def silence(self, member: int) -> None:
-        """Zero a member's weights and stop updating them, so that its overflow touches no other."""
-        self._scalar = None
-        self.factor.fill_(self._number)
-        for tensors in (self.stack.weights, self.velocity):
-            for tensor in tensors:
-                tensor[:, member] = 0.0
-        for rate in self._rates:
-            rate[:, member] = 0.0
-
-    def apply(self, run: int, start: int, stop: int, gradient: Tensor) -> None:
-        """Update the weights of one chunk; the gradient's buffer is overwritten."""
-        weights = self.stack.weights[run][start:stop]
-        if self.momentum:
-            gradient = self.velocity[run][start:stop].mul_(self.momentum).add_(gradient)
-        if self._scalar is not None:
-            weights.sub_(gradient, alpha=self._scalar * self._number)
-        else:
-            weights.addcmul_(gradient, self._rates[run][start:stop] * self.factor, value=-1.0)
 
 
 def describe(config: StackConfig, training: Training, members: Sequence[Member]) -> str:
@@ -218,7 +182,8 @@ def train(
     stack = Stack(config, len(members), batch, device=device)
     x, y = x.to(stack.device, stack.dtype), y.to(stack.device)
     draw_stack(stack, members)
-    optimizer = Optimizer(stack, training, [m.rate if m.rate is not None else training.schedule.rate for m in members])
+    rates = [m.rate if m.rate is not None else training.schedule.rate for m in members]
+    optimizer = Optimizer(stack, training.schedule, rates, training.method, training.momentum)
     results = [Result(member) for member in members]
     key, begin = describe(config, training, members), 0
     if save_to is not None and (state := checkpoint.load(save_to, key)) is not None:
@@ -229,7 +194,7 @@ def train(
     saved, since = time.monotonic(), 0
     with one_thread_setting() if stack.library == "numpy" else contextlib.nullcontext():
         for step in range(begin, training.steps):
-            optimizer.set_factor(step_factor(training.schedule, step, training.steps))
+            optimizer.begin(step, step_factor(training.schedule, step, training.steps))
             passes.forward(batches[step])
             if not passes.finite():
                 _silence_overflown(stack, optimizer, passes, step, results)
@@ -362,7 +327,7 @@ def _state(key: str, step: int, stack: Stack, optimizer: Optimizer, results: lis
         "key": key,
         "step": step,
         "weights": stack.weights,
-        "velocity": optimizer.velocity,
+        "moments": optimizer.moments,
         "results": kept,
     }
 
@@ -370,7 +335,7 @@ def _state(key: str, step: int, stack: Stack, optimizer: Optimizer, results: lis
 def _restore(state: dict[str, Any], stack: Stack, optimizer: Optimizer, results: list[Result]) -> int:
     for mine, theirs in (
         *zip(stack.weights, state["weights"], strict=True),
-        *zip(optimizer.velocity, state["velocity"], strict=True),
+        *zip(optimizer.moments, state["moments"], strict=True),
     ):
         mine.copy_(theirs)
     for member, (result, kept) in enumerate(zip(results, state["results"], strict=True)):

@@ -18,6 +18,7 @@ from firstlight.lab.draws import Member
 from firstlight.lab.experiment import Grid, Part, Row
 from firstlight.lab.experiments._tasks import checkpoint_file, task_data
 from firstlight.lab.models import StackConfig
+from firstlight.lab.optimizer import Method
 from firstlight.lab.schedules import Reading, Schedule, Shape
 from firstlight.lab.simulate import simulate
 from firstlight.lab.trainer import Training, train
@@ -104,12 +105,14 @@ class Learning:
         activation: φ.
         scheme: Law of the weights.
         gain: g in place of the scheme's own, or None.
+        readout_gain: The same of the readout.
         rates: Learning rates, all tried.
         shape: Of the schedule.
         warmup: Steps of linear warm-up.
         lambda_in: First relative rate of the paper.
         lambda_out: Last relative rate of the paper.
-        reading: Over layers or over steps.
+        reading: Over layers, over steps, or of the first layer and the readout alone.
+        method: "sgd" or "adam".
         momentum: Of SGD.
         batch: Samples of a step.
         steps: Optimizer steps.
@@ -125,12 +128,14 @@ class Learning:
     activation: str = "relu"
     scheme: str = "random-walk"
     gain: float | None = None
+    readout_gain: float | None = None
     rates: tuple[float, ...] = (0.01,)
     shape: Shape = "constant"
     warmup: int = 0
     lambda_in: float = 1.0
     lambda_out: float = 1.0
     reading: Reading = "layers"
+    method: Method = "sgd"
     momentum: float = 0.0
     batch: int = 100
     steps: int = 600
@@ -151,6 +156,7 @@ def learning(config: Learning, seeds: Sequence[int]) -> list[list[Row]]:
         config.activation,
         config.scheme,
         config.gain,
+        readout_gain=config.readout_gain,
     )
     if config.scheme == "looks-linear" and stack.hidden[0] % 2:
         # mirrored blocks need an even width; an odd one would silently be drawn plainly orthogonal
@@ -161,6 +167,7 @@ def learning(config: Learning, seeds: Sequence[int]) -> list[list[Row]]:
         schedule=Schedule(
             config.rates[0], config.shape, config.warmup, config.lambda_in, config.lambda_out, config.reading
         ),
+        method=config.method,
         momentum=config.momentum,
         loss=loss,
         report_every=max(1, config.steps // config.reports),
