@@ -2,9 +2,9 @@
 
 Trained is with each optimizer and learning rate of the grid, 600 steps of 64 samples, every run from the drawn
 weights; the level of a run is its lowest training loss, evaluated every ten steps, over the loss of the best
-constant answer *on the same samples* (no network that ignores its input gets below 1). A run that gave 256 samples bitwise the same
-output for 150 steps is ended. Three batch orders: the whole
-grid with the first, and the run that came lowest in it with the two others. Then
+constant answer *on the same samples* (no network that ignores its input gets below 1). A run that gave 256 samples
+bitwise the same output for 150 steps is ended. Three batch orders: the whole grid with the first, and the run that
+came lowest in it with the two others. Then
 
 - *starts*: a level below 0.9 with at least two of the three orders;
 - *never*: every level, of every run and order, is 0.98 or more: at chance;

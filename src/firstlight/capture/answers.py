@@ -74,13 +74,12 @@ def finite_or_none(call: Callable[[], torch.Tensor]) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def best_readout(forward: Callable[[], Any], model: nn.Module, here: Probe, loss: Loss | None) -> float | None:
-    """The lowest loss on this batch of any linear read-out of the features as they are; None where more can move.
+def only_readout(here: Probe, model: nn.Module) -> nn.Linear | None:
+    """The linear layer on which alone the loss pulls; None where it pulls on more.
 
-    Asked only where the loss pulls on nothing but a linear last layer: all others are frozen, cut off, or get a
-    gradient of rounding errors. What is learned is then convex in that layer, whatever the optimizer.
+    All others are frozen, cut off, or get a gradient of rounding errors.
     """
-    if loss is None or not here.pulls or not here.finite or here.loss_constant is None:
+    if not here.pulls or not here.finite:
         return None
     largest = max(p.signal for p in here.pulls.values())
     awake = {n for n, p in here.pulls.items() if p.signal > _NOISE * EPS["float32"] * largest}
@@ -88,8 +87,11 @@ def best_readout(forward: Callable[[], Any], model: nn.Module, here: Probe, loss
     if len(owners) != 1 or largest == 0.0:
         return None
     layer = model.get_submodule(owners.pop())
-    if not isinstance(layer, nn.Linear):
-        return None
+    return layer if isinstance(layer, nn.Linear) else None
+
+
+def best_readout(forward: Callable[[], Any], layer: nn.Linear, loss: Loss) -> float | None:
+    """The lowest loss on this batch of any weights of a linear read-out: a convex problem, whatever the optimizer."""
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     hook = layer.register_forward_hook(lambda _m, args, out: seen.append((args[0], out)))
     try:

@@ -10,7 +10,7 @@ import inspect
 import math
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from firstlight.capture.inputs import GetInputs, Inputs, check_batch, check_model, described
 from firstlight.capture.parameters import parameter_stats, use_counts
-from firstlight.capture.preserve import preserved
+from firstlight.capture.preserve import WriteGuard, preserved
 from firstlight.capture.record import Event, recording
 from firstlight.capture.redraw import Redraw, with_draws
 from firstlight.capture.statistics import Collector, Reading, read
@@ -173,8 +173,8 @@ def measure(
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
         raise InputError("draws", got=described(draws), expected="a whole number of at least 1")
     inputs = check_batch(batch, model, get_inputs=get_inputs)
-    with preserved(model):
-        one = _run(model, inputs, batch, loss, seed, backward)
+    with preserved(model, watch=False) as guard:
+        one = _run(model, inputs, batch, loss, seed, backward, guard)
         with torch._C.DisableTorchFunction(), torch.no_grad():
             parameters = parameter_stats(model, one.parameter_grads, use_counts(e[6] for e in one.events))
         one.parameter_grads.clear()
@@ -231,13 +231,21 @@ def _unit_axis(event: Event, x: Tensor, axes: Mapping[str, int]) -> int:
     return -1
 
 
-def _run(model: nn.Module, inputs: Inputs, batch: Any, loss: Loss | None, seed: int, backward: bool) -> _Pass:
-    """Forward, loss, backward. The caller restores what the model changes."""
+def _run(
+    model: nn.Module,
+    inputs: Inputs,
+    batch: Any,
+    loss: Loss | None,
+    seed: int,
+    backward: bool,
+    guard: WriteGuard | None = None,
+) -> _Pass:
+    """Forward, loss, backward. The caller restores what the model changes; `guard` sees every call that may write."""
     torch.manual_seed(seed)
     one = _Pass(inputs.batch_size)
     with torch.inference_mode(False), torch.set_grad_enabled(backward):
         args, kwargs, leaves = _own_inputs(inputs, backward)
-        with _told(model, one, "forward pass"), recording(model, one.sink) as recorder:
+        with _told(model, one, "forward pass"), recording(model, one.sink, guard=guard) as recorder:
             with torch._C.DisableTorchFunction():
                 recorder.start(args, kwargs)
             output = model(*args, **kwargs)
@@ -249,12 +257,12 @@ def _run(model: nn.Module, inputs: Inputs, batch: Any, loss: Loss | None, seed: 
                 f"the model returned {described(output)} without a floating-point tensor: no backward pass"
             )
             return one
-        with _told(model, one, "loss"):
-            roots, cotangents, one.loss, one.loss_kind = _loss(output, tensors, batch, loss, seed)
-        del output, tensors, args, kwargs
-        if not backward:
-            return one
-        _differentiate(model, one, roots, cotangents, leaves)
+        with guard or nullcontext():
+            with _told(model, one, "loss"):
+                roots, cotangents, one.loss, one.loss_kind = _loss(output, tensors, batch, loss, seed)
+            del output, tensors, args, kwargs
+            if backward:
+                _differentiate(model, one, roots, cotangents, leaves)
     return one
 
 

@@ -11,10 +11,11 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from firstlight.capture.statistics import Moments, moments, stacked_moments
+from firstlight.capture.moments import Moments, moments, stacked_moments
 from firstlight.graph.measurement import ParameterStats
 
 _BLOCKS, _BLOCK = 16, 1024
@@ -125,7 +126,7 @@ def entries(tensors: list[Tensor], *, laws: bool = False) -> list[Entries]:
 
     Args:
         tensors: Dense, real, floating-point.
-        laws: Also the numbers that tell a weight's law.
+        laws: Also the mean and the numbers that tell a weight's law.
     """
     found: dict[int, Entries] = {}
     for group in _alike(tensors, Tensor.numel, _TOGETHER):
@@ -135,12 +136,12 @@ def entries(tensors: list[Tensor], *, laws: bool = False) -> list[Entries]:
             continue
         few = torch.stack([blocks(t) for t in some])
         whole = few.shape[1] == some[0].numel()
-        ms = stacked_moments(few) if whole else [moments(t) for t in some]
-        shares = _zero_shares(few, ms)
-        made = [Entries(m, share) for m, share in zip(ms, shares, strict=True)]
+        ms = stacked_moments(few) if whole else [moments(t, with_mean=laws) for t in some]
+        shares = _zeros_and_subnormal(few, ms)
+        made = [Entries(m, zero, subnormal=small) for m, (zero, small) in zip(ms, shares, strict=True)]
         if laws:
-            columns = zip(made, kurtoses(few, ms), _subnormal(few), _distinct(some), strict=True)
-            made = [e._replace(kurtosis=k, subnormal=s, distinct=d) for e, k, s, d in columns]
+            columns = zip(made, _distinct(some), kurtoses(few, ms), strict=True)  # which overwrites `few`
+            made = [e._replace(distinct=d, kurtosis=k) for e, d, k in columns]
         found |= dict(zip(group, made, strict=True))
     return [found[i] for i in range(len(tensors))]
 
@@ -168,7 +169,7 @@ def _all_apart(alike: list[Tensor]) -> list[bool]:
     first = alike[0]
     if first.dim() < 2 or len(first) < 2 or first.numel() <= len(first):
         return [True] * len(alike)
-    last = torch.stack([w.reshape(len(w), -1)[:, -1] for w in alike]).sort(1).values
+    last = _sorted(torch.stack([w.reshape(len(w), -1)[:, -1] for w in alike]))
     return (last[:, 1:] != last[:, :-1]).all(1).tolist()
 
 
@@ -193,33 +194,43 @@ def blocks(w: Tensor) -> Tensor:
     return flat[: length * _BLOCKS].view(_BLOCKS, length)[:, :_BLOCK].reshape(-1)
 
 
-def _zero_shares(few: Tensor, ms: list[Moments]) -> list[float]:
-    """Shares of exact zeros; below 1 unless the largest entry of the whole tensor is 0."""
-    nonzeros = few.sign().abs_().sum(1, dtype=_wide(few)).tolist()  # several times faster than count_nonzero
-    size = few.shape[1]
+def _zeros_and_subnormal(few: Tensor, ms: list[Moments]) -> list[tuple[float, float]]:
+    """(share of exact zeros, share of the others below the format's smallest normal number) of each row.
+
+    The share of zeros is below 1 unless the largest entry of the whole tensor is 0.
+    """
+    size, tiny = few.shape[1], torch.finfo(few.dtype).tiny
+    sizes = few.abs()
+    if all(least >= tiny for least in sizes.amin(1).tolist()):
+        return [(0.0, 0.0)] * len(few)
+    small = (sizes < tiny).sum(1).tolist()  # zeros among them
+    zeros = [size - int(torch.count_nonzero(row)) if n else 0 for n, row in zip(small, few, strict=True)]
     return [
-        1.0 - max(int(torch.count_nonzero(row)) if m.nan_count else int(n), 0 if m.abs_max == 0.0 else 1) / size
-        for row, n, m in zip(few, nonzeros, ms, strict=True)
+        ((z - (z == size and m.abs_max != 0.0)) / size, (n - z) / max(size - z, 1))
+        for n, z, m in zip(small, zeros, ms, strict=True)
     ]
 
 
 def kurtoses(few: Tensor, ms: list[Moments]) -> list[float | None]:
-    """E (w-m)⁴ / (E (w-m)²)² of each row; None without spread."""
-    if few.shape[1] < 2:
+    """E (w-m)⁴ / (E (w-m)²)² of each row, None without spread. `few` may be overwritten."""
+    n = few.shape[1]
+    if n < 2:
         return [None] * len(few)
-    x = few.to(_wide(few))
-    x = x - x.mean(1, keepdim=True)
-    scale = torch.maximum(x.amax(1, keepdim=True), -x.amin(1, keepdim=True))
-    squares = x.div_(scale).square_()
-    second, fourth = squares.mean(1).tolist(), torch.linalg.vecdot(squares, squares).tolist()
+    x = few if few.element_size() >= 4 else few.float()
+    x.sub_(x.mean(1, keepdim=True))
+    scale = torch.linalg.vector_norm(x, dim=1, keepdim=True).div_(n**0.5)
+    if not all(_FOURTH[0] < s < _FOURTH[1] for s in scale[:, 0].tolist()):  # squares of squares leave the range
+        scale = torch.maximum(x.amax(1, keepdim=True), -x.amin(1, keepdim=True))
+        x.div_(scale)
+    x.square_()
+    second, fourth = x.mean(1).tolist(), torch.linalg.vecdot(x, x).tolist()
     return [
-        None if m.low == m.high or not 0.0 < s < math.inf else f / few.shape[1] / a**2
+        None if m.low == m.high or not 0.0 < s < math.inf or not a > 0.0 else f / n / a**2
         for s, a, f, m in zip(scale[:, 0].tolist(), second, fourth, ms, strict=True)
     ]
 
 
-def _wide(x: Tensor) -> torch.dtype:
-    return x.dtype if x.element_size() >= 4 else torch.float32
+_FOURTH = (1e-8, 1e8)  # typical sizes whose fourth powers stay well inside float32's range
 
 
 def duplicate_rows(w: Tensor, constant: bool = False) -> int:
@@ -279,24 +290,21 @@ def _precision(w: Tensor) -> float:
     return torch.finfo(w.dtype).eps * 100 if w.dtype.is_floating_point else 1e-4
 
 
-def _subnormal(few: Tensor) -> list[float]:
-    """Share of the non-zero entries that lie below the format's smallest normal number."""
-    size = few.shape[1]
-    small = (few.abs() < torch.finfo(few.dtype).tiny).sum(1).tolist()  # zeros among them
-    if not any(small):
-        return [0.0] * len(few)
-    zeros = [size - int(torch.count_nonzero(row)) if n else 0 for n, row in zip(small, few, strict=True)]
-    return [(n - z) / max(size - z, 1) for n, z in zip(small, zeros, strict=True)]
-
-
 def _distinct(alike: list[Tensor]) -> list[float]:
     """Distinct values among the first entries of each, as a share."""
     first = torch.stack([w.reshape(-1)[:_DISTINCT_ENTRIES] for w in alike])
     size = first.shape[1]
     if size < 2:
         return [1.0] * len(alike)
-    ordered = first.sort(1).values
+    ordered = _sorted(first)
     return ((1.0 + (ordered[:, 1:] != ordered[:, :-1]).sum(1).double()) / size).tolist()
+
+
+def _sorted(rows: Tensor) -> Tensor:
+    """Each row in order; NumPy sorts float32 several times faster than torch."""
+    if rows.device.type != "cpu" or rows.dtype not in (torch.float32, torch.float64):
+        return rows.sort(1).values
+    return torch.from_numpy(np.sort(rows.numpy(), axis=1))
 
 
 def use_counts(parameters: Iterable[tuple[str, ...]]) -> dict[str, int]:

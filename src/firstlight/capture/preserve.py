@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -32,12 +32,17 @@ _CONTAINERS = (list, dict, set, deque, OrderedDict)
 
 
 @contextmanager
-def preserved(model: nn.Module, *, weights: bool = False) -> Iterator[None]:
+def preserved(model: nn.Module, *, weights: bool = False, watch: bool = True) -> Iterator[WriteGuard]:
     """Restore `model` and the process' global numeric state on leaving the block, also after an exception.
 
     Args:
         model: Any module.
         weights: Copy every parameter beforehand; for blocks that overwrite them on purpose.
+        watch: Whether the guard sees every torch call of the block. False where the block sees to that itself, by
+            entering the guard or by handing it to a recorder.
+
+    Yields:
+        The guard that copies a parameter just before it is written to.
 
     Raises:
         ModelError: On leaving, if a parameter was changed in a way that could not be undone.
@@ -46,8 +51,9 @@ def preserved(model: nn.Module, *, weights: bool = False) -> Iterator[None]:
     state = _ProcessState(model)
     try:
         saved.set_gradients_aside()
-        with _WriteGuard(saved.owned, saved.copies):
-            yield
+        guard = WriteGuard(saved.owned, saved.copies)
+        with guard if watch else nullcontext():
+            yield guard
     finally:
         lost = _insist(saved.restore)
         _insist(state.restore)
@@ -162,7 +168,7 @@ def owned_tensors(modules: list[nn.Module]) -> Iterator[Tensor]:
                 yield value
 
 
-class _WriteGuard(TorchFunctionMode):
+class WriteGuard(TorchFunctionMode):
     """Copies a tensor of the module just before a torch function writes to its storage."""
 
     def __init__(self, owned: list[Tensor], copies: dict[int, _Copy]) -> None:
@@ -183,10 +189,14 @@ class _WriteGuard(TorchFunctionMode):
         """Let every call through; look first at those that may write."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if _writes(name, kwargs):
-            for arg in (*args, *kwargs.values()):
-                self._before_write(arg)
+        if name_writes(name) or (kwargs and told_to_write(name, kwargs)):
+            self.look(args, kwargs)
         return func(*args, **kwargs)
+
+    def look(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Copy what a call with these arguments may write to."""
+        for arg in (*args, *kwargs.values()):
+            self._before_write(arg)
 
     def _before_write(self, target: Any) -> None:
         if isinstance(target, list | tuple):
@@ -198,17 +208,19 @@ class _WriteGuard(TorchFunctionMode):
                     self._copies[id(t)] = _Copy.of(t)
 
 
-def _writes(name: str, kwargs: dict[str, Any]) -> bool:
-    """Whether a torch function of this name may write to one of its arguments."""
+def name_writes(name: str) -> bool:
+    """Whether a torch function of this name writes to one of its arguments."""
     if name.endswith("__"):  # x += y, x[i] = y, x.data = y; not x[i], x + y
         return name in ("__setitem__", "__set__") or (name.startswith("__i") and name not in _READERS)
-    if name.endswith("_"):
+    return name.endswith("_")
+
+
+def told_to_write(name: str, kwargs: dict[str, Any]) -> bool:
+    """Whether its keyword arguments tell a torch function to write to one of its arguments."""
+    if kwargs.get("inplace") or kwargs.get("max_norm") is not None or kwargs.get("out") is not None:
         return True
-    if kwargs:
-        if kwargs.get("inplace") or kwargs.get("max_norm") is not None or kwargs.get("out") is not None:
-            return True
-        if name in ("batch_norm", "instance_norm"):
-            return bool(kwargs.get("training") or kwargs.get("use_input_stats"))
+    if name in ("batch_norm", "instance_norm"):
+        return bool(kwargs.get("training") or kwargs.get("use_input_stats"))
     return False
 
 

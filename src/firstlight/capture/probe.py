@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from firstlight.capture.answers import best_readout, constant_answers
+from firstlight.capture.answers import best_readout, constant_answers, only_readout
 from firstlight.checks.evidence import REPEATS, Probe, Pull, repeat_error
 
 Loss = Callable[[Any], torch.Tensor]
@@ -54,7 +54,12 @@ def probe(
         if moved and _is_flat(here):
             known = (here.loss_silent, here.loss_constant)
             here = replace(here, moved=_elsewhere(forward, params, samples, loss, seed, grads, known))
-        here = replace(here, loss_readout=best_readout(forward, model, here, loss))
+        layer = only_readout(here, model)
+        if moved and layer is not None and loss is not None and here.loss_constant is not None:
+            known = (here.loss_silent, here.loss_constant)
+            there = here.moved or _elsewhere(forward, params, samples, loss, seed, grads, known)
+            if only_readout(there, model) is layer:  # nor will the next step reach more
+                here = replace(here, loss_readout=best_readout(forward, layer, loss))
     return replace(here, repeat=repeat)
 
 

@@ -34,6 +34,7 @@ from torch.overrides import TorchFunctionMode
 
 from firstlight.capture.calls import OPENED, may_write, operation_of, writes_in_place
 from firstlight.capture.event import Event, Origin, Sink, Sources
+from firstlight.capture.preserve import WriteGuard, name_writes, told_to_write
 from firstlight.capture.scope import Scope, as_written, source_line, unwrapped
 from firstlight.capture.tensors import is_mask, named_tensors
 from firstlight.graph.operations import LAYOUT, RANDOM, SHAPE_ONLY
@@ -48,6 +49,7 @@ class Recorder(TorchFunctionMode):
     """
 
     prepares = False
+    guard: WriteGuard | None = None  # told of every call that may write, where no mode of its own watches
 
     def __init__(self, sink: Sink, scope: Scope) -> None:
         super().__init__()
@@ -118,8 +120,11 @@ class Recorder(TorchFunctionMode):
             kwargs = {}
         known = _OPERATIONS.get(func)
         if known is None:
-            known = _OPERATIONS[func] = operation_of(func), may_write(func)
-        op, writes = known
+            name = getattr(func, "__name__", "")
+            known = _OPERATIONS[func] = operation_of(func), may_write(func), name_writes(name), name
+        op, writes, told, name = known
+        if self.guard is not None and (told or (kwargs and told_to_write(name, kwargs))):
+            self.guard.look(args, kwargs)
         if op is None:
             return self.inspect(func, args, kwargs)
         if op in OPENED:
@@ -275,7 +280,11 @@ class Recorder(TorchFunctionMode):
 
 @contextmanager
 def recording(
-    model: nn.Module, sink: Sink, recorder_type: Callable[[Sink, Scope], Recorder] = Recorder
+    model: nn.Module,
+    sink: Sink,
+    recorder_type: Callable[[Sink, Scope], Recorder] = Recorder,
+    *,
+    guard: WriteGuard | None = None,
 ) -> Iterator[Recorder]:
     """Record what runs inside the ``with`` block; hooks and mode are gone afterwards, also on exceptions.
 
@@ -283,6 +292,7 @@ def recording(
         model: The module whose paths name the operations. Its hook tables are as before on the way out.
         sink: Called with each event.
         recorder_type: Makes the recorder.
+        guard: Of the `preserved` block around this one, if it does not watch by itself: one mode costs less than two.
 
     Yields:
         The recorder, already active; call its `start` with the model's arguments first.
@@ -290,6 +300,7 @@ def recording(
     model = unwrapped(model)
     scope = Scope(model)
     recorder = recorder_type(sink, scope)
+    recorder.guard = guard
     with ExitStack() as stack:
         stack.enter_context(scope.installed())
         stack.enter_context(as_written(model))
@@ -311,8 +322,9 @@ def is_signal(tensor: torch.Tensor) -> bool:
 
 # These update running statistics in place; the tensors they change carry no signal onwards in this pass.
 _STATISTICS = frozenset({"batch_norm", "instance_norm"})
-# Filled as functions are met: function -> (canonical operation or None, whether it may write into an argument).
-_OPERATIONS: dict[Any, tuple[str | None, bool]] = {}
+# Filled as functions are met: function -> (canonical operation or None, whether it may write into an argument,
+# whether its name says so, its name).
+_OPERATIONS: dict[Any, tuple[str | None, bool, bool, str]] = {}
 _SEQUENCES = (list, tuple)  # not "list | tuple", which is made anew on every call
 
 

@@ -29,7 +29,10 @@ def sample(x: Tensor, axis: int | None, count: int) -> Tensor:
     """[≤ 16 samples, ≤ 256 entries] of `x` (more entries where there are fewer samples)."""
     if axis:
         x = x.movedim(axis, 0)
-    return torch.take(x, _index(count, x.numel() // count).to(x.device))
+    index = _index(count, x.numel() // count).to(x.device)
+    if x.is_contiguous():
+        return x.view(-1).index_select(0, index.view(-1)).view(index.shape)
+    return torch.take(x, index)
 
 
 _INDEX: dict[tuple[int, int], Tensor] = {}

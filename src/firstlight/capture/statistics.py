@@ -1,13 +1,9 @@
 """Tensor -> `TensorStats`, in few passes over memory and without keeping the tensor.
 
-Three reductions read the whole tensor and allocate nothing of its size: its range (largest entry; NaN and Inf show in
-it), its product with itself (q), and the sum (mean). A fourth looks for dead units, where the first rows or positions
-do not show that all units live. Everything else (shares,
-cosine, variance between samples) comes from at most 16 samples × 256 entries; smaller tensors are copied whole and
-worked off together later. Only a tensor with NaN or Inf is read again, in float64 and piece by piece.
-
-q: sums of squares of pieces are taken in the tensor's own precision (half precision: float32; float64 where squares
-would leave float32's range) and added in float64. Relative error about 1e-6 for float32.
+`capture.moments` reads the whole tensor for its range, mean and mean square. One more look is for dead units, where
+the first rows or positions do not show that all units live. Everything else (shares, cosine, variance between samples)
+comes from at most 16 samples × 256 entries; smaller tensors are copied whole. What was kept of tensors of one form
+waits, and is worked off together.
 """
 
 from __future__ import annotations
@@ -21,17 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from firstlight.capture.moments import Moments, in_range, moments, rows_within
 from firstlight.capture.sampling import WHOLE, between_samples, sample, sample_axis
 from firstlight.graph.measurement import FP16_TINY, TensorStats
 
 LISTED = 16  # dead units named one by one
-_PIECE = 1 << 20  # entries per piece of the slow path
-_GROUP = 16  # readings finished together: their samples stay in the cache
+_ROOM = 1 << 17  # entries that are worked off together: they stay in the cache
+_GROUP = 16, 256  # least and largest number of readings that are finished together
 _FIRST = 32  # positions (or rows) among which most live units show that they live
-_ROW = 4096  # length of the rows whose norms are taken in float32
-_PIECE_DOT = 1 << 17  # entries per scalar product: relative error below 1e-6 in float32
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # of the same width
-_SAFE = (1e-15, 1e15)  # squares of entries between these, and sums of 1e7 of them, stay well inside float32
 
 # Flat pieces of the bounded non-linearities, as a condition on the output y: where the slope is below 1 % of the
 # steepest (or exactly zero for the piecewise linear ones). relu6's lower piece is counted by `zero_fraction`.
@@ -44,18 +38,6 @@ _FLAT: dict[str, Callable[[Tensor], Tensor]] = {
     "softsign": lambda y: y.abs() > 0.9,  # (1 - |y|)² < 0.01
     "erf": lambda y: y.abs() > 0.99757,  # exp(-x²) < 0.01
 }
-
-
-class Moments(NamedTuple):
-    """Numbers over the finite entries of a tensor."""
-
-    mean: float
-    q: float
-    abs_max: float
-    nan_count: int = 0
-    inf_count: int = 0
-    low: float = math.nan  # smallest and largest entry, nan and inf among them
-    high: float = math.nan
 
 
 class Numbers(NamedTuple):
@@ -130,7 +112,7 @@ class Collector:
         whole = (r.axis, r.samples, r.size) if r.numbers is None else ()
         group = self._waiting[(r.kept.shape, r.kept.dtype, r.kept.device, r.op if r.op in _FLAT else "", whole)]
         group.append((name, r))
-        if len(group) >= _GROUP:
+        if len(group) >= min(max(_ROOM // max(r.kept.numel(), 1), _GROUP[0]), _GROUP[1]):
             self._flush(group)
 
     def finish(self) -> dict[str, TensorStats]:
@@ -161,19 +143,15 @@ def _finish(readings: list[Reading]) -> list[TensorStats]:
         s = s.float()
     flat = s.flatten(1)
     size = flat.shape[1]
-    sizes = flat.abs()
-    nonzeros = sizes.sign().sum(1).tolist()  # several times faster than count_nonzero; exact below 2²⁴ entries
-    kept_fp16 = sizes.sub_(FP16_TINY / 2).clamp_min_(0.0).sign_().sum(1).tolist()  # ties round to even: to zero
+    zeros, flushed = _zeros_and_flushed(flat)
     saturated = _FLAT[first.op](flat).sum(1, dtype=torch.int32).tolist() if first.op in _FLAT else None
-    safe = all(n is not None and _in_range(n.moments.high, n.moments.low) for n in numbers)
+    safe = all(n is not None and in_range(n.moments.high, n.moments.low) for n in numbers)
     between = between_samples(s, safe=safe) if first.size > 1 else None
     stats: list[TensorStats] = []
     for i, (r, n) in enumerate(zip(readings, numbers, strict=True)):
         assert n is not None
         m = n.moments
         finite = not (m.nan_count or m.inf_count)
-        zeros = size - int(nonzeros[i] if finite else torch.count_nonzero(flat[i]))
-        flushed = size - zeros - int(kept_fp16[i] if finite else (flat[i].abs() > FP16_TINY / 2).sum())
         cosine = between[0][i] if between and finite else math.nan
         stats.append(
             TensorStats(
@@ -182,7 +160,7 @@ def _finish(readings: list[Reading]) -> list[TensorStats]:
                 mean=m.mean,
                 q=m.q,
                 abs_max=m.abs_max,
-                zero_fraction=_zero_fraction(zeros, size, m.abs_max, r.numbers is not None),
+                zero_fraction=_zero_fraction(zeros[i], size, m.abs_max, r.numbers is not None),
                 units=r.units,
                 dead_units=n.dead,
                 saturated_fraction=None if saturated is None else saturated[i] / size,
@@ -191,12 +169,25 @@ def _finish(readings: list[Reading]) -> list[TensorStats]:
                 inf_count=m.inf_count,
                 sampled=r.numbers is not None,
                 sample_variance=between[1][i] if between and finite else None,
-                flushed_fp16=flushed / (size - zeros) if size > zeros else 0.0,
+                flushed_fp16=flushed[i] / (size - zeros[i]) if size > zeros[i] else 0.0,
                 dead_index=n.dead_index,
                 unit_axis=r.axis,
             )
         )
     return stats
+
+
+def _zeros_and_flushed(flat: Tensor) -> tuple[list[int], list[int]]:
+    """Per row, how many entries are zero, and how many others half precision would round to zero.
+
+    Ties round to even, here to zero. NaN counts as neither. Counts up to 2²⁴ are exact in float32.
+    """
+    sizes = flat.abs()
+    if all(least > FP16_TINY / 2 for least in sizes.amin(1).tolist()):
+        return [0] * len(flat), [0] * len(flat)
+    kept = torch.le(sizes, FP16_TINY / 2, out=torch.empty_like(sizes)).sum(1).tolist()
+    zeros = torch.eq(flat, 0.0, out=sizes).sum(1).tolist()  # as numbers: several times faster than count_nonzero
+    return [int(z) for z in zeros], [int(k - z) for k, z in zip(kept, zeros, strict=True)]
 
 
 def _zero_fraction(zeros: int, size: int, abs_max: float, sampled: bool) -> float:
@@ -224,26 +215,12 @@ def _small(x: Tensor, axis: int) -> list[Numbers]:
     others = [d for d in range(1, x.dim()) if d != axis + 1]
     high, low = x.amax(others), x.amin(others)
     tops, bottoms = high.amax(1).tolist(), low.amin(1).tolist()
-    silent = (high == 0) & (low == 0)
-    dead = [_indices(row) for row in silent] if bool(silent.any()) else [()] * len(x)
-    found = _stacked(x.flatten(1), tops, bottoms)
+    found = rows_within(x.flatten(1), tops, bottoms)
+    silent = torch.maximum(high, -low) == 0
+    if not bool(silent.any()):
+        return [Numbers(m, 0, ()) for m in found]
+    dead = [_indices(row) for row in silent]
     return [Numbers(m, len(d), d[:LISTED]) for m, d in zip(found, dead, strict=True)]
-
-
-def stacked_moments(x: Tensor) -> list[Moments]:
-    """`moments` of each row of a matrix."""
-    return _stacked(x, x.amax(1).tolist(), x.amin(1).tolist())
-
-
-def _stacked(flat: Tensor, tops: list[float], bottoms: list[float]) -> list[Moments]:
-    if not all(_in_range(t, b) for t, b in zip(tops, bottoms, strict=True)):
-        return [moments(each) for each in flat]
-    accumulator = _accumulator(flat)
-    norms = torch.linalg.vector_norm(flat, dim=1, dtype=accumulator).tolist()
-    sums = flat.sum(1, dtype=accumulator).tolist()
-    n = flat.shape[1]
-    ranges = zip(sums, norms, bottoms, tops, strict=True)
-    return [Moments(s / n, r * r / n, max(high, -low), low=low, high=high) for s, r, low, high in ranges]
 
 
 def dead_units(x: Tensor, axis: int) -> tuple[int, ...]:
@@ -299,77 +276,6 @@ def _silent(x: Tensor, axis: int) -> Tensor:
         return (x.amax(2).amax(0) == 0) & (x.amin(2).amin(0) == 0)
     others = [d for d in range(x.dim()) if d != axis]
     return (x.amax(others) == 0) & (x.amin(others) == 0)
-
-
-def moments(x: Tensor) -> Moments:
-    """Mean, mean square, largest entry, counts of NaN and Inf of a floating-point tensor."""
-    if x.numel() == 0:
-        return Moments(math.nan, math.nan, 0.0)
-    low, high = (float(v) for v in torch.aminmax(x))
-    if _in_range(high, low):
-        dtype = _accumulator(x)
-    elif max(high, -low) < 1e150 and max(high, -low) > 1e-150 and low == low:
-        dtype = torch.float64
-    else:
-        return _careful(x)._replace(low=low, high=high)
-    n = x.numel()
-    return Moments(float(x.sum(dtype=dtype)) / n, sum_of_squares(x, dtype) / n, max(high, -low), low=low, high=high)
-
-
-def _in_range(top: float, bottom: float) -> bool:
-    """Whether squares and sums stay inside float32; False for nan."""
-    a = top if top > -bottom else -bottom
-    return a == 0.0 or (_SAFE[0] < a < _SAFE[1] and top == top)
-
-
-def _accumulator(x: Tensor) -> torch.dtype:
-    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
-
-
-def sum_of_squares(x: Tensor, dtype: torch.dtype) -> float:
-    """Sums of squares of pieces in `dtype`, added in float64.
-
-    Long sums of squares lose digits in float32: the norm of a whole tensor is off by 1e-4 at 3e6 entries.
-    """
-    if x.is_contiguous() and x.dtype == dtype:
-        x = x.view(-1)
-        pieces = x.split(_PIECE_DOT) if len(x) > _PIECE_DOT else (x,)
-        return math.fsum(float(torch.dot(piece, piece)) for piece in pieces)
-    rest = 0.0
-    if x.is_contiguous():
-        x = x.view(-1)
-        cut = len(x) // _ROW * _ROW
-        if cut != len(x):
-            rest = float(torch.linalg.vector_norm(x[cut:], dtype=dtype)) ** 2
-        x = x[:cut].view(-1, _ROW)
-    norms = torch.linalg.vector_norm(x, dim=-1, dtype=dtype).double().view(-1)
-    return float(torch.dot(norms, norms)) + rest
-
-
-def _careful(x: Tensor) -> Moments:
-    flat = x.reshape(-1)
-    nans = infs = 0
-    top = 0.0
-    for piece in flat.split(_PIECE):
-        nans += int(piece.isnan().sum())
-        infs += int(piece.isinf().sum())
-        top = max(top, float(_finite(piece).abs().max()))
-    count = flat.numel() - nans - infs
-    if count == 0:
-        return Moments(math.nan, math.nan, math.nan, nans, infs)
-    if top == 0.0:
-        return Moments(0.0, 0.0, 0.0, nans, infs)
-    total = squares = 0.0
-    for piece in flat.split(_PIECE):
-        scaled = _finite(piece) / top
-        total += float(scaled.sum())
-        squares += float(torch.dot(scaled, scaled))
-    return Moments(total / count * top, squares / count * top * top, top, nans, infs)
-
-
-def _finite(x: Tensor) -> Tensor:
-    x = x.double()
-    return x.where(x.isfinite(), 0.0)
 
 
 def _plain(x: Tensor) -> Tensor:
