@@ -10,9 +10,9 @@ import numpy as np
 from firstlight.errors import FirstlightError
 from firstlight.graph.ir import Arg, Node, ParameterRef, Ref
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
-from firstlight.propagate.forward import LARGEST, Run, Sampler, bind_any, resolve
+from firstlight.propagate.forward import LARGEST, Run, Sampler, bind_any, resolve, settled
 from firstlight.rules import Call, find
-from firstlight.rules.gradient import total, whole
+from firstlight.rules.gradient import total, whole, whole_shape
 from firstlight.rules.layout import reshape
 from firstlight.rules.registry import several
 from firstlight.rules.structural import like_shape
@@ -68,11 +68,14 @@ def _collect(parts: list[Cotangent] | None) -> Cotangent | None:
     if not parts:
         return None
     out = parts[0] if len(parts) == 1 else total(parts)
+    if out.rest:
+        return out
     if float(out.base.q.max()) > LARGEST or not np.isfinite(float(out.base.q.max())):
         base = out.base
         q = np.clip(np.nan_to_num(base.q, nan=LARGEST, posinf=LARGEST), 0.0, LARGEST)
         out = Cotangent(replace(base, q=q, corr=np.nan_to_num(base.corr, nan=0.0), ident=next_id()))
-    return out
+    base = settled(out.base)
+    return out if base is out.base else replace(out, base=base, whole=None)
 
 
 def _pass_on(
@@ -146,7 +149,7 @@ def _deliver(
 
 
 def _shaped(g: Cotangent, like: Signal) -> Cotangent:
-    shape = (g.layout or g.base).shape
+    shape = whole_shape(g)
     if shape == like.shape:
         return g
     base = whole(g)

@@ -17,6 +17,8 @@ from firstlight.rules.empirical import constant, from_parameter, uniform
 from firstlight.rules.registry import several
 from firstlight.rules.structural import like_shape
 
+_SMALL = 64  # entries up to which a field is left as it is
+_EVEN = 1e-6  # what a field may vary by, relative to its largest entry, and still be one number: tables are in float32
 LARGEST = 1e280  # mean squares beyond are kept here, with a caveat: doubles end at 1e308
 
 # Runs the real operation on sampled inputs: (node, bound arguments) → outputs.
@@ -162,7 +164,26 @@ def _fit(call: Call, out: Any, shape: tuple[int, ...]) -> Signal:
             out, q=_bounded(out.q, LARGEST), mean=_bounded(out.mean, LARGEST**0.5, True),
             corr=np.nan_to_num(out.corr, nan=1.0), source=None, values=None,
         )  # fmt: skip
-    return out
+    return settled(out)
+
+
+def settled(x: Signal) -> Signal:
+    """Without the axes along which its fields vary by rounding alone: cos² + sin² is 1 at every position.
+
+    What varies nowhere has to be kept, and multiplied, nowhere.
+    """
+    if x.q.size <= _SMALL and x.mean.size <= _SMALL:
+        return x
+    top = float(x.q.max())
+    q, mean = _flattened(x.q, _EVEN * top), _flattened(x.mean, _EVEN * top**0.5)
+    return x if q is x.q and mean is x.mean else replace(x, q=q, mean=mean)
+
+
+def _flattened(field: Array, tolerance: float) -> Array:
+    for axis, size in enumerate(field.shape):
+        if size > 1 and float((field.max(axis=axis) - field.min(axis=axis)).max()) <= tolerance:
+            field = field.mean(axis=axis, keepdims=True)
+    return field
 
 
 def _bounded(a: Array, top: float, signed: bool = False) -> Array:

@@ -27,6 +27,8 @@ from firstlight.rules.noise import (
 )
 from firstlight.rules.source import mehler
 
+_LARGEST = 1 << 22  # entries of a product's fields
+
 
 def energy_cube(x: Signal, *, one_draw: bool = False) -> Array:
     """Relative covariance of x_i² and x_j² over the cube: 2c² for Gaussian entries.
@@ -209,8 +211,7 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
         assert a in atoms
     batch_labels = {a for a in left if any(x.batch[i] for i in axis_atoms(x, left.index(a)))}
     batch_labels |= {a for a in right if any(w.batch[i] for i in axis_atoms(w, right.index(a)))}
-    one = _by_label(x, left, order, atoms)
-    two = _by_label(w, right, order, atoms)
+    one, two = _bounded(_by_label(x, left, order, atoms), _by_label(w, right, order, atoms))
     both = product(one, two, quiet=True)
     flags = tuple(a in batch_labels for a in order for _ in atoms[a])
     both = replace(both, batch=flags)
@@ -232,6 +233,19 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
     if x.tag is not None and x.tag[0] == "softmax" and left and left[-1] in summed and not w.weights:
         result = _coherent(result, x.tag[2], x, w)
     return replace(result, noise=noise, scatter=sites, wander=wander, cumulants=(0.0, 0.0), ident=next_id())
+
+
+def _bounded(x: Signal, y: Signal) -> tuple[Signal, Signal]:
+    """Fields whose product has at most `_LARGEST` entries: beyond, axes count with their means, the last ones first."""
+    axes = range(len(x.atoms) - 1, -1, -1)
+    while True:
+        shape = [max(f.shape[i] for f in (x.q, x.mean, y.q, y.mean)) for i in range(len(x.atoms))]
+        if prod(shape) <= _LARGEST:
+            return x, y
+        gone = next(i for i in axes if shape[i] > 1)
+        x, y = (
+            replace(s, q=s.q.mean(axis=gone, keepdims=True), mean=s.mean.mean(axis=gone, keepdims=True)) for s in (x, y)
+        )
 
 
 def _coherent(out: Signal, extra: float, x: Signal, w: Signal) -> Signal:
