@@ -235,14 +235,16 @@ class Signal:
 
 @dataclass(slots=True, eq=False)
 class Cotangent:
-    """A gradient: a base signal times the values of a function of the forward source, node by node.
+    """A gradient: a base that came through a random map, times what it has met on its way since, plus more of these.
 
     Attributes:
-        base: Gradient that is independent of the source.
-        source: Forward source of the factor; None for a constant factor.
+        base: Gradient that is independent of the factor.
+        source: Forward source of the factor, where that is a function of one; None for any other factor.
         values: The factor on the source's nodes, shape (rows, n).
         layout: The forward signal on whose source the factor stands.
         whole: The product as a signal, once it has been asked for.
+        factor: A factor that is no function of one source; None for the factor 1.
+        rest: Further summands.
     """
 
     base: Signal
@@ -250,6 +252,8 @@ class Cotangent:
     values: Array | None = None
     layout: Signal | None = None
     whole: Signal | None = None
+    factor: Signal | None = None
+    rest: tuple[Cotangent, ...] = ()
 
 
 T = TypeVar("T", Signal, Source, Cotangent)

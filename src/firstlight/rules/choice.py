@@ -9,10 +9,11 @@ import numpy as np
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
 from firstlight.rules.elementwise import Pointwise, apply
 from firstlight.rules.empirical import constant, uniform
-from firstlight.rules.gradient import scale, whole
+from firstlight.rules.gradient import scale, times, whole
 from firstlight.rules.layout import align
 from firstlight.rules.merge import is_number, plus, reduce_to, unit
 from firstlight.rules.registry import Call, Grads, rule
+from firstlight.rules.source import Bend, as_source
 
 
 def masked(x: Signal, share: Signal, fill: float) -> Signal:
@@ -109,19 +110,27 @@ def minimum(call: Call, input: Any, other: Any) -> Signal:
     return extreme(call, input, other, -1.0)
 
 
-def _half(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any) -> Grads:
-    del call, out
-    g = whole(grad)
-    half = replace(g, mean=g.mean * 0.5, q=g.q * 0.5, ident=next_id())
-    return {
-        name: reduce_to(Cotangent(half), s) for name, s in (("input", input), ("other", other)) if isinstance(s, Signal)
-    }
+def _extreme_back(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any) -> Grads:
+    """g where the operand is the one chosen: (1 ± sign(x - y))/2 on the source of the difference."""
+    del out
+    return extreme_back(call, grad, input, other, 1.0 if call.node.op in ("maximum", "max") else -1.0)
 
 
-maximum.adjoint(_half)
+def extreme_back(call: Call, grad: Cotangent, x: Any, y: Any, sign: float) -> dict[str, Any]:
+    """Gradients of max(x, y) (sign 1) or min(x, y) (sign -1)."""
+    difference = plus(call, x, y, -1.0) if isinstance(x, Signal) else plus(call, scale(y, -1.0), float(x))
+    source, values = as_source(difference, Bend((0.0,)))
+    grads: dict[str, Any] = {}
+    for name, mine, way in (("input", x, sign), ("other", y, -sign)):
+        if isinstance(mine, Signal):
+            grads[name] = reduce_to(times(grad, difference, source, 0.5 + 0.5 * np.sign(way * values)), mine)
+    return grads
 
 
-minimum.adjoint(_half)
+maximum.adjoint(_extreme_back)
+
+
+minimum.adjoint(_extreme_back)
 
 
 def _compare(call: Call, input: Any, other: Any = 0.0) -> Signal:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, Source, next_id, replace
-from firstlight.rules.choice import extreme
+from firstlight.rules.choice import extreme, extreme_back
 from firstlight.rules.gradient import scale, whole
 from firstlight.rules.layout import axis_atoms
 from firstlight.rules.reduction import axes_of, reduced, spread_over
@@ -94,8 +94,8 @@ def _(call: Call, grad: Any, out: Any, input: Signal, dim: Any = None, keepdim: 
     if g is None:
         return {}
     if isinstance(dim, Signal):
-        half = scale(whole(g), 0.5**0.5)
-        return {"input": Cotangent(half), "dim": Cotangent(half)}
+        grads = extreme_back(call, g, input, dim, 1.0 if call.node.op == "max" else -1.0)
+        return {"input": grads["input"], "dim": grads["other"]}
     first = first_of(out)
     del call
     return {"input": Cotangent(spread_over(whole(g), input, dim, keepdim, (first.numel / input.numel) ** 0.5))}

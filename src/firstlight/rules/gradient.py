@@ -1,7 +1,9 @@
-"""Cotangents: gradients that still know which function of which forward source they carry as a factor.
+"""Cotangents: gradients that still know which factors they have met since they came through a random map.
 
-Two paths that lead the same base gradient back through functions of the same source (x·σ(x), a gate written out)
-add as functions, exactly; everything else adds as independent signals.
+A cotangent is a sum of roots times factors: a root is what came out of independent weights, a factor a function of
+a forward source (or any forward signal). Paths that lead one root back to one tensor add their factors: x·σ(x) and
+a gate written out are exact, and E[(g·a + g·b)²] = E g²·E(a + b)² follows from the forward signals' cross moments.
+Different roots add as independent tensors.
 """
 
 from __future__ import annotations
@@ -13,34 +15,92 @@ import numpy as np
 from firstlight.graph.signal import Array, Cotangent, Signal, Source, next_id, replace
 from firstlight.rules.contraction import product
 from firstlight.rules.cross import add
-from firstlight.rules.source import from_values, law_of
+from firstlight.rules.source import as_source, from_values, law_of
+
+_EXPANSIONS = 24  # bases that are taken apart in search of a common root
+_PARTS = 4  # summands with factors that are followed one by one
+
+
+def parts_of(g: Cotangent) -> tuple[Cotangent, ...]:
+    """The summands, each with one root."""
+    return (replace(g, rest=(), whole=None), *g.rest) if g.rest else (g,)
+
+
+def joined(parts: Sequence[Cotangent]) -> Cotangent:
+    """Summands with different roots as one cotangent."""
+    first = parts[0]
+    return replace(first, rest=tuple(parts[1:]), whole=None) if len(parts) > 1 else first
+
+
+def factor_of(g: Cotangent) -> Signal | None:
+    """The factor of a single summand as a signal; None for 1."""
+    if g.values is not None and g.source is not None and g.layout is not None:
+        return from_values(g.layout, g.source, g.values)
+    return g.factor
 
 
 def whole(g: Cotangent) -> Signal:
     """The gradient as one signal."""
-    if g.source is None or g.values is None or g.layout is None:
-        return g.base
+    if g.rest:
+        if g.whole is None:
+            found = [whole(p) for p in parts_of(g)]
+            out = found[0]
+            for signal in found[1:]:
+                out = add(out, signal)
+            g.whole = out
+        return g.whole
     if g.whole is None:
-        factor = from_values(g.layout, g.source, g.values)
-        out = product(g.base, factor)
-        g.whole = replace(out, gaussian=False)
+        factor = factor_of(g)
+        if factor is None:
+            return g.base
+        g.whole = replace(product(g.base, factor), gaussian=False)
     return g.whole
 
 
 def times(g: Cotangent, layout: Signal, source: Source, factor: Array) -> Cotangent:
     """Multiply by a function of a forward source, given by its values on the nodes."""
+    return joined([_times(p, layout, source, factor) for p in parts_of(g)])
+
+
+def _times(g: Cotangent, layout: Signal, source: Source, factor: Array) -> Cotangent:
     if g.source is not None and g.values is not None and g.source.key == source.key:
         return Cotangent(g.base, source, g.values * factor, layout)
-    return Cotangent(whole(g), source, np.broadcast_to(factor, source.values.shape), layout)
+    mine = factor_of(g)
+    if mine is None:
+        return Cotangent(g.base, source, np.broadcast_to(factor, source.values.shape), layout)
+    other = from_values(layout, source, np.broadcast_to(factor, source.values.shape))
+    if other.shape != mine.shape:
+        return Cotangent(whole(g), source, np.broadcast_to(factor, source.values.shape), layout)
+    return Cotangent(g.base, factor=product(mine, other))
+
+
+def times_signal(g: Cotangent, factor: Signal) -> Cotangent:
+    """Multiply by a forward signal."""
+    if factor.shape != whole_shape(g):
+        return Cotangent(product(whole(g), factor))
+    found: list[Cotangent] = []
+    for p in parts_of(g):
+        mine = factor_of(p)
+        found.append(Cotangent(p.base, factor=factor if mine is None else product(mine, factor)))
+    return joined(found)
+
+
+def whole_shape(g: Cotangent) -> tuple[int, ...]:
+    """The shape of the gradient, without working it out."""
+    return (g.layout or g.factor or g.base).shape
 
 
 def scaled(g: Cotangent, a: float) -> Cotangent:
     """Multiply by a constant."""
     if a == 1.0:
         return g
+    return joined([_scaled(p, a) for p in parts_of(g)])
+
+
+def _scaled(g: Cotangent, a: float) -> Cotangent:
     if g.source is not None and g.values is not None:
         return replace(g, values=g.values * a, whole=None)
-    return Cotangent(scale(g.base, a))
+    return Cotangent(scale(g.base, a), factor=g.factor)
 
 
 def scale(x: Signal, a: float) -> Signal:
@@ -63,43 +123,91 @@ def scale(x: Signal, a: float) -> Signal:
 
 
 def total(parts: Sequence[Cotangent]) -> Cotangent:
-    """Sum of the gradients that arrive at one tensor."""
-    groups: dict[tuple[int, object], Cotangent] = {}
-    for g in parts:
-        key = (g.base.ident, g.source.key if g.source is not None else None)
-        old = groups.get(key)
-        if old is None:
-            groups[key] = g
-        elif g.values is not None and old.values is not None:
-            groups[key] = replace(old, values=old.values + g.values, whole=None)
+    """Sum of the gradients that arrive at one tensor, root by root."""
+    flat = [p for g in parts for p in parts_of(g)]
+    bent = [p for p in flat if p.values is not None or p.factor is not None]
+    if not bent:
+        return Cotangent(_added([p.base for p in flat]))
+    by_root: dict[int, tuple[Signal, list[tuple[float, Cotangent]]]] = {}
+    for part, roots in zip(flat, _roots([p.base for p in flat]), strict=True):
+        for coefficient, root in roots:
+            by_root.setdefault(root.ident, (root, []))[1].append((coefficient, part))
+    found = [_one_root(root, terms) for root, terms in by_root.values()]
+    plain = [p.base for p in found if p.values is None and p.factor is None]
+    kept = [p for p in found if p.values is not None or p.factor is not None]
+    if len(kept) > _PARTS:  # a long residual stream: what has met no common root so far is taken as independent
+        return Cotangent(_added([*(whole(p) for p in kept), *plain]))
+    if plain:
+        kept.append(Cotangent(_added(plain)))
+    return joined(kept)
+
+
+def _added(bases: Sequence[Signal]) -> Signal:
+    out = bases[0]
+    for b in bases[1:]:
+        out = add(out, b)
+    return out
+
+
+def _roots(bases: Sequence[Signal]) -> list[list[tuple[float, Signal]]]:
+    """Each base as a combination of roots: bases are taken apart, latest first, until they have met or cannot."""
+    open_: list[dict[int, tuple[float, Signal]]] = [{b.ident: (1.0, b)} for b in bases]
+    closed: list[list[tuple[float, Signal]]] = [[] for _ in bases]
+    for _ in range(_EXPANSIONS):
+        waiting = [i for i, d in enumerate(open_) if d]
+        if len(waiting) < 2:
+            break
+        latest = max(max(open_[i]) for i in waiting)
+        holders = [i for i in waiting if latest in open_[i]]
+        signal = open_[holders[0]][latest][1]
+        alone = len(holders) == 1 and bool(signal.terms)
+        for i in holders:
+            coefficient, signal = open_[i].pop(latest)
+            if not alone:
+                closed[i].append((coefficient, signal))
+                continue
+            for factor, term in signal.terms:
+                old = open_[i].get(term.ident)
+                open_[i][term.ident] = (coefficient * factor + (old[0] if old else 0.0), term)
+    return [found + list(left.values()) for found, left in zip(closed, open_, strict=True)]
+
+
+def _one_root(root: Signal, terms: Sequence[tuple[float, Cotangent]]) -> Cotangent:
+    """root·Σ (coefficient · factor)."""
+    constant = 0.0
+    on_source: dict[object, Cotangent] = {}
+    others: list[Signal] = []
+    for coefficient, part in terms:
+        if part.values is not None and part.source is not None:
+            old = on_source.get(part.source.key)
+            values = coefficient * part.values
+            on_source[part.source.key] = (
+                Cotangent(root, part.source, values, part.layout)
+                if old is None or old.values is None
+                else replace(old, values=old.values + values)
+            )
+        elif part.factor is not None:
+            others.append(part.factor if coefficient == 1.0 else scale(part.factor, coefficient))
         else:
-            groups[key] = Cotangent(add(old.base, g.base))
-    found = list(groups.values())
-    if len(found) == 1:
-        return found[0]
-    mixed = _join(found)
-    if mixed is not None:
-        return mixed
-    out = whole(found[0])
-    for g in found[1:]:
-        out = add(out, whole(g))
-    return _on_one_source(found, out)
+            constant += coefficient
+    if not on_source and not others:
+        return Cotangent(root if constant == 1.0 else scale(root, constant))
+    if len(on_source) == 1 and not others:
+        only = next(iter(on_source.values()))
+        assert only.values is not None
+        return replace(only, values=only.values + constant)
+    signals = [s for s in (factor_of(p) for p in on_source.values()) if s is not None] + others
+    factor = _added(signals)
+    if constant:
+        factor = add(factor, _constant(factor, constant))
+    return Cotangent(root, factor=factor)
 
 
-def _on_one_source(found: Sequence[Cotangent], out: Signal) -> Cotangent:
-    """Independent gradients of which some depend on one source: their mean square as a function of its nodes."""
-    bent = [g for g in found if g.values is not None and g.source is not None]
-    if not bent or len({g.source.key for g in bent if g.source}) != 1 or out.mean_q <= 0.0:
-        return Cotangent(out)
-    source = bent[0].source
-    assert source is not None
-    energy = np.zeros(source.values.shape)
-    for g in found:
-        energy = energy + (whole(g).mean_q if g.values is None else g.base.mean_q * np.square(g.values))
-    level = float(source.share @ (energy @ source.grid.weights))
-    if level <= 0.0:
-        return Cotangent(out)
-    return Cotangent(out, source, np.sqrt(energy / level), bent[0].layout, out)
+def _constant(like: Signal, value: float) -> Signal:
+    one = (1,) * len(like.atoms)
+    return Signal(
+        like.groups, np.full(one, value), np.full(one, value * value), np.ones_like(like.corr), like.batch, ident=0
+    )
 
 
 def through_sum(g: Cotangent, out: Signal, x: Signal, y: Signal, a: float, b: float) -> Cotangent:
@@ -108,6 +216,8 @@ def through_sum(g: Cotangent, out: Signal, x: Signal, y: Signal, a: float, b: fl
     A unit that is active behind the sum was more often active before it: the masks of a residual stream are
     dependent, and a gradient that keeps passing them is larger than independent masks would leave it.
     """
+    if g.rest:
+        return joined([through_sum(p, out, x, y, a, b) for p in parts_of(g)])
     if g.values is None or g.source is None or g.source.key != ("source", out.ident):
         return g
     if x.source is None or x.values is None or x.shape != out.shape or len(g.source.sd) != 1 or g.source.sd[0] <= 0.0:
@@ -127,13 +237,24 @@ def through_sum(g: Cotangent, out: Signal, x: Signal, y: Signal, a: float, b: fl
     return Cotangent(g.base, x.source, factor, x)
 
 
-def _join(found: Sequence[Cotangent]) -> Cotangent | None:
-    """One base, once bare and once with a factor: the bare one has the factor 1."""
-    if len({g.base.ident for g in found}) != 1:
-        return None
-    bent = [g for g in found if g.values is not None]
-    bare = [g for g in found if g.values is None]
-    if len(bent) != 1 or len(bare) != 1:
-        return None
-    assert bent[0].values is not None
-    return replace(bent[0], values=bent[0].values + 1.0, whole=None)
+def through_product(g: Cotangent, out: Signal, x: Signal, y: Signal) -> Cotangent:
+    """A factor φ on the source of a product x·y, seen from x's own source: E φ(x·y) given x.
+
+    For a gate y of one sign the mask of relu(x·y) is that of x, so that Σ g·x over positions adds up in phase.
+    """
+    if g.rest:
+        return joined([through_product(p, out, x, y) for p in parts_of(g)])
+    if g.values is None or g.source is None or g.source.key != ("source", out.ident):
+        return g
+    wide = int(np.argmax(g.source.sd))  # φ is one function of x·y: the row that covers most of it
+    if x.shape != out.shape or g.source.sd[wide] <= 0.0 or y.mean_mean**2 < 0.5 * y.mean_q:
+        return g
+    law = law_of(1.0, y)
+    if law is None:
+        return g
+    source, mine = as_source(x)
+    values, weights, _ = law
+    keep = slice(None, None, max(1, len(values) // 100))
+    values, weights = values[keep], weights[keep] / weights[keep].sum()
+    mean: Array = np.interp(mine[..., None] * values, g.source.values[wide], g.values[wide]) @ weights
+    return Cotangent(g.base, source, mean, x)

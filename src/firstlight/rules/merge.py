@@ -9,7 +9,7 @@ import numpy as np
 from firstlight.graph.signal import Cotangent, Signal, replace
 from firstlight.rules.contraction import sum_atoms
 from firstlight.rules.cross import add
-from firstlight.rules.gradient import scale, scaled, through_sum, whole
+from firstlight.rules.gradient import scale, scaled, through_sum, whole, whole_shape
 from firstlight.rules.layout import axis_atoms
 from firstlight.rules.registry import Call, Grads, rule
 from firstlight.rules.source import as_source, on_source
@@ -46,7 +46,7 @@ def shifted(x: Signal, b: float) -> Signal:
 
 def reduce_to(g: Cotangent, like: Signal) -> Cotangent:
     """Sum a gradient over the axes along which an operand was repeated."""
-    shape, wanted = (g.layout or g.base).shape, like.shape
+    shape, wanted = whole_shape(g), like.shape
     if shape == wanted:
         return g
     base = whole(g)

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from firstlight.graph.signal import SILENT, Cotangent, Signal, replace
+from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, Source, replace
 from firstlight.rules.contraction import product
 from firstlight.rules.elementwise import Pointwise, apply, back, chain_values
 from firstlight.rules.empirical import constant
-from firstlight.rules.gradient import scale, scaled, times, whole
+from firstlight.rules.gradient import parts_of, scale, scaled, through_product, times, times_signal
 from firstlight.rules.layout import align
 from firstlight.rules.merge import is_number, on_common_source, plus, reduce_to
 from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, rule
@@ -31,7 +31,7 @@ def multiply(call: Call, x: Any, y: Any) -> Any:
         if one.value is not None and one.numel == 1:
             return _fit(scale(other, float(one.value.reshape(-1)[0])), one)
     for one, other in ((x, y), (y, x)):
-        if other.tag is not None and other.tag[0] == "inverse rms" and other.tag[1] == one.ident:
+        if _is_inverse_rms(other, one):
             return _by_own_norm(one, other)
     x, y = on_common_source(x, y)
     if x.source is not None and y.source is not None and x.source.key == y.source.key and x.shape == y.shape:
@@ -57,7 +57,8 @@ def _by_own_norm(x: Signal, inverse_rms: Signal) -> Signal:
     assert inverse_rms.tag is not None
     # E x²/q̂ = 1 where independence would give E x²·E 1/q̂ > 1
     level = inverse_rms.tag[2] ** 2 * x.mean_q / max(out.mean_q, 1e-300)
-    return replace(out, q=out.q * level, noise=SILENT, scatter=0.0, data=True, gaussian=x.gaussian)
+    n = x.numel / max(inverse_rms.numel, 1)
+    return replace(out, q=out.q * level, noise=SILENT, scatter=-2.0 / n, data=True, gaussian=x.gaussian)
 
 
 def _unvaried(x: Signal) -> bool:
@@ -92,7 +93,17 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any) -> Grads
     for name, mine, factor in (("input", input, other), ("other", other, input)):
         if isinstance(mine, Signal):
             grads[name] = reduce_to(times_factor(grad, out, mine, factor), mine)
+            if _is_inverse_rms(factor, mine):
+                # what comes back through the root mean square is -1/n of this along x: (1 - 2/n) + 1/n = 1 - 1/n
+                grads[name] = scaled(grads[name], max(1.0 - 2.0 * factor.numel / mine.numel, 0.0) ** 0.5)
     return grads
+
+
+def _is_inverse_rms(factor: Any, x: Signal) -> bool:
+    """Whether a factor is 1/√(mean x²), written out."""
+    if not isinstance(factor, Signal) or factor.tag is None:
+        return False
+    return factor.tag[0] == "inverse rms" and factor.tag[1] == x.ident
 
 
 def times_factor(grad: Cotangent, out: Signal, mine: Signal, factor: Any) -> Cotangent:
@@ -101,13 +112,28 @@ def times_factor(grad: Cotangent, out: Signal, mine: Signal, factor: Any) -> Cot
         return scaled(grad, float(factor))
     if factor.value is not None and factor.numel == 1:
         return scaled(grad, float(factor.value.reshape(-1)[0]))
+    if out.source is None and isinstance(factor, Signal) and isinstance(mine, Signal):
+        grad = through_product(grad, out, factor, mine)
+        if factor.source is None and factor.shape == out.shape:
+            values = _on_grads_source(grad, factor)
+            if values is not None:
+                source, line = values
+                return times(grad, factor, source, line)
     if out.source is not None and mine.shape == factor.shape:
         values = chain_values(factor, out.source)
         if values is not None:
             return times(grad, out, out.source, values)
     if factor.source is not None and factor.values is not None and factor.shape == out.shape:
         return times(grad, factor, factor.source, factor.values)
-    return Cotangent(product(whole(grad), factor))
+    return times_signal(grad, factor)
+
+
+def _on_grads_source(grad: Cotangent, factor: Signal) -> tuple[Source, Array] | None:
+    """The factor on the nodes of the source on which a summand of the gradient stands, if it is that source."""
+    for p in parts_of(grad):
+        if p.source is not None and (values := chain_values(factor, p.source)) is not None:
+            return p.source, values
+    return None
 
 
 @rule("neg", example="-x")
