@@ -10,7 +10,7 @@ from torch import Tensor
 
 from firstlight.errors import InputError
 from firstlight.lab.models import StackConfig
-from firstlight.lab.stack import Stack
+from firstlight.lab.networks import Network
 from firstlight.schemes.context import Builtin, Context, Draw, Target
 from firstlight.schemes.draws import Stream
 from firstlight.schemes.registry import resolve
@@ -110,7 +110,7 @@ def layer_bias(config: StackConfig, layer: int, member: Member, size: int) -> Te
     return std * Stream(member.seed, target.name.replace("weight", "bias")).normal((size,))
 
 
-def draw_stack(stack: Stack, members: Sequence[Member]) -> None:
+def draw_stack(stack: Network, members: Sequence[Member]) -> None:
     """Fill the weights of all members; biases are zero, or N(0, σ_b²) where the scheme has a `bias_std`.
 
     See `layer_weight` for the gains.
@@ -121,6 +121,6 @@ def draw_stack(stack: Stack, members: Sequence[Member]) -> None:
     for layer in range(config.depth + 1):
         into, bias = stack.weight(layer), stack.bias(layer)
         for index, member in enumerate(members):
-            into[index].copy_(layer_weight(config, layer, member, stack.dtype))
+            into[index].copy_(layer_weight(config, layer, member, stack.dtype).reshape(into[index].shape))
             if bias is not None and (drawn := layer_bias(config, layer, member, bias.shape[1])) is not None:
                 bias[index].copy_(drawn)

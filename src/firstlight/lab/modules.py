@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from firstlight.lab.draws import Member, layer_bias, layer_weight
 from firstlight.lab.kernels import kernel
 from firstlight.lab.models import StackConfig
-from firstlight.lab.stack import Stack
+from firstlight.lab.networks import Network
 
 
 class StackModule(nn.Module):
@@ -58,12 +58,12 @@ def module(config: StackConfig, member: Member | None = None) -> StackModule:
     return net
 
 
-def to_module(stack: Stack, member: int = 0) -> StackModule:
+def to_module(stack: Network, member: int = 0) -> StackModule:
     """A module with a copy of one member's current weights."""
     net = StackModule(stack.config).to(stack.device, stack.dtype)
     with torch.no_grad():
         for layer, part in enumerate(net.layers):
-            part.weight.copy_(stack.weight(layer)[member])  # type: ignore[operator]
+            part.weight.copy_(stack.weight(layer)[member].reshape(part.weight.shape))  # type: ignore[operator]
             bias = stack.bias(layer)
             if bias is not None:
                 part.bias.copy_(bias[member])  # type: ignore[operator]

@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from firstlight.lab.networks import Network
 from firstlight.lab.schedules import Schedule, layer_factors
-from firstlight.lab.stack import Stack
 
 Method = Literal["sgd", "adam"]
 BETAS = (0.9, 0.999)
@@ -40,7 +40,7 @@ class Optimizer:
     """
 
     def __init__(
-        self, stack: Stack, schedule: Schedule, rates: Sequence[float], method: Method = "sgd", momentum: float = 0.0
+        self, stack: Network, schedule: Schedule, rates: Sequence[float], method: Method = "sgd", momentum: float = 0.0
     ) -> None:
         self.stack, self.method, self.momentum = stack, method, momentum
         factors = layer_factors(schedule, stack.config.depth + 1)

@@ -49,7 +49,7 @@ class Stack:
         deltas: Gradient with respect to the first hidden layer's pre-activation after `backward`.
 
     Raises:
-        InputError: A conv stack (see `lab.modules`), or sizes below one.
+        InputError: A conv stack (see `lab.conv`), or sizes below one.
     """
 
     def __init__(
@@ -117,6 +117,10 @@ class Stack:
         self.logits = self._new(E, widths[-1], B)
         self.cotangent = self._new(E, widths[-1], B)
         self._scratch = self._new(E, max(self.config.hidden), B) if residual and not self.kernel.saves_output else None
+
+    def load(self, x: Tensor) -> None:
+        """Copy samples (B, inputs) into `input`."""
+        self.input.copy_(x.T)
 
     def _signal(self, layer: int) -> Tensor:
         """Input of layer `layer` without the row of ones, (E, n_in, B)."""

@@ -25,11 +25,11 @@ from firstlight.lab.draws import Member, draw_stack
 from firstlight.lab.evaluate import Data, as_tensors, evaluate
 from firstlight.lab.losses import LOSSES, Loss
 from firstlight.lab.models import StackConfig
+from firstlight.lab.networks import Network, network
 from firstlight.lab.optimizer import Method, Optimizer
 from firstlight.lab.products import one_thread_setting
 from firstlight.lab.replay import replayable
 from firstlight.lab.schedules import Schedule, step_factor
-from firstlight.lab.stack import Stack
 
 Row = dict[str, Any]
 
@@ -136,7 +136,7 @@ def describe(config: StackConfig, training: Training, members: Sequence[Member])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def first_overflow(stack: Stack, member: int) -> int:
+def first_overflow(stack: Network, member: int) -> int:
     """First hidden layer (from 1) whose output is not finite in one member; depth + 1 for the readout."""
     for layer, signal in enumerate(stack.signals, start=1):
         if not bool(torch.isfinite(signal[member]).all()):
@@ -155,13 +155,13 @@ def train(
     save_to: Path | None = None,
     save_every: float = 60.0,
     on_row: Callable[[int, int, list[Result]], object] | None = None,
-) -> tuple[list[Result], Stack]:
+) -> tuple[list[Result], Network]:
     """Train all members at once.
 
     Args:
         config: Shape, activation and scheme.
         training: Steps, batch, rates, loss.
-        data: Samples (N, inputs) and targets: labels (N,), or (N, outputs) for "mse".
+        data: Samples (N, inputs), for conv (N, inputs, H, W), and targets: labels (N,), or (N, outputs) for "mse".
         members: Seed, gain and rate of each network.
         test: Held-out samples and targets.
         device: "cpu" or "cuda"; on CUDA both passes are captured into graphs.
@@ -179,7 +179,7 @@ def train(
     x, y = as_tensors(config, training.loss, data, "training set")
     held = as_tensors(config, training.loss, test, "test set") if test is not None else None
     batch = min(training.batch or len(x), len(x))
-    stack = Stack(config, len(members), batch, device=device)
+    stack = network(config, len(members), batch, tuple(x.shape[2:]), device=device)
     x, y = x.to(stack.device, stack.dtype), y.to(stack.device)
     draw_stack(stack, members)
     rates = [m.rate if m.rate is not None else training.schedule.rate for m in members]
@@ -223,7 +223,7 @@ def train(
 class Passes:
     """The two halves of a step, with what a row needs summed on the way."""
 
-    def __init__(self, stack: Stack, optimizer: Optimizer, loss: Loss, x: Tensor, y: Tensor) -> None:
+    def __init__(self, stack: Network, optimizer: Optimizer, loss: Loss, x: Tensor, y: Tensor) -> None:
         self._stack, self._x, self._y, self._loss = stack, x, y, LOSSES[loss]
         self._index = torch.zeros(stack.batch, dtype=torch.long, device=stack.device)
         self.value = torch.zeros(stack.members, device=stack.device, dtype=stack.dtype)
@@ -237,14 +237,14 @@ class Passes:
 
     def _fill(self) -> None:
         if self._whole:
-            self._stack.input.copy_(self._x.T)
+            self._stack.load(self._x)
             self._goal = self._y.T if self._y.ndim == 2 else self._y
 
     def _forward(self) -> None:
         stack = self._stack
         goal = self._goal if self._whole else self._y.index_select(0, self._index)
         if not self._whole:
-            stack.input.copy_(self._x.index_select(0, self._index).T)
+            stack.load(self._x.index_select(0, self._index))
             goal = goal.T if goal.ndim == 2 else goal
         value, hits = self._loss(stack.forward(), goal, stack.cotangent)
         self.value.copy_(value)
@@ -274,7 +274,7 @@ class Passes:
         return out
 
 
-def _silence_overflown(stack: Stack, optimizer: Optimizer, passes: Passes, step: int, results: list[Result]) -> None:
+def _silence_overflown(stack: Network, optimizer: Optimizer, passes: Passes, step: int, results: list[Result]) -> None:
     for member, ok in enumerate(torch.isfinite(passes.value).tolist()):
         if not ok:
             results[member].divergence = Divergence(step, first_overflow(stack, member))
@@ -286,7 +286,7 @@ def _report(
     row: Row,
     steps: int,
     passes: Passes,
-    stack: Stack,
+    stack: Network,
     training: Training,
     results: list[Result],
     data: tuple[Tensor, Tensor],
@@ -314,7 +314,7 @@ def _report(
             result.started_at = each["step"]
 
 
-def _state(key: str, step: int, stack: Stack, optimizer: Optimizer, results: list[Result]) -> dict[str, Any]:
+def _state(key: str, step: int, stack: Network, optimizer: Optimizer, results: list[Result]) -> dict[str, Any]:
     kept = [
         {
             "rows": r.rows,
@@ -332,7 +332,7 @@ def _state(key: str, step: int, stack: Stack, optimizer: Optimizer, results: lis
     }
 
 
-def _restore(state: dict[str, Any], stack: Stack, optimizer: Optimizer, results: list[Result]) -> int:
+def _restore(state: dict[str, Any], stack: Network, optimizer: Optimizer, results: list[Result]) -> int:
     for mine, theirs in (
         *zip(stack.weights, state["weights"], strict=True),
         *zip(optimizer.moments, state["moments"], strict=True),
