@@ -1,7 +1,7 @@
 // The left rail: data, network, initialization, training. Every change goes to the server, which answers with the state.
 
 import { h, icon, number, whole } from "./dom";
-import { LETTERS, SHARED, label, store, title, type Config } from "./store";
+import { LETTERS, SHARED, configure, label, store, title, type Config } from "./store";
 import { theme } from "./theme";
 
 type Send = (message: Record<string, unknown>) => void;
@@ -54,15 +54,12 @@ export class Controls {
     const runs = store.runs.map((run, i) => {
       const config: Config = { ...run.config, ...shared, ...(i === store.selected ? changes : {}) };
       if (i === store.selected) {
-        if (("depth" in changes || "width" in changes) && !("widths" in changes)) delete config["widths"];
-        if ("scheme" in changes && changes["scheme"] !== run.config["scheme"]) {
-          if (!("gain" in changes)) delete config["gain"];
-          if (!("variance_scale" in changes)) delete config["variance_scale"];
-        }
+        if (("depth" in changes || "width" in changes) && !("widths" in changes)) config["widths"] = [];
+        if ("scheme" in changes && changes["scheme"] !== run.config["scheme"]) Object.assign(config, store.hello?.scheme_defaults[String(changes["scheme"])], changes);
       }
       return config;
     });
-    this.send({ type: "configure", runs });
+    configure(runs, this.send);
   };
 
   private build(): void {
@@ -269,11 +266,11 @@ export function drawRuns(box: HTMLElement, send: Send, select: (index: number) =
         { class: `run-tab${i === store.selected ? " chosen" : ""}` },
         h("button", { type: "button", "aria-pressed": String(i === store.selected), onclick: () => select(i) }, h("i", { style: `background:${theme().runs[i]}` }), h("b", {}, LETTERS[i] ?? ""), h("span", {}, title(i))),
         store.runs.length > 1 && !store.recorded &&
-          h("button", { type: "button", class: "close", "aria-label": `Remove run ${LETTERS[i]}`, onclick: () => { select(0); send({ type: "configure", runs: configs().filter((_c, j) => j !== i) }); } }, "×"),
+          h("button", { type: "button", class: "close", "aria-label": `Remove run ${LETTERS[i]}`, onclick: () => { select(0); configure(configs().filter((_c, j) => j !== i), send); } }, "×"),
       ),
     ),
     ...(store.runs.length < most && !store.recorded
-      ? [h("button", { type: "button", class: "add", onclick: () => { const runs = configs(); const copy = runs[store.selected] ?? runs[0]; if (copy) { store.pending = runs.length; send({ type: "configure", runs: [...runs, copy] }); } } }, "+ Compare")]
+      ? [h("button", { type: "button", class: "add", onclick: () => { const runs = configs(); const copy = runs[store.selected] ?? runs[0]; if (copy) { store.pending = runs.length; configure([...runs, copy], send); } } }, "+ Compare")]
       : []),
   );
 }

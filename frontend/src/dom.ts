@@ -24,6 +24,11 @@ export function h<K extends keyof HTMLElementTagNameMap>(
   return element;
 }
 
+/** Write a text if it is another one; writing the same would lay the page out anew. */
+export function put(element: HTMLElement, text: string): void {
+  if (element.textContent !== text) element.textContent = text;
+}
+
 const SVG = "http://www.w3.org/2000/svg";
 
 /** A small drawing from the inside of an `<svg>`; decorative, so hidden from screen readers. */

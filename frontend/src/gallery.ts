@@ -2,7 +2,7 @@
 
 import { h, icon, say } from "./dom";
 import { mark } from "./maps";
-import { store, type Scene } from "./store";
+import { configure, store, type Scene } from "./store";
 import { theme } from "./theme";
 
 type Send = (message: Record<string, unknown>) => void;
@@ -12,7 +12,7 @@ export function openScene(scene: Scene, send: Send, selected: () => void): void 
   selected();
   const defaults = store.hello?.defaults ?? {};
   send({ type: "pause" });
-  send({ type: "configure", runs: scene.runs.map((r) => ({ ...defaults, ...r })) });
+  configure(scene.runs.map((r) => ({ ...defaults, ...r })), send, true);
   send({ type: "speed", value: scene.speed });
   if (scene.task === "walks") send({ type: "walks", run: 0, draws: 100 });
   if (scene.task === "critical") send({ type: "critical", run: 0 });

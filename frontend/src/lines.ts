@@ -2,6 +2,7 @@
 
 import uPlot from "uplot";
 import { h, number } from "./dom";
+import { store } from "./store";
 import { theme } from "./theme";
 
 export interface Series {
@@ -40,6 +41,8 @@ export class LinePlot {
   readonly readout: HTMLOutputElement;
   private plot: uPlot | null = null;
   private signature = "";
+  private shape = "";
+  private drawn: { series: { x: ArrayLike<number>; y: ArrayLike<number> }[]; clouds: unknown[] } = { series: [], clouds: [] };
   private index = -1;
   series: Series[] = [];
   clouds: Cloud[] = [];
@@ -66,19 +69,43 @@ export class LinePlot {
     new ResizeObserver(() => this.resize()).observe(this.host);
   }
 
-  /** Draw what the fields hold. */
-  draw(): void {
+  /** Draw what the fields hold; nothing is done where it would move less than a pixel, unless `always`. */
+  draw(always = false): void {
     const t = theme();
-    const wanted = JSON.stringify([this.series.map((s) => [s.label, s.color, s.dash]), this.logX, this.logY, t.dark, this.height]);
+    const wanted = JSON.stringify([this.series.map((s) => [s.label, s.color, s.dash]), this.logX, this.logY, t.dark, this.height, this.bands, this.marks, store.epoch]);
+    if (!always && wanted === this.signature && !this.moved()) return;
+    this.drawn = { series: this.series.map(({ x, y }) => ({ x, y })), clouds: this.clouds.map(cloudKey) };
     const tables = this.series.map((s) => this.table(s));
     const data = (tables.length === 1 && tables[0] ? tables[0] : tables.length ? uPlot.join(tables) : [[0, 1]]) as uPlot.AlignedData;
-    if (wanted !== this.signature || !this.plot) {
-      this.signature = wanted;
+    this.signature = wanted;
+    const shape = JSON.stringify([this.series.map((s) => [s.label, s.color, s.dash, s.width, s.points]), this.logX, this.logY, t.dark, this.height]);
+    if (shape !== this.shape || !this.plot) {
+      this.shape = shape;
       this.plot?.destroy();
       this.plot = new uPlot(this.options(), data, this.host);
     } else {
       this.plot.setData(data);
     }
+  }
+
+  /** Whether any point lies more than a pixel from where it was drawn. */
+  private moved(): boolean {
+    const u = this.plot;
+    if (!u || this.drawn.series.length !== this.series.length || this.drawn.clouds.length !== this.clouds.length) return true;
+    if (this.clouds.some((cloud, i) => cloudKey(cloud) !== this.drawn.clouds[i])) return true;
+    const shift = this.logX ? 1 : 0;
+    const place = (x: number, y: number): [number, number] => [u.valToPos(x + shift, "x"), !Number.isFinite(y) || (this.logY && y <= 0) ? NaN : u.valToPos(y, "y")];
+    const far = (a: [number, number], b: [number, number]): boolean =>
+      Math.abs(a[0] - b[0]) > 1 || (Number.isNaN(a[1]) !== Number.isNaN(b[1])) || Math.abs(a[1] - b[1]) > 0.7;
+    return this.series.some((s, k) => {
+      const old = this.drawn.series[k];
+      if (!old || s.y.length < old.y.length || (!old.y.length && s.y.length)) return true;
+      const at = (line: { x: ArrayLike<number>; y: ArrayLike<number> }, i: number): [number, number] => place(line.x[i] ?? NaN, line.y[i] ?? NaN);
+      // a course that has grown keeps its earlier points; what is new is compared with where the line ended
+      const grown = s.y.length > old.y.length;
+      for (let i = grown ? old.y.length : 0; i < s.y.length; i++) if (far(at(s, i), at(old, grown ? old.y.length - 1 : i))) return true;
+      return false;
+    });
   }
 
   private table(s: Series): uPlot.AlignedData {
@@ -227,6 +254,7 @@ export class LinePlot {
   }
 
   private key(event: KeyboardEvent): void {
+    this.draw(true);
     if (!this.plot) return;
     const last = this.plot.data[0].length - 1;
     const start = this.index < 0 ? last : this.index;
@@ -243,11 +271,13 @@ export class LinePlot {
   }
 
   canvas(): HTMLCanvasElement | null {
+    this.draw(true);
     return this.host.querySelector("canvas");
   }
 
   /** All points as a table, thinned to `most` rows. */
   sheet(most = Infinity): Sheet {
+    this.draw(true);
     const columns = [this.xLabel, ...this.series.map((s) => s.label)];
     const data = this.plot?.data ?? [[]];
     const count = this.series.length ? data[0].length : 0;
@@ -262,6 +292,7 @@ export class LinePlot {
 
   /** The chart as a drawing without pixels. */
   svg(width = 640, height = 360): string {
+    this.draw(true);
     const u = this.plot;
     if (!u) return "";
     const t = theme();
@@ -312,6 +343,9 @@ export class LinePlot {
 <text transform="translate(14 ${box.top + box.height / 2}) rotate(-90)" text-anchor="middle">${escape(this.yLabel)}</text></svg>`;
   }
 }
+
+/** What tells one cloud from another: the memory that its newest row lies in. */
+const cloudKey = (cloud: Cloud): unknown => (cloud.rows.at(-1) as Float32Array | undefined)?.buffer;
 
 /** Places for lines on a logarithmic axis: 1 to 9 times the powers of ten, fewer where there are many decades. */
 function decades(low: number, high: number): number[] {

@@ -3,11 +3,11 @@
 import "uplot/dist/uPlot.min.css";
 import "./style.css";
 import { Controls, drawRuns } from "./controls";
-import { download, h, icon, number, percent, say, whole } from "./dom";
+import { download, h, icon, number, percent, put, say, whole } from "./dom";
 import { Tour, head, openScene, pointsDialog, scenesDialog } from "./gallery";
 import { connect, connectParent, recording, type Link, type Recorded } from "./link";
 import { drawLegends, makePanels, type Panel } from "./panels";
-import { LETTERS, emptyView, store, take, title, type Config, type Finding, type Hello, type RunState } from "./store";
+import { LETTERS, configure, emptyView, store, take, title, type Config, type Finding, type Hello, type RunState } from "./store";
 import { applyTheme, onThemeChange, theme, toggleTheme } from "./theme";
 import type { Frame } from "./wire";
 
@@ -41,6 +41,7 @@ let asked = false;
 
 function refresh(...names: string[]): void {
   for (const name of names) dirty.add(name);
+  if (names.includes("all") || names.includes("state")) store.epoch += 1;
   if (!asked) {
     asked = true;
     requestAnimationFrame(draw);
@@ -56,6 +57,10 @@ function draw(): void {
 
 function drawDirty(): void {
   const all = dirty.has("all");
+  if (dirty.has("cost")) {
+    store.drawn += 1;
+    if (dirty.has("verdict")) store.pictured += 1;
+  }
   if (all || dirty.has("state")) drawState();
   if (all || dirty.has("verdict") || dirty.has("cost")) drawVerdicts(all || dirty.has("verdict"));
   for (const panel of panels) {
@@ -139,7 +144,7 @@ function openLink(): void {
   if (text) {
     try {
       const runs = JSON.parse(text) as Config[];
-      send({ type: "configure", runs: runs.map((r) => ({ ...store.hello?.defaults, ...r })) });
+      configure(runs.map((r) => ({ ...store.hello?.defaults, ...r })), send, true);
     } catch {
       say("The address holds no readable settings.", "error");
     }
@@ -289,26 +294,27 @@ function drawVerdicts(full: boolean): void {
     verdicts.replaceChildren(...cards.map((c) => c.box));
     full = true;
   }
-  steps.textContent = `step ${whole(Math.max(0, ...store.views.map((v) => Number(v.frame?.header["step"] ?? 0))))}`;
+  put(steps, `step ${whole(Math.max(0, ...store.views.map((v) => Number(v.frame?.header["step"] ?? 0))))}`);
   store.views.forEach((view, i) => {
     const card = cards[i];
     if (!card) return;
     const initial = Number(view.frame?.header["step"] ?? 0) === 0 ? view.full?.header["first_cost"] : undefined;
-    card.cost.textContent = initial !== undefined ? number(initial, 4) : view.frame && view.frame.header["cost_now"] === null && Number(view.frame.header["step"]) > 0 ? "not finite" : number(view.frame?.header["cost_now"], 4);
+    put(card.cost, initial !== undefined ? number(initial, 4) : view.frame && view.frame.header["cost_now"] === null && Number(view.frame.header["step"]) > 0 ? "not finite" : number(view.frame?.header["cost_now"], 4));
     if (!full) return;
     const status = view.full?.header["status"] as { word: string; evidence: string; code: string } | undefined;
     const scores = view.full?.header["scores"] as Record<string, number> | undefined;
     const start = view.band?.header["start"] as { p: number | null } | undefined;
-    card.accuracy.textContent = percent(scores?.["accuracy"]);
-    card.start.textContent = start ? percent(start.p) : "…";
-    card.box.style.setProperty("--run", theme().runs[i] ?? "");
+    put(card.accuracy, percent(scores?.["accuracy"]));
+    put(card.start, start ? percent(start.p) : "…");
+    const run = theme().runs[i] ?? "";
+    if (card.box.style.getPropertyValue("--run") !== run) card.box.style.setProperty("--run", run);
     const [tone, sign] = SIGNS[status?.word ?? "starting"] ?? ["calm", ""];
-    card.box.dataset["tone"] = tone;
+    if (card.box.dataset["tone"] !== tone) card.box.dataset["tone"] = tone;
     const many = store.views.length > 1;
-    card.word.textContent = `${many ? LETTERS[i] + " " : ""}${sign} ${status?.word ?? "…"}`;
-    card.evidence.textContent = status?.evidence ?? "";
+    put(card.word, `${many ? LETTERS[i] + " " : ""}${sign} ${status?.word ?? "…"}`);
+    put(card.evidence, status?.evidence ?? "");
     card.fix.hidden = !status?.code;
-    card.fix.textContent = status?.code === "rate" ? "Fix: a tenth of the learning rate" : "Fix: another initialization";
+    put(card.fix, status?.code === "rate" ? "Fix: a tenth of the learning rate" : "Fix: another initialization");
     card.fix.onclick = () => {
       send({ type: "fix", run: i, code: status?.code ?? "" });
       say("The settings were changed; press play to see.");
@@ -365,6 +371,11 @@ function onText(message: Record<string, unknown> & { type: string }): void {
       const runs = message["runs"] as RunState[];
       store.playing = Boolean(message["playing"]);
       store.speed = message["speed"] as number | string;
+      store.answered = Number(message["stamp"] ?? 0);
+      if (store.answered < store.stamp) {
+        refresh("state"); // newer settings are on their way; this answers older ones
+        break;
+      }
       if (runs.length !== store.runs.length) store.views = runs.map((_, i) => store.views[i] ?? emptyView());
       store.runs = runs;
       if (store.pending >= 0 && store.pending < runs.length) store.selected = store.pending;
@@ -397,6 +408,7 @@ function onOpen(): void {
   store.connected = true;
   document.body.classList.remove("offline");
   told = "";
+  store.stamp = store.answered = 0; // a new session counts from the start
   if (!first) say("Connected again.");
 }
 

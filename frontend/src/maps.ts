@@ -1,19 +1,30 @@
 // Pictures on canvas: the decision boundary, histograms by layer, the network, the heat strip of a deep one.
 
 import { number } from "./dom";
+import { Sheet, type Pen } from "./svg";
 import { css, diverging, heat, theme } from "./theme";
 import type { Numbers } from "./wire";
 
-/** Fit a canvas to its place at the screen's resolution and clear it. */
-export function prepare(canvas: HTMLCanvasElement, height: number): { c: CanvasRenderingContext2D; w: number; h: number } | null {
-  const w = canvas.clientWidth;
-  const c = canvas.getContext("2d");
+/** Where a picture goes: a canvas on the page, or a sheet that becomes a file. */
+export type Target = HTMLCanvasElement | Sheet;
+
+/** The width that a picture has there. */
+const widthOf = (target: Target): number => (target instanceof Sheet ? target.width : target.clientWidth);
+
+/** Make a place ready: fit a canvas to the screen's resolution and clear it. */
+function prepare(target: Target, height: number): { c: Pen; w: number; h: number } | null {
+  const w = widthOf(target);
+  if (target instanceof Sheet) {
+    target.height = height;
+    return { c: target, w, h: height };
+  }
+  const c = target.getContext("2d");
   if (!c || w < 10) return null;
   const scale = Math.min(3, devicePixelRatio || 1);
   const [pw, ph] = [Math.round(w * scale), Math.round(height * scale)];
-  if (canvas.width !== pw || canvas.height !== ph) {
-    canvas.width = pw;
-    canvas.height = ph;
+  if (target.width !== pw || target.height !== ph) {
+    target.width = pw;
+    target.height = ph;
   }
   c.setTransform(scale, 0, 0, scale, 0, 0);
   c.clearRect(0, 0, w, height);
@@ -33,27 +44,18 @@ export interface Points {
 const small = document.createElement("canvas");
 
 /** The plane coloured by what the network says, and the points; circles and diamonds tell classes apart too. */
-export function boundary(canvas: HTMLCanvasElement, values: Numbers | null, side: number, points: Points, binary: boolean): void {
-  const place = prepare(canvas, canvas.clientWidth);
+export function boundary(target: Target, values: Numbers | null, side: number, points: Points, binary: boolean): void {
+  const place = prepare(target, widthOf(target));
   if (!place) return;
   const { c, w } = place;
   const t = theme();
   if (values && side) {
-    small.width = small.height = side;
-    const sc = small.getContext("2d");
-    const image = sc?.createImageData(side, side);
-    if (sc && image) {
-      for (let row = 0; row < side; row++)
-        for (let col = 0; col < side; col++) {
-          const v = values[row * side + col] ?? NaN;
-          const rgb = Number.isFinite(v) ? (binary ? diverging((1 - 2 * v) * 0.75) : tinted(v)) : ([120, 120, 120] as [number, number, number]);
-          const at = 4 * ((side - 1 - row) * side + col);
-          [image.data[at], image.data[at + 1], image.data[at + 2], image.data[at + 3]] = [...rgb, 255];
-        }
-      sc.putImageData(image, 0, 0);
-      c.imageSmoothingEnabled = binary;
-      c.drawImage(small, 0, 0, w, w);
-    }
+    const shade = (row: number, col: number): [number, number, number] => {
+      const v = values[(side - 1 - row) * side + col] ?? NaN; // the plane's y grows upwards
+      return Number.isFinite(v) ? (binary ? diverging((1 - 2 * v) * 0.75) : tinted(v)) : [120, 120, 120];
+    };
+    if (target instanceof Sheet) squares(c, w / side, side, shade);
+    else pixels(target, w, side, shade, binary);
   }
   const [low, high] = points.window;
   const X = (v: number): number => ((v - (low[0] ?? 0)) / ((high[0] ?? 1) - (low[0] ?? 0))) * w;
@@ -70,7 +72,28 @@ export function boundary(canvas: HTMLCanvasElement, values: Numbers | null, side
   dots(points.x, points.y, false);
 }
 
-export function mark(c: CanvasRenderingContext2D, x: number, y: number, r: number, klass: number, hollow: boolean, dark: boolean): void {
+function pixels(canvas: HTMLCanvasElement, w: number, side: number, shade: (row: number, col: number) => [number, number, number], smooth: boolean): void {
+  small.width = small.height = side;
+  const sc = small.getContext("2d");
+  const image = sc?.createImageData(side, side);
+  const c = canvas.getContext("2d");
+  if (!sc || !image || !c) return;
+  for (let row = 0; row < side; row++) for (let col = 0; col < side; col++) image.data.set([...shade(row, col), 255], 4 * (row * side + col));
+  sc.putImageData(image, 0, 0);
+  c.imageSmoothingEnabled = smooth;
+  c.drawImage(small, 0, 0, w, w);
+}
+
+/** The same as squares, each a little larger than its place so that no seams show. */
+function squares(c: Pen, size: number, side: number, shade: (row: number, col: number) => [number, number, number]): void {
+  for (let row = 0; row < side; row++)
+    for (let col = 0; col < side; col++) {
+      c.fillStyle = css(shade(row, col));
+      c.fillRect(col * size, row * size, size + 0.3, size + 0.3);
+    }
+}
+
+export function mark(c: Pen, x: number, y: number, r: number, klass: number, hollow: boolean, dark: boolean): void {
   const color = css(theme().classes[klass % 10] ?? [0, 0, 0]);
   c.beginPath();
   if (klass % 2) c.arc(x, y, r, 0, 7);
@@ -105,7 +128,7 @@ export interface Histogram {
 }
 
 /** Sizes of entries by layer on one log axis. Few layers are drawn as shapes, many as a heat map. */
-export function histogram(canvas: HTMLCanvasElement, data: Histogram, color: string, height = 230): void {
+export function histogram(canvas: Target, data: Histogram, color: string, height = 230): void {
   const place = prepare(canvas, height);
   if (!place) return;
   const { c, w, h } = place;
@@ -163,7 +186,7 @@ export function histogram(canvas: HTMLCanvasElement, data: Histogram, color: str
   layerAxis(c, box.left, step, data.layers, zeroY + 28, t.soft);
 }
 
-function layerAxis(c: CanvasRenderingContext2D, left: number, step: number, layers: number, y: number, color: string): void {
+function layerAxis(c: Pen, left: number, step: number, layers: number, y: number, color: string): void {
   c.fillStyle = color;
   c.textAlign = "center";
   const every = Math.max(1, Math.ceil(30 / step));
@@ -171,7 +194,7 @@ function layerAxis(c: CanvasRenderingContext2D, left: number, step: number, laye
 }
 
 /** Rows of colour over the layers, for networks too deep to draw. */
-export function strip(canvas: HTMLCanvasElement, rows: { name: string; values: Numbers | null; kind: "signed" | "share" }[], layers: number): void {
+export function strip(canvas: Target, rows: { name: string; values: Numbers | null; kind: "signed" | "share" }[], layers: number): void {
   const tall = 30;
   const place = prepare(canvas, rows.length * (tall + 6) + 26);
   if (!place) return;
@@ -198,7 +221,7 @@ export function strip(canvas: HTMLCanvasElement, rows: { name: string; values: N
 }
 
 /** Units as dots, weights (or their gradients) as lines: blue negative, orange positive, thick large. */
-export function network(canvas: HTMLCanvasElement, shapes: Numbers, values: Numbers, height = 300): void {
+export function network(canvas: Target, shapes: Numbers, values: Numbers, height = 300): void {
   const place = prepare(canvas, height);
   if (!place) return;
   const { c, w, h } = place;
@@ -241,4 +264,21 @@ export function network(canvas: HTMLCanvasElement, shapes: Numbers, values: Numb
   c.fillStyle = t.soft;
   c.textAlign = "left";
   c.fillText(`largest |value| ${number(most)}`, 6, h - 4);
+}
+
+/** Shares as bars, each with its name and its number. */
+export function bars(target: Target, rows: { name: string; share: number; text: string }[], color: string): void {
+  const place = prepare(target, rows.length * 34 + 8);
+  if (!place) return;
+  const { c, w } = place;
+  c.textAlign = "left";
+  c.font = "15px system-ui, sans-serif";
+  rows.forEach((row, i) => {
+    c.fillStyle = theme().ink;
+    c.fillText(`${row.name}  ${row.text}`, 4, 24 + i * 34);
+    c.fillStyle = theme().grid;
+    c.fillRect(0.52 * w, 12 + i * 34, 0.46 * w, 16);
+    c.fillStyle = color;
+    c.fillRect(0.52 * w, 12 + i * 34, 0.46 * w * row.share, 16);
+  });
 }

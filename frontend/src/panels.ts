@@ -1,8 +1,10 @@
 // The panels: each a heading, a picture, the picture as a table, and ways to take it along.
 
-import { download, h, icon, number, percent } from "./dom";
-import { LinePlot, escape, type Series, type Sheet } from "./lines";
+import { download, h, icon, number, percent, put } from "./dom";
+import { Gate } from "./gate";
+import { LinePlot, type Series, type Sheet } from "./lines";
 import * as maps from "./maps";
+import { sheets } from "./svg";
 import { LETTERS, layerNames, list, shape, store, title } from "./store";
 import { theme } from "./theme";
 
@@ -23,11 +25,13 @@ interface Content {
   shown?(): boolean;
   sheet(): Sheet;
   plots?: LinePlot[];
+  pictures?: () => ((target: maps.Target) => void)[]; // drawings that are no line charts
   canvases?: () => HTMLCanvasElement[];
   wide?: boolean;
 }
 
 const TABLE_ROWS = 40;
+const PICTURE_WIDTH = 480; // of a drawing in an SVG file
 
 function panel(content: Content): Panel {
   const table = h("div", { class: "table", hidden: true, tabindex: 0, role: "region", "aria-label": `${content.heading} as a table` });
@@ -86,7 +90,7 @@ function saver(content: Content): HTMLElement {
   const canvases = (): HTMLCanvasElement[] => content.canvases?.() ?? (content.plots ?? []).map((p) => p.canvas()).filter((c): c is HTMLCanvasElement => !!c);
   const save = {
     PNG: () => compose(canvases(), content.heading).toBlob((blob) => blob && download(`${file}.png`, blob)),
-    SVG: () => download(`${file}.svg`, content.plots ? stacked(content.plots) : pictured(canvases(), content.heading), "image/svg+xml"),
+    SVG: () => download(`${file}.svg`, content.plots ? stacked(content.plots) : sheets(content.pictures?.() ?? [], content.heading, PICTURE_WIDTH), "image/svg+xml"),
     CSV: () => download(`${file}.csv`, csv(content.sheet()), "text/csv"),
   };
   const box = h("details", { class: "menu" }, h("summary", { class: "tool", "aria-label": `Save ${content.heading}` }, "Save"));
@@ -123,10 +127,6 @@ export function compose(canvases: HTMLCanvasElement[], heading: string): HTMLCan
   return out;
 }
 
-const pictured = (canvases: HTMLCanvasElement[], heading: string): string => {
-  const whole = compose(canvases, heading);
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${whole.width} ${whole.height}"><title>${escape(heading)}</title><image width="${whole.width}" height="${whole.height}" href="${whole.toDataURL("image/png")}"/></svg>`;
-};
 const stacked = (plots: LinePlot[]): string =>
   plots.length === 1 && plots[0]
     ? plots[0].svg()
@@ -217,14 +217,22 @@ function accuracyPanel(): Panel {
 
 function boundaryPanel(): Panel {
   const row = h("div", { class: "row maps" });
-  let cells: { box: HTMLElement; canvas: HTMLCanvasElement; caption: HTMLElement }[] = [];
+  let cells: { box: HTMLElement; canvas: HTMLCanvasElement; caption: HTMLElement; gate: Gate }[] = [];
   const planar = (): boolean => store.views.some((v) => v.open?.header["window"]);
+  const picture = (i: number) => (target: maps.Target): void => {
+    const view = store.views[i];
+    const window = view?.open?.header["window"] as [number[], number[]] | undefined;
+    if (!view || !window) return;
+    const classes = (store.runs[i]?.facts["classes"] as string[] | undefined) ?? [];
+    const points = { x: list(view.open, "points"), y: list(view.open, "labels"), testX: list(view.open, "test_points"), testY: list(view.open, "test_labels"), window };
+    maps.boundary(target, list(view.full, "boundary"), shape(view.full, "boundary")[0] ?? 0, points, classes.length <= 2);
+  };
   const draw = (): void => {
     if (cells.length !== store.views.length) {
       cells = store.views.map((_, i) => {
         const canvas = h("canvas", { class: "square", role: "img", "aria-label": `Decision boundary of run ${LETTERS[i]}` });
         const caption = h("figcaption", {});
-        return { canvas, caption, box: h("figure", {}, canvas, caption) };
+        return { canvas, caption, gate: new Gate(), box: h("figure", {}, canvas, caption) };
       });
       row.replaceChildren(...cells.map((c) => c.box));
     }
@@ -232,13 +240,10 @@ function boundaryPanel(): Panel {
     store.views.forEach((view, i) => {
       const cell = cells[i];
       if (!cell || !view.open) return;
-      const window = view.open.header["window"] as [number[], number[]] | undefined;
-      if (!window) return;
-      const classes = (store.runs[i]?.facts["classes"] as string[] | undefined) ?? [];
-      const points = { x: list(view.open, "points"), y: list(view.open, "labels"), testX: list(view.open, "test_points"), testY: list(view.open, "test_labels"), window };
-      maps.boundary(cell.canvas, list(view.full, "boundary"), shape(view.full, "boundary")[0] ?? 0, points, classes.length <= 2);
+      // a step of 1/200 is less than one of the screen's 256 shades
+      if (cell.gate.open(`${cell.canvas.clientWidth}`, [[list(view.full, "boundary"), 0.005]])) picture(i)(cell.canvas);
       const scores = view.full?.header["scores"] as Record<string, number> | undefined;
-      cell.caption.textContent = `${store.views.length > 1 ? LETTERS[i] + " · " : ""}${percent(scores?.["accuracy"])} right`;
+      put(cell.caption, `${store.views.length > 1 ? LETTERS[i] + " · " : ""}${percent(scores?.["accuracy"])} right`);
     });
   };
   return panel({
@@ -248,6 +253,7 @@ function boundaryPanel(): Panel {
     body: [row],
     draw,
     shown: planar,
+    pictures: () => store.views.map((_, i) => picture(i)),
     canvases: () => cells.map((c) => c.canvas),
     sheet: () => {
       const open = store.views[0]?.open;
@@ -315,6 +321,7 @@ function walksPanel(send: (m: Record<string, unknown>) => void): Panel {
 
 function histogramPanel(): Panel {
   const [act, grad] = [0, 1].map((i) => h("canvas", { class: "full", role: "img", "aria-label": i ? "Sizes of gradients by layer" : "Sizes of activations by layer" })) as [HTMLCanvasElement, HTMLCanvasElement];
+  const gates = [new Gate(), new Gate()];
   const data = (kind: "act" | "grad"): maps.Histogram => {
     const view = store.views[store.selected];
     return { shares: list(view?.full, `${kind}_hist`), zero: list(view?.full, `${kind}_zero`), bad: list(view?.full, `${kind}_bad`), layers: shape(view?.full, `${kind}_hist`)[0] ?? 0, bins: bins(store.selected) };
@@ -326,10 +333,14 @@ function histogramPanel(): Panel {
     help: "Sizes of the entries on one log axis. Zeros, and NaN or infinite entries, are counted in rows of their own.",
     body: [name, h("div", { class: "row two" }, h("div", {}, h("h4", {}, "|activation|"), act), h("div", {}, h("h4", {}, "|∂cost/∂z|"), grad))],
     draw: () => {
-      name.textContent = selectedName();
-      maps.histogram(act, data("act"), color(store.selected));
-      maps.histogram(grad, data("grad"), color(store.selected));
+      put(name, selectedName());
+      [act, grad].forEach((canvas, i) => {
+        const shown = data(i ? "grad" : "act");
+        // a bar as wide as its layer's place stands for the largest share, a fifth or so: half a pixel of sixty
+        if (gates[i]?.open(`${canvas.clientWidth}`, [[shown.shares, 0.002], [shown.zero, 0.005], [shown.bad, 0]])) maps.histogram(canvas, shown, color(store.selected));
+      });
     },
+    pictures: () => (["act", "grad"] as const).map((kind) => (target) => maps.histogram(target, data(kind), color(store.selected))),
     canvases: () => [act, grad],
     sheet: () => {
       const [a, g] = [data("act"), data("grad")];
@@ -350,14 +361,22 @@ function histogramPanel(): Panel {
 
 function networkPanel(): Panel {
   let gradients = false;
+  const gate = new Gate();
   const canvas = h("canvas", { class: "full", role: "img", "aria-label": "Drawing of the network: weights as lines" });
   const name = h("p", { class: "note" });
+  const values = (): ReturnType<typeof list> => list(store.views[store.selected]?.full, gradients ? "weight_grads" : "weights");
+  const picture = (target: maps.Target): void => {
+    const [shown, shapes] = [values(), list(store.views[store.selected]?.full, "weight_shapes")];
+    if (shown && shapes) maps.network(target, shapes, shown);
+  };
   const draw = (): void => {
-    const view = store.views[store.selected];
-    const values = list(view?.full, gradients ? "weight_grads" : "weights");
-    const shapes = list(view?.full, "weight_shapes");
-    name.textContent = selectedName();
-    if (values && shapes) maps.network(canvas, shapes, values);
+    put(name, selectedName());
+    const shown = values();
+    if (!shown) return;
+    let most = 0;
+    for (const v of shown) if (Number.isFinite(v)) most = Math.max(most, Math.abs(v));
+    // lines are up to 4.5 pixels thick
+    if (gate.open(`${canvas.clientWidth} ${gradients}`, [[shown, most / 100], [[Math.log(most)], 0.02]])) picture(canvas);
   };
   return panel({
     name: "network",
@@ -370,6 +389,7 @@ function networkPanel(): Panel {
       const full = store.views[store.selected]?.full;
       return !full || !!list(full, "weights") || Number(store.runs[store.selected]?.facts["parameters"] ?? 0) < 1000;
     },
+    pictures: () => [picture],
     canvases: () => [canvas],
     sheet: () => {
       const full = store.views[store.selected]?.full;
@@ -385,6 +405,7 @@ function networkPanel(): Panel {
 }
 
 function stripPanel(): Panel {
+  const gate = new Gate();
   const canvas = h("canvas", { class: "full", role: "img", "aria-label": "Layers of the network as a strip of colours" });
   const name = h("p", { class: "note" });
   const rows = (): { name: string; values: ReturnType<typeof list>; kind: "signed" | "share" }[] => {
@@ -403,9 +424,12 @@ function stripPanel(): Panel {
     help: "Every column a layer. Pale is level, blue faded, orange grown, black zero, red not finite; below, shares from dark (none) to yellow (all).",
     body: [name, canvas],
     draw: () => {
-      name.textContent = selectedName();
-      maps.strip(canvas, rows(), layerNames(store.selected).length);
+      put(name, selectedName());
+      const shown = rows();
+      // the colours of signed rows reach their end at ±20, those of shares at 1
+      if (gate.open(`${canvas.clientWidth}`, shown.map((r) => [r.values, r.kind === "share" ? 0.005 : 0.1]))) maps.strip(canvas, shown, layerNames(store.selected).length);
     },
+    pictures: () => [(target) => maps.strip(target, rows(), layerNames(store.selected).length)],
     canvases: () => [canvas],
     sheet: () => ({ columns: ["layer", ...rows().map((r) => r.name)], rows: layerNames(store.selected).map((n, i) => [n, ...rows().map((r) => r.values?.[i] ?? null)]) }),
   });
@@ -428,6 +452,11 @@ interface Start {
 function startPanel(): Panel {
   const box = h("div", { class: "start" });
   const starts = (): (Start | undefined)[] => store.views.map((v) => v.band?.header["start"] as Start | undefined);
+  const picture = (target: maps.Target): void => {
+    const start = starts()[store.selected];
+    const rows = Object.entries({ "P(start)": start?.p ?? 0, ...start?.parts });
+    maps.bars(target, rows.map(([name, p]) => ({ name: PARTS[name] ?? name, share: p, text: percent(p) })), color(store.selected));
+  };
   return panel({
     name: "start",
     heading: "P(start)",
@@ -454,22 +483,15 @@ function startPanel(): Panel {
       columns: ["run", "P(start)", ...Object.values(PARTS)],
       rows: starts().map((s, i) => [LETTERS[i] ?? "", s?.p ?? null, ...Object.keys(PARTS).map((k) => s?.parts?.[k] ?? null)]),
     }),
-    canvases: () => [barChart(starts()[store.selected])],
+    pictures: () => [picture],
+    canvases: () => {
+      const canvas = h("canvas", { class: "full", style: "position:fixed;left:0;width:640px;visibility:hidden" });
+      document.body.append(canvas); // a picture is as wide as its place on the page
+      picture(canvas);
+      canvas.remove();
+      return [canvas];
+    },
   });
-}
-
-function barChart(start: Start | undefined): HTMLCanvasElement {
-  const canvas = h("canvas", { width: 640, height: 220 });
-  const c = canvas.getContext("2d");
-  if (!c || !start) return canvas;
-  c.font = "16px system-ui, sans-serif";
-  Object.entries({ "P(start)": start.p ?? 0, ...start.parts }).forEach(([name, p], i) => {
-    c.fillStyle = theme().ink;
-    c.fillText(`${PARTS[name] ?? name}  ${percent(p)}`, 8, 26 + i * 34);
-    c.fillStyle = theme().runs[store.selected] ?? "#000";
-    c.fillRect(330, 12 + i * 34, 300 * p, 18);
-  });
-  return canvas;
 }
 
 function seedsPanel(send: (m: Record<string, unknown>) => void): Panel {

@@ -81,13 +81,28 @@ export const store = {
   recorded: false,
   embed: false,
   connected: false,
-  updates: 0,
+  updates: 0, // frames that came
+  drawn: 0, // redraws of the page that showed newer frames
+  pictured: 0, // those of them that showed newer pictures of the layers
   busy: 0, // milliseconds spent on drawing
+  stamp: 0, // number of the newest settings that were sent
+  answered: 0, // number of the newest settings that the server has answered
+  epoch: 0, // grows with every change of settings, theme or size: all pictures are then drawn anew
 };
 
 export const LETTERS = ["A", "B", "C", "D"];
 /** Settings that all runs side by side share. */
 export const SHARED = ["data", "noise", "count", "split", "data_seed", "seed"];
+
+/**
+ * Ask for settings. They count as set at once, so that a second change before the answer builds on the first; answers
+ * to older settings are passed over. `fresh`: begin at step 0 whatever changed.
+ */
+export function configure(runs: Config[], send: (message: Record<string, unknown>) => void, fresh = false): void {
+  store.stamp += 1;
+  if (runs.length === store.runs.length) store.runs.forEach((run, i) => (run.config = { ...run.config, ...runs[i] }));
+  send({ type: "configure", runs, stamp: store.stamp, ...(fresh ? { fresh } : {}) });
+}
 
 /** Take one binary frame in. Returns the names of the panels that it changes. */
 export function take(frame: Frame): string[] {

@@ -68,7 +68,9 @@ def config(page, run: int = 0) -> dict:
 
 def wait_config(page, name: str, value, run: int = 0) -> None:
     page.wait_for_function(
-        "([run, name, value]) => JSON.stringify(firstlight.store.runs[run]?.config[name]) === JSON.stringify(value)",
+        # the page counts a setting as set when it asks for it; what counts here is the server's answer
+        "([run, name, value]) => firstlight.store.answered === firstlight.store.stamp &&"
+        " JSON.stringify(firstlight.store.runs[run]?.config[name]) === JSON.stringify(value)",
         arg=[run, name, value],
     )
 
@@ -205,7 +207,43 @@ def test_every_panel_has_a_table_and_files(page):
                     panel.get_by_role("button", name=kind, exact=True).click()
                 content = Path(waiting.value.path()).read_bytes()
                 assert mark in content[:4000], (name, kind)
+                assert kind != "SVG" or b"<image" not in content, name  # shapes, not pixels
                 assert len(content) > 60, (name, kind)
+
+
+def test_a_learning_rate_changes_while_the_run_goes_on(page):
+    page.click(".play")
+    page.wait_for_function("firstlight.store.views[0].frame.header.step > 20")
+    page.select_option("#f-learning_rate", "0.3")
+    wait_config(page, "learning_rate", 0.3)
+    assert step_of(page) > 20
+    page.click(".play")
+    page.wait_for_function("!firstlight.store.playing")
+    page.select_option("#f-optimizer", "adam")  # everything else begins anew
+    wait_config(page, "optimizer", "adam")
+    page.wait_for_function("firstlight.store.views[0].frame?.header.step === 0")
+
+
+def test_changes_faster_than_their_answers_add_up(page):
+    """All in one moment, before the server can answer any of them."""
+    page.evaluate(
+        """() => {
+          const turn = (id, value) => {
+            const e = document.querySelector(id);
+            e.value = value;
+            e.dispatchEvent(new Event('change'));
+          };
+          turn('.field:has(#f-depth) .exact', '5');
+          turn('#f-activation', 'tanh');
+          turn('.field:has(#f-width) .exact', '7');
+          document.querySelector('input[name=scheme][value=too-large]').click();
+          turn('#seed', '9');
+        }"""
+    )
+    for name, value in {"depth": 5, "width": 7, "activation": "tanh", "scheme": "too-large", "seed": 9}.items():
+        wait_config(page, name, value)
+    assert config(page)["widths"] == []
+    assert config(page)["variance_scale"] == 100
 
 
 def test_four_runs_side_by_side_share_data_and_seed(page):

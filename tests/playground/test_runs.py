@@ -67,6 +67,25 @@ def test_the_exported_script_repeats_the_run(settings):
         assert cost == pytest.approx(mine[step], rel=1e-4)
 
 
+def test_a_learning_rate_changed_on_the_way_is_in_the_script():
+    run, never = Run(parse({"batch": 40})), Run(parse({"batch": 40}))
+    for _ in range(5):
+        run.advance()
+    faster = parse({"batch": 40, "learning_rate": 0.4})
+    assert run.can_go_on(faster)
+    assert not run.can_go_on(parse({"batch": 41, "learning_rate": 0.4}))
+    run.go_on(faster)
+    assert run.step_count == 5
+    mine = costs(run, 6)
+    assert mine[:6] == costs(never, 11)[:6]  # the update after step 4 is the last one at the old rate
+    assert mine[6:] != never.history.train[6:]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(run.exported().replace("range(1000)", "range(11)"), "exported.py", "exec"), {})
+    told = {int(step): float(cost) for step, cost in (line.split() for line in printed.getvalue().splitlines())}
+    assert told[10] == pytest.approx(mine[10], rel=1e-4)
+
+
 def test_a_plain_run_is_twelve_lines():
     assert len(Run(RunConfig()).exported().splitlines()) == 12
 
@@ -221,6 +240,18 @@ def test_many_walks_lie_in_the_predicted_band():
         assert np.all(np.abs(walks.mean(axis=0) - band[:, 1]) < 4 * sd / math.sqrt(len(walks)))
         # the relative error of a standard deviation from k draws is 1/√(2k)
         assert np.all(np.abs(walks.std(axis=0) / sd - 1) < 4 / math.sqrt(2 * len(walks)))
+
+
+def test_weights_that_are_not_drawn_have_a_walk_instead_of_a_band():
+    run = Run(parse(presets.scene("exploding-9-layer").runs[0]))
+    header, bands = views.predicted(run)
+    assert header["start"]["p"] is None
+    assert "nothing is drawn" in header["start"]["limit"]
+    measured = views.layers(run, set())[1]
+    for way in ("forward", "backward"):
+        assert (bands[f"band_{way}"] == measured[way][:, None]).all()
+    growth = np.diff(bands["band_forward"][:9, 1])
+    np.testing.assert_allclose(growth, 2 * np.log(1.5), rtol=1e-5)
 
 
 def test_the_seed_strip_tells_how_many_start():

@@ -123,6 +123,27 @@ def test_random_messages_leave_server_and_neighbours_alone(served, monkeypatch, 
 server_limit = server.RateLimit
 
 
+def test_refused_settings_are_answered_with_those_that_hold(served):
+    with Page(served.url) as page:
+        page.until("state")
+        page.send("configure", runs=[{"depth": 100_000}], stamp=3)
+        state, _ = page.until("state", where=lambda m: m["stamp"] == 3)
+        assert state["runs"][0]["config"]["depth"] == 2
+        assert "depth" in page.until("error")[0]["where"]
+
+
+def test_a_rate_goes_on_and_a_scene_begins_anew(served):
+    with Page(served.url) as page:
+        page.send("step", count=7)
+        page.until("frame", where=lambda m: m["step"] == 7)
+        page.send("configure", runs=[{"learning_rate": 0.2}], stamp=1)
+        page.until("state", where=lambda m: m["stamp"] == 1)
+        page.send("step", count=1)
+        page.until("frame", where=lambda m: m["step"] == 8)
+        page.send("configure", runs=[{"learning_rate": 0.3}], stamp=2, fresh=True)
+        page.until("frame", where=lambda m: m["step"] == 0)
+
+
 def test_a_flood_is_slowed_and_told(served):
     with Page(served.url) as page:
         page.until("hello")

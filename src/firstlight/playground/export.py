@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from firstlight.playground.config import RunConfig
@@ -13,19 +14,27 @@ from firstlight.playground.points import Points
 STEPS = 1000
 
 
-def script(config: RunConfig, facts: Mapping[str, Any], points: Points | None = None) -> str:
+def script(
+    config: RunConfig,
+    facts: Mapping[str, Any],
+    points: Points | None = None,
+    rates: Sequence[tuple[int, float]] = (),
+) -> str:
     """A Python script that repeats a run; about twelve lines for a plain network.
 
     Args:
         config: The run.
         facts: What `problems.build` noted: "features", "outputs", "loss", "scheme_code".
         points: The person's points, where the run trains on them.
+        rates: Learning rates that were set while the run went on: (first step, rate), the first from step 0.
 
     Returns:
         The script; its last lines print the cost.
     """
+    if rates:
+        config = replace(config, learning_rate=rates[0][1])
     if config.data == "own":
-        return _own(config, facts)
+        return _own(config, facts, rates)
     batch = config.batch if 0 < config.batch < facts["samples"] else 0
     lines = ["import torch, torch.nn as nn, firstlight, firstlight.lab.data.catalogue as sets"]
     lines += _data(config, facts, points)
@@ -35,6 +44,7 @@ def script(config: RunConfig, facts: Mapping[str, Any], points: Points | None = 
     if batch:
         lines.append(f"order, rows = torch.Generator().manual_seed({config.seed}), torch.empty(0, dtype=torch.long)")
     lines.append(f"for step in range({STEPS}):")
+    lines += _rates(rates)
     if batch:
         lines.append(f"    rows = torch.randperm(len(x), generator=order) if len(rows) < {batch} else rows")
         lines.append(f"    now, rows = rows[:{batch}], rows[{batch}:]")
@@ -138,16 +148,24 @@ def _loss(facts: Mapping[str, Any], output: str, target: str) -> str:
     return f"nn.functional.cross_entropy({output}, {target})"
 
 
-def _own(config: RunConfig, facts: Mapping[str, Any]) -> str:
+def _rates(rates: Sequence[tuple[int, float]]) -> list[str]:
+    """The lines that change the learning rate where the person changed it."""
+    if len(rates) < 2:
+        return []
+    return [f"    optimizer.param_groups[0]['lr'] = {dict(rates)!r}.get(step, optimizer.param_groups[0]['lr'])"]
+
+
+def _own(config: RunConfig, facts: Mapping[str, Any], rates: Sequence[tuple[int, float]]) -> str:
     lines = [
         "import torch, firstlight",
-        f"# model, batch and loss as you gave them to the playground: {facts['title']}",
-        *_scheme(config, facts, "batch"),
+        f"# model, args, kwargs and loss as you gave them to the playground: {facts['title']}",
+        *_scheme(config, facts, "(args, kwargs)"),
         f"optimizer = {_optimizer(config)}",
         "model.train()",
         f"for step in range({STEPS}):",
-        "    cost = loss(model(batch))",
+        *_rates(rates),
+        "    cost = loss(model(*args, **kwargs))",
         "    optimizer.zero_grad(); cost.backward(); optimizer.step()",
-        "    if step in (0, 10, 100, 999): print(step, float(cost))",
+        "    if step in (0, 10, 100, 999): print(step, float(cost.detach()))",
     ]
     return "\n".join(lines) + "\n"

@@ -13,6 +13,7 @@ CAPACITY = 1024
 WINDOW = 50
 # Change over a window, as a share of the cost, below which the cost stands still.
 FLAT = 5e-3
+_CENTRED = np.arange(WINDOW) - (WINDOW - 1) / 2
 
 
 @dataclass(slots=True)
@@ -73,7 +74,7 @@ class History:
             return "learned"
         change = np.diff(cost)
         flips = np.mean(np.sign(change[1:]) * np.sign(change[:-1]) < 0)
-        slope = float(np.polyfit(np.arange(WINDOW), cost, 1)[0]) * WINDOW
+        slope = float(_CENTRED @ cost / (_CENTRED @ _CENTRED)) * WINDOW  # of the line of least squares
         if flips > 0.5 and float(np.abs(change).mean()) > max(abs(slope), 0.01 * float(cost.mean())):
             return "oscillating"
         if abs(slope) < FLAT * abs(float(cost.mean())):

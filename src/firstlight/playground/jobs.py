@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import nn
 
-from firstlight.playground import layers as layered
-from firstlight.playground import problems, theory
+from firstlight.playground import measures, theory, views
+from firstlight.playground.layers import Layer, walks_alone
 from firstlight.playground.run import Run
 
 PART_EVERY = 4
@@ -34,7 +35,7 @@ def many_walks(run: Run, draws: int) -> Iterator[Part]:
     backward: list[Any] = []
     for number in range(draws):
         found = _layers(run, run.fresh_model(run.config.seed + 1 + number))
-        walk = layered.walks(found, alone=layered.walks_alone(run))
+        walk = measures.walks_of(found, alone=walks_alone(run))
         forward.append(walk["forward"])
         backward.append(walk["backward"])
         if (number + 1) % PART_EVERY == 0 or number + 1 == draws:
@@ -95,7 +96,7 @@ def critical_gain(run: Run, count: int = 25) -> Iterator[Part]:
     for number, gain in enumerate(gains):
         twin = run.twin(scheme="gain", gain=float(gain))
         found = _layers(twin, twin.model)
-        hidden = layered.walks(found[:-1], alone=False)  # the readout has a fan of its own
+        hidden = measures.walks_of(found[:-1], alone=False)  # the readout has a fan of its own
         forward[number] = _slope(hidden["forward"])
         backward[number] = -_slope(hidden["backward"])
         header = {"type": "critical", "predicted": theory.critical(run.config), "end": number + 1 == count}
@@ -110,6 +111,5 @@ def _slope(walk: Any) -> float:
     return float(np.polyfit(np.flatnonzero(keep), values[keep], 1)[0])
 
 
-def _layers(run: Run, model: Any) -> list[layered.Layer]:
-    args, kwargs, cost = problems.probe(run.problem)
-    return layered.record(model, args, kwargs, cost)
+def _layers(run: Run, model: nn.Module) -> list[Layer]:
+    return views.look(run, model)[0]

@@ -64,6 +64,7 @@ class Problem:
         points: The person's points, where the run trains on them.
         scheme: What `firstlight.initialize` was given; None for weights that were left as they came.
         facts: What the page and the exported script are told.
+        varies: Whether the network computes something else when it is trained than when it is used.
     """
 
     model: nn.Module
@@ -78,6 +79,7 @@ class Problem:
     points: Points | None = None
     scheme: Any = None
     facts: dict[str, Any] = field(default_factory=dict)
+    varies: bool = True
 
     @property
     def batched(self) -> bool:
@@ -143,17 +145,32 @@ class Problem:
         return output.argmax(dim=1)
 
     @torch.no_grad()
-    def scores(self, model: nn.Module) -> dict[str, float]:
-        """Accuracy on both parts and the cost on the held-back one; empty for an own model."""
+    def evaluated(self, model: nn.Module, x: Tensor) -> Tensor:
+        """What a network of the playground gives when it is used, not trained: batch norms take their averages."""
+        if self.varies:
+            model.eval()
+        try:
+            return model(x)
+        finally:
+            if self.varies:
+                model.train()
+
+    def scores(self, model: nn.Module, output: Tensor | None = None) -> dict[str, float]:
+        """Accuracy on both parts and the cost on the held-back one; empty for an own model.
+
+        Args:
+            model: The network.
+            output: What it gave for the probe, if that is known.
+        """
         if self.x is None or self.y is None:
             return {}
-        model.eval()
-        result = {"accuracy": float((self.predicted(model(self.x)) == self.y).float().mean())}
+        if output is None or self.varies or len(output) != len(self.x):
+            output = self.evaluated(model, self.x)
+        result = {"accuracy": float((self.predicted(output.detach()) == self.y).float().mean())}
         if self.x_test is not None and self.y_test is not None and len(self.x_test):
-            output = model(self.x_test)
+            output = self.evaluated(model, self.x_test)
             result["test_accuracy"] = float((self.predicted(output) == self.y_test).float().mean())
             result["test_cost"] = float(self.cost(output, self.y_test))
-        model.train()
         return result
 
 
@@ -179,6 +196,7 @@ def build(config: RunConfig, *, own: OwnModel | None, points: Points | None) -> 
         assert problem.x is not None
         binary = len(problem.classes) == 2
         problem.model = stack(problem.x.shape[1], 1 if binary else len(problem.classes), config)
+        problem.varies = config.normalization == "batch"
         problem.loss_name = "mse" if config.loss == "mse" else "logistic" if binary else "cross_entropy"
         problem.facts = {
             "features": problem.x.shape[1],

@@ -29,7 +29,7 @@ _DTYPES = {"float32": np.float32, "uint8": np.uint8, "int32": np.int32}
 
 # command -> the fields it takes, with the types that are accepted
 COMMANDS: dict[str, dict[str, tuple[type, ...]]] = {
-    "configure": {"runs": (list,)},
+    "configure": {"runs": (list,), "stamp": (int,), "fresh": (bool,)},
     "play": {},
     "pause": {},
     "step": {"count": (int,)},
@@ -49,7 +49,15 @@ COMMANDS: dict[str, dict[str, tuple[type, ...]]] = {
     "share": {},
     "ping": {"sent": (int, float)},
 }
-_OPTIONAL = {("step", "count"), ("walks", "draws"), ("strip", "seeds"), ("strip", "steps"), ("ping", "sent")}
+_OPTIONAL = {
+    ("configure", "stamp"),
+    ("configure", "fresh"),
+    ("step", "count"),
+    ("walks", "draws"),
+    ("strip", "seeds"),
+    ("strip", "steps"),
+    ("ping", "sent"),
+}
 
 
 @dataclass(frozen=True, slots=True)

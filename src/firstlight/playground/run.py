@@ -16,6 +16,7 @@ from firstlight.playground.config import RunConfig
 from firstlight.playground.history import History
 from firstlight.playground.points import Points
 from firstlight.playground.problems import OwnModel
+from firstlight.playground.taps import Tap
 
 # Updates of the running cost stop once it is beyond float32; the parameters are then left as they were.
 _OPTIMIZERS = {
@@ -40,12 +41,15 @@ class Run:
     def __init__(self, config: RunConfig, *, own: OwnModel | None = None, points: Points | None = None) -> None:
         self.config = config
         self.problem = problems.build(config, own=own, points=points)
-        self.model: nn.Module = self.problem.model
+        self.model: nn.Module = self.problem.model.train()
         self.optimizer = _OPTIMIZERS[config.optimizer](self.model.parameters(), config.learning_rate)
         self.history = History()
         self.step_count = 0
         self.failure: str | None = None
-        self.walks_memory: dict[str, Any] = {}
+        self.rates: list[tuple[int, float]] = [(0, config.learning_rate)]
+        self.planned = False  # whether `taps` were looked for
+        self.taps: tuple[Tap, ...] | None = None
+        self.grid: Tensor | None = None  # points at which the decision boundary is drawn
         self._order = torch.Generator().manual_seed(config.seed)
         self._queue: Tensor = torch.empty(0, dtype=torch.int64)
 
@@ -59,7 +63,6 @@ class Run:
         """Make one update; False once the run has failed. A cost that is not finite ends it and is kept as a result."""
         if self.failure is not None:
             return False
-        self.model.train()
         rows = self._next_rows()
         self.optimizer.zero_grad(set_to_none=True)
         try:
@@ -76,6 +79,21 @@ class Run:
         self.optimizer.step()
         self.step_count += 1
         return True
+
+    def can_go_on(self, config: RunConfig) -> bool:
+        """Whether settings differ in the learning rate alone, which needs no fresh start, and the run is sound."""
+        return self.failure is None and replace(config, learning_rate=self.config.learning_rate) == self.config
+
+    def go_on(self, config: RunConfig) -> None:
+        """Take over another learning rate; the export tells from which step on."""
+        if config.learning_rate == self.config.learning_rate:
+            return
+        self.config = config
+        if self.rates[-1][0] == self.step_count:
+            self.rates.pop()
+        self.rates.append((self.step_count, config.learning_rate))
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate
 
     def _next_rows(self) -> Tensor | None:
         """Row numbers of the next batch; None for all rows. Every row is used once an epoch."""
@@ -115,4 +133,4 @@ class Run:
         """A short script that repeats this run with the same seed."""
         from firstlight.playground.export import script
 
-        return script(self.config, self.problem.facts, self.problem.points)
+        return script(self.config, self.problem.facts, self.problem.points, self.rates)

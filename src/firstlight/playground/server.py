@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from firstlight.errors import FirstlightError
 from firstlight.playground.protocol import MAX_MESSAGE_BYTES, dump, error_message, parse_command
@@ -142,7 +142,7 @@ async def _serve(websocket: WebSocket, session: Session) -> None:
     ready = asyncio.Event()
 
     def notify() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop may have ended while the last frame was drawn
+        if not loop.is_closed():  # it may have ended while the last frame was drawn
             loop.call_soon_threadsafe(ready.set)
 
     session.start(notify)
@@ -152,6 +152,8 @@ async def _serve(websocket: WebSocket, session: Session) -> None:
             await ready.wait()
             ready.clear()
             for message in session.mailbox.take():
+                if WebSocketState.DISCONNECTED in (websocket.client_state, websocket.application_state):
+                    return  # what is left has nobody to go to
                 if isinstance(message, bytes):
                     await websocket.send_bytes(message)
                 else:
@@ -182,7 +184,7 @@ async def _first_to_end(*sides: Callable[[], Awaitable[None]]) -> None:
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
-            with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+            with contextlib.suppress(WebSocketDisconnect):
                 task.result()
     finally:
         for task in tasks:

@@ -71,7 +71,8 @@ class Session:
         self._job: Iterator[jobs.Part] | None = None
         self._job_run = 0
         self._later: deque[Callable[[], None]] = deque()
-        self._last_frame = 0.0
+        self._next_frame = 0.0
+        self._stamp = 0  # number that the page gave its newest settings
         self._recorder = Recording()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._main, name="firstlight-playground", daemon=True)
@@ -112,17 +113,19 @@ class Session:
         self._recorder.greet(self._hello())
         first = configs.RunConfig() if self._own is None else configs.RunConfig(data="own", scheme="given")
         self._guard(lambda: self._build([first]))
+        due = time.perf_counter()
         while not self._closed.is_set():
-            began = time.perf_counter()
             busy = self._visible and (self._playing or self._stale or self._job is not None or bool(self._later))
             self._obey(block=not busy)
             if self._closed.is_set():
                 return
             if self._visible:
                 self._guard(self._work)
-            spare = TICK - (time.perf_counter() - began)
-            if spare > 0 and self._speed != "max":
-                self._closed.wait(spare)
+            due, now = due + TICK, time.perf_counter()
+            if self._speed == "max" or due < now - FRAME:
+                due = now  # nothing to wait for, or so late that ticks are lost, not made up for
+            elif due > now:
+                self._closed.wait(due - now)
 
     def _work(self) -> None:
         if self._playing:
@@ -130,7 +133,9 @@ class Session:
         if self._job is not None:
             self._draw_on(self._job)
         now = time.perf_counter()
-        if (self._playing and now - self._last_frame >= FRAME) or self._stale:
+        # frames keep to their own beat: one that comes late does not delay those after it
+        if self._stale or (self._playing and now >= self._next_frame - TICK / 2):
+            self._next_frame = max(self._next_frame + FRAME, now)
             self._frame(now)
         if self._later:
             self._later.popleft()()
@@ -161,7 +166,6 @@ class Session:
 
     def _frame(self, now: float) -> None:
         full = self._stale or self._budget.open(now)
-        self._last_frame = now
         self._stale = False
         began = time.perf_counter()
         for index, run in enumerate(self._runs):
@@ -209,7 +213,15 @@ class Session:
             if command.type != "configure" or index == last:
                 self._guard(lambda command=command: _HANDLERS[command.type](self, **command.fields))
 
-    def _configure(self, runs: list[Any]) -> None:
+    def _configure(self, runs: list[Any], stamp: int = 0, fresh: bool = False) -> None:
+        self._stamp = stamp
+        try:
+            self._apply(runs, fresh)
+        except FirstlightError:
+            self._state()  # the page takes its controls back
+            raise
+
+    def _apply(self, runs: list[Any], fresh: bool) -> None:
         if not 1 <= len(runs) <= MAX_RUNS:
             raise InputError("configure.runs", got=f"{len(runs)} runs", expected=f"1 to {MAX_RUNS}")
         old = [run.config for run in self._runs]
@@ -220,7 +232,15 @@ class Session:
         # side by side means side by side: same data, same seed, whatever else differs
         first = parsed[0]
         shared = {k: getattr(first, k) for k in ("data", "noise", "count", "split", "data_seed", "seed")}
-        self._build([first, *(replace(c, **shared) for c in parsed[1:])])
+        wanted = [first, *(replace(c, **shared) for c in parsed[1:])]
+        goes_on = not fresh and len(wanted) == len(old) and wanted != old
+        if goes_on and all(run.can_go_on(c) for run, c in zip(self._runs, wanted, strict=True)):
+            for run, config in zip(self._runs, wanted, strict=True):
+                run.go_on(config)
+            self._state()
+            self._recorder.state = self._state_message()
+        else:
+            self._build(wanted)
 
     def _build(self, wanted: list[configs.RunConfig]) -> None:
         built = [Run(config, own=self._own, points=self._points) for config in wanted]
@@ -337,7 +357,8 @@ class Session:
 
     def _state_message(self) -> dict[str, Any]:
         runs = [{"config": run.config.to_dict(), "facts": run.facts} for run in self._runs]
-        return {"type": "state", "playing": self._playing, "speed": self._speed, "runs": runs}
+        message = {"type": "state", "playing": self._playing, "speed": self._speed, "runs": runs}
+        return {**message, "stamp": self._stamp}
 
     def _hello(self) -> dict[str, Any]:
         """What never changes while the page is open; sent once."""

@@ -24,7 +24,9 @@ def predict(run: Any, rows: int = 64) -> Any | None:
         rows: Training rows that the prediction is made for; an own model's batch is taken whole.
     """
     if run.config.scheme == "identity":
-        run.problem.facts["prediction"] = "a multiple of the identity is drawn from no law"
+        run.problem.facts["prediction"] = (
+            "a multiple of the identity is one fixed matrix: nothing is drawn, and the walk is the same every time"
+        )
         return None
     args, kwargs = run.problem.inputs(slice(0, rows) if run.problem.batched else None)
     try:
@@ -90,9 +92,4 @@ def start(prediction: Any | None, reason: str = "") -> dict[str, Any]:
     if prediction is None:
         return {"p": None, "limit": reason}
     found = prediction.start
-    matrices = [p for p in prediction.parameters if len(p.shape) >= 2]
-    if matrices and not any(p.grad_q for p in matrices):
-        # lengths of zero have no place in a band, so the bands alone would let them pass
-        parts = {**found.parts, "backward": 0.0}
-        return {"p": 0.0, "limit": "no weight gets a gradient", "where": "", "parts": parts}
     return {"p": found.p, "limit": found.limit, "where": found.where, "parts": dict(found.parts)}

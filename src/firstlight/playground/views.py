@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -10,14 +11,15 @@ import torch
 
 from firstlight import api
 from firstlight.capture.preserve import preserved
-from firstlight.playground import layers as layered
-from firstlight.playground import problems, starts, theory
-from firstlight.playground.layers import Layer
+from firstlight.playground import measures, problems, starts, taps, theory
+from firstlight.playground.layers import Layer, record, walks_alone
 from firstlight.playground.run import Run
 from firstlight.playground.verdict import judge, remedy
 
 PANELS = ("cost", "boundary", "network", "strip", "histograms", "walks")
 GRID = 48
+# Multiplications that a picture of the boundary may cost; above it the grid is half as fine.
+GRID_COST = 2e8
 PROBE_SAMPLES = 256
 # A network drawing shows every weight; beyond this many it would be a grey block.
 DRAWN_WEIGHTS = 1500
@@ -28,11 +30,11 @@ Arrays = dict[str, Any]
 
 def opening(run: Run) -> tuple[Header, Arrays]:
     """What does not change while a run trains: its points, its layers' names, the law of its weights."""
-    found = _pass(run)
+    found, _ = look(run)
     header: Header = {
         "layers": _names(run, found),
         "units": [layer.z.shape[1 if layer.z.ndim >= 4 else -1] for layer in found],
-        "bins": [layered.LOG10_LOW, layered.LOG10_HIGH, layered.BINS],
+        "bins": [measures.LOG10_LOW, measures.LOG10_HIGH, measures.BINS],
         "formula": starts.formula(run.config, run.problem.facts),
     }
     arrays: Arrays = {}
@@ -50,11 +52,20 @@ def opening(run: Run) -> tuple[Header, Arrays]:
 
 
 def predicted(run: Run) -> tuple[Header, Arrays]:
-    """The library's prediction for the law of this run's weights: the walks' band and P(start)."""
-    nodes = [layer.node for layer in _pass(run)]
+    """The library's prediction for the law of this run's weights: the walks' band and P(start).
+
+    Weights that are not drawn have no law but one walk; it is the band, of no width.
+    """
+    if run.config.scheme == "identity":
+        theory.predict(run)  # notes why there is no P(start)
+        found, _ = look(run, run.fresh_model(run.config.seed))
+        walks = measures.walks_of(found, alone=walks_alone(run))
+        band = {f"band_{way}": np.repeat(walk[:, None], 3, axis=1) for way, walk in walks.items()}
+        return {"start": theory.start(None, run.problem.facts["prediction"])}, band
+    nodes = [layer.node for layer in look(run)[0]]
     prediction = theory.predict(run)
     header = {"start": theory.start(prediction, run.problem.facts.get("prediction", ""))}
-    alone = theory.predict(run, rows=1) if layered.walks_alone(run) else prediction
+    alone = theory.predict(run, rows=1) if walks_alone(run) else prediction
     return header, theory.band(alone, nodes)
 
 
@@ -97,25 +108,24 @@ def cost(run: Run) -> tuple[Header, Arrays]:
 
 def layers(run: Run, panels: AbstractSet[str]) -> tuple[Header, Arrays]:
     """The layers of the network as it is now, and the verdict; as much of it as the page shows."""
-    found = _pass(run)
-    shares = {
-        "zero_units": np.array([layered.zero_units(layer) for layer in found], dtype=np.float32),
-        "saturated": np.array([layered.saturated(layer) for layer in found], dtype=np.float32),
-        "same_units": np.array([layered.same_units(layer) for layer in found], dtype=np.float32),
-    }
+    found, output = look(run)
+    z, h, delta = (measures.stacks([getattr(layer, name) for layer in found]) for name in ("z", "h", "delta"))
+    activation = measures.histograms(h, len(found))
     arrays: Arrays = {
-        **shares,
-        **layered.walks(found, alone=layered.walks_alone(run)),
+        "zero_units": measures.gathered(h, len(found), measures.zero_units),
+        "saturated": measures.saturated(found, z),
+        "same_units": measures.gathered(z, len(found), measures.same_units),
+        **measures.walks(z, delta, len(found), alone=walks_alone(run)),
+        "act_bad": activation["bad"],
     }
-    activation, gradient = _histograms(found)
-    arrays["act_bad"] = activation["bad"]
     if "histograms" in panels:
+        gradient = measures.histograms(delta, len(found))
         arrays |= {"act_hist": activation["shares"], "act_zero": activation["zero"]}
         arrays |= {"grad_hist": gradient["shares"], "grad_zero": gradient["zero"], "grad_bad": gradient["bad"]}
     status = judge(run, _names(run, found), arrays)
     header: Header = {
         "status": {"word": status.word, "evidence": status.evidence, "code": status.code},
-        "scores": run.problem.scores(run.model),
+        "scores": run.problem.scores(run.model, output),
     }
     if run.step_count == 0:
         with preserved(run.model), torch.no_grad():
@@ -127,23 +137,22 @@ def layers(run: Run, panels: AbstractSet[str]) -> tuple[Header, Arrays]:
     return header, arrays
 
 
-def _pass(run: Run) -> list[Layer]:
+def look(run: Run, model: torch.nn.Module | None = None) -> tuple[list[Layer], Any]:
+    """The layers of a run's network, or of another draw of it, during one pass over the probe.
+
+    Returns:
+        The layers, and the network's output where it is known: for the playground's own networks.
+    """
+    chosen = run.model if model is None else model
     args, kwargs, cost = problems.probe(run.problem, PROBE_SAMPLES)
-    return layered.record(run.model, args, kwargs, cost)
-
-
-def _histograms(found: list[Layer]) -> tuple[Arrays, Arrays]:
-    result = []
-    for tensors in ([layer.h for layer in found], [layer.delta for layer in found]):
-        rows = [layered.histogram(t) for t in tensors]
-        result.append(
-            {
-                "shares": np.array([r[0] for r in rows], dtype=np.float32).reshape(len(rows), layered.BINS),
-                "zero": np.array([r[1] for r in rows], dtype=np.float32),
-                "bad": np.array([r[2] + r[3] for r in rows], dtype=np.int32),
-            }
-        )
-    return result[0], result[1]
+    if not run.planned:
+        found = record(chosen, args, kwargs, cost)
+        run.taps = taps.plan(found, chosen, args, kwargs, cost) if run.problem.own is None else None
+        run.planned = True
+        return found, None
+    if run.taps is None:
+        return record(chosen, args, kwargs, cost), None
+    return taps.tapped(chosen, run.taps, args, kwargs, cost)
 
 
 def _window(x: torch.Tensor) -> tuple[list[float], list[float]]:
@@ -159,18 +168,20 @@ def _boundary(run: Run) -> Any:
     """What the network says on a grid: P(second class) for two classes, else class number plus confidence."""
     problem = run.problem
     assert problem.x is not None
-    low, high = _window(problem.x)
-    axes = [torch.linspace(a, b, GRID) for a, b in zip(low, high, strict=True)]
-    y, x = torch.meshgrid(axes[1], axes[0], indexing="ij")
-    run.model.eval()
-    output = run.model(torch.stack([x.reshape(-1), y.reshape(-1)], dim=1))
-    run.model.train()
+    if run.grid is None:
+        cost = GRID**2 * sum(p.numel() for p in run.model.parameters())
+        side = GRID if cost <= GRID_COST else GRID // 2
+        axes = [torch.linspace(a, b, side) for a, b in zip(*_window(problem.x), strict=True)]
+        y, x = torch.meshgrid(axes[1], axes[0], indexing="ij")
+        run.grid = torch.stack([x.reshape(-1), y.reshape(-1)], dim=1)
+    output = problem.evaluated(run.model, run.grid)
     if output.shape[1] == 1:
         value = output[:, 0].clamp(0, 1) if problem.loss_name == "mse" else output[:, 0].sigmoid()
     else:
         chance = output.softmax(dim=1).max(dim=1)
         value = chance.indices + chance.values.clamp(0, 0.999)
-    return value.reshape(GRID, GRID).numpy()
+    side = math.isqrt(len(run.grid))
+    return value.reshape(side, side).numpy()
 
 
 def _weights(run: Run) -> Arrays:
