@@ -3,8 +3,8 @@
 Trained is with each optimizer and learning rate of the grid, 600 steps of 64 samples, every run from the drawn
 weights; the level of a run is its lowest training loss, evaluated every ten steps, over the loss of the best
 constant answer *on the same samples* (no network that ignores its input gets below 1). A run that gave 256 samples
-bitwise the same output for 150 steps is ended. Three batch orders: the whole grid with the first, and the run that
-came lowest in it with the two others. Then
+bitwise the same output for 150 steps is ended. Three batch orders: the whole grid with each where the runs can be
+stacked (together.py), else the whole grid with the first and the run that came lowest with the two others. Then
 
 - *starts*: a level below 0.9 with at least two of the three orders;
 - *never*: every level, of every run and order, is 0.98 or more: at chance;
@@ -27,8 +27,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.diagnosis.nets import Case, Config, build
-from benchmarks.diagnosis.population import SETS, population
+from benchmarks.diagnosis.population import NAMES, population
 from benchmarks.diagnosis.tasks import BATCH, SAMPLES, loss_of
+from benchmarks.diagnosis.together import levels as together
+from benchmarks.diagnosis.together import possible
 
 FOLDER = Path(__file__).parent
 STEPS, CHECK_EVERY, STARTED, CHANCE, ORDERS = 600, 10, 0.9, 0.98, 3
@@ -84,25 +86,39 @@ def _first_order(case: Case) -> tuple[float, str, int]:
     return best
 
 
+def _by_order(case: Case) -> tuple[list[float], str, int]:
+    """Lowest level of each batch order; the run that gave the first one, and its steps (0 where not counted)."""
+    if possible(case):
+        runs = [(run, order) for order in range(ORDERS) for run in GRID]
+        try:
+            found = together(case, runs, STEPS, CHECK_EVERY, STARTED, DEAF)
+        except RuntimeError:  # no gradient path, or a value outside the loss' domain
+            found = []
+        if found:
+            best = [min(zip(found, runs, strict=True), key=lambda x: (x[1][1] != o, x[0])) for o in range(ORDERS)]
+            return [level for level, _ in best], best[0][1][0], 0
+    level, run, steps = _first_order(case)
+    return [level] + [train(case, run, order)[0] for order in range(1, ORDERS)], run, steps
+
+
 def label(config: Config) -> dict[str, object]:
     """Train over the grid and the orders."""
     begun = time.process_time()
     case = build(config)
-    level, run, steps = _first_order(case)
-    levels = [level] + [train(case, run, order)[0] for order in range(1, ORDERS)]
+    levels, run, steps = _by_order(case)
     started = sum(x < STARTED for x in levels)
     name = "starts" if started >= 2 else "never" if min(levels) >= CHANCE else "ambiguous"
     return {
         "label": name, "level": f"{levels[0]:.4g}", "second": f"{levels[1]:.4g}", "third": f"{levels[2]:.4g}",
-        "run": run, "steps": steps if level < STARTED else "", "chance": f"{case.task.chance(SAMPLES // 2):.4g}",
-        "seconds": f"{time.process_time() - begun:.2f}",
+        "run": run, "steps": steps if steps and levels[0] < STARTED else "",
+        "chance": f"{case.task.chance(SAMPLES // 2):.4g}", "seconds": f"{time.process_time() - begun:.2f}",
     }  # fmt: skip
 
 
 def main() -> None:
     """Label what is not labelled yet."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--set", choices=sorted(SETS), default="main")
+    parser.add_argument("--set", choices=NAMES, default="main")
     parser.add_argument("--minutes", type=float, default=90.0, help="CPU minutes at most")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -69,18 +69,19 @@ def _with(c: Config, **changes: str) -> Config:
     return Config(**{**{f: getattr(c, f) for f in c.__dataclass_fields__}, **changes})
 
 
-# "main" is split in halves by hash. Its misses were read while rules were written, and so were those of "fresh";
-# "unseen" was labelled after all thresholds were fixed.
-SETS = {"main": (380, 85, 2024), "fresh": (0, 70, 7), "unseen": (0, 0, 0)}
+# "main" is split in halves by hash; its misses, and those of "fresh" and "tuning", were read while rules were written.
+# "unseen" has the mixture of "tuning" (unseen.py) with another seed; nobody looked at it before all rules were fixed.
+SETS = {"main": (380, 85, 2024), "fresh": (0, 70, 7)}
+NAMES = ("main", "fresh", "tuning", "unseen")
 
 
 def population(name: str) -> list[Config]:
     """The configurations of one set."""
-    if name == "unseen":
-        from benchmarks.diagnosis.unseen import unseen
+    if name in SETS:
+        return mixture(*SETS[name])
+    from benchmarks.diagnosis.unseen import unseen
 
-        return unseen()
-    return mixture(*SETS[name])
+    return unseen({"tuning": 77, "unseen": 31}[name])
 
 
 def mixture(count: int, hard: int, seed: int) -> list[Config]:

@@ -17,7 +17,7 @@ from benchmarks.diagnosis.causes import expected
 from benchmarks.diagnosis.nets import Case, Config, build
 from benchmarks.diagnosis.tasks import BATCH, loss_of
 
-LABELS = Path(__file__).with_name("labels.csv")
+FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,8 @@ class Labelled:
 
     id: int
     config: Config
-    starts: bool
-    best: float
-    chance: float
+    label: str  # "starts", "never", "ambiguous"
+    levels: tuple[float, ...]  # lowest training loss over that of the best constant answer, per batch order
 
     @property
     def half(self) -> str:
@@ -48,12 +47,15 @@ class Answer:
     seconds: float = 0.0
 
 
-def labelled(path: Path = LABELS) -> Iterator[Labelled]:
-    """The labelled networks, in the file's order."""
+def labelled(name: str = "main") -> Iterator[Labelled]:
+    """The labelled networks of one set, in the file's order; none where the set has no file."""
+    path = FOLDER / ("labels.csv" if name == "main" else f"labels_{name}.csv")
+    if not path.exists():
+        return
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
-            config = Config(**json.loads(row["config"]))
-            yield Labelled(int(row["id"]), config, row["label"] == "starts", float(row["best"]), float(row["chance"]))
+            levels = tuple(float(row[key]) for key in ("level", "second", "third"))
+            yield Labelled(int(row["id"]), Config(**json.loads(row["config"])), row["label"], levels)
 
 
 def ours(case: Case) -> Answer:
@@ -91,15 +93,17 @@ def run(diagnoser: Callable[[Case], Answer], rows: list[Labelled]) -> list[Answe
 
 @dataclass(frozen=True)
 class Score:
-    """Counts over one set."""
+    """Counts over one set; the ambiguous are counted apart and enter no rate."""
 
     broken: int
     sound: int
+    ambiguous: int
     found: int
     slandered: int
+    ambiguous_named: int
     cause_right: int
     cause_known: int
-    seconds: float
+    seconds: tuple[float, ...]
 
     @property
     def recall(self) -> float:
@@ -113,16 +117,20 @@ class Score:
     def cause(self) -> float:
         return self.cause_right / max(1, self.cause_known)
 
+    def quantile(self, share: float) -> float:
+        """Of the CPU-seconds."""
+        return sorted(self.seconds)[int(share * len(self.seconds))] if self.seconds else 0.0
+
 
 def score(rows: list[Labelled], answers: list[Answer]) -> Score:
-    """Recall, false alarms, right cause first among the found ones with a known cause, median seconds."""
+    """Recall, false alarms, and the right cause first among the found ones with a known cause."""
     pairs = list(zip(rows, answers, strict=True))
-    broken = [(r, a) for r, a in pairs if not r.starts]
-    sound = [(r, a) for r, a in pairs if r.starts]
-    known = [(r, a) for r, a in broken if a.broken and expected(r.config)]
-    right = [1 for r, a in known if a.causes and a.causes[0].startswith(tuple(expected(r.config)))]
-    seconds = sorted(a.seconds for a in answers)
+    told = {name: [(r, a) for r, a in pairs if r.label == name] for name in ("never", "starts", "ambiguous")}
+    known = [(r, a) for r, a in told["never"] if a.broken and expected(r.config)]
+    right = sum(bool(a.causes) and a.causes[0].startswith(tuple(expected(r.config))) for r, a in known)
+    count = {name: sum(a.broken for _, a in group) for name, group in told.items()}
     return Score(
-        len(broken), len(sound), sum(a.broken for _, a in broken), sum(a.broken for _, a in sound),
-        len(right), len(known), seconds[len(seconds) // 2] if seconds else 0.0,
+        len(told["never"]), len(told["starts"]), len(told["ambiguous"]),
+        count["never"], count["starts"], count["ambiguous"],
+        right, len(known), tuple(a.seconds for a in answers),
     )  # fmt: skip
