@@ -371,10 +371,13 @@ def diagnose(
         return report
     known = (evidence.probe.loss_silent, evidence.probe.loss_constant)
 
+    copies: list[nn.Module] = []
+
     def drawn(spec: str) -> nn.Module:
-        copy = deepcopy(model)
-        apply.initialize(copy, spec, seed=seed)
-        return copy
+        if not copies:
+            copies.append(deepcopy(model))
+        apply.initialize(copies[0], spec, seed=seed)
+        return copies[0]
 
     def looked(spec: str) -> Probe:
         return look(drawn(spec), batch, loss, targets=targets, get_inputs=get_inputs, seed=seed, levels=known)

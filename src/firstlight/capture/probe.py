@@ -18,8 +18,12 @@ from firstlight.capture.answers import best_readout, constant_answers, only_read
 from firstlight.checks.evidence import REPEATS, Probe, Pull, repeat_error
 
 Loss = Callable[[Any], torch.Tensor]
+Gradients = dict[str, torch.Tensor]
+Moving = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
 _ADAM_EPS = 1e-8
+# Entries up to which gradients are put into one vector.
+_SMALL = 1 << 16
 
 
 def probe(
@@ -50,14 +54,14 @@ def probe(
     repeat = _repeat(forward, model)
     with without_noise(model), warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
-        here, grads = _probe(forward, params, samples, loss, seed, levels)
+        here, moving = _probe(forward, params, samples, loss, seed, levels)
         if moved and _is_flat(here):
             known = (here.loss_silent, here.loss_constant)
-            here = replace(here, moved=_elsewhere(forward, params, samples, loss, seed, grads, known))
+            here = replace(here, moved=_elsewhere(forward, params, samples, loss, seed, moving, known))
         layer = only_readout(here, model)
         if moved and layer is not None and loss is not None and here.loss_constant is not None:
             known = (here.loss_silent, here.loss_constant)
-            there = here.moved or _elsewhere(forward, params, samples, loss, seed, grads, known)
+            there = here.moved or _elsewhere(forward, params, samples, loss, seed, moving, known)
             if only_readout(there, model) is layer:  # nor will the next step reach more
                 here = replace(here, loss_readout=best_readout(forward, layer, loss))
     return replace(here, repeat=repeat)
@@ -91,7 +95,7 @@ def _elsewhere(
     samples: int,
     loss: Loss | None,
     seed: int,
-    grads: Mapping[str, torch.Tensor],
+    moving: Moving,
     levels: tuple[float | None, float | None],
 ) -> Probe:
     """Probe a random point of what training can reach: nudge what has a gradient until no more tensors wake up."""
@@ -99,11 +103,11 @@ def _elsewhere(
     awake: set[str] = set()
     try:
         while True:
-            fresh = {n for n, g in grads.items() if bool(g.any())} - awake
-            _nudge({n: params[n] for n in fresh}, grads)
-            awake |= fresh
-            there, grads = _probe(forward, params, samples, loss, seed, levels)
-            if not {n for n, g in grads.items() if bool(g.any())} - awake or not there.finite:
+            fresh = [n for n in moving if n not in awake]
+            _nudge({n: params[n] for n in fresh}, moving)
+            awake.update(fresh)
+            there, moving = _probe(forward, params, samples, loss, seed, levels)
+            if awake.issuperset(moving) or not there.finite:
                 return there
     finally:
         with torch.no_grad():
@@ -123,7 +127,7 @@ def _probe(
     loss: Loss | None,
     seed: int,
     levels: tuple[float | None, float | None] | None,
-) -> tuple[Probe, dict[str, torch.Tensor]]:
+) -> tuple[Probe, Moving]:
     out = forward()
     tensors = [t for t in _floats(out) if t.dim() >= 1]
     if not tensors:
@@ -174,25 +178,37 @@ def _probe(
     scale = float(centred.norm()) or float(r32.norm()) or 1.0
     shift = torch.randn(mean_r.shape, generator=generator, dtype=torch.float64).to(r32.device).expand_as(r32)
     shift = shift * (scale / max(float(shift.norm()), 1e-300))
-    signal = _back(f, params, centred)
-    against = _back(f, params, shift)
-    pulls: dict[str, Pull] = {}
-    moving: dict[str, torch.Tensor] = {}
-    for name in params:
-        g, c = signal.get(name), against.get(name)
-        if g is None or c is None:
-            continue
-        moving[name] = g + c
-        size = g.abs()
-        norm = float(g.norm())
-        finite = finite and math.isfinite(norm)
-        pulls[name] = Pull(norm, float(c.norm()), g.numel(), float((size * size / (size + _ADAM_EPS)).sum()))
+    signal, against = _back(f, params, centred), _back(f, params, shift)
+    pulls = _pulls(signal, against)
+    finite = finite and all(math.isfinite(p.signal) for p in pulls.values())
+    # What a first step moves: whatever tells samples apart and whatever shifts them.
+    moving = {n: (signal[n], against[n]) for n, p in pulls.items() if p.signal > 0.0 or p.constant > 0.0}
     return Probe(**common, pulls=MappingProxyType(pulls), connected=bool(pulls), finite=finite), moving
 
 
-def _back(f: torch.Tensor, params: Mapping[str, nn.Parameter], v: torch.Tensor) -> dict[str, torch.Tensor]:
+def _pulls(signal: Gradients, against: Gradients) -> dict[str, Pull]:
+    """Norms and reach of every parameter's two gradients; small ones all at once, since calls cost more than sums."""
+    names = [n for n in signal if n in against]
+    small = [n for n in names if signal[n].numel() <= _SMALL]
+    pulls: dict[str, Pull] = {}
+    with torch._C.DisableTorchFunction():
+        for group in ([small] if small else []) + [[n] for n in names if signal[n].numel() > _SMALL]:
+            g, c = (torch.cat([which[n].flatten().double() for n in group]) for which in (signal, against))
+            entries = [signal[n].numel() for n in group]
+            lengths = torch.tensor(entries, device=g.device)
+            size = g.abs()
+            sums = [
+                torch.segment_reduce(t, "sum", lengths=lengths).tolist()
+                for t in (g * g, c * c, size * size / (size + _ADAM_EPS))
+            ]
+            for n, count, gg, cc, reach in zip(group, entries, *sums, strict=True):
+                pulls[n] = Pull(math.sqrt(gg), math.sqrt(cc), count, reach)
+    return {n: pulls[n] for n in names}
+
+
+def _back(f: torch.Tensor, params: Mapping[str, nn.Parameter], v: torch.Tensor) -> Gradients:
     grads = torch.autograd.grad(f, list(params.values()), v.to(f.dtype), retain_graph=True, allow_unused=True)
-    return {n: g.detach().double() for n, g in zip(params, grads, strict=True) if g is not None}
+    return {n: g.detach() for n, g in zip(params, grads, strict=True) if g is not None}
 
 
 def _residuals(
@@ -266,7 +282,7 @@ def without_noise(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _nudge(params: Mapping[str, nn.Parameter], grads: Mapping[str, torch.Tensor]) -> None:
+def _nudge(params: Mapping[str, nn.Parameter], moving: Moving) -> None:
     """Move the entries that get a gradient: by a tenth of their tensor's size, or to an ordinary size from zero.
 
     A gradient that is zero on a set of measure zero only (a saddle, as behind a zero-initialised branch) is not
@@ -275,7 +291,8 @@ def _nudge(params: Mapping[str, nn.Parameter], grads: Mapping[str, torch.Tensor]
     both, as those of identical units, stay equal: no step of training could tell them apart either.
     """
     for name, p in params.items():
-        g = grads[name]
+        signal, against = moving[name]
+        g = signal.double() + against.double()
         fan_in = max(1, p.numel() // max(1, p.shape[0])) if p.dim() > 1 else 1
         rms = _rms(p.double())
         size = 0.1 * rms if rms > 0.0 else (2.0 / fan_in) ** 0.5 if p.dim() > 1 else 0.1

@@ -28,8 +28,8 @@ def tried_on(report: Report, looked: Callable[[str], Probe], tried: Callable[[st
     Args:
         report: Of the network as it is.
         looked: Draws a copy of the network from a scheme and probes it: one forward pass and two gradients.
-        tried: The same, diagnosed in full. Asked once, of the first scheme that the probe finds healthy; where none
-            is, of the one that keeps most of the input.
+        tried: The same, diagnosed in full. Asked once, of the first scheme that the probe finds healthy, or of the one
+            that keeps most of the input; not at all where none keeps anything.
     """
     if not asks_for_draw(report):
         return report
@@ -45,6 +45,9 @@ def tried_on(report: Report, looked: Callable[[str], Probe], tried: Callable[[st
     if not kept:
         return report
     best = max(kept, key=lambda spec: kept[spec])
+    if kept[best] < _ANYTHING:
+        note = f"tried on a copy, with the other schemes: not enough alone, {kept[best]:.1e} of the gradient is left"
+        return _written(report, best, f"{note} to tell samples apart")
     try:
         return with_remedy(report, best, tried(best))
     except _CANNOT:
@@ -54,6 +57,8 @@ def tried_on(report: Report, looked: Callable[[str], Probe], tried: Callable[[st
 _CANNOT = (FirstlightError, RuntimeError, TypeError, NotImplementedError)
 # A tenth of the gradient tells samples apart; outputs beyond a hundred are sure of wrong answers.
 _HEALTHY, _LARGE = 0.1, 100.0
+# Below this share of the gradient no scheme is worth a full diagnosis.
+_ANYTHING = 1e-4
 
 
 def with_remedy(report: Report, spec: str, after: Report) -> Report:
@@ -66,8 +71,12 @@ def with_remedy(report: Report, spec: str, after: Report) -> Report:
         if first is not None
         else gave
     )
+    return _written(report, spec, gave if helps else left)
+
+
+def _written(report: Report, spec: str, effect: str) -> Report:
     findings = tuple(
-        replace(f, remedy=f'{_CALL}model, "{spec}")', effect=gave if helps else left)
+        replace(f, remedy=f'{_CALL}model, "{spec}")', effect=effect)
         if f.remedy.startswith(_CALL) and f.severity != "info"
         else f
         for f in report.findings
