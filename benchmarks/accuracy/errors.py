@@ -21,6 +21,7 @@ from firstlight.graph.prediction import Prediction
 from firstlight.schemes.plan import plan
 
 ZERO = 1e-60  # mean squares below are nothing: they are rounding
+MINUS_INFINITY = 1e55  # mean squares above are masks: minus infinity, or the lowest number of a type, squared
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ def beyond(predicted: float, mean: float, error: float) -> float:
     """|predicted/mean - 1| less two standard errors; infinite where one of the two is zero and the other is not."""
     if math.isnan(mean):
         return math.nan
+    if mean > MINUS_INFINITY and predicted > MINUS_INFINITY:
+        return 0.0
     if not math.isfinite(mean) or not math.isfinite(predicted):
         return math.inf
     if mean <= ZERO or predicted <= ZERO:

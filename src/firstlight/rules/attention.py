@@ -11,10 +11,10 @@ from firstlight.rules.affine import pair_einsum as einsum
 from firstlight.rules.empirical import constant
 from firstlight.rules.gradient import scale, whole
 from firstlight.rules.layout import align, axis_atoms, expand, merge_axis, offset
-from firstlight.rules.merge import plus
+from firstlight.rules.merge import plus, reduce_to
 from firstlight.rules.noise import combine
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, GAUSSIAN_INPUT, Call, Grads, rule
-from firstlight.rules.softmax import jacobian, participation, straying
+from firstlight.rules.softmax import SPREADS, jacobian, participation, participation_curve, straying
 from firstlight.rules.windows import with_atom
 
 _HIDDEN = -1e9  # logits at or below are masked
@@ -64,7 +64,7 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     origin = (0,) * same.ndim
     v = second * max(1.0 - float(other[origin]), 0.0) + scatter
     k: Array = np.clip(second * (same - other) + scatter, -v, v)
-    extra, _, _, freer = straying(v, count, x.wander)
+    extra, _, _, freer, uneven = straying(v, count, x.wander)
     share = np.maximum(participation(v, count) * freer, 1.0 / count)
     first = inside / count
     square = inside * share / count
@@ -85,7 +85,7 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     noise = combine([(min(v, 4.0) / (1.0 + v), x.noise)])
     return replace(
         x, mean=first, q=np.maximum(square, np.square(first)), corr=corr, source=None, values=None, noise=noise,
-        scatter=0.0, data=True, cumulants=(0.0, 0.0), tag=("softmax", x.ident, extra), terms=(), weights=None,
+        scatter=uneven, data=True, cumulants=(0.0, 0.0), tag=("softmax", x.ident, extra), terms=(), weights=None,
         value=None, gaussian=False, integer=False, ident=next_id(),
     )  # fmt: skip
 
@@ -104,7 +104,7 @@ def soft_back(g: Signal, p: Signal, dim: int) -> Signal:
     origin = (0,) * free.ndim
     own = float(free[origin])
     seen = np.maximum(np.sum(p.mean > 0.0, axis=at, keepdims=True), 1) * (n if p.mean.shape[at] == 1 else 1)
-    _, less, coherent, _ = straying(_level(square, seen), seen, p.wander)
+    _, less, coherent, _, _ = straying(_level(square, seen), seen, p.wander)
     q = p.q / np.maximum(square, 1e-300) * g.q * own * jacobian(square, seen) * less
     ratio = free / own if own > 0 else np.zeros_like(free)
     same = np.clip(np.take(p.corr, 0, axis=at) * ratio, -1.0, 1.0)
@@ -117,12 +117,11 @@ def soft_back(g: Signal, p: Signal, dim: int) -> Signal:
 
 
 def _level(share: Array, n: Array) -> float:
-    """The variance of the logits at which n keys share E Σp², from the mean over the rows."""
-    spreads = np.array([0.0, 0.1, 0.3, 0.6, 1.0, 1.5, 2.2, 3.0, 4.5, 7.0, 12.0, 25.0, 60.0])
-    count = float(np.max(n))
-    curve = np.array([float(participation(v, np.array([count]))[0]) for v in spreads.tolist()])
-    most = float(np.broadcast_to(share, np.broadcast_shapes(share.shape, np.shape(n)))[np.unravel_index(np.argmax(np.broadcast_to(n, np.broadcast_shapes(share.shape, np.shape(n)))), np.broadcast_shapes(share.shape, np.shape(n)))])
-    return float(np.interp(most, curve, spreads))
+    """The variance of the logits at which the longest row's keys share E Σp²."""
+    share, n = np.broadcast_arrays(share, np.asarray(n, dtype=np.float64))
+    longest = int(np.argmax(n))
+    curve = participation_curve(int(n.flat[longest]))
+    return float(np.interp(float(share.flat[longest]), curve, SPREADS))
 
 
 @rule("softmax", assumes=(GAUSSIAN_INPUT,), refs=("vaswani2017",), example="x.softmax(-1)")
@@ -265,10 +264,13 @@ def _(
     lead = _letters(query)
     dv = einsum(_dropped(p, dropout_p), lead + "ts", g, lead + "td", lead + "sd")
     dp = einsum(g, lead + "td", wide_value, lead + "sd", lead + "ts")
-    dl = times_number(soft_back(dp, p, -1), factor)
+    through = soft_back(dp, p, -1)
+    dl = times_number(through, factor)
     dq = einsum(dl, lead + "ts", wide_key, lead + "sd", lead + "td")
     dk = einsum(dl, lead + "ts", query, lead + "td", lead + "sd")
     grads = {"query": dq, "key": dk, "value": dv}
+    if isinstance(attn_mask, Signal) and attn_mask.value is None and not attn_mask.integer:
+        grads["attn_mask"] = whole(reduce_to(Cotangent(through), attn_mask))
     if enable_gqa:
         for name, small in (("key", key), ("value", value)):
             grads[name] = _gather_heads(grads[name], small)

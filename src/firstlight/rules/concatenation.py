@@ -9,7 +9,7 @@ import numpy as np
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.empirical import constant
 from firstlight.rules.gradient import whole
-from firstlight.rules.layout import merge_axis, offset, regroup, transform, with_states
+from firstlight.rules.layout import axis_atoms, merge_axis, offset, regroup, transform, with_states
 from firstlight.rules.noise import combine
 from firstlight.rules.ranges import take_range
 from firstlight.rules.registry import Call, Grads, rule
@@ -147,6 +147,10 @@ def _(call: Call, grad: Cotangent, out: Signal, tensors: tuple[Signal, ...], dim
     g = whole(grad)
     dim %= out.ndim
     parts: list[Cotangent] = []
+    at = axis_atoms(g, dim)
+    if len(at) == 1 and g.q.shape[at[0]] == 1 and float(np.take(g.corr, 1, axis=at[0]).flat[0]) > 1.0 - 1e-9:
+        piece = take_range(g, dim, 0, 1, 1)  # a sum behind: all get the same gradient, not only one like it
+        return {"tensors": (Cotangent(replace(piece, groups=(*piece.groups[:dim], *piece.groups[dim + 1 :]))),) * len(tensors)}
     for i in range(len(tensors)):
         piece = take_range(g, dim, i, i + 1, 1)
         parts.append(Cotangent(replace(piece, groups=(*piece.groups[:dim], *piece.groups[dim + 1 :]))))

@@ -16,6 +16,7 @@ from firstlight.rules.gradient import whole
 from firstlight.rules.layout import axis_atoms, correlations, expand, merge_axis, moments, offset
 from firstlight.rules.noise import fresh_linear, stray
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule, several
+from firstlight.rules.sway import sway
 from firstlight.rules.windows import drop_single, pair_average, single, sum_windows, window, with_atom
 
 
@@ -49,6 +50,7 @@ def convolve(
 ) -> Signal:
     """Sum over channels of a group and over taps with independent weights; channel axis = first map axis - 1."""
     channel = min(maps) - 1
+    swaying = sway(x, [i for axis in maps for i in axis_atoms(x, axis)], max(x.shape[channel] // groups, 1))
     x = single(replace(x, source=None, values=None, value=None), [channel, *maps])
     for axis in [channel, *maps]:
         x = with_atom(x, axis)
@@ -72,7 +74,7 @@ def convolve(
         if len(rows) == outs:
             total = total * (rows / rows.mean()).reshape((1,) * at + (-1,) + (1,) * (total.ndim - at - 1))
     same = correlations(_overlap(np.take(y.corr, [0], axis=at), y, maps), total)
-    same = np.take(same, 0, axis=at)
+    same = _stretched(np.take(same, 0, axis=at), [t - (t > at) for t in taps], swaying.stretch)
     corr = np.stack([same, same * shared], axis=at)
     new = list(y.groups)
     new[channel] = (outs,)
@@ -82,8 +84,19 @@ def convolve(
     )  # fmt: skip
     out = replace(drop_single(out), wander=x.wander)
     sites = _window_scatter(x, at, taps, fan / max(per, 1), groups)
-    noise = fresh_linear(out, [(1.0, x.noise)], fan, _unit_atom(out, channel))
+    out = replace(out, sway=(swaying.variance, swaying.covariance))
+    noise = fresh_linear(out, [(1.0, x.noise)], fan, _unit_atom(out, channel), swaying.returned)
     return replace(out, noise=noise, scatter=max(sites, 0.0), wander=stray(out, fan), data=False)
+
+
+def _stretched(cube: Array, places: Sequence[int], factor: float) -> Array:
+    """1 - c times a factor wherever only positions differ."""
+    if factor == 1.0:
+        return cube
+    only = tuple(slice(None) if i in places else slice(0, 1) for i in range(cube.ndim))
+    out = np.array(cube)
+    out[only] = 1.0 - (1.0 - out[only]) * factor
+    return np.clip(out, -1.0, 1.0)
 
 
 def _overlap(cube: Array, y: Signal, maps: dict[int, Array]) -> Array:

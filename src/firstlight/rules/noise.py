@@ -91,7 +91,18 @@ def gaussian_energy(x: Signal, fan: float = np.inf, unit: int | None = None) -> 
         near[unit] = slice(0, 1)
         square = square.copy()
         square[tuple(near)] += (1.0 - square[tuple(near)]) / fan
+        square = _swayed(x, square, unit)
     return float(2.0 * np.sum(pair_shares(x, square.shape) * square))
+
+
+def _swayed(x: Signal, square: Array, unit: int) -> Array:
+    """E c² over draws where only positions of one unit differ; adds to an array of the caller's own."""
+    if x.sway[0] > 0.0:
+        here = tuple(slice(0, 1) if b or i == unit else slice(None) for i, b in enumerate(x.batch))
+        origin = square[(0,) * square.ndim]
+        square[here] = np.minimum(square[here] + x.sway[0], 1.0)
+        square[(0,) * square.ndim] = origin
+    return square
 
 
 def strayed(x: Signal, square: Array) -> Array:
@@ -124,17 +135,23 @@ def stray(x: Signal, fan: float) -> float:
 
 
 def fresh_linear(
-    x: Signal, inherited: list[tuple[float, Noise]], fan: float = np.inf, unit: int | None = None
+    x: Signal,
+    inherited: list[tuple[float, Noise]],
+    fan: float = np.inf,
+    unit: int | None = None,
+    returned: float = 0.0,
 ) -> Noise:
     """Noise after fresh Gaussian-like weights: the exact chi-square law of n effective entries.
 
     E ln z = ψ(n/2) - ln(n/2), Var ln z = ψ₁(n/2), with n = 2/(relative variance) effective entries (THEORY §1).
+    `returned` is variance that the layers before gave too much (`rules.sway`).
     """
     relative = gaussian_energy(x, fan, unit)
     if relative <= 0.0:
         return combine(inherited)
     half = 1.0 / relative  # n/2
-    return combine(inherited, *chi_square_log(half))
+    own, drift = chi_square_log(half)
+    return combine(inherited, max(own - returned, 0.0), drift)
 
 
 def chi_square_log(half: float) -> tuple[float, float]:

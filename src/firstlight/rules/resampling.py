@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from firstlight.graph.signal import Array, Cotangent, Signal
+from firstlight.graph.signal import Array, Cotangent, Signal, replace
 from firstlight.rules.gradient import whole
 from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, rule
 from firstlight.rules.windows import fixed_map
@@ -84,10 +84,17 @@ def _pad_maps(x: Signal, pad: Sequence[int], mode: str) -> dict[int, Array]:
 @rule("pad", example="F.pad(x, (1, 2))")
 def pad(call: Call, input: Signal, pad: Any, mode: str = "constant", value: Any = None) -> Signal:
     """Zeros, or copies of entries, around the tensor."""
-    out = fixed_map(input, _pad_maps(input, pad, mode))
+    maps = _pad_maps(input, pad, mode)
+    out = fixed_map(input, maps)
     if value:
         call.caveat("padding with a number other than 0: the padded entries are taken as 0")
-    return out
+    source = input.source
+    if mode == "constant" or source is None or source.row is not None or input.q.size > 1:
+        return out
+    # copies of entries are the same function of copies of the source
+    flat = Signal(input.groups, np.zeros(input.q.shape), np.ones(input.q.shape), source.corr, input.batch)
+    key = (source.key, ("pad", tuple(pad), mode))
+    return replace(out, source=replace(source, corr=fixed_map(flat, maps).corr, key=key), values=input.values)
 
 
 @pad.adjoint

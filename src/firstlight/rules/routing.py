@@ -7,15 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from firstlight.graph.signal import Cotangent, Signal, next_id, replace
+from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.affine import pair_einsum as einsum
+from firstlight.rules.choice import masked
 from firstlight.rules.concatenation import join
+from firstlight.rules.cross import add
 from firstlight.rules.elementwise import apply, back, of
 from firstlight.rules.empirical import uniform
 from firstlight.rules.gradient import whole
+from firstlight.rules.merge import unit
 from firstlight.rules.products import multiply, times_factor
 from firstlight.rules.ranges import take_range
 from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, first_of, rule
+from firstlight.rules.selection import Step, place, plan_index, select, where_taken
 from firstlight.rules.structural import like_shape
 from firstlight.theory import special
 from firstlight.theory.activations import get
@@ -44,13 +48,15 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int = -1) ->
 
 @rule(
     "setitem",
-    assumes=("the written entries are a random part of the tensor",),
+    assumes=("entries written at indices that depend on the signal are a random part of the tensor",),
     example="(y := x.clone(), y.__setitem__((slice(None), slice(0, 8)), 0.5 * x[:, 8:16]), y)[2]",
 )
 def setitem(call: Call, input: Signal, index: Any, value: Any) -> Signal:
-    """A part of the tensor overwritten: a mixture by an estimated share."""
-    del index
-    call.caveat("a part of this tensor was written in place: taken as a mixture of old and new entries")
+    """A part of the tensor overwritten: old and new entries each in their place, a mixture for unknown indices."""
+    steps = plan_index(input, index)
+    if steps is not None:
+        return _written(input, steps, value)
+    call.caveat("written at indices that are tensors: taken as a mixture of old and new entries")
     if not isinstance(value, Signal):
         return input
     share = min(1.0, value.numel / max(input.numel, 1))
@@ -61,13 +67,50 @@ def setitem(call: Call, input: Signal, index: Any, value: Any) -> Signal:
     return replace(new, mean=np.full(one, m), q=np.full(one, max(q, m * m)), terms=(), ident=next_id())
 
 
+def _written(x: Signal, steps: list[Step], value: Any) -> Signal:
+    kept = _blank(x, steps)
+    part = select(replace(x, value=None), steps)
+    if isinstance(value, Signal):
+        fits = value.shape == part.shape
+        new = value if fits else like_shape(value, part.shape)
+    else:
+        new = unit(part, float(value))
+    new = replace(new, value=None, weights=None, integer=False)
+    return replace(add(kept, place(new, x, steps)), gaussian=x.gaussian and new.gaussian, terms=())
+
+
+def _blank(x: Signal, steps: list[Step]) -> Signal:
+    """x with zeros where the index points."""
+    taken = where_taken(x.shape, steps)
+    varied = [np.ones(1) if t.all() else t for t in taken]
+    mask = varied[0]
+    for t in varied[1:]:
+        mask = mask[..., None] * t
+    return masked(replace(x, value=None), _field(x, mask), 0.0)
+
+
+def _field(x: Signal, mask: Array) -> Signal:
+    """A mask given by axis, with 1 where an axis does not matter, as a signal of x's shape."""
+    groups = tuple((n,) if n > 1 else () for n in x.shape)
+    flat = mask.reshape(tuple(mask.shape[i] for i, g in enumerate(groups) if g))
+    n = flat.ndim
+    return Signal(groups, flat, flat, np.ones((2,) * n), (False,) * n)
+
+
 @setitem.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, index: Any, value: Any) -> Grads:
-    del call, out, index
+    del call, out
+    steps = plan_index(input, index)
+    g = whole(grad)
+    if steps is not None:
+        grads: dict[str, Any] = {"input": Cotangent(_blank(g, steps))}
+        if isinstance(value, Signal):
+            part = select(g, steps)
+            grads["value"] = Cotangent(part if part.shape == value.shape else like_shape(part, value.shape))
+        return grads
     if not isinstance(value, Signal):
         return {"input": grad}
     share = min(1.0, value.numel / max(input.numel, 1))
-    g = whole(grad)
     return {
         "input": Cotangent(replace(g, q=g.q * (1.0 - share), ident=next_id())),
         "value": Cotangent(like_shape(g, value.shape)),

@@ -156,13 +156,8 @@ def plan_index(x: Signal, index: Any) -> list[Step] | None:
     return steps
 
 
-@rule("getitem", example="x[:, 8:40] * 2.0")
-def getitem(call: Call, input: Signal, index: Any) -> Signal:
-    """Indexing: slices, integers, None and ... exactly; masks and index tensors as samples of the entries."""
-    steps = plan_index(input, index)
-    if steps is None:
-        return _advanced(call, input, index)
-    x = input
+def select(x: Signal, steps: list[Step]) -> Signal:
+    """x[index] for an index planned as steps."""
     for kind, axis, given in steps:
         if kind == "new":
             x = reshape(x, (*x.shape[:axis], 1, *x.shape[axis:]))
@@ -171,6 +166,55 @@ def getitem(call: Call, input: Signal, index: Any) -> Signal:
         else:
             x = drop_axis(take_range(x, axis, given[0], given[0] + 1, 1), axis)
     return x
+
+
+def place(g: Signal, input: Signal, steps: list[Step]) -> Signal:
+    """The part put where the index took it from, zeros elsewhere."""
+    seen = [input]
+    for kind, axis, given in steps:
+        x = seen[-1]
+        if kind == "new":
+            seen.append(unsqueezed(x, axis))
+        elif kind == "range":
+            seen.append(take_range(replace(x, value=None), axis, *given))
+        else:
+            seen.append(drop_axis(take_range(replace(x, value=None), axis, given[0], given[0] + 1, 1), axis))
+    for (kind, axis, given), like in zip(reversed(steps), reversed(seen[:-1]), strict=True):
+        if kind == "new":
+            g = reshape(g, like.shape)
+        elif kind == "range":
+            g = put_range(g, like, axis, *given)
+        else:
+            g = replace(g, groups=(*g.groups[:axis], (), *g.groups[axis:]), terms=(), ident=next_id())
+            g = put_range(g, like, axis, given[0], given[0] + 1, 1)
+    return g
+
+
+def where_taken(shape: tuple[int, ...], steps: list[Step]) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
+    """Per axis, 1 at the indices that an index takes and 0 elsewhere."""
+    taken = [np.ones(n) for n in shape]
+    axes: list[int | None] = list(range(len(shape)))
+    for kind, axis, given in steps:
+        if kind == "new":
+            axes.insert(axis, None)
+            continue
+        original = axes[axis]
+        if original is not None:
+            picked = np.zeros(shape[original])
+            picked[slice(*given) if kind == "range" and given[2] > 0 else [*range(*given)] if kind == "range" else given[0]] = 1.0
+            taken[original] = taken[original] * picked
+        if kind == "one":
+            axes.pop(axis)
+    return taken
+
+
+@rule("getitem", example="x[:, 8:40] * 2.0")
+def getitem(call: Call, input: Signal, index: Any) -> Signal:
+    """Indexing: slices, integers, None and ... exactly; masks and index tensors as samples of the entries."""
+    steps = plan_index(input, index)
+    if steps is None:
+        return _advanced(call, input, index)
+    return select(input, steps)
 
 
 def _advanced(call: Call, x: Signal, index: Any) -> Signal:
@@ -197,24 +241,7 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, index: Any) -> Gr
         ratio = out.numel / max(input.numel, 1)
         spread_out = like_shape(g, input.shape)
         return {"input": Cotangent(replace(spread_out, q=spread_out.q * ratio, mean=spread_out.mean * ratio))}
-    seen = [input]
-    for kind, axis, given in steps:
-        x = seen[-1]
-        if kind == "new":
-            seen.append(unsqueezed(x, axis))
-        elif kind == "range":
-            seen.append(take_range(replace(x, value=None), axis, *given))
-        else:
-            seen.append(drop_axis(take_range(replace(x, value=None), axis, given[0], given[0] + 1, 1), axis))
-    for (kind, axis, given), like in zip(reversed(steps), reversed(seen[:-1]), strict=True):
-        if kind == "new":
-            g = reshape(g, like.shape)
-        elif kind == "range":
-            g = put_range(g, like, axis, *given)
-        else:
-            g = replace(g, groups=(*g.groups[:axis], (), *g.groups[axis:]), terms=(), ident=next_id())
-            g = put_range(g, like, axis, given[0], given[0] + 1, 1)
-    return {"input": Cotangent(g)}
+    return {"input": Cotangent(place(g, input, steps))}
 
 
 @rule("index_select", example="x.index_select(1, torch.tensor([0, 5, 7]))")

@@ -13,7 +13,7 @@ from firstlight.theory.gaussian import gauss_nodes
 _STEP = 0.2
 
 
-_SPREADS = (0.0, 0.1, 0.3, 0.6, 1.0, 1.5, 2.2, 3.0, 4.5, 7.0, 12.0, 25.0, 60.0)
+SPREADS = (0.0, 0.1, 0.3, 0.6, 1.0, 1.5, 2.2, 3.0, 4.5, 7.0, 12.0, 25.0, 60.0)
 
 
 # Variance of the logits up to which the integrals are taken; beyond, what the two largest logits decide is expanded in
@@ -102,9 +102,14 @@ def participation(v: float, n: Array) -> Array:
 @functools.lru_cache(maxsize=256)
 def _curve(n: int) -> tuple[Array, Array]:
     """E Σp² and E Σp²(1 - 2p + Σp²) over E Σp²·(1 - E Σp²), for growing variances of the logits."""
-    pairs = [(1.0 / n, (1.0 - 1.0 / n) / n) if v == 0.0 else _sums(v, n) for v in _SPREADS]
+    pairs = [(1.0 / n, (1.0 - 1.0 / n) / n) if v == 0.0 else _sums(v, n) for v in SPREADS]
     s2 = np.array([a for a, _ in pairs])
     return s2, np.array([b / max(a * (1.0 - a), 1e-300) for a, b in pairs])
+
+
+def participation_curve(n: int) -> Array:
+    """E Σp² of n keys at the variances `SPREADS` of the logits."""
+    return _curve(n)[0]
 
 
 def jacobian(share: Array, n: Array) -> Array:
@@ -132,7 +137,7 @@ _SAMPLED = 1 << 19  # entries of the Gram matrices that one sampled expectation 
 
 
 @functools.lru_cache(maxsize=512)
-def _strayed(v: float, n: int, units: int) -> tuple[float, float, float, float]:
+def _strayed(v: float, n: int, units: int) -> tuple[float, float, float, float, float]:
     """What correlated keys change, against uncorrelated ones; see `straying`."""
     rng = np.random.default_rng((n, units))
     count = max(_SAMPLED // (n * max(n, units)), 64)
@@ -152,10 +157,11 @@ def _strayed(v: float, n: int, units: int) -> tuple[float, float, float, float]:
     half = p[:, :, None] * (gram - seen[:, None, :])  # MC
     coherent = (half @ (p[:, :, None] * (np.eye(n) - p[:, None, :])).transpose(0, 2, 1) * gram).sum(axis=(1, 2))
     free = max(float(square.mean()), 1.0 / n) / _sums(v, n)[0]
-    return extra, float(own.sum() / plain.sum()), float(coherent.sum() / own.sum()), free
+    uneven = float(together.var() / together.mean() ** 2)
+    return extra, float(own.sum() / plain.sum()), float(coherent.sum() / own.sum()), free, uneven
 
 
-def straying(v: float, n: Array, wander: float) -> tuple[float, float, float, float]:
+def straying(v: float, n: Array, wander: float) -> tuple[float, float, float, float, float]:
     """What a softmax over keys does whose pairs are correlated at random, by ±√wander around zero (E c² = wander).
 
     Logits, values and their gradients are linear in the keys and so share these correlations c_jk: keys alike get
@@ -168,14 +174,14 @@ def straying(v: float, n: Array, wander: float) -> tuple[float, float, float, fl
 
     Returns:
         Σ_{j≠k} p_j p_k c_jk; the factor on E |dℓ|², ℓ the logits; E Σ dℓ_j dℓ_k c_jk / E |dℓ|²;
-        and the factor on E Σ p².
+        the factor on E Σ p²; and the relative variance of Σ p_j p_k c_jk from row to row.
     """
     if wander < 2e-3:
-        return 0.0, 1.0, 1.0, 1.0
+        return 0.0, 1.0, 1.0, 1.0, 0.0
     counts, many = np.unique(np.maximum(np.round(np.asarray(n, dtype=np.float64)), 1.0), return_counts=True)
     knots = counts if len(counts) <= 6 else np.unique(np.round(np.geomspace(counts[0], counts[-1], 6)))
     units = max(round(1.0 / wander), 2)
     level = float(f"{min(max(v, 1e-6), 100.0):.2g}")
-    table = np.array([_strayed(level, min(int(k), 256), units) if k > 1 else (0.0, 1.0, 1.0, 1.0) for k in knots])
-    a, b, c, d = (float(np.interp(np.log(counts), np.log(knots), col) @ many / many.sum()) for col in table.T)
-    return a, b, c, d
+    table = np.array([_strayed(level, min(int(k), 256), units) if k > 1 else (0.0, 1.0, 1.0, 1.0, 0.0) for k in knots])
+    a, b, c, d, e = (float(np.interp(np.log(counts), np.log(knots), col) @ many / many.sum()) for col in table.T)
+    return a, b, c, d, e
