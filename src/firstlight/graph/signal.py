@@ -168,9 +168,12 @@ class Signal:
         noise: Log-norm noise over weight draws.
         scatter: Relative variance of the entries' variance from site to site and draw to draw: a Gaussian mixture.
         wander: How far the correlation of two samples strays from its mean over draws: E c² = c² + wander·(1 - c²).
+        sway: How correlations of positions that share a few channels' weights stray over draws: (variance of the
+            correlation, its covariance with ln|x|²).
         data: Whether the entries are data, the same in every draw.
         cumulants: Third and fourth cumulants of the entries beyond what `scatter` says.
         terms: The signal as a linear combination of earlier ones of the same shape, for cross moments.
+        factors: (ident, x, y) if the signal with that ident is x·y of independent x and y, for its law.
         weights: The law, if the signal is a parameter or a view of one.
         tag: What the signal is of an earlier one: ("square" | "mean square" | "inverse rms", ident, level).
         value: Entries, for tensors that depend on no weight and are known (masks, indices).
@@ -189,9 +192,11 @@ class Signal:
     noise: Noise = SILENT
     scatter: float = 0.0
     wander: float = 0.0
+    sway: tuple[float, float] = (0.0, 0.0)
     data: bool = False
     cumulants: tuple[float, float] = (0.0, 0.0)
     terms: tuple[tuple[float, Signal], ...] = ()
+    factors: tuple[int, Signal, Signal] | None = None
     weights: Weights | None = None
     tag: tuple[str, int, float] | None = None
     value: npt.NDArray[Any] | None = None

@@ -207,7 +207,10 @@ def noise_from(source: Source, values: Array, x: Signal, total: float) -> tuple[
     own = max(own, 0.0) / total / total
     drift = -0.5 * own
     if len(values) == 1 and own > _NARROW:
-        own, drift = _narrow(squares[0], w, sensitivity, own, (fourth - float(power[0])) / total / total)
+        # Only units of which all sites are alike follow the law of one unit: high powers of c tell
+        alike = float(np.clip(means[8] / means[1], 0.0, 1.0)) if means[1] > 0.0 else 0.0
+        exact = _narrow(squares[0], w, sensitivity, own, (fourth - float(power[0])) / total / total)
+        own, drift = (float((1.0 - alike) * a + alike * b) for a, b in zip((own, drift), exact, strict=True))
     return combine([(sensitivity, source.noise)], own, drift), sensitivity
 
 

@@ -48,7 +48,7 @@ def multiply(call: Call, x: Any, y: Any) -> Any:
         and (x.mean_mean**2 < 0.5 * x.mean_q and y.mean_mean**2 < 0.5 * y.mean_q)
     ):
         call.caveat("product of two fluctuating tensors: treated as independent factors")
-    return replace(out, gaussian=still, terms=_terms(x, y))
+    return replace(out, gaussian=still, terms=_terms(x, y), factors=None if still else (out.ident, x, y))
 
 
 def _by_own_norm(x: Signal, inverse_rms: Signal) -> Signal:

@@ -10,6 +10,7 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, replace
 from firstlight.rules.gradient import whole
+from firstlight.rules.layout import fit_states
 from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, rule
 from firstlight.rules.windows import fixed_map
 
@@ -88,13 +89,18 @@ def pad(call: Call, input: Signal, pad: Any, mode: str = "constant", value: Any 
     out = fixed_map(input, maps)
     if value:
         call.caveat("padding with a number other than 0: the padded entries are taken as 0")
-    source = input.source
-    if mode == "constant" or source is None or source.row is not None or input.q.size > 1:
+    if mode == "constant" or input.corr.ndim != out.corr.ndim:
         return out
-    # copies of entries are the same function of copies of the source
-    flat = Signal(input.groups, np.zeros(input.q.shape), np.ones(input.q.shape), source.corr, input.batch)
-    key = (source.key, ("pad", tuple(pad), mode))
-    return replace(out, source=replace(source, corr=fixed_map(flat, maps).corr, key=key), values=input.values)
+    # Pairs of an entry and its own copy are no pair of a convolution's windows, which meet copies as the entries
+    # they are: correlations stay those at a displacement.
+    out = replace(out, corr=fit_states(input.corr, out.corr.shape))
+    source = input.source
+    if source is None or source.row is not None or input.q.size > 1:
+        return out
+    corr = fit_states(source.corr, out.corr.shape)
+    return replace(
+        out, source=replace(source, corr=corr, key=(source.key, ("pad", tuple(pad), mode))), values=input.values
+    )
 
 
 @pad.adjoint

@@ -149,7 +149,7 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
     nodes = grid((), _level(float(sd.max()), np.inf if homogeneous else bend.scale))
     law = _lognormal(mean, sd) if bend.positive and bool(np.all(mean > 0.0)) else None
     if law is None and not x.gaussian:
-        law = sum_law(x)
+        law = sum_law(x) or product_law(x)
     source = Source(
         ("source", x.ident), mean, sd, share, row, corr, nodes, x.noise, x.scatter, *_shape_of(x, variance),
         None if law is None else np.interp(nodes.z, *law), wander=x.wander,
@@ -209,6 +209,25 @@ def sum_law(x: Signal) -> tuple[Array, Array] | None:
     total = float(density.sum())
     mean = float(middle @ density) / total
     sd = (float(np.square(middle - mean) @ density) / total) ** 0.5
+    return (place, (values - mean) / sd) if sd > 0.0 else None
+
+
+def product_law(x: Signal) -> tuple[Array, Array] | None:
+    """Standardised quantiles of a product of two independent signals of which one has one sign: (z, (u - m)/s on z)."""
+    if x.factors is None or x.factors[0] != x.ident:
+        return None
+    laws = [law_of(1.0, y) for y in x.factors[1:]]
+    if laws[0] is None or laws[1] is None:
+        return None
+    (a, wa, _), (b, wb, _) = ((v[:: len(v) // 160 + 1], w[:: len(w) // 160 + 1], z) for v, w, z in (laws[0], laws[1]))
+    if not (a[0] >= 0.0 or a[-1] <= 0.0 or b[0] >= 0.0 or b[-1] <= 0.0):
+        return None
+    values, weights = np.multiply.outer(a, b).ravel(), np.multiply.outer(wa, wb).ravel()
+    order = np.argsort(values, kind="stable")
+    values, weights = values[order], weights[order] / weights.sum()
+    place = special.ndtri(np.clip(np.cumsum(weights) - 0.5 * weights, 1e-15, 1.0 - 1e-15))
+    mean = float(values @ weights)
+    sd = float(np.square(values - mean) @ weights) ** 0.5
     return (place, (values - mean) / sd) if sd > 0.0 else None
 
 
