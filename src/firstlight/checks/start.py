@@ -22,7 +22,7 @@ def loss_above_guess(e: Evidence) -> Iterator[Finding]:
     When it is harmless:
         Up to about twice the guess; small excesses vanish in a few steps.
     Remedy:
-        A smaller read-out: `firstlight.initialize(model, "he")`, or divide its weight by the outputs' size.
+        A smaller read-out alone: divide its weight by the outputs' size. The layers below may be as they should.
     Source:
         Cross entropy of logits of variance v: ln K + v/2 to first order.
     """
@@ -37,8 +37,18 @@ def loss_above_guess(e: Evidence) -> Iterator[Finding]:
         f"loss {number(p.loss)} at the start; answering 0 for everything gives {number(p.loss_silent)}",
         "twice that (ln K + v/2 for logits of variance v)",
         "The first steps are spent on unlearning large random answers.",
-        'firstlight.initialize(model, "he")', f"loss near {number(p.loss_silent)} at the start", {"ratio": ratio},
+        _smaller_readout(e), f"loss near {number(p.loss_silent)} at the start", {"ratio": ratio},
     )  # fmt: skip
+
+
+def _smaller_readout(e: Evidence) -> str:
+    """A line that brings the outputs to size one by the last matrix alone."""
+    last = next((n for n in reversed(e.nodes) if n.parameters), None)
+    shapes = {p.name: p.shape for p in e.parameters}
+    name = next((n for n in last.parameters if len(shapes.get(n, ())) > 1), None) if last is not None else None
+    if name is None:
+        return "# divide the read-out's weight by the outputs' size"
+    return f"model.get_parameter({name!r}).data.div_({number(max(e.probe.output_rms, 1.0))})"
 
 
 @check("OUT003", stage=61)

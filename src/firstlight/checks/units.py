@@ -50,10 +50,11 @@ def dead_units(e: Evidence) -> Iterator[Finding]:
     Why it matters:
         A dead ReLU passes neither signal nor gradient. A dead layer ends training before it begins.
     When it is harmless:
-        Some dead units in a wide layer cost capacity only; another batch may wake them.
+        Some dead units in a wide layer cost capacity only; another batch may wake them. Deep in a stack half of
+        them are off for all samples, which point one way there.
     Remedy:
-        `firstlight.initialize(model, "he")` (biases 0), normalise the input, or a leaky function; in narrow deep
-        networks widen the layers.
+        A dead layer: `firstlight.initialize(model, "random-walk")` (biases 0), normalise the input, or a leaky
+        function; in narrow deep networks widen the layers. Many dead units: a leaky function, if they stay asleep.
     Source:
         Lu et al. 1903.06733: a layer of n ReLU units is dead at a given input with probability 2^-n, so a network with
         probability 1-Π(1-2^-n) (theory.lengths.p_dead).
@@ -81,19 +82,25 @@ def dead_units(e: Evidence) -> Iterator[Finding]:
             f"at least one living unit; drawn at random, a network of these widths has a dead layer with probability "
             f"{number(chance)} (Lu et al. 1903.06733)",
             "Nothing passes this layer, forward or backward.",
-            'firstlight.initialize(model, "he")' if chance < 0.3 else "# widen the layers; a redraw is dead again "
-            f"with probability {chance:.2f}",
+            'firstlight.initialize(model, "random-walk")' if chance < 0.3
+            else f"# widen the layers; a redraw is dead again with probability {chance:.2f}",
             f"alive with probability {1.0 - chance:.2f}", {"p_dead": chance},
         )  # fmt: skip
         return
     if e.measurement.batch_size < 8:
         return  # a unit that a few samples leave asleep is no dead unit
     worst = max(relus, key=lambda n: n.output.dead_units / max(1, n.output.units), default=None)
-    if worst is not None and worst.op in ("relu", "relu6") and worst.output.dead_units > 0.5 * worst.output.units:
+    if worst is None or worst.op not in ("relu", "relu6"):
+        return
+    # Samples that have become alike sleep together: each unit then with probability 1/2.
+    n = worst.output.units
+    limit = 0.5 * n + 1.5 * n**0.5
+    if worst.output.dead_units > limit:
         yield Finding(
-            "ACT001", "warning", worst.name,
-            f"{worst.output.dead_units} of {worst.output.units} units are zero for the whole batch",
-            "half of the units", "Much of this layer takes no part.", 'firstlight.initialize(model, "he")',
+            "ACT001", "warning", worst.name, f"{worst.output.dead_units} of {n} units are zero for the whole batch",
+            f"{limit:.0f}: half of the units, where samples are alike, and 3 standard deviations of that",
+            "Much of this layer takes no part.",
+            "nn.LeakyReLU(0.01)  # in place of the ReLU, if the units stay asleep in training",
         )  # fmt: skip
 
 

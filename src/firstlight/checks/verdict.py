@@ -53,7 +53,13 @@ def judge(evidence: Evidence) -> Report:
         verdict = "mis-scaled"
     elif any(f.severity == "warning" for f in found):
         verdict = "at risk" if p < 0.9 else "starts"
+    if verdict == "starts":  # nothing is to be mended: no remark may talk anybody out of a scheme that works
+        found = [replace(f, remedy="", effect="") if _redraws(f) else f for f in found]
     return Report(verdict, p, tuple(found), evidence.measurement, _headline(verdict, p, found))
+
+
+def _redraws(f: Finding) -> bool:
+    return f.severity == "info" and f.remedy.startswith("firstlight.initialize(")
 
 
 def probability(evidence: Evidence) -> float:
