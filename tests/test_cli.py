@@ -50,6 +50,17 @@ class Nan(nn.Module):
         raise RuntimeError("the forward pass fails")
 
 
+class Labelled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(16, 4)
+
+    def forward(self, x, labels=None):
+        y = self.out(x)
+        loss = None if labels is None else nn.functional.cross_entropy(y, labels)
+        return {"loss": loss, "logits": y}
+
+
 class TwoInputs(nn.Module):
     def __init__(self):
         super().__init__()
@@ -187,6 +198,39 @@ def test_batches_from_files(nets: str, tmp_path: Path, kind: str) -> None:
     assert 0.5 < told["loss"] < 3.0
 
 
+@pytest.mark.parametrize(
+    ("model", "labels", "kind", "said"),
+    [
+        ("good", torch.arange(8) % 4, "cross-entropy", "has labels (labels) for 4 classes: cross-entropy"),
+        ("good", torch.randn(8, 4), "random cotangent", "are NOT used"),
+        ("good", torch.arange(3), "random cotangent", "(labels, shape (3,)) are NOT used"),
+        ("Labelled", torch.arange(8) % 4, "the model's own loss", "takes 'labels' itself: its own loss"),
+    ],
+)
+def test_labels_without_a_loss_are_never_dropped_in_silence(
+    nets: str, tmp_path: Path, model: str, labels: torch.Tensor, kind: str, said: str
+) -> None:
+    path = tmp_path / "batch.pt"
+    torch.save({"x": torch.randn(8, 16), "labels": labels}, path)
+    result = call("measure", f"{nets}:{model}", "--batch", path, "-f", "json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["loss_kind"] == kind
+    assert said in " ".join(result.stderr.split())
+
+
+def test_labels_as_the_last_of_a_tuple_without_a_loss(nets: str, tmp_path: Path) -> None:
+    path = tmp_path / "batch.pt"
+    torch.save((torch.randn(8, 16), torch.arange(8) % 4), path)
+    result = call("measure", f"{nets}:good", "--batch", path, "-f", "json")
+    assert json.loads(result.stdout)["loss_kind"] == "cross-entropy"
+    torch.save((torch.randn(8, 16), torch.arange(8)), path)
+    refused(call("diagnose", f"{nets}:good", "--batch", path), "labels from 0 to 7 expected 0 to 3")
+    torch.save((torch.randint(50, (8, 5)), torch.ones(8, 1)), path)  # two inputs are no labels
+    assert json.loads(call("measure", f"{nets}:TwoInputs", "--batch", path, "-f", "json").stdout)["loss_kind"] != (
+        "cross-entropy"
+    )
+
+
 def test_losses(nets: str) -> None:
     for loss in ("mse", "bce", f"{nets}:own_loss"):
         assert call("measure", f"{nets}:good", "-i", "8,16", "--loss", loss).exit_code == 0
@@ -203,6 +247,17 @@ def test_init_writes_weights_that_load(nets: str, tmp_path: Path) -> None:
     again = tmp_path / "again.pt"
     call("init", f"{nets}:good", "--scheme", "he", "--out", again, "-i", "4,16", "--seed", 1)
     assert torch.equal(torch.load(again, weights_only=True)["3.weight"], state["3.weight"])
+
+
+def test_init_without_a_file_prints_the_table_and_writes_nothing(
+    nets: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = call("init", f"{nets}:good", "-i", "4,16")
+    assert result.exit_code == 0, result.output
+    assert "random-walk" in result.stdout
+    assert "Nothing was written" in result.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_predict(nets: str) -> None:

@@ -50,5 +50,20 @@ class MissingRuleError(FirstlightError):
     """The graph holds operations for which no rule is registered; all of them are named at once."""
 
 
+def without_shape(names: list[str]) -> InputError:
+    """What is said about lazy modules that have not been called yet.
+
+    Args:
+        names: Of their parameters and buffers.
+    """
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return InputError(
+        "model",
+        got=f"lazy parameters without a shape: {', '.join(names[:5])}{more}",
+        expected="parameters that exist",
+        action="Call the model once on a batch, then try again.",
+    )
+
+
 class RegistryError(FirstlightError, LookupError):
     """An unknown or duplicate name in one of the registries (activations, schemes, rules, checks)."""

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import firstlight
-from firstlight.errors import InputError, ModelError
+from firstlight.errors import InputError, ModelError, RegistryError
 from firstlight.schemes import Table, apply, plan, write
 
 
@@ -302,8 +302,12 @@ def test_only_patterns():
 
 
 def test_lazy_and_inference_parameters():
-    with pytest.raises(ModelError, match="Run the model once"):
-        firstlight.initialize(nn.Sequential(nn.LazyLinear(3)))
+    lazy = nn.Sequential(nn.LazyLinear(3))
+    with pytest.raises(InputError, match="Call the model once") as planned:
+        firstlight.initialize(lazy)
+    with pytest.raises(InputError) as measured:
+        firstlight.measure(lazy, torch.ones(2, 3))
+    assert str(planned.value) == str(measured.value)
     with torch.inference_mode():
         model = nn.Linear(2, 2)
     assert "inference_mode" in firstlight.initialize(model).table.left["weight"]
@@ -353,3 +357,22 @@ def test_written_table_needs_no_gradient_mode():
     with torch.no_grad():
         chosen = plan(model)
     assert write(chosen, 0).table.written
+
+
+def test_weights_behind_old_hooks_are_left_alone_with_the_reason_and_the_way():
+    model = nn.utils.spectral_norm(nn.Linear(4, 3))
+    left = firstlight.initialize(model, "he").table.left
+    assert "old hook-based spectral_norm" in left["weight_orig"]
+    assert "initialize before wrapping" in left["weight_orig"]
+    assert "bias" not in left
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [("xaiver", "'xavier'"), ("Randon_Walk", "'random-walk'"), ("kaimin", "'kaiming'"), ("lsuv", None), ("mup", None),
+     ("trunc-normal", None)],
+)  # fmt: skip
+def test_only_near_names_are_suggested(wrong, meant):
+    with pytest.raises(RegistryError) as caught:
+        firstlight.initialize(nn.Linear(2, 2), wrong)
+    assert caught.value.action == (f"Did you mean {meant}?" if meant else "")

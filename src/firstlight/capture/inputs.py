@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from firstlight.capture.tensors import is_mask
-from firstlight.errors import InputError
+from firstlight.errors import InputError, without_shape
 
 GetInputs = Callable[[Any], Any]
 
@@ -60,14 +60,11 @@ def check_model(model: object, *, materialised: bool = True) -> nn.Module:
         )
     if not isinstance(model, nn.Module):
         raise InputError("model", got=described(model), expected="a torch.nn.Module")
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if is_lazy(tensor):
-            raise InputError(
-                f"model, parameter {name!r}",
-                got="a lazy parameter without a shape",
-                expected="parameters that exist",
-                action="Call the model once on a batch, then try again.",
-            )
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    lazy = [name for name, tensor in tensors if is_lazy(tensor)]
+    if lazy:
+        raise without_shape(lazy)
+    for name, tensor in tensors:
         if materialised and tensor.device.type == "meta":
             raise InputError(
                 f"model, parameter {name!r}",

@@ -26,10 +26,12 @@ _MOST_ENTRIES = 1 << 31
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is run: the batch as the verbs take it, and the loss on the model's output, if there is one."""
+    """What is run: the batch as the verbs take it, the loss on the model's output if one was named, and the labels."""
 
     batch: Any
     loss: Callable[[Any], Tensor] | None
+    target: Tensor | None = None
+    target_name: str = ""
 
 
 def load_job(inputs: list[str] | None, file: Path | None, loss: str | None, *, seed: int, dtype: str | None) -> Job:
@@ -48,10 +50,10 @@ def load_job(inputs: list[str] | None, file: Path | None, loss: str | None, *, s
         )
     kind = None if dtype is None else getattr(torch, dtype)
     if file is None:
-        batch, target = _random(inputs or [], torch.Generator().manual_seed(seed)), None
+        batch, target, name = _random(inputs or [], torch.Generator().manual_seed(seed)), None, ""
     else:
-        batch, target = _split(read_batch(file), loss)
-    return Job(_converted(batch, kind), None if loss is None else bind_loss(loss, target, seed))
+        batch, target, name = _split(read_batch(file), loss)
+    return Job(_converted(batch, kind), None if loss is None else bind_loss(loss, target, seed), target, name)
 
 
 def _random(specs: list[str], generator: torch.Generator) -> Any:
@@ -137,7 +139,7 @@ def read_batch(path: Path) -> Any:
     raise DataError(str(path), got=f"the suffix {path.suffix!r}", expected=".pt, .pth or .npz")
 
 
-def _split(batch: Any, loss: str | None) -> tuple[Any, Tensor | None]:
+def _split(batch: Any, loss: str | None) -> tuple[Any, Tensor | None, str]:
     """Take the target out: the entry with a target's name, or the last of a tuple if a loss is asked for."""
     if isinstance(batch, list):
         batch = tuple(batch)
@@ -148,13 +150,13 @@ def _split(batch: Any, loss: str | None) -> tuple[Any, Tensor | None]:
         # np.savez(FILE, x) and np.savez(FILE, x=x) mean a positional argument
         if len(rest) == 1 or (rest and all(re.fullmatch(r"arr_\d+", key) for key in rest)):
             values = tuple(rest.values())
-            return (values[0] if len(values) == 1 else values), target
-        return rest, target
+            return (values[0] if len(values) == 1 else values), target, name or ""
+        return rest, target, name or ""
     needs_target = loss is not None and _spelled(loss) in _LOSSES
     if isinstance(batch, tuple) and len(batch) >= 2 and needs_target and isinstance(batch[-1], torch.Tensor):
         rest = batch[:-1]
-        return (rest[0] if len(rest) == 1 else rest), batch[-1]
-    return batch, None
+        return (rest[0] if len(rest) == 1 else rest), batch[-1], "the last entry"
+    return batch, None, ""
 
 
 def _converted(batch: Any, dtype: torch.dtype | None) -> Any:

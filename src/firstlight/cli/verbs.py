@@ -168,11 +168,18 @@ def predict(
 @app.command()
 def init(
     model: options.Model,
-    scheme: Annotated[str, typer.Option(help="Name of the scheme: he, xavier, random-walk, orthogonal, …")],
+    scheme: Annotated[
+        str, typer.Option(help="Name of the scheme: random-walk, he, xavier, orthogonal, …")
+    ] = "random-walk",
     out: Annotated[
-        Path,
-        typer.Option("--out", "-o", metavar="FILE", help="Where the state_dict goes, whole or not at all."),
-    ],
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Where the state_dict goes, whole or not at all. Without it the table is printed, nothing is written.",
+        ),
+    ] = None,
     inputs: options.Inputs = None,
     batch: options.Batch = None,
     arg: options.FactoryArgs = None,
@@ -199,12 +206,13 @@ def init(
     module = load_model(model, arg, seed=seed, dtype=kind)
     with _working("Initializing"):
         table = api.initialize(module, scheme, batch=None if job is None else job.batch, seed=seed)
-    write_file(out, lambda stream: torch.save(module.state_dict(), stream))
+    if out is not None:
+        write_file(out, lambda stream: torch.save(module.state_dict(), stream))
     if form is options.Format.JSON:
         write_text(table.to_json(), None)
     else:
         write_rich(table, None)
-        typer.echo(f"Written to {out}.")
+        typer.echo(f"Written to {out}." if out else "Nothing was written: --out FILE saves the state_dict.")
 
 
 @app.command()
@@ -339,11 +347,16 @@ def _load(
 ) -> tuple[nn.Module, Job]:
     """The module and what to run it on; the batch first, since it is cheaper to refuse."""
     from firstlight.cli.batch import load_job
+    from firstlight.cli.labels import with_labels
     from firstlight.cli.model import load_model
 
     kind = None if dtype is None else dtype.torch_name
     job = load_job(inputs, file, loss, seed=seed, dtype=kind)
-    return load_model(model, arg, seed=seed, train=train, dtype=kind), job
+    module = load_model(model, arg, seed=seed, train=train, dtype=kind)
+    job, said = with_labels(module, job, seed)
+    if said:
+        typer.echo(said, err=True)
+    return module, job
 
 
 @contextmanager

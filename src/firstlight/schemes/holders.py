@@ -123,7 +123,18 @@ def _obstacle(name: str, p: nn.Parameter, owner: nn.Module | None, local: str, m
     if local in ("weight_g", "weight_v") and any(
         type(hook).__name__ == "WeightNorm" for hook in getattr(owner, "_forward_pre_hooks", {}).values()
     ):
-        return "held by the old hook-based weight_norm; use torch.nn.utils.parametrizations.weight_norm"
+        return (
+            "held by the old hook-based weight_norm, which sets the weight from it at every call; initialize before "
+            "wrapping, or use torch.nn.utils.parametrizations.weight_norm"
+        )
+    if any(
+        type(hook).__name__ == "SpectralNorm" and local == f"{hook.name}_orig"
+        for hook in getattr(owner, "_forward_pre_hooks", {}).values()
+    ):
+        return (
+            "held by the old hook-based spectral_norm, which sets the weight from it at every call; initialize before "
+            "wrapping, or use torch.nn.utils.parametrizations.spectral_norm"
+        )
     other = memory.claim(name, p)
     return f"it shares memory with {other}" if other else ""
 

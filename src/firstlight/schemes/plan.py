@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
-from firstlight.errors import InputError, ModelError
+from firstlight.errors import InputError, without_shape
 from firstlight.graph.ir import Graph, Law
 from firstlight.schemes.connect import Connection, connections
 from firstlight.schemes.context import Context, Draw, Target
@@ -78,9 +78,9 @@ def plan(
         frozen: Draw also parameters that do not require a gradient.
 
     Raises:
-        InputError: Something that is not a module, or `only` that matches nothing.
+        InputError: Something that is not a module, lazy modules that have no shape yet, or `only` that matches
+            nothing.
         RegistryError: Unknown scheme.
-        ModelError: Parameters of lazy modules that have no shape yet.
     """
     if not isinstance(model, nn.Module):
         raise InputError("model", got=f"a {type(model).__name__}", expected="a torch.nn.Module")
@@ -88,12 +88,7 @@ def plan(
     found = holders(model)
     lazy = [h.name for h in found if h.lazy]
     if lazy:
-        raise ModelError(
-            "model",
-            got=f"lazy parameters without a shape: {_some(lazy)}",
-            expected="parameters with shapes",
-            action="Run the model once on a batch first.",
-        )
+        raise without_shape(lazy)
     wanted = _selection(only, found)
     sites = all_sites(model)
     beside = contexts(model)
@@ -223,10 +218,6 @@ def _selection(only: Only, found: list[Holder]) -> Callable[[Holder], bool]:
                 action=f"Did you mean {near[0]!r}?" if near else "",
             )
     return lambda holder: any(fnmatchcase(n, p) for n in holder.all_names for p in patterns)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def meta_parameters(plan: Plan) -> list[str]:

@@ -170,7 +170,9 @@ def resolve(spec: str | Chosen | Callable[[Target, Context], Draw | str]) -> Cho
         )
     name, positional, given = parse(spec)
     if name not in _NAMES:
-        near = difflib.get_close_matches(name, list(_NAMES), n=3, cutoff=0.5)
+        plain = name.lower().replace("_", "-")
+        alike = [known for known in _NAMES if known[0] == plain[:1]]  # what begins otherwise was not meant
+        near = difflib.get_close_matches(plain, alike, n=2, cutoff=0.7)
         hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
         raise RegistryError("scheme", got=repr(name), expected=f"one of {', '.join(_NAMES)}", action=hint)
     key, preset = _NAMES[name]
