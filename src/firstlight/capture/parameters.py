@@ -2,7 +2,7 @@
 
 q, the mean, the largest entry, NaN, Inf and repeated rows are exact. Kurtosis and shares come from at most 16384
 entries, in 16 evenly spaced blocks (standard error of a normal law's kurtosis √(24/16384) = .04, of a share p
-√(p(1-p)/16384)); the share of distinct values from the first 1024.
+√(p(1-p)/16384)); the share of distinct values from the first 1024; the share of zeros in a gradient from blocks of 256.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from firstlight.capture.moments import Moments, moments, stacked_moments
 from firstlight.graph.measurement import ParameterStats
 
-_BLOCKS, _BLOCK = 16, 1024
+_BLOCKS, _BLOCK, _SHORT = 16, 1024, 256  # the short blocks are those of gradients
 _TOGETHER = 1 << 17  # entries that are stacked and worked off together: they stay in the cache
 _DISTINCT_ENTRIES = 1024
 _PROBES = 8  # rows whose angles decide whether a matrix is orthogonal
@@ -134,7 +134,7 @@ def entries(tensors: list[Tensor], *, laws: bool = False) -> list[Entries]:
         if some[0].numel() == 0:
             found |= dict.fromkeys(group, Entries(moments(some[0]), 0.0))
             continue
-        few = torch.stack([blocks(t) for t in some])
+        few = torch.stack([blocks(t, _BLOCK if laws else _SHORT) for t in some])
         whole = few.shape[1] == some[0].numel()
         ms = stacked_moments(few) if whole else [moments(t, with_mean=laws) for t in some]
         shares = _zeros_and_subnormal(few, ms)
@@ -185,13 +185,13 @@ def _clearly_skew(alike: list[Tensor]) -> list[bool]:
     return (gram[:, 0, 1].abs() > limit).tolist()
 
 
-def blocks(w: Tensor) -> Tensor:
-    """At most 16384 entries: the whole tensor, or 16 evenly spaced blocks of 1024."""
+def blocks(w: Tensor, length: int = _BLOCK) -> Tensor:
+    """At most 16 × `length` entries: the whole tensor, or 16 evenly spaced blocks."""
     flat = w.reshape(-1)
-    if flat.numel() <= _BLOCKS * _BLOCK:
+    if flat.numel() <= _BLOCKS * length:
         return flat
-    length = flat.numel() // _BLOCKS
-    return flat[: length * _BLOCKS].view(_BLOCKS, length)[:, :_BLOCK].reshape(-1)
+    step = flat.numel() // _BLOCKS
+    return flat[: step * _BLOCKS].view(_BLOCKS, step)[:, :length].reshape(-1)
 
 
 def _zeros_and_subnormal(few: Tensor, ms: list[Moments]) -> list[tuple[float, float]]:

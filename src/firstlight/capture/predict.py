@@ -18,8 +18,9 @@ from firstlight.graph.ir import Graph, Law, TensorSpec
 from firstlight.graph.prediction import Prediction
 from firstlight.graph.signal import Signal
 from firstlight.propagate.adjoint import adjoint
-from firstlight.propagate.fluctuation import RANGES, summarise
+from firstlight.propagate.fluctuation import summarise
 from firstlight.propagate.forward import forward, require_rules
+from firstlight.propagate.start import RANGES
 from firstlight.rules.empirical import constant, from_data, uniform, unseen
 
 _DTYPES = {

@@ -28,7 +28,7 @@ from firstlight.errors import ModelError
 T = TypeVar("T")
 
 # Containers whose content is put back; exact types, since a subclass may hold more than its items.
-_CONTAINERS = (list, dict, set, deque, OrderedDict)
+_CONTAINERS = frozenset((list, dict, set, deque, OrderedDict))
 
 
 @contextmanager
@@ -96,7 +96,9 @@ class _Saved:
     def __init__(self, model: nn.Module, weights: bool) -> None:
         modules = list(model.modules())
         self.attributes = [(m, dict(vars(m))) for m in modules]
-        self.contents = [(v, v.copy()) for _, a in self.attributes for v in a.values() if type(v) in _CONTAINERS]
+        self.contents = [
+            (v, v.copy() if v else ()) for _, a in self.attributes for v in a.values() if type(v) in _CONTAINERS
+        ]  # most of a module's tables are empty
         named = list(model.named_parameters())
         self.grads = [(p, p.grad) for _, p in named]
         self.owned = list(owned_tensors(modules))
@@ -122,7 +124,7 @@ class _Saved:
                 if now.get(key) is not value:
                     now[key] = value
         for live, content in self.contents:
-            if not live and not content:  # as most of a module's tables are
+            if not live and not content:
                 continue
             if isinstance(live, list):
                 live[:] = content

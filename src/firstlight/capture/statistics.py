@@ -84,7 +84,9 @@ def read(x: Tensor, *, op: str = "", axis: int = -1, batch_size: int | None = No
         batch_size: Number of samples; by default the size of the first axis.
     """
     shape, dtype = tuple(x.shape), str(x.dtype)[6:]
-    x = _plain(x.detach())
+    x = x.detach()
+    if x.dtype is not torch.float32 or x.layout is not torch.strided:
+        x = _plain(x)
     if x.dim() < 2:
         axis = 1
         per_sample = x.dim() == 1 and batch_size in (None, len(x))  # else: features of one sample
