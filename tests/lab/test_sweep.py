@@ -9,14 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from firstlight.errors import DataError, InputError, RegistryError
+from firstlight.lab import progress
 from firstlight.lab.engines import engine, in_process, pending
 from firstlight.lab.experiment import Task
+from firstlight.lab.models import StackConfig
 from firstlight.lab.store import Store
 from firstlight.lab.sweep import read_sweep, run_tasks
+from firstlight.lab.trainer import Training, train
 
 SWEEP = """
 experiment = "sussillo-2014/moments"
@@ -128,8 +132,10 @@ import sys
 from pathlib import Path
 from firstlight.lab.engines import engine
 from firstlight.lab.experiment import Task
+from firstlight.lab.models import StackConfig
 from firstlight.lab.store import Store
 from firstlight.lab.sweep import read_sweep, run_tasks
+from firstlight.lab.trainer import Training, train
 run_tasks(read_sweep(Path(sys.argv[1])).tasks, Store(sys.argv[2]), engine("local", int(sys.argv[3])))
 """
 SLOW_SWEEP = (
@@ -243,6 +249,7 @@ from pathlib import Path
 from ray.cluster_utils import Cluster
 from firstlight.lab.engines import on_ray, pending
 from firstlight.lab.experiment import Task
+from firstlight.lab.models import StackConfig
 from firstlight.lab.store import Store
 from firstlight.lab.sweep import read_sweep
 
@@ -259,3 +266,31 @@ assert second is None
 assert done == 18, done
 cluster.shutdown()
 """
+
+
+def test_the_inside_of_a_run_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_EVERY_S", 0.0)
+    heard: list[float] = []
+    config = StackConfig(4, 2, 2, 4)
+    x, y = np.zeros((8, 4), np.float32), np.zeros(8, np.int64)
+    with progress.listening(heard.append):
+        train(config, Training(steps=5, batch=4), (x, y))
+    assert heard == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    train(config, Training(steps=5, batch=4), (x, y))  # nobody listens any more
+    assert len(heard) == 5
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_sweeps_progress_never_passes_its_runs_and_ends_with_them(tmp_path: Path, jobs: int) -> None:
+    content = (
+        'experiment = "xavier-article/plane"\nseeds = 2\n[grid]\nfactor = [0.5, 1.0, 2.0]\n[config]\npoints = 10\n'
+    )
+    tasks = read_sweep(_file(tmp_path, content)).tasks
+    heard: list[tuple[float, int]] = []
+    run_tasks(tasks, Store(tmp_path / "store"), engine("local", jobs), lambda *at: heard.append(at))
+    assert heard[0] == (0, 6)
+    assert heard[-1] == (6, 6)
+    assert all(0 <= done <= total == 6 for done, total in heard)
+    assert any(done % 1 for done, _ in heard)  # from inside of runs
+    if jobs == 1:
+        assert [done for done, _ in heard] == sorted(done for done, _ in heard)

@@ -11,15 +11,29 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from typing import Any, Protocol
 
 from firstlight.errors import DataError, FirstlightError, InputError
 from firstlight.lab.experiment import Task, part_of, run_key
+from firstlight.lab.progress import listening
 from firstlight.lab.store import Store
 
 _PATIENCE = 3  # deaths without a finished task in between, before tasks are done one by one
+_LOOK_S = 0.3  # seconds between two looks at how far the workers are
+_SLOTS = 256
+
+Inside = Callable[[float], object]  # runs' worth of work under way
+
+
+class Engine(Protocol):
+    """Does tasks and yields, after each, how many runs it wrote."""
+
+    def __call__(self, tasks: Sequence[Task], url: str, inside: Inside | None = None) -> Iterator[int]:
+        """Do the tasks against the store at `url`; `inside` hears the runs' worth of work under way."""
+        ...
 
 
 def pending(tasks: Sequence[Task], store: Store) -> list[Task]:
@@ -37,10 +51,18 @@ def pending(tasks: Sequence[Task], store: Store) -> list[Task]:
     return left
 
 
-def perform(task: Task, url: str) -> int:
-    """Do one task and write its runs; returns their number."""
+def perform(task: Task, url: str, inside: Inside | None = None) -> int:
+    """Do one task and write its runs; returns their number.
+
+    Args:
+        task: What to do.
+        url: The store.
+        inside: Called now and then with the runs' worth of work that the task has done.
+    """
     part, store = part_of(task.part), Store(url)
-    results = part.run(task.config, task.seeds)
+    runs = len(task.seeds)
+    with listening(None if inside is None else lambda share: inside(share * runs)):
+        results = part.run(task.config, task.seeds)
     if len(results) != len(task.seeds):
         raise InputError(task.part, got=f"{len(results)} results", expected=f"{len(task.seeds)}, one a seed")
     for seed, rows in zip(task.seeds, results, strict=True):
@@ -48,13 +70,13 @@ def perform(task: Task, url: str) -> int:
     return len(results)
 
 
-def in_process(tasks: Sequence[Task], url: str) -> Iterator[int]:
+def in_process(tasks: Sequence[Task], url: str, inside: Inside | None = None) -> Iterator[int]:
     """Do the tasks here, one after the other; yields the number of runs of each."""
     for task in tasks:
-        yield perform(task, url)
+        yield perform(task, url, inside)
 
 
-def in_processes(tasks: Sequence[Task], url: str, jobs: int) -> Iterator[int]:
+def in_processes(tasks: Sequence[Task], url: str, jobs: int, inside: Inside | None = None) -> Iterator[int]:
     """Do the tasks in `jobs` processes with one torch thread each.
 
     A worker that dies (out of memory, kill -9) takes its pool with it; a new pool goes on with what is
@@ -67,14 +89,19 @@ def in_processes(tasks: Sequence[Task], url: str, jobs: int) -> Iterator[int]:
     while waiting:
         # after deaths without progress one task alone, so that the guilty one is known
         alone = fruitless >= _PATIENCE
-        with _pool(1 if alone else jobs) as pool:
-            running = {pool.submit(perform, task, url): task for task in (waiting[:1] if alone else waiting)}
+        with _pool(1 if alone else jobs) as (pool, shares):
+            running = {pool.submit(_perform_telling, task, url): task for task in (waiting[:1] if alone else waiting)}
             try:
-                for future in as_completed(running):
-                    runs = future.result()
-                    waiting.remove(running[future])
-                    fruitless = 0
-                    yield runs
+                left = set(running)
+                while left:
+                    ended, left = wait(left, timeout=_LOOK_S, return_when=FIRST_COMPLETED)
+                    if inside is not None:
+                        inside(sum(shares))
+                    for future in ended:
+                        runs = future.result()
+                        waiting.remove(running[future])
+                        fruitless = 0
+                        yield runs
             except BrokenProcessPool:
                 fruitless += 1
                 if alone:
@@ -90,14 +117,17 @@ def in_processes(tasks: Sequence[Task], url: str, jobs: int) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
+def _pool(jobs: int) -> Iterator[tuple[ProcessPoolExecutor, Any]]:
+    """A pool, and the memory in which its workers keep how far each is."""
     # variables and not calls: the BLAS libraries read them when a worker loads them
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))
     try:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin_worker) as pool:
-            yield pool
+        context = get_context("spawn")
+        shares = context.RawArray("d", _SLOTS)  # without a lock, which a killed worker could take along
+        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin_worker, initargs=(shares,)) as pool:
+            yield pool, shares
     finally:
         for name, value in before.items():
             os.environ.pop(name, None)
@@ -105,9 +135,26 @@ def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
                 os.environ[name] = value
 
 
-def _begin_worker() -> None:
+_SHARES: Any = None  # of a worker process: where it keeps how far it is
+
+
+def _perform_telling(task: Task, url: str) -> int:
+    slot = os.getpid() % _SLOTS  # two workers in one slot would spoil nothing but the bar
+
+    def inside(runs: float) -> None:
+        _SHARES[slot] = runs
+
+    try:
+        return perform(task, url, inside)
+    finally:
+        inside(0.0)
+
+
+def _begin_worker(shares: Any) -> None:
     import torch
 
+    global _SHARES
+    _SHARES = shares
     torch.set_num_threads(1)
     parent = os.getppid()
 
@@ -122,7 +169,7 @@ def _begin_worker() -> None:
 def on_ray(tasks: Sequence[Task], url: str, address: str | None) -> Iterator[int]:
     """Do the tasks on a Ray cluster; the store must be reachable from every node.
 
-    A task whose worker or node dies is done again elsewhere.
+    A task whose worker or node dies is done again elsewhere. Finished runs are counted, their insides are not.
 
     Raises:
         InputError: Ray is not installed, or there is no cluster at the address.
@@ -163,7 +210,7 @@ def _perform_single_threaded(task: Task, url: str) -> int:
     return perform(task, url)
 
 
-def engine(name: str, jobs: int = 1, address: str | None = None) -> Callable[[Sequence[Task], str], Iterator[int]]:
+def engine(name: str, jobs: int = 1, address: str | None = None) -> Engine:
     """The engine of a name: "local" (here, or in processes where jobs > 1) or "ray".
 
     Raises:
@@ -172,9 +219,9 @@ def engine(name: str, jobs: int = 1, address: str | None = None) -> Callable[[Se
     if jobs < 1:
         raise InputError("--jobs", got=str(jobs), expected="at least 1")
     if name == "ray":
-        return lambda tasks, url: on_ray(tasks, url, address)
+        return lambda tasks, url, inside=None: on_ray(tasks, url, address)
     if name != "local":
         raise InputError("--engine", got=repr(name), expected="'local' or 'ray'")
     if address is not None:
         raise InputError("--address", got=repr(address), expected="nothing without --engine ray")
-    return in_process if jobs == 1 else lambda tasks, url: in_processes(tasks, url, jobs)
+    return in_process if jobs == 1 else lambda tasks, url, inside=None: in_processes(tasks, url, jobs, inside)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from firstlight.errors import DataError, InputError, RegistryError
+from firstlight.lab.engines import Engine
 from firstlight.lab.experiment import Task, near, parts
 from firstlight.lab.store import Store
-from firstlight.lab.sweep import Engine, run_tasks
+from firstlight.lab.sweep import Progress, run_tasks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,7 +67,7 @@ def reproduce(
     figure: str | None = None,
     form: Form = "quick",
     engine: Engine,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | None = None,
     image: str = "png",
 ) -> list[Path]:
     """Run and draw.
@@ -78,7 +79,7 @@ def reproduce(
         figure: Only this one.
         form: "quick" or "full"; a store may hold both, and figures use all runs of it.
         engine: See `lab.engines.engine`.
-        progress: Called with (finished runs, all runs).
+        progress: Called with (finished runs and the done share of those under way, all runs).
         image: "png" or "svg".
 
     Returns:

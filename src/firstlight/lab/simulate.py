@@ -27,6 +27,7 @@ from firstlight.errors import InputError
 from firstlight.lab.draws import layer_draw
 from firstlight.lab.kernels import Kernel, kernel
 from firstlight.lab.models import StackConfig
+from firstlight.lab.progress import tell
 from firstlight.schemes.context import Draw, Target
 from firstlight.schemes.draws import Stream
 
@@ -113,6 +114,7 @@ def simulate(
             forward[at:stop], gradient = follow(config, laws, scales, f, h, streams, backward)
             if gradient is not None:
                 back[at:stop] = gradient
+            tell(stop, draws)
     return Lengths(np.square(x.astype(np.float64)).reshape(draws, -1).mean(1), forward, back, chosen)
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import itertools
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from firstlight.errors import DataError, InputError
-from firstlight.lab.engines import pending
+from firstlight.lab.engines import Engine, pending
 from firstlight.lab.experiment import Part, Task, configure, near, part_of, run_key
 from firstlight.lab.store import Store
 
 _KEYS = ("experiment", "store", "seeds", "group", "config", "grid")
-Engine = Callable[[Sequence[Task], str], Iterator[int]]
+Progress = Callable[[float, int], object]
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def run_tasks(
     tasks: Sequence[Task],
     store: Store,
     engine: Engine,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[int, int]:
     """Do what the store does not have yet.
 
@@ -109,7 +109,7 @@ def run_tasks(
         tasks: All tasks of the sweep.
         store: Where runs are kept.
         engine: See `lab.engines.engine`.
-        progress: Called with (finished runs, all runs).
+        progress: Called with (finished runs and the done share of those under way, all runs).
 
     Returns:
         Runs that were done now, and runs that the store had.
@@ -124,7 +124,12 @@ def run_tasks(
     done = 0
     if progress is not None:
         progress(had, total)
-    for count in engine(left, store.url):
+
+    def inside(runs: float) -> None:
+        if progress is not None:
+            progress(had + done + runs, total)
+
+    for count in engine(left, store.url, inside):
         done += count
         if progress is not None:
             progress(had + done, total)

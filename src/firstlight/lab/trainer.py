@@ -28,6 +28,7 @@ from firstlight.lab.models import StackConfig
 from firstlight.lab.networks import Network, network
 from firstlight.lab.optimizer import Method, Optimizer
 from firstlight.lab.products import one_thread_setting
+from firstlight.lab.progress import tell
 from firstlight.lab.replay import replayable
 from firstlight.lab.schedules import Schedule, step_factor
 
@@ -202,6 +203,7 @@ def train(
                     break
                 passes.forward(batches[step])
             passes.backward()
+            tell(step + 1, training.steps)
             since += 1
             last = step + 1 == training.steps
             if (step + 1) % every and not last:

@@ -15,6 +15,7 @@ from firstlight.lab.draws import Member, draw_stack
 from firstlight.lab.evaluate import outputs
 from firstlight.lab.experiment import Grid, Part, Row
 from firstlight.lab.models import StackConfig
+from firstlight.lab.progress import pieces
 from firstlight.lab.stack import Stack
 
 
@@ -38,7 +39,7 @@ class Dead:
 def dead(config: Dead, seeds: Sequence[int]) -> list[list[Row]]:
     """Shares of dead networks, He weights and zero biases: the output is then exactly zero where a layer is dead."""
     results = []
-    for seed in seeds:
+    for seed in pieces(seeds):
         stack = Stack(
             StackConfig(config.width, 1, config.depth, config.width, scheme="he", bias=False), config.draws, 1
         )

@@ -18,6 +18,7 @@ from firstlight.lab.draws import Member
 from firstlight.lab.experiment import Grid, Part, Row
 from firstlight.lab.experiments._tasks import task_data
 from firstlight.lab.models import StackConfig
+from firstlight.lab.progress import pieces
 from firstlight.lab.schedules import Schedule
 from firstlight.lab.simulate import simulate
 from firstlight.lab.trainer import Training, train
@@ -81,7 +82,7 @@ def _stack(config: Net, inputs: int, outputs: int) -> StackConfig:
 def lengths(config: Net, seeds: Sequence[int]) -> list[list[Row]]:
     """Mean, median and standard error of M_d/M_0 over the draws; MNIST images, for conv standard normal ones."""
     results = []
-    for seed in seeds:
+    for seed in pieces(seeds):
         if config.kind == "conv":
             x, side, inputs = None, 28, 1
         else:

@@ -15,6 +15,7 @@ from firstlight.lab.draws import draw, layer_draw
 from firstlight.lab.experiment import Grid, Part, Row
 from firstlight.lab.kernels import kernel
 from firstlight.lab.models import StackConfig
+from firstlight.lab.progress import pieces
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def spectra(config: Spectra, seeds: Sequence[int]) -> list[list[Row]]:
     )
     f = kernel(config.activation)
     results = []
-    for seed in seeds:
+    for seed in pieces(seeds):
         values = []
         for number in range(config.draws):
             generator = torch.Generator().manual_seed(seed * 1000 + number)

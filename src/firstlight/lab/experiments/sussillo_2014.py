@@ -19,6 +19,7 @@ from firstlight.lab.experiment import Grid, Part, Row
 from firstlight.lab.experiments._tasks import checkpoint_file, task_data
 from firstlight.lab.models import StackConfig
 from firstlight.lab.optimizer import Method
+from firstlight.lab.progress import pieces
 from firstlight.lab.schedules import Reading, Schedule, Shape
 from firstlight.lab.simulate import simulate
 from firstlight.lab.trainer import Training, train
@@ -60,7 +61,7 @@ def _log_walks(config: Walk, seed: int) -> np.ndarray:
 def walks(config: Walk, seeds: Sequence[int]) -> list[list[Row]]:
     """Per layer: mean and sd of the walk over living networks, and `SAMPLES` single ones."""
     results = []
-    for seed in seeds:
+    for seed in pieces(seeds):
         log = _log_walks(config, seed)
         alive = np.isfinite(log[:, 0])
         rows = [
@@ -75,7 +76,7 @@ def walks(config: Walk, seeds: Sequence[int]) -> list[list[Row]]:
 def moments(config: Walk, seeds: Sequence[int]) -> list[list[Row]]:
     """Mean and variance of the whole walk over living networks, with the standard error of both."""
     results = []
-    for seed in seeds:
+    for seed in pieces(seeds):
         end = _log_walks(config, seed)[:, 0]
         end = end[np.isfinite(end)]
         if len(end) < 2:

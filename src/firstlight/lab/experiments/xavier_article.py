@@ -20,6 +20,7 @@ from firstlight.lab.experiment import Grid, Part, Row
 from firstlight.lab.experiments._tasks import task_data
 from firstlight.lab.models import StackConfig
 from firstlight.lab.modules import module
+from firstlight.lab.progress import pieces
 from firstlight.lab.schedules import Schedule
 from firstlight.lab.simulate import simulate
 from firstlight.lab.trainer import Training, train
@@ -57,7 +58,7 @@ def plane(config: Plane, seeds: Sequence[int]) -> list[list[Row]]:
         2, 1, 2, (6, 3), activation=config.activation, scheme=f"lecun(gain={math.sqrt(config.factor)!r})"
     )
     training = Training(steps=EPOCHS[-1] + 1, batch=None, schedule=Schedule(config.rate), loss="binary", report_every=1)
-    for seed in seeds:
+    for seed in pieces(seeds):
         points, _ = load(config.data, n=config.points, seed=seed)
         (result,), trained = train(stack, training, (points.flat(), points.y), [Member(seed)])
         dead = sum(int((signal[0] == 0).all(1).sum()) for signal in trained.signals)
@@ -99,7 +100,7 @@ class Layers:
 def layers(config: Layers, seeds: Sequence[int]) -> list[list[Row]]:
     """Mean square of activations and of gradients in each layer, with standard errors over networks."""
     results = []
-    for seed in seeds:
+    for seed in pieces(seeds):
         stack = StackConfig(
             config.width, 1, config.depth, config.width, activation=config.activation, scheme=config.scheme
         )
@@ -136,7 +137,7 @@ class Chain:
 def chain(config: Chain, seeds: Sequence[int]) -> list[list[Row]]:
     """Length of the activation and of the gradient after each layer of a linear stack of c·I, from autograd."""
     results = []
-    for seed in seeds:
+    for seed in pieces(seeds):
         net = module(StackConfig(2, 2, config.depth, 2, activation="linear", bias=False), Member(seed))
         with torch.no_grad():
             for layer in net.layers:
