@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import string
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from firstlight.graph.signal import Cotangent, Signal, replace
+import numpy as np
+
+from firstlight.graph.signal import Cotangent, Signal, next_id, replace
 from firstlight.rules.contraction import contract, outer_sum, sum_atoms
 from firstlight.rules.gradient import scale, whole
 from firstlight.rules.layout import axis_atoms, expand, permute
@@ -92,7 +95,41 @@ def matmul(call: Call, input: Signal, other: Signal) -> Signal:
     """Matrix product, of activations and weights alike."""
     _warn_shared(call, input, other)
     left, right, out = _matmul_letters(input, other)
-    return pair_einsum(input, left, other, right, out)
+    result = pair_einsum(input, left, other, right, out)
+    if result.ndim == 0 and input.tag is not None and other.tag is not None and input.tag[0] == other.tag[0] == "image":
+        return _singular(result, input.tag, other.tag)
+    return _image(result, input, other) if input.ndim == 2 and other.ndim == 1 else result
+
+
+def _image(out: Signal, w: Signal, v: Signal) -> Signal:
+    """W v where v may be an image of the same W: power iteration, from the moments of a Wishart matrix.
+
+    For W of n rows and m columns of variance s² and an independent unit v: E|Wv|² = s²n =: s²m₁,
+    E vᵀ(WᵀW)²v = s⁴m₂, m₂ = n(n + m + 1), m₃ = n(n² + 3nm + m² + 3n + 3m + 4); of the normalised images
+    |Wᵀu|² = s²m₂/m₁ and |Wv'|² = s²m₃/m₂.
+    """
+    if w.weights is None or w.q.size != 1 or w.mean.any():
+        return out
+    key = zlib.crc32(w.weights.name.encode()) * 8
+    times = v.tag[1] - key if v.tag is not None and v.tag[0] == "image" else 0
+    if times not in (1, 2) or v.tag is None:
+        return replace(out, tag=("image", key + 1, 0.0))
+    n, m = float(w.shape[1]), float(w.shape[0])  # the second map is the transpose of the first
+    level = float(w.q.reshape(-1)[0]) * (n + m + 1.0)
+    factor = (n + m + 1.0) / m
+    if times == 2:
+        n, m = m, n
+        level = v.tag[2]
+        factor = (n * n + 3.0 * n * m + m * m + 3.0 * n + 3.0 * m + 4.0) / (n * (n + m + 1.0))
+    return replace(out, q=out.q * factor, tag=("image", key + times + 1, level))
+
+
+def _singular(out: Signal, one: tuple[str, int, float], other: tuple[str, int, float]) -> Signal:
+    """uᵀWv of a power iteration that ends with v = Wᵀu/|Wᵀu|: |Wᵀu|, which hardly varies."""
+    if one[1] // 8 != other[1] // 8 or one[1] == other[1]:
+        return out
+    level = max(one[2], other[2])
+    return replace(out, mean=np.full_like(out.q, level**0.5), q=np.full_like(out.q, level), ident=next_id())
 
 
 def _warn_shared(call: Call, x: Signal, y: Signal) -> None:

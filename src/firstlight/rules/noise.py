@@ -207,28 +207,39 @@ def noise_from(source: Source, values: Array, x: Signal, total: float) -> tuple[
     own = max(own, 0.0) / total / total
     drift = -0.5 * own
     if len(values) == 1 and own > _NARROW:
-        # Only units of which all sites are alike follow the law of one unit: high powers of c tell
-        alike = float(np.clip(means[8] / means[1], 0.0, 1.0)) if means[1] > 0.0 else 0.0
-        exact = _narrow(squares[0], w, sensitivity, own, (fourth - float(power[0])) / total / total)
-        own, drift = (float((1.0 - alike) * a + alike * b) for a, b in zip((own, drift), exact, strict=True))
+        units, shared = 1.0 / float(weights.sum()), float(means[1] / weights.sum())
+        one = squares[0]
+        if shared < 1.0 - 1e-9:  # a unit's mean over its sites, as a function of what they have in common
+            level = max(shared, 0.0) ** (0.5 * np.arange(n))
+            one = np.maximum((source.grid.hermite / w[:, None]) @ ((squares[0] @ source.grid.hermite) * level), 0.0)
+        own, drift = _narrow(
+            one, w, sensitivity, own, units, float(weights.sum() / means[2]) if means[2] > 0.0 else 1.0
+        )
     return combine([(sensitivity, source.noise)], own, drift), sensitivity
 
 
-def _narrow(squares: Array, w: Array, sensitivity: float, own: float, one: float) -> tuple[float, float]:
-    """(variance, drift) of a layer's own noise beyond first order in 1/n, n = (relative variance of one unit)/own.
+def _narrow(squares: Array, w: Array, sensitivity: float, own: float, n: float, sites: float) -> tuple[float, float]:
+    """(variance, drift) of a layer's own noise beyond first order in 1/n.
 
     The exact law of ln of the mean of n copies of f², less what comes with ln of the mean of n copies of u².
+
+    Args:
+        squares: f² of one unit on the nodes, its mean over sites where they differ.
+        w: Weights of the nodes.
+        sensitivity: Of ln f² to ln u².
+        own: The variance to first order.
+        n: Number of independent units.
+        sites: Effective number of sites a unit has, 1/⟨c²⟩.
     """
-    n = max(one / own, 1.0)
+    n = max(n, 1.0)
     mean = float(squares @ w)
     ratio = squares / mean
     centred = ratio - 1.0
     if n < _EXACT:
-        key = ratio.round(5).tobytes(), w.tobytes(), float(f"{n:.4g}")
-        law = _law_of(*key)
+        law = _law_of(ratio.round(5).tobytes(), w.tobytes(), float(f"{n:.4g}"))
     else:
         law = log_moments.second_order(float(np.square(centred) @ w), float((centred * centred * centred) @ w), n)
-    variance, drift = chi_square_log(0.5 * n)
+    variance, drift = chi_square_log(0.5 * n * sites)
     return max(law.variance - sensitivity**2 * variance, 0.25 * own), law.mean - sensitivity * drift
 
 

@@ -357,7 +357,8 @@ def normalize(call: Call, input: Signal, p: float = 2.0, dim: int = 1, eps: floa
     del eps
     atoms = axis_atoms(input, dim)
     n = prod(input.atoms[a] for a in atoms)
-    return scale(normalise(call, input, atoms, centre=False, eps=0.0).signal, n**-0.5)
+    out = scale(normalise(call, input, atoms, centre=False, eps=0.0).signal, n**-0.5)
+    return replace(out, tag=input.tag) if input.tag is not None and input.tag[0] == "image" else out
 
 
 @normalize.adjoint

@@ -186,6 +186,9 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any, rounding
     grads: dict[str, Any] = {}
     if isinstance(input, Signal):
         grads["input"] = reduce_to(times_factor(grad, out, input, inv), input)
+        if other.tag is not None and other.tag[:2] == ("sum", input.ident):
+            # shares x/Σx: (g - Σ g·share)/Σx, of which the part through Σx is Σ share²: 1 - 2/n is left for this one
+            grads["input"] = scaled(grads["input"], max(1.0 - 2.0 * other.numel / input.numel, 0.0) ** 0.5)
     over = times_factor(grad, out, other, input) if isinstance(input, Signal) else scaled(grad, float(input))
     grads["other"] = back(reduce_to(over, other), inv, other, _INVERSE)
     return grads

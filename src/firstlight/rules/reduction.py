@@ -68,7 +68,8 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: Any = None, 
 def sum_(call: Call, input: Signal, dim: Any = None, keepdim: bool = False) -> Signal:
     """q' = k q + k(k-1) r."""
     del call
-    return reduced(input, dim, keepdim, mean=False)
+    out = reduced(input, dim, keepdim, mean=False)
+    return replace(out, tag=("sum", input.ident, 0.0)) if keepdim and input.mean.min() > 0.0 else out
 
 
 @sum_.adjoint
