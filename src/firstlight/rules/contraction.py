@@ -228,6 +228,8 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
         units = [i for i, label in enumerate(a for b in out for a in [b] * len(atoms[b])) if label not in left]
         unit = units[0] if units else None
         result = replace(result, wander=x.wander)
+    if x.tag is not None and x.tag[0] == "softmax" and x.mean.any() and left and left[-1] in summed:
+        inherited[0] = (_uncommon(result, x, w), x.noise)
     noise = fresh_linear(result, inherited, fan, unit)
     wander = stray(result, fan) if w.weights else max(x.wander, w.wander)
     if x.tag is not None and x.tag[0] == "softmax" and left and left[-1] in summed and not w.weights:
@@ -248,21 +250,29 @@ def _bounded(x: Signal, y: Signal) -> tuple[Signal, Signal]:
         )
 
 
+def _shared(x: Signal, w: Signal) -> float:
+    """Correlation of w between two different keys, which are x's last axis."""
+    at = len(x.groups[-1])
+    for axis, group in enumerate(w.groups):
+        if group == x.groups[-1] and at:
+            first = sum(len(g) for g in w.groups[:axis])
+            return float(w.corr[tuple(1 if first <= i < first + at else 0 for i in range(w.corr.ndim))])
+    return 0.0
+
+
+def _uncommon(out: Signal, p: Signal, w: Signal) -> float:
+    """Share of a weighted mean's energy that depends on the weights p, Σ p = 1: what its keys have in common does not."""
+    level = out.mean_q
+    return float(np.clip(1.0 - max(_shared(p, w), 0.0) * w.mean_q / level, 0.0, 1.0)) if level > 0.0 else 1.0
+
+
 def _coherent(out: Signal, extra: float, x: Signal, w: Signal) -> Signal:
     """A mean over keys, weighted by a softmax that follows their random correlations (`softmax.straying`).
 
     Attention adds Σ_{j≠k} p_j p_k c_jk to Σ p², both times what the values have not in common; the gradient of the
     queries is a sum over keys of |dℓ|²-times as much. Both belong to one site alone.
     """
-    at = len(x.groups[-1])
-    other = [0] * w.corr.ndim
-    shared = 0.0
-    for axis, group in enumerate(w.groups):
-        if group == x.groups[-1] and at:
-            first = sum(len(g) for g in w.groups[:axis])
-            other[first : first + at] = [1] * at
-            shared = float(w.corr[tuple(other)])
-            break
+    shared = _shared(x, w)
     gradient = not x.mean.any()
     q = out.q * (1.0 + extra) if gradient else out.q + extra * max(1.0 - shared, 0.0) * w.mean_q
     level, grown = out.mean_q, float(q.mean())
