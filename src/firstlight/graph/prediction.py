@@ -134,9 +134,9 @@ class ParameterPrediction:
 class Start:
     """The probability over draws of the weights that nothing stands in the way of a start (docs/signal.md §6).
 
-    No tensor's length |x| is more than 10³ times larger, or 10⁸ times smaller, than at its origin (the input going
-    forward, the outputs' gradient going backward); no layer is dead; two inputs differ at the output by more than four
-    rounding errors of the compute type; no entry leaves its range.
+    No tensor's mean square is far larger than the input's and no gradient's far larger than the outputs'; no layer is
+    dead; the gradient of at least one weight matrix tells samples apart; no entry leaves the compute type's range.
+    The edges are soft: how far beyond one a network still starts depends on data, optimizer and budget.
 
     Attributes:
         p: The probability.
