@@ -21,6 +21,8 @@ _ROW = 4096  # length of the rows whose norms are taken in float32
 _CHUNK = 1 << 17  # entries that stay in the cache; per scalar product a relative error below 1e-6 in float32
 _SAFE = (1e-15, 1e15)  # squares of entries between these, and sums of 1e7 of them, stay well inside float32
 
+_SMALLEST, _LARGEST = 2.0**-125, 2.0**126  # their reciprocals are float32 numbers too
+
 
 class Moments(NamedTuple):
     """Numbers over the finite entries of a tensor."""
@@ -62,18 +64,29 @@ _OWN_SUMS = (torch.float32, torch.float64)
 
 
 def _chunked(flat: Tensor, with_mean: bool) -> Moments | None:
-    """The same of a contiguous vector, from its end, which was written last; None where squares leave the range."""
+    """The same of a contiguous vector, from its end, which was written last; None with NaN or Inf.
+
+    A piece whose squares would leave float32's range is first multiplied by a power of two, which is exact.
+    """
     n = flat.numel()
     aminmax, dot = torch.aminmax, torch.dot
     low, high, total, squares = math.inf, -math.inf, 0.0, 0.0
     for piece in reversed(flat.split(_CHUNK)) if n > _CHUNK else (flat,):
-        least, largest = aminmax(piece)
-        squares += float(dot(piece, piece))
+        pair = aminmax(piece)
+        least, largest = float(pair[0]), float(pair[1])
+        low, high = min(low, least), max(high, largest)
+        top = max(largest, -least)
+        if top == 0.0:
+            continue
+        unit = 1.0
+        if not _SAFE[0] < top < _SAFE[1]:
+            if not _SMALLEST < top < _LARGEST:  # nan among them
+                return None
+            unit = 2.0 ** math.frexp(top)[1]
+            piece = piece * (1.0 / unit)
+        squares += float(dot(piece, piece)) * unit * unit
         if with_mean:
-            total += float(piece.sum())
-        low, high = min(low, float(least)), max(high, float(largest))
-    if not (squares < math.inf and in_range(high, low)):  # nan and inf show in the squares
-        return None
+            total += float(piece.sum()) * unit
     return Moments(total / n if with_mean else math.nan, squares / n, max(high, -low), low=low, high=high)
 
 
