@@ -71,9 +71,15 @@ export class Controls {
       ...(own ? [this.ownGroup()] : []),
       this.group("Initialization", this.schemes(own), this.law()),
       this.group("Data", this.pictures(own), ...this.dataFields()),
-      this.group("Network", ...this.networkFields()),
+      this.ours(this.group("Network", ...this.networkFields())),
       this.group("Training", ...this.trainingFields()),
     );
+  }
+
+  /** Show something only while the run trains a network of ours: what a person brought has a shape of its own. */
+  private ours(element: HTMLElement): HTMLElement {
+    this.sync.push(() => (element.hidden = this.config()["data"] === "own"));
+    return element;
   }
 
   private group(name: string, ...content: HTMLElement[]): HTMLElement {
@@ -121,7 +127,7 @@ export class Controls {
       const f = store.runs[0]?.facts ?? {};
       facts.textContent = String(f["source"] ?? "");
     });
-    return [this.slider("noise", "Noise", 0, 3, 0.1), this.slider("count", "Points", 20, 1000, 20), this.slider("split", "Held back for testing", 0, 0.8, 0.1), facts];
+    return [...[this.slider("noise", "Noise", 0, 3, 0.1), this.slider("count", "Points", 20, 1000, 20), this.slider("split", "Held back for testing", 0, 0.8, 0.1)].map((f) => this.ours(f)), facts];
   }
 
   private networkFields(): HTMLElement[] {
@@ -192,8 +198,8 @@ export class Controls {
     return [
       this.number("learning_rate", "Learning rate", RATES),
       this.select("optimizer", "Optimizer"),
-      this.number("batch", "Batch", BATCHES, (n) => (n === 0 ? "all points" : String(n))),
-      this.select("loss", "Loss", (n) => (n === "auto" ? "Auto" : label(n))),
+      this.ours(this.number("batch", "Batch", BATCHES, (n) => (n === 0 ? "all points" : String(n)))),
+      this.ours(this.select("loss", "Loss", (n) => (n === "auto" ? "Auto" : label(n)))),
     ];
   }
 

@@ -10,6 +10,7 @@ type Send = (message: Record<string, unknown>) => void;
 /** Put a scene on the page; it waits for play. */
 export function openScene(scene: Scene, send: Send, selected: () => void): void {
   selected();
+  store.pending = scene.selected;
   const defaults = store.hello?.defaults ?? {};
   send({ type: "pause" });
   configure(scene.runs.map((r) => ({ ...defaults, ...r })), send, true);

@@ -305,6 +305,8 @@ function drawVerdicts(full: boolean): void {
     const scores = view.full?.header["scores"] as Record<string, number> | undefined;
     const start = view.band?.header["start"] as { p: number | null } | undefined;
     put(card.accuracy, percent(scores?.["accuracy"]));
+    const scored = store.runs[i]?.config["data"] !== "own";
+    if (card.accuracy.parentElement) card.accuracy.parentElement.hidden = !scored;
     put(card.start, start ? percent(start.p) : "…");
     const run = theme().runs[i] ?? "";
     if (card.box.style.getPropertyValue("--run") !== run) card.box.style.setProperty("--run", run);

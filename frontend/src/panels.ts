@@ -156,6 +156,7 @@ export function makePanels(send: (message: Record<string, unknown>) => void): Pa
 
 function costPanel(): Panel {
   const plot = new LinePlot("Cost", "step", "cost", 310);
+  plot.hint = "Press play to see it.";
   plot.logY = true;
   plot.logX = true;
   const draw = (): void => {
@@ -194,6 +195,7 @@ export function drawLegends(): void {
 
 function accuracyPanel(): Panel {
   const plot = new LinePlot("Accuracy", "step", "share correct", 190);
+  plot.hint = "Press play to see it.";
   const draw = (): void => {
     plot.series = store.views.flatMap((view, i): Series[] => {
       const name = store.views.length > 1 ? (LETTERS[i] ?? "") : "training";
@@ -303,7 +305,8 @@ function walksPanel(send: (m: Record<string, unknown>) => void): Panel {
       fill(backward, "backward");
       const done = store.walks ? `${store.walks.header["done"]} of ${store.walks.header["draws"]} draws. ` : "";
       const start = store.views[store.selected]?.band?.header["start"] as { p: number | null; limit: string } | undefined;
-      note.textContent = done + (start && start.p === null ? `No band: ${start.limit}` : selectedName() ? `Band: ${selectedName()}.` : "");
+      const fixed = start?.p === null && list(store.views[store.selected]?.band, "band_forward");
+      note.textContent = done + (fixed ? `Dotted, without a band: ${start?.limit}.` : start && start.p === null ? `No band: ${start.limit}` : selectedName() ? `Band: ${selectedName()}.` : "");
     },
     sheet: () => {
       const names = layerNames(store.selected);

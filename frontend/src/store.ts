@@ -16,6 +16,7 @@ export interface Scene {
   runs: Config[];
   speed: number | string;
   task: string;
+  selected: number;
 }
 export interface TourStep {
   title: string;

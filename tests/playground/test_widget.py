@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 
@@ -13,6 +15,16 @@ import firstlight
 from firstlight.playground.protocol import unpack
 
 pytest.importorskip("anywidget")
+
+
+def test_the_notebook_is_reached_before_and_after_the_package_is_imported():
+    told = subprocess.run(
+        [sys.executable, "-c", "import firstlight as f; print(f.playground.notebook is f.playground.notebook)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.strip() == "True"
 
 
 def test_a_widget_speaks_through_the_kernel(monkeypatch):

@@ -85,6 +85,10 @@ def notebook(
     return widget.build(own, height)
 
 
+# `firstlight.playground` is this function until the package is imported, and the package from then on: both have it
+setattr(playground, "notebook", notebook)  # noqa: B010
+
+
 class _Callable(types.ModuleType):
     """A package that can be called, because the verb and the package share their name."""
 

@@ -13,6 +13,8 @@ from firstlight.capture.inputs import check_batch
 from firstlight.errors import InputError, ModelError
 from firstlight.playground.problems import OwnModel
 
+_FIT_TITLE = "mean square distance to fixed noise"
+
 
 def own_model(
     model: nn.Module, batch: Any, loss: Callable[..., Tensor] | None = None, *, title: str = "", loss_title: str = ""
@@ -57,7 +59,8 @@ def own_model(
     if not isinstance(value, Tensor) or value.numel() != 1:
         got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise InputError("loss", got=got, expected="a scalar tensor", action="Reduce it: .mean() or .sum().")
-    named = loss_title or (getattr(loss, "__name__", "loss") if loss else "mean square distance to fixed noise")
+    name = getattr(loss, "__name__", "")
+    named = loss_title or ((name if name.isidentifier() else "as given") if loss else _FIT_TITLE)
     return OwnModel(model, inputs.args, inputs.kwargs, fit, title or type(model).__name__, named)
 
 

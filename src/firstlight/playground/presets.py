@@ -40,6 +40,7 @@ class Scene:
         runs: Settings of one to four runs, what they leave out is the default's.
         speed: Steps a tick.
         task: "", or the long picture to draw at once: "walks", "strip" or "critical".
+        selected: The run whose layers are shown first.
     """
 
     key: str
@@ -49,6 +50,7 @@ class Scene:
     runs: tuple[Settings, ...]
     speed: int | str = 1
     task: str = ""
+    selected: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ def _article_scenes() -> list[Scene]:
             "The same seed and the same points; only the size of the first weights differs.",
             tuple(article(c) for c in ("zero", "too-small", "appropriate", "too-large")),
             10,
+            selected=2,
         )
     ]
     for choice, said in _SAID.items():
@@ -126,7 +129,16 @@ _PAPERS = [
         "Random walk initialization (2014)",
         "A hundred walks against the band",
         "Ln length goes up and down from layer to layer like a random walk. The shaded band is ±2σ, predicted.",
-        ({"data": "gaussian", "widths": [32] * 100, "activation": "linear", "scheme": "random-walk", "bias": False},),
+        (
+            {
+                "data": "gaussian",
+                "widths": [32] * 100,
+                "activation": "linear",
+                "scheme": "random-walk",
+                "bias": False,
+                "learning_rate": 1e-4,
+            },
+        ),
         1,
         "walks",
     ),
@@ -146,7 +158,7 @@ _PAPERS = [
         "A hundred layers: He, Xavier, random walk",
         "The same hundred layers of rectifiers, started three ways. Watch which walk stays inside.",
         tuple(
-            {**_DIGITS, "widths": [64] * 100, "learning_rate": 0.01, "scheme": s}
+            {**_DIGITS, "widths": [64] * 100, "learning_rate": 0.001, "scheme": s}
             for s in ("random-walk", "he", "xavier")
         ),
         1,

@@ -17,7 +17,7 @@ SIGMAS = 2.0  # half width of the band
 
 
 def predict(run: Any, rows: int = 64) -> Any | None:
-    """The prediction for a run's network under the law of its scheme; None where the graph holds unknown rules.
+    """The prediction for a run's network under the law of its scheme; None where there is none.
 
     Args:
         run: The `Run`.
@@ -29,8 +29,10 @@ def predict(run: Any, rows: int = 64) -> Any | None:
         )
         return None
     args, kwargs = run.problem.inputs(slice(0, rows) if run.problem.batched else None)
+    # an own model may hold operations that no rule knows (a loss inside, say): those are sampled
+    missing = "raise" if run.problem.own is None else "measure"
     try:
-        return api.predict(run.model, (args, kwargs), scheme=run.problem.scheme)
+        return api.predict(run.model, (args, kwargs), scheme=run.problem.scheme, on_missing=missing)
     except FirstlightError as error:
         run.problem.facts["prediction"] = str(error)
         return None
