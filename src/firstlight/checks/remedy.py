@@ -40,13 +40,13 @@ def tried_on(report: Report, looked: Callable[[str], Probe], tried: Callable[[st
         except _CANNOT:
             continue  # a module that cannot be copied or drawn anew keeps its plain remedy
         kept[spec] = min(probe.contrast, _HEALTHY) if probe.finite and probe.output_rms < _LARGE else 0.0
-        if kept[spec] >= _HEALTHY:
+        if kept[spec] >= _HEALTHY or (len(kept) > 1 and max(kept.values()) < _ANYTHING):
             break
     if not kept:
         return report
     best = max(kept, key=lambda spec: kept[spec])
     if kept[best] < _ANYTHING:
-        note = f"tried on a copy, with the other schemes: not enough alone, {kept[best]:.1e} of the gradient is left"
+        note = f"tried on a copy ({', '.join(kept)}): not enough alone, {kept[best]:.1e} of the gradient is left"
         return _written(report, best, f"{note} to tell samples apart")
     try:
         return with_remedy(report, best, tried(best))

@@ -1,0 +1,102 @@
+"""What decides a start beyond rounding errors: layers that wake up too late, features, rectifiers that close."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+from check_cases import Case, case, data, each, edit, mlp
+from torch import nn
+
+import firstlight as fl
+from firstlight.capture.evidence import gather, look
+from firstlight.checks.reach import RATE, WAKING, stalled_steps
+
+
+def report(c: Case) -> fl.Report:
+    return fl.diagnose(c.model, c.batch, c.loss, targets=c.targets, try_remedies=False)
+
+
+def small(depth: int, width: int, gain: float, act: type[nn.Module]) -> Case:
+    """A plain stack whose zero biases leave the relative signal alone while it shrinks by √gain per layer."""
+    return case(mlp(depth, width, act, gain=gain))
+
+
+@pytest.mark.parametrize(("depth", "verdict"), [(30, "will not start"), (8, "mis-scaled")])
+def test_layers_that_the_pull_does_not_reach_wake_up_one_after_the_other(depth: int, verdict: str) -> None:
+    r = report(small(depth, 16, 0.01, nn.SiLU))
+    assert r.verdict == verdict, r
+    stuck = [f for f in r.findings if f.code == "GRD003" and f.severity == "error"]
+    assert bool(stuck) == (verdict == "will not start")
+
+
+def test_the_waiting_time_is_that_of_aligned_growth() -> None:
+    """Each stalled layer waits 1/(n·rate·φ'(0)) steps, φ'(0) = 1/2 for SiLU; doubling n halves it."""
+    c = small(20, 16, 0.01, nn.SiLU)
+    e = gather(c.model, c.batch, c.loss, None, targets=c.targets)
+    below = [
+        p for name, p in e.probe.pulls.items()
+        if name.endswith("weight") and p.constant / p.entries**0.5 < 1e-8
+        and (b := e.probe.pulls[name.replace("weight", "bias")]).constant / b.entries**0.5 < 1e-8
+    ]  # fmt: skip
+    assert stalled_steps(e) == pytest.approx(WAKING * len(below) / (16 * RATE * 0.5), rel=1e-3)
+
+
+def test_normalisation_and_residual_sums_carry_the_pull_past_small_layers() -> None:
+    small_ones = mlp(20, 16, nn.SiLU, gain=0.01)
+    normed = [part for m in small_ones[:-1] for part in ((m, nn.LayerNorm(16)) if isinstance(m, nn.Linear) else (m,))]
+    c = case(nn.Sequential(*normed, small_ones[-1]))
+    e = gather(c.model, c.batch, c.loss, None, targets=c.targets)
+    assert stalled_steps(e) == 0.0
+    assert report(c).verdict != "will not start"
+
+
+def saturated() -> Case:
+    """Weights of one sign: tanh units that are ±1 together, and nothing but the read-out gets a gradient."""
+    x, _ = data(2, 64)
+    y = ((x.square().sum(1) > x.square().sum(1).median()).long()) * 1
+    model = each(mlp(12, 32, nn.Tanh, inputs=2), lambda p: p.uniform_(0.0, 1.0), last=False)
+    return case(model, x) if y.max() == 0 else Case(model, x, F.cross_entropy, y)
+
+
+def test_features_that_no_read_out_can_use() -> None:
+    r = report(saturated())
+    assert r.verdict == "will not start"
+    assert {"WGT006", "GRD005"} <= {f.code for f in r.errors}
+
+
+def test_a_saturated_stack_whose_sign_is_the_answer_can_be_read() -> None:
+    c = saturated()
+    y = (c.batch.sum(1) > 0).long()
+    r = report(dataclasses.replace(c, targets=y))
+    assert "GRD005" not in {f.code for f in r.findings}
+
+
+def test_zeros_are_not_taken_for_frozen_features() -> None:
+    c = case(edit(mlp(2), "4.weight", lambda p: p.zero_()))
+    e = gather(c.model, c.batch, c.loss, None, targets=c.targets)
+    assert e.probe.loss_readout is None  # the read-out's first step lets the gradient through to the others
+    assert report(c).verdict == "starts"
+
+
+def test_a_quick_look_sees_the_same_gradients() -> None:
+    c = case(mlp())
+    quick = look(c.model, c.batch, c.loss, targets=c.targets)
+    full = gather(c.model, c.batch, c.loss, None, targets=c.targets).probe
+    assert quick.pulls == full.pulls
+    assert quick.loss_constant == full.loss_constant
+
+
+@pytest.mark.parametrize("scheme", ["he", "random-walk", "orthogonal"])
+def test_nobody_is_talked_out_of_a_scheme_that_works(scheme: str) -> None:
+    x, y = data(64, 64, 10)
+    torch.manual_seed(1)
+    layers = [m for _ in range(40) for m in (nn.Linear(64, 64), nn.ReLU())]
+    model = nn.Sequential(*layers, nn.Linear(64, 10))
+    fl.initialize(model, scheme, seed=0)
+    r = fl.diagnose(model, x, F.cross_entropy, targets=y)
+    assert r.verdict == "starts", r
+    others = [f.remedy for f in r.findings if f.severity == "info" and "initialize(" in f.remedy]
+    assert not others
