@@ -27,7 +27,8 @@ class Labelled:
     id: int
     config: Config
     label: str  # "starts", "never", "ambiguous"
-    levels: tuple[float, ...]  # lowest training loss over that of the best constant answer, per batch order
+    levels: tuple[float, ...]  # lowest training loss over that of the best constant answer, per batch order; one
+    # order only where the first left no doubt in the main set
 
     @property
     def half(self) -> str:
@@ -54,7 +55,7 @@ def labelled(name: str = "main") -> Iterator[Labelled]:
         return
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
-            levels = tuple(float(row[key]) for key in ("level", "second", "third"))
+            levels = tuple(float(row[key]) for key in ("level", "second", "third") if row[key])
             yield Labelled(int(row["id"]), Config(**json.loads(row["config"])), row["label"], levels)
 
 
