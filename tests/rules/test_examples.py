@@ -16,12 +16,10 @@ from firstlight.rules import table
 DRAWS = 24
 RESOLUTION = 0.05  # of a rule's mean square, beyond four standard errors
 RULES = list({id(rule): rule for rule in table().values()}.values())
-CROSS = "two gradients of one tensor, one of them through a function of it, are added as if independent"
 REWRITTEN = "the recorder puts another operation in the place of the example's"
 FIXED = "one fixed draw of data, indices or cotangent, whose own scatter the draws of the weights do not show"
 # Rules that do not meet their example, and why; to be mended one by one.
 KNOWN = {
-    **dict.fromkeys(("lerp", "maximum", "minimum", "stack", "sub"), CROSS),
     **dict.fromkeys(("gt", "relu_squared", "view_write"), REWRITTEN),
     **dict.fromkeys(("randn", "embedding", "setitem", "bernoulli"), FIXED),
     "argsort": "no example: the results are integers without a gradient",

@@ -97,7 +97,7 @@ def matmul(call: Call, input: Signal, other: Signal) -> Signal:
     left, right, out = _matmul_letters(input, other)
     result = pair_einsum(input, left, other, right, out)
     if result.ndim == 0 and input.tag is not None and other.tag is not None and input.tag[0] == other.tag[0] == "image":
-        return _singular(result, input.tag, other.tag)
+        return _singular(call, result, input.tag, other.tag)
     return _image(result, input, other) if input.ndim == 2 and other.ndim == 1 else result
 
 
@@ -124,11 +124,15 @@ def _image(out: Signal, w: Signal, v: Signal) -> Signal:
     return replace(out, q=out.q * factor, tag=("image", key + times + 1, level))
 
 
-def _singular(out: Signal, one: tuple[str, int, float], other: tuple[str, int, float]) -> Signal:
+def _singular(call: Call, out: Signal, one: tuple[str, int, float], other: tuple[str, int, float]) -> Signal:
     """uᵀWv of a power iteration that ends with v = Wᵀu/|Wᵀu|: |Wᵀu|, which hardly varies."""
     if one[1] // 8 != other[1] // 8 or one[1] == other[1]:
         return out
     level = max(one[2], other[2])
+    call.caveat(
+        "the largest singular value by power iteration: its gradient Σ G·W is taken as that of a gradient that is "
+        "independent of the weight"
+    )
     return replace(out, mean=np.full_like(out.q, level**0.5), q=np.full_like(out.q, level), ident=next_id())
 
 

@@ -18,6 +18,7 @@ from firstlight.rules.softmax import SPREADS, jacobian, participation, participa
 from firstlight.rules.windows import with_atom
 
 _HIDDEN = -1e9  # logits at or below are masked
+_FEW_DIMENSIONS, _MANY_KEYS, _SHARP_LOGITS = 0.03, 32, 3.0
 _FULL = 256  # longest sequence whose masks are followed entry by entry
 
 
@@ -63,6 +64,13 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     other = np.take(x.corr, 1, axis=at)
     origin = (0,) * same.ndim
     v = second * max(1.0 - float(other[origin]), 0.0) + scatter
+    if x.wander > _FEW_DIMENSIONS and float(count.max()) >= _MANY_KEYS:
+        call.caveat(
+            f"many keys in about {1 / x.wander:.0f} independent dimensions: what like keys do to each other is sampled "
+            "for correlations that are random; those of neighbours on a grid are not"
+        )
+    if v > _SHARP_LOGITS:
+        call.caveat(f"a sharp softmax (logits of variance {v:.1f}): single keys decide, and lengths scatter from row to row")
     k: Array = np.clip(second * (same - other) + scatter, -v, v)
     extra, _, _, freer, uneven = straying(v, count, x.wander)
     share = np.maximum(participation(v, count) * freer, 1.0 / count)

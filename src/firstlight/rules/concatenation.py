@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
+from firstlight.rules.cross import cross
 from firstlight.rules.empirical import constant
 from firstlight.rules.gradient import whole
-from firstlight.rules.layout import axis_atoms, merge_axis, offset, regroup, transform, with_states
+from firstlight.rules.layout import axis_atoms, fit_states, merge_axis, offset, regroup, transform, with_states
 from firstlight.rules.noise import combine
 from firstlight.rules.ranges import take_range
 from firstlight.rules.registry import Call, Grads, rule
+
+
+_FEW = 6  # stacked tensors whose pairs are looked at one by one
 
 
 def join(parts: list[Signal], dim: int) -> Signal:
@@ -138,7 +142,23 @@ def stack(call: Call, tensors: tuple[Signal, ...], dim: int = 0) -> Signal:
     rank = tensors[0].ndim + 1
     dim %= rank
     parts = [replace(t, groups=(*t.groups[:dim], (), *t.groups[dim:]), value=None, ident=next_id()) for t in tensors]
-    return join(parts, dim)
+    return _related(join(parts, dim), tensors, dim)
+
+
+def _related(out: Signal, tensors: tuple[Signal, ...], dim: int) -> Signal:
+    """The pieces' cross moments at "another index" of the new axis."""
+    at = axis_atoms(out, dim)
+    atoms = {t.atoms for t in tensors}
+    if len(at) != 1 or len(atoms) != 1 or not 1 < len(tensors) <= _FEW or out.mean_q <= 0.0:
+        return out
+    states = (*out.corr.shape[: at[0]], *out.corr.shape[at[0] + 1 :])
+    pairs = [fit_states(cross(x, y)[1], states) for i, x in enumerate(tensors) for y in tensors[:i]]
+    level = sum(t.mean_q**0.5 for t in tensors) ** 2 - sum(t.mean_q for t in tensors)
+    corr = out.corr.copy()
+    where: list[Any] = [slice(None)] * corr.ndim
+    where[at[0]] = 1
+    corr[tuple(where)] = np.clip(2.0 * np.sum(pairs, axis=0) / max(level, 1e-300), -1.0, 1.0)
+    return replace(out, corr=corr)
 
 
 @stack.adjoint

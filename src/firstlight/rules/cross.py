@@ -10,7 +10,7 @@ from firstlight.graph.signal import Array, Signal, next_id, replace
 from firstlight.rules.contraction import pair_mean
 from firstlight.rules.layout import align, correlations, fit_states, moments
 from firstlight.rules.noise import combine, covariance
-from firstlight.rules.source import from_values, mehler, spread
+from firstlight.rules.source import from_values, mehler, on_source, spread
 
 
 def cross(x: Signal, y: Signal) -> tuple[Array, Array]:
@@ -54,13 +54,13 @@ def cross(x: Signal, y: Signal) -> tuple[Array, Array]:
 
 def _leaf(later: Signal, earlier: Signal) -> tuple[Array, Array]:
     """Cross moment where the later signal is no linear combination."""
-    a, b = later.source, earlier.source
-    if a is not None and b is not None and a.key == b.key and later.atoms == earlier.atoms:
-        assert later.values is not None
-        assert earlier.values is not None
-        per_row = (later.values * earlier.values) @ a.grid.weights
-        total = float(a.share @ per_row)
-        return spread(a, per_row, len(later.atoms)), mehler(later.values, a, total, earlier.values)
+    a = later.source
+    if a is not None and later.values is not None and later.atoms == earlier.atoms:
+        values = on_source(earlier, a)  # also if it is the Gaussian itself on which the later one stands
+        if values is not None:
+            per_row = (later.values * values) @ a.grid.weights
+            total = float(a.share @ per_row)
+            return spread(a, per_row, len(later.atoms)), mehler(later.values, a, total, values)
     field = later.mean * earlier.mean
     return field, np.full(later.corr.shape, float(field.mean()))
 

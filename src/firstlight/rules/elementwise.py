@@ -18,6 +18,7 @@ from firstlight.theory import special
 from firstlight.theory.activations import Activation, get
 
 Function = Callable[[Array], Array]
+_CALM, _STEEP = 0.03, 0.15  # relative variance of a length, and exponent, from which a gradient's mean is uncertain
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def apply(call: Call, x: Signal, p: Pointwise) -> Signal:
     return from_values(x, source, out, p.bend.slopes if raw else None)
 
 
-def back(grad: Cotangent, out: Signal, x: Signal, p: Pointwise) -> Cotangent:
+def back(grad: Cotangent, out: Signal, x: Signal, p: Pointwise, call: Call | None = None) -> Cotangent:
     """g·f′(x) on the same nodes."""
     if out.source is None:
         return grad
@@ -56,8 +57,29 @@ def back(grad: Cotangent, out: Signal, x: Signal, p: Pointwise) -> Cotangent:
     if values is None:
         values = out.source.values
     with np.errstate(all="ignore"):
-        slope = p.df(values)
-    return times(grad, out, out.source, np.nan_to_num(slope, nan=0.0, posinf=1e30, neginf=-1e30))
+        slope = np.nan_to_num(p.df(values), nan=0.0, posinf=1e30, neginf=-1e30)
+    if call is not None:
+        _warn_luck(call, out.source, slope)
+    return times(grad, out, out.source, slope)
+
+
+def _warn_luck(call: Call, source: Source, slope: Array) -> None:
+    """Say so where E f'(u)² depends so much on the length of u that the luck of a draw decides the mean gradient."""
+    if source.noise.variance + source.scatter < _CALM:
+        return
+    square, length = np.square(slope), np.square(source.values)
+    w = source.grid.weights
+    level = float(source.share @ (square @ w))
+    spread = float(source.share @ (np.square(length) @ w)) - float(source.share @ (length @ w)) ** 2
+    if level <= 0.0 or spread <= 0.0:
+        return
+    both = float(source.share @ ((square * length) @ w)) - level * float(source.share @ (length @ w))
+    steep = both / spread * float(source.share @ (length @ w)) / level  # d ln E f'² / d ln E u²
+    if abs(steep) > _STEEP:
+        call.caveat(
+            f"the slopes' mean square goes like length^{2 * steep:.1f}: a gradient's mean over draws depends on the luck "
+            "of the forward pass, of which the first order is followed"
+        )
 
 
 def chain_values(x: Signal, source: Source) -> Array | None:
@@ -103,8 +125,7 @@ def _simple(
         return _tagged(out, input, "inverse rms", -0.5) if name == "reciprocal" else out
 
     def backward(call: Call, grad: Cotangent, out: Signal, input: Signal) -> Grads:
-        del call
-        return {"input": back(grad, out, input, p)}
+        return {"input": back(grad, out, input, p, call)}
 
     text = example or f"torch.{name}(x)"
     rule(name, assumes=(GAUSSIAN_INPUT,), example=text, kind="elementwise")(forward).adjoint(backward)
@@ -125,8 +146,7 @@ def _activation(name: str, record: str, example: str, *arguments: str, **default
         return apply(call, input, build(given))
 
     def backward(call: Call, grad: Cotangent, out: Signal, input: Signal, **given: Any) -> Grads:
-        del call
-        return {"input": back(grad, out, input, build(given))}
+        return {"input": back(grad, out, input, build(given), call)}
 
     refs = (get(record).reference,)
     entry = rule(name, assumes=(GAUSSIAN_INPUT,), refs=refs, example=example, kind="elementwise")(forward)
@@ -325,10 +345,9 @@ def pow_(call: Call, input: Any, exponent: Any) -> Signal:
 
 @pow_.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Any, exponent: Any) -> Grads:
-    del call
     if isinstance(input, Signal):
         p = float(exponent.mean_mean if isinstance(exponent, Signal) else exponent)
-        return {"input": back(grad, out, input, power(p))}
+        return {"input": back(grad, out, input, power(p), call)}
     base = float(input)
     function = Pointwise(lambda x: base**x, lambda x: np.log(base) * base**x)
     return {"exponent": back(grad, out, exponent, function)}

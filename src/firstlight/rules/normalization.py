@@ -18,6 +18,10 @@ from firstlight.rules.noise import combine, joint
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, CONCENTRATED, Call, Grads, rule, several
 
 
+_SMALL = 64  # entries of a group up to which effects of order 1/n can add up to per cents
+_COMMON = 0.1  # share of a gradient that a group has in common from which its dependence on the tensor shows
+
+
 def group_pairs(x: Signal, atoms: Sequence[int]) -> Array:
     """Share of the ordered pairs within a group at each index of the cube (pairs in other atoms: same)."""
     out = np.ones((1,) * x.corr.ndim)
@@ -141,6 +145,17 @@ def normalise_back(call: Call, g: Signal, x: Signal, atoms: Sequence[int], *, ce
     # v scatters from site to site: a group that spans sites has the mean of it
     single = len(set(atoms)) == 1 and not any(x.batch[a] for a in atoms)
     spread = x.scatter if x.data else hat.spread + (x.scatter if single else 0.0)
+    entries = prod(x.atoms[a] for a in set(atoms))
+    if 1 < entries <= _SMALL:
+        call.caveat(
+            f"a group of {entries} entries: parts of the gradient of order 1/{entries} that depend on the tensor itself "
+            "are left out, and add up from layer to layer"
+        )
+    if centre and common > _COMMON:
+        call.caveat(
+            f"{100 * common:.0f} % of the gradient is common to the group: how far the rest goes along with the "
+            "normalised tensor is left out"
+        )
     n = 2.0 / max(spread, 1e-12)
     lift = 1.0 + hat.kept * (n / max(n - 2.0, 0.25 * n) - 1.0)
     q = g.q * np.square(hat.scale) * max(1.0 - common - along, 0.0) * lift * joint(g.noise, x.noise, -hat.kept)

@@ -88,12 +88,15 @@ def mul(call: Call, input: Any, other: Any) -> Any:
 
 @mul.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any) -> Grads:
-    del call
     grads: dict[str, Any] = {}
     for name, mine, factor in (("input", input, other), ("other", other, input)):
         if isinstance(mine, Signal):
             grads[name] = reduce_to(times_factor(grad, out, mine, factor), mine)
             if _is_inverse_rms(factor, mine):
+                call.caveat(
+                    "a norm written out: the gradient along the tensor itself, Σ g·x, is taken as that of independent "
+                    "g and x; the gradients inside the norm can be off by tens of per cent"
+                )
                 # what comes back through the root mean square is -1/n of this along x: (1 - 2/n) + 1/n = 1 - 1/n
                 grads[name] = scaled(grads[name], max(1.0 - 2.0 * factor.numel / mine.numel, 0.0) ** 0.5)
     return grads

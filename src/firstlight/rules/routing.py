@@ -150,6 +150,7 @@ def _(
 @rule("topk", "sort", assumes=("the order statistics of Gaussian entries",), example="x.topk(3, -1)[0]")
 def topk(call: Call, input: Signal, k: Any = None, dim: int = -1) -> tuple[Signal, ...]:
     """The largest entries of an axis (all of them when sorted); their indices are unknown integers."""
+    call.caveat("the largest entries are taken as order statistics of Gaussians, whichever they are")
     n = input.shape[dim]
     count = call.node.outputs[0].shape[dim]
     del k

@@ -18,6 +18,7 @@ from firstlight.theory.gaussian import gauss_nodes
 
 TERMS = 48  # Hermite coefficients; what is left is counted at the power 2·TERMS
 _ROWS = 16  # rows of a source whose entries differ in scale
+_FEW = 32  # correlations up to which equal ones are not sought
 _PAIRS = 48  # rows of a source whose entries differ in mean
 
 
@@ -317,7 +318,8 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
         corr = np.ones_like(source.corr)
     elif slopes is not None and not source.mean.any():
         even, odd = 0.5 * (slopes[0] - slopes[1]), 0.5 * (slopes[0] + slopes[1])
-        raw = odd**2 * source.corr + even**2 * absolute_cross(1.0, 1.0, source.corr)
+        near = np.clip(source.corr, -1.0, 1.0)  # rounding
+        raw = odd**2 * near + even**2 * absolute_cross(1.0, 1.0, near)
         corr = raw / (odd**2 + even**2)
     else:
         corr = mehler(values, source, total) / total
@@ -377,6 +379,9 @@ def mehler(values: Array, source: Source, total: float, other: Array | None = No
     power = source.share @ (a * b)
     rest = total - power.sum()
     c = source.corr
+    if c.size <= _FEW:
+        line = c.ravel()
+        return (np.vander(line, TERMS, increasing=True) @ power + rest * line ** (2 * TERMS)).reshape(c.shape)
     levels, inverse = np.unique(c, return_inverse=True)
     table = np.vander(levels, TERMS, increasing=True) @ power + rest * levels ** (2 * TERMS)
     return table[inverse].reshape(c.shape)
