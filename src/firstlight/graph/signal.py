@@ -6,6 +6,7 @@ See docs/signal.md for what each field means, how each kind of operation moves i
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -65,7 +66,7 @@ class Grid:
     hermite: Array
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Source:
     """A Gaussian tensor u = mean + sd·z on which a chain of pointwise operations stands.
 
@@ -147,7 +148,7 @@ class Weights:
     structure: str = "iid"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Signal:
     """Statistics of one tensor.
 
@@ -206,12 +207,12 @@ class Signal:
     @property
     def atoms(self) -> tuple[int, ...]:
         """All atom sizes in order."""
-        return tuple(n for group in self.groups for n in group)
+        return tuple([n for group in self.groups for n in group])
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the tensor."""
-        return tuple(int(np.prod(g)) if g else 1 for g in self.groups)
+        return tuple([math.prod(g) for g in self.groups])
 
     @property
     def ndim(self) -> int:
@@ -221,11 +222,7 @@ class Signal:
     @property
     def numel(self) -> int:
         """Number of entries."""
-        out = 1
-        for group in self.groups:
-            for n in group:
-                out *= n
-        return out
+        return math.prod([n for group in self.groups for n in group])
 
     @property
     def mean_q(self) -> float:
@@ -238,7 +235,7 @@ class Signal:
         return float(self.mean.mean()) if self.mean.size > 1 else float(self.mean.reshape(-1)[0])
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Cotangent:
     """A gradient: a base that came through a random map, times what it has met on its way since, plus more of these.
 
@@ -267,7 +264,6 @@ T = TypeVar("T", Signal, Source, Cotangent)
 def replace(x: T, **changes: Any) -> T:
     """A copy with other fields: `dataclasses.replace` without its bookkeeping, which costs more than the rules."""
     new = object.__new__(type(x))
-    put = object.__setattr__
-    for name in type(x).__slots__:
-        put(new, name, changes[name] if name in changes else getattr(x, name))
+    new.__dict__.update(x.__dict__)
+    new.__dict__.update(changes)
     return new

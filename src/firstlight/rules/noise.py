@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import heapq
+import math
 
 import numpy as np
 
-from firstlight.graph.signal import SILENT, Array, Noise, Signal, Source, next_id, replace
+from firstlight.graph.signal import SILENT, Array, Grid, Noise, Signal, Source, next_id, replace
 from firstlight.rules.layout import state_weights
 from firstlight.theory import log_moments, special
 
@@ -72,10 +73,16 @@ def combine(terms: list[tuple[float, Noise]], own: float = 0.0, drift: float = 0
 
 def pair_shares(x: Signal, states: tuple[int, ...]) -> Array:
     """Share of the ordered pairs of entries at each index of a cube."""
+    return _pair_shares(x.atoms, states)
+
+
+@functools.lru_cache(maxsize=4096)
+def _pair_shares(atoms: tuple[int, ...], states: tuple[int, ...]) -> Array:
     out = np.ones((1,) * len(states))
-    for i, (n, s) in enumerate(zip(x.atoms, states, strict=True)):
+    for i, (n, s) in enumerate(zip(atoms, states, strict=True)):
         w = state_weights(n, s) / n
         out = out * w.reshape((1,) * i + (s,) + (1,) * (len(states) - i - 1))
+    out.setflags(write=False)
     return out
 
 
@@ -158,18 +165,30 @@ def chi_square_log(half: float) -> tuple[float, float]:
     """(variance, drift) of ln of a mean of 2·half squared normals; the large-n series where it is exact enough."""
     if half > 1e4:
         return 1.0 / half, -0.5 / half
+    if half > 12.0:  # the asymptotic series, good to 1e-12 from here
+        x = 1.0 / half
+        y = x * x
+        variance = x * (1.0 + 0.5 * x + y * (1.0 / 6.0 - y * (1.0 / 30.0 - y * (1.0 / 42.0 - y / 30.0))))
+        return variance, -0.5 * x - y * (1.0 / 12.0 - y * (1.0 / 120.0 - y * (1.0 / 252.0 - y / 240.0)))
     half = max(half, 0.5)
-    return float(special.trigamma(half)), float(special.digamma(half)) - float(np.log(half))
+    return float(special.trigamma(half)), float(special.digamma(half)) - math.log(half)
 
 
 def within_draw(source: Source, values: Array) -> tuple[Array, Array]:
     """Values of the source and of a chain on it within one draw: `scatter` is between draws, the entries Gaussian."""
-    bent = source.values
     if source.scatter <= 0.0:
-        return bent, values
-    plain = replace(source, scatter=0.0, table=None).values
-    lines: list[Array] = [np.interp(*row) for row in zip(plain, bent, values, strict=True)]
-    return plain, np.stack(lines)
+        return source.values, values
+    if _within and _within[0][0] is source and _within[0][1] is values:
+        return _within[0][2]
+    bent, plain = source.values, replace(source, scatter=0.0, table=None).values
+    lines = np.empty_like(values)
+    for line, row in zip(lines, zip(plain, bent, values, strict=True), strict=True):
+        line[:] = np.interp(*row)
+    _within[:] = [(source, values, (plain, lines))]
+    return plain, lines
+
+
+_within: list[tuple[Source, Array, tuple[Array, Array]]] = []  # the last answer: a chain's end is asked for it again
 
 
 def noise_from(source: Source, values: Array, x: Signal, total: float) -> tuple[Noise, float]:
@@ -207,15 +226,20 @@ def noise_from(source: Source, values: Array, x: Signal, total: float) -> tuple[
     own = max(own, 0.0) / total / total
     drift = -0.5 * own
     if len(values) == 1 and own > _NARROW:
-        units, shared = 1.0 / float(weights.sum()), float(means[1] / weights.sum())
+        units = 1.0 / float(means[0])
+        shared = 1.0 - float(f"{1.0 - float(means[1] * units):.2g}")  # rounded, so that equal laws are found again
         one = squares[0]
-        if shared < 1.0 - 1e-9:  # a unit's mean over its sites, as a function of what they have in common
-            level = max(shared, 0.0) ** (0.5 * np.arange(n))
-            one = np.maximum((source.grid.hermite / w[:, None]) @ ((squares[0] @ source.grid.hermite) * level), 0.0)
-        own, drift = _narrow(
-            one, w, sensitivity, own, units, float(weights.sum() / means[2]) if means[2] > 0.0 else 1.0
-        )
+        if shared < 1.0:  # a unit's mean over its sites, as a function of what they have in common
+            one = _site_mean(source.grid, one, max(shared, 0.0))
+        sites = 1.0 / float(means[2] * units) if means[2] > 0.0 else 1.0
+        own, drift = _narrow(one, w, sensitivity, own, units, sites)
     return combine([(sensitivity, source.noise)], own, drift), sensitivity
+
+
+def _site_mean(grid: Grid, squares: Array, shared: float) -> Array:
+    """E[f(u)² | z] for u = √c z + √(1-c) e: each Hermite coefficient times c^(k/2)."""
+    level = shared ** (0.5 * np.arange(grid.hermite.shape[1]))
+    return np.maximum((grid.hermite @ ((squares @ grid.hermite) * level)) / grid.weights, 0.0)
 
 
 def _narrow(squares: Array, w: Array, sensitivity: float, own: float, n: float, sites: float) -> tuple[float, float]:

@@ -181,15 +181,19 @@ def sum_windows(x: Signal, maps: Mapping[int, Array], strides: Mapping[int, int]
 
 def pair_average(x: Signal, atoms: Sequence[int]) -> float:
     """Mean correlation over pairs that differ in at least one of the atoms and in no other."""
-    cube = x.corr
-    weights = np.ones((1,) * cube.ndim)
-    for i in range(cube.ndim):
-        w = state_weights(x.atoms[i], cube.shape[i]) if i in atoms else np.eye(1, cube.shape[i])[0]
-        weights = weights * w.reshape((1,) * i + (-1,) + (1,) * (cube.ndim - i - 1))
-    weights = weights.copy()
-    weights[(0,) * cube.ndim] = 0.0
-    total = float(weights.sum())
-    return float(np.sum(weights * cube)) / total if total > 0 else 0.0
+    weights, total = _pair_weights(x.atoms, x.corr.shape, tuple(atoms))
+    return float((weights * x.corr).sum()) / total if total > 0 else 0.0
+
+
+@functools.lru_cache(maxsize=4096)
+def _pair_weights(sizes: tuple[int, ...], states: tuple[int, ...], atoms: tuple[int, ...]) -> tuple[Array, float]:
+    """Ordered pairs at each index of a cube that differ in at least one of the atoms and in no other, and their sum."""
+    weights = np.ones((1,) * len(states))
+    for i, s in enumerate(states):
+        w = state_weights(sizes[i], s) if i in atoms else np.eye(1, s)[0]
+        weights = weights * w.reshape((1,) * i + (-1,) + (1,) * (len(states) - i - 1))
+    weights[(0,) * len(states)] = 0.0
+    return weights, float(weights.sum())
 
 
 __all__ = ["axis_atoms", "expand", "fixed_map", "pair_average", "sum_windows", "window"]
