@@ -36,30 +36,38 @@ def table() -> Group:
     main = list(labelled("main"))
     sets |= {f"{half} half": [r for r in main if r.half == half] for half in ("held", "fit")}
     sets |= {f"{name} set": list(labelled(name)) for name in ("fresh", "tuning")}
-    rows: list[dict[str, Any]] = []
-    notes: dict[str, list[str]] = {}
-    reliability: list[str] = []
+    result: dict[str, Any] = {"head": HEAD, "rows": [], "peers": [], "wrong": {}, "reliability": [], "note": NOTE}
     for name, picked in sets.items():
-        if not picked:
-            continue
-        answers = run(ours, picked)
-        rows.append(_row(f"firstlight, {name}", picked, answers))
-        notes[name] = wrong(picked, answers)
-        if name == "unseen set":
-            reliability = _reliability(picked, answers)
+        if picked:
+            add(result, name, picked, run(ours, picked))
+            keep(result)  # after every set, so that a run that is stopped has not been for nothing
     for peer in PEERS:
         answers = _peer(peer)
         if isinstance(answers, str):
-            notes.setdefault("peers", []).append(f"{peer}: {answers}")
+            result["wrong"].setdefault("peers", []).append(f"{peer}: {answers}")
         else:
-            rows.append(_row(f"{peer}, unseen set", sets["unseen set"], answers))
-    result = {"head": HEAD, "rows": rows, "wrong": notes, "reliability": reliability, "note": NOTE}
-    RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            result["peers"].append(_row(peer, sets["unseen set"], answers))
+        keep(result)
     shown = Table(*HEAD)
-    for row in rows:
-        shown.add_row(*row["cells"])
-    lines = [f"{name}: {line}" for name, found in notes.items() for line in found]
-    return Group(shown, *map(Text, [*lines, *reliability, NOTE]))
+    for group in ("rows", "peers"):
+        for row in result[group]:
+            shown.add_row(*row["cells"])
+        shown.add_section()
+    lines = [f"{name}: {line}" for name, found in result["wrong"].items() for line in found]
+    return Group(shown, *map(Text, [*lines, *result["reliability"], NOTE]))
+
+
+def add(result: dict[str, Any], name: str, rows: list[Labelled], answers: list[Answer]) -> None:
+    """Put firstlight's answers for one set into the result."""
+    result["rows"].append(_row(f"firstlight, {name}", rows, answers))
+    result["wrong"][name] = wrong(rows, answers)
+    if name == "unseen set":
+        result["reliability"] = _reliability(rows, answers)
+
+
+def keep(result: dict[str, Any]) -> None:
+    """Write result.json, from which the documentation's page is made."""
+    RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _row(name: str, rows: list[Labelled], answers: list[Answer]) -> dict[str, Any]:
@@ -102,8 +110,8 @@ def _peer(name: str) -> list[Answer] | str:
     """Answers of a peer on the unseen set, from the interpreter in $FIRSTLIGHT_PEERS or this one; or why not."""
     python = os.environ.get("FIRSTLIGHT_PEERS") or sys.executable
     module = name.removesuffix("_errors").removesuffix("_warnings")
-    known = subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False)
-    if known.returncode:
+    find = f"import importlib.util as u, sys; sys.exit(u.find_spec({module!r}) is None)"
+    if subprocess.run([python, "-c", find], capture_output=True, check=False).returncode:
         return "not installed (benchmarks/requirements.txt)"
     done = subprocess.run(
         [python, "-m", "benchmarks.diagnosis.peers", name],

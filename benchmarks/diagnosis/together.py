@@ -48,7 +48,7 @@ class Stack:
             place += p.numel()
         self.call = self._of(model)
 
-    def _stacked(self, p: nn.Parameter) -> Tensor:
+    def _stacked(self, p: Tensor) -> Tensor:
         return self.at[id(p)] if p.requires_grad else p.detach().expand(self.runs, *p.shape)
 
     def _of(self, m: nn.Module) -> Apply:

@@ -94,7 +94,11 @@ def only_readout(here: Probe, model: nn.Module) -> nn.Linear | None:
 def best_readout(forward: Callable[[], Any], layer: nn.Linear, loss: Loss) -> float | None:
     """The lowest loss on this batch of any weights of a linear read-out: a convex problem, whatever the optimizer."""
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-    hook = layer.register_forward_hook(lambda _m, args, out: seen.append((args[0], out)))
+
+    def see(_layer: nn.Module, args: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
+        seen.append((args[0], out))
+
+    hook = layer.register_forward_hook(see)
     try:
         out = forward()
     finally:
