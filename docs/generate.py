@@ -5,8 +5,11 @@ A line ``<!-- generated: NAME -->`` in a page is replaced by the table NAME; so 
 
 from __future__ import annotations
 
+import csv
 import html
 import inspect
+import json
+import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -147,10 +150,69 @@ def bibliography() -> str:
     return "\n".join(parts)
 
 
+def diagnosis() -> str:
+    """The table of ``python -m benchmarks diagnosis`` as it was last run, then what was judged wrongly."""
+    result = json.loads((ROOT / "benchmarks" / "diagnosis" / "result.json").read_text(encoding="utf-8"))
+    parts = [markdown_table(result["head"], [row["cells"] for row in result["rows"] + result["peers"]]), result["note"]]
+    parts += [f"- {line}" for line in result["reliability"]]
+    for name, lines in result["wrong"].items():
+        if lines:
+            listed = "\n".join(f"- {html.escape(x)}" for x in lines)
+            parts.append(f"## Judged wrongly, or ambiguous: {name}\n\n{listed}")
+    return "\n\n".join(parts)
+
+
+def accuracy(overall: bool = False) -> str:
+    """Predicted against drawn, one row per network, depth and scheme, worst first; from the benchmark's CSV."""
+    with (ROOT / "benchmarks" / "accuracy" / "table.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    columns = {
+        "network": "network", "depth": "depth", "scheme": "scheme", "draws": "draws", "operations": "operations",
+        "q_median": "q, median %", "q_90": "90 %", "q_99": "99 %", "grad_q_median": "gradient, median %",
+        "grad_q_90": "90 %", "grad_q_99": "99 %", "c_90": "correlation, 90 %", "c_max": "worst",
+        "missed": "missed by > 10 %", "caveats": "with a caveat", "cpu_s": "CPU-s",
+    }  # fmt: skip
+    if overall:
+        columns = {k: v for k, v in columns.items() if k not in ("network", "depth", "scheme", "draws")}
+    chosen = rows[:1] if overall else rows[1:]
+    return markdown_table(columns.values(), ([_short_number(r[k]) for k in columns] for r in chosen))
+
+
+def _short_number(text: str) -> str:
+    """A number without the digits that nobody reads."""
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    if math.isinf(value):
+        return "∞"
+    return f"{value:.3g}" if 0.0 < abs(value) < 1.0 else f"{value:.0f}" if abs(value) < 1e4 else f"{value:.0e}"
+
+
 def contributing() -> str:
     """CONTRIBUTING.md, which stands in the repository's root, without its title."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     return text.split("\n", 1)[1]
+
+
+def start(which: str) -> Callable[[], str]:
+    """One table of the start benchmark, from its stored labels and scores."""
+
+    def make() -> str:
+        import sys
+
+        sys.path.insert(0, str(ROOT))  # the benchmarks are no part of the package
+        try:
+            from benchmarks.start import report
+            from benchmarks.start.score import scored
+        finally:
+            sys.path.remove(str(ROOT))
+        rows = scored("test")
+        if which == "summary":
+            return report.summary(rows)
+        return markdown_table(*getattr(report, which)(rows))
+
+    return make
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -160,7 +222,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "checks": checks,
     "rules": rules,
     "bibliography": bibliography,
+    "diagnosis": diagnosis,
     "contributing": contributing,
+    "accuracy": accuracy,
+    "accuracy-overall": lambda: accuracy(overall=True),
+    **{f"start-{name}": start(name) for name in ("summary", "comparison", "calibration", "strata", "misses")},
 }
 
 
