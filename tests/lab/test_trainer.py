@@ -143,6 +143,29 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path, opti
     assert again == straight
 
 
+def test_a_run_that_is_killed_between_two_rows_goes_on_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.pt"
+    training = Training(steps=20, batch=20, schedule=Schedule(0.1), report_every=10)
+    write, writes = checkpoint.save, [0]
+
+    def save(where: Path, state: dict[str, Any]) -> None:
+        write(where, state)
+        writes[0] += 1
+        if writes[0] == 7:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, training, (X, Y), [Member(3)], save_to=path, save_every=0.0)
+    assert checkpoint.load(path, torch.load(path, weights_only=True)["key"])["step"] == 7  # type: ignore[index]
+    resumed, stack = train(CONFIG, training, (X, Y), [Member(3)], save_to=path)
+    straight, reference = train(CONFIG, training, (X, Y), [Member(3)])
+    assert resumed == straight
+    assert all(torch.equal(a, b) for a, b in zip(stack.weights, reference.weights, strict=True))
+
+
 def test_checkpoints_of_another_run_and_damaged_ones_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.pt"
     train(CONFIG, Training(steps=2), (X, Y), save_to=path)

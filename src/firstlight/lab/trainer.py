@@ -166,7 +166,7 @@ def train(
         members: Seed, gain and rate of each network.
         test: Held-out samples and targets.
         device: "cpu" or "cuda"; on CUDA both passes are captured into graphs.
-        save_to: Checkpoint file, written at rows; a run that finds one goes on from it.
+        save_to: Checkpoint file; a run that finds one goes on from it.
         save_every: Least seconds between checkpoints.
         on_row: Called with (step, steps, results) after each row.
 
@@ -187,12 +187,15 @@ def train(
     optimizer = Optimizer(stack, training.schedule, rates, training.method, training.momentum)
     results = [Result(member) for member in members]
     key, begin = describe(config, training, members), 0
-    if save_to is not None and (state := checkpoint.load(save_to, key)) is not None:
+    state = checkpoint.load(save_to, key) if save_to is not None else None
+    if state is not None:
         begin = _restore(state, stack, optimizer, results)
     batches = Batches(len(x), batch, training.data_seed)
     every = training.report_every or batches.per_epoch
     passes = Passes(stack, optimizer, training.loss, x, y)
     saved, since = time.monotonic(), 0
+    if state is not None:
+        since = passes.restore(state)
     with one_thread_setting() if stack.library == "numpy" else contextlib.nullcontext():
         for step in range(begin, training.steps):
             optimizer.begin(step, step_factor(training.schedule, step, training.steps))
@@ -207,6 +210,9 @@ def train(
             since += 1
             last = step + 1 == training.steps
             if (step + 1) % every and not last:
+                if save_to is not None and time.monotonic() - saved >= save_every:
+                    checkpoint.save(save_to, _state(key, step + 1, since, passes, stack, optimizer, results))
+                    saved = time.monotonic()
                 continue
             row = {"step": step + 1, "epoch": (step + 1) / batches.per_epoch}
             _report(row, since, passes, stack, training, results, (x, y), held)
@@ -215,7 +221,9 @@ def train(
                 on_row(step + 1, training.steps, results)
             done = training.until is not None and all(r.started_at is not None or r.divergence for r in results)
             if save_to is not None and (last or done or time.monotonic() - saved >= save_every):
-                checkpoint.save(save_to, _state(key, training.steps if done else step + 1, stack, optimizer, results))
+                checkpoint.save(
+                    save_to, _state(key, training.steps if done else step + 1, since, passes, stack, optimizer, results)
+                )
                 saved = time.monotonic()
             if done:
                 break
@@ -268,6 +276,12 @@ class Passes:
         self.hits_sum += self.hits
         self._run_backward()
 
+    def restore(self, state: dict[str, Any]) -> int:
+        """Take the sums from a checkpoint; returns the steps that they are of."""
+        for mine, theirs in zip((self.loss_sum, self.hits_sum), state["sums"], strict=True):
+            mine.copy_(theirs)
+        return int(state["since"])
+
     def take(self) -> tuple[list[float], list[int]]:
         """The sums since the last call."""
         out = self.loss_sum.tolist(), self.hits_sum.tolist()
@@ -316,7 +330,9 @@ def _report(
             result.started_at = each["step"]
 
 
-def _state(key: str, step: int, stack: Network, optimizer: Optimizer, results: list[Result]) -> dict[str, Any]:
+def _state(
+    key: str, step: int, since: int, passes: Passes, stack: Network, optimizer: Optimizer, results: list[Result]
+) -> dict[str, Any]:
     kept = [
         {
             "rows": r.rows,
@@ -328,6 +344,8 @@ def _state(key: str, step: int, stack: Network, optimizer: Optimizer, results: l
     return {
         "key": key,
         "step": step,
+        "since": since,
+        "sums": [passes.loss_sum, passes.hits_sum],
         "weights": stack.weights,
         "moments": optimizer.moments,
         "results": kept,

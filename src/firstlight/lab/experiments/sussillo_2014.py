@@ -268,34 +268,51 @@ def _rates(depth: int, steps: int, seeds: int) -> Grid:
     return gains + lambdas
 
 
+# Adam with 1e-5 at the thousand layers and 1e-3 at the two ends
+_THOUSAND = Learning(
+    depth=1000,
+    width=32,
+    scheme="looks-linear",
+    method="adam",
+    rates=(1e-5,),
+    lambda_in=100.0,
+    lambda_out=100.0,
+    reading="ends",
+    shape="cosine",
+    warmup=100,
+)
+
+
+def _schemes(base: Learning) -> Grid:
+    """One network from each start, all else equal."""
+    starts = (
+        {"scheme": "looks-linear"},
+        # a gain just above 1 keeps small signals, which the readout's gain makes large again
+        {"scheme": "orthogonal", "activation": "tanh", "gain": 1.025, "readout_gain": 6.0},
+        {"scheme": "orthogonal"},
+        {"scheme": "random-walk"},
+        {"scheme": "he"},
+        {"scheme": "torch-default"},
+    )
+    return [(replace(base, **start), (0,)) for start in starts]
+
+
 def _thousand_quick() -> Grid:
-    base = Learning(depth=1000, width=64, steps=300, warmup=100, rates=(2e-3,))
-    return [
-        (replace(base, scheme="looks-linear"), (0,)),
-        (replace(base, scheme="random-walk", rates=(1e-4,)), (0,)),
-    ]
+    base = replace(_THOUSAND, steps=300)
+    return [(base, (0,)), (replace(base, scheme="random-walk"), (0,))]
 
 
 def _thousand_full() -> Grid:
-    base = Learning(depth=1000, width=64, scheme="looks-linear", rates=(2e-3,), warmup=200, shape="cosine")
-    short = replace(base, steps=1800, reports=18)
-    deep = replace(base, depth=10_000, steps=600, reports=12)
+    sgd = Learning(depth=1000, width=64, scheme="looks-linear", rates=(2e-3,), shape="cosine", warmup=200)
+    long = replace(_THOUSAND, width=64, lambda_in=150.0, lambda_out=150.0, warmup=200, count_mistakes=True)
+    deep = replace(_THOUSAND, depth=10_000, rates=(1e-6,), lambda_in=1000.0, lambda_out=1000.0, steps=200, reports=4)
     return [
-        (replace(base, steps=18_000, reports=30, count_mistakes=True), (0,)),
-        (replace(base, steps=60_000, reports=100, count_mistakes=True), (0,)),
-        *(
-            (replace(short, scheme=scheme, activation=act, gain=gain, rates=(rate,)), (0,))
-            for scheme, act, gain, rate in (
-                ("looks-linear", "relu", None, 2e-3),
-                ("orthogonal", "tanh", 1.025, 1e-3),
-                ("orthogonal", "relu", None, 1e-3),
-                ("random-walk", "relu", None, 1e-5),
-                ("random-walk", "relu", None, 1e-4),
-                ("he", "relu", None, 1e-4),
-            )
-        ),
-        (replace(deep, rates=(2e-4,)), (0,)),
-        (replace(deep, scheme="orthogonal", activation="tanh", gain=1.0025, rates=(1e-4,)), (0,)),
+        (replace(long, steps=15_600, reports=8), (0,)),
+        (replace(sgd, steps=18_000, reports=30, count_mistakes=True), (0,)),
+        *_schemes(replace(_THOUSAND, steps=600, reports=6)),
+        (deep, (0,)),
+        (replace(deep, scheme="orthogonal", activation="tanh", gain=1.003, readout_gain=18.0), (0,)),
+        (replace(deep, scheme="random-walk"), (0,)),
     ]
 
 
