@@ -42,7 +42,7 @@ def tensor(node: Node, x: Signal, reference: float) -> TensorPrediction:
     places = [i for i in range(len(x.atoms)) if i not in batch and i not in units]
 
     def pair(atoms: Sequence[int]) -> float | None:
-        return pair_average(x, atoms) if atoms else None
+        return min(max(pair_average(x, atoms), -1.0), 1.0) if atoms else None
 
     q = x.mean_q
     log_q = math.log(q) if q > 0.0 else -math.inf

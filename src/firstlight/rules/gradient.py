@@ -15,7 +15,7 @@ import numpy as np
 from firstlight.graph.signal import Array, Cotangent, Signal, Source, next_id, replace
 from firstlight.rules.contraction import product
 from firstlight.rules.cross import add
-from firstlight.rules.source import as_source, from_values, law_of
+from firstlight.rules.source import as_source, from_values, law_of, on_grid
 
 _EXPANSIONS = 24  # bases that are taken apart in search of a common root
 _PARTS = 4  # summands with factors that are followed one by one
@@ -64,7 +64,7 @@ def times(g: Cotangent, layout: Signal, source: Source, factor: Array) -> Cotang
 
 def _times(g: Cotangent, layout: Signal, source: Source, factor: Array) -> Cotangent:
     if g.source is not None and g.values is not None and g.source.key == source.key:
-        return Cotangent(g.base, source, g.values * factor, layout)
+        return Cotangent(g.base, source, on_grid(g.values, g.source, source) * factor, layout)
     mine = factor_of(g)
     if mine is None:
         return Cotangent(g.base, source, np.broadcast_to(factor, source.values.shape), layout)
@@ -181,6 +181,8 @@ def _one_root(root: Signal, terms: Sequence[tuple[float, Cotangent]]) -> Cotange
         if part.values is not None and part.source is not None:
             old = on_source.get(part.source.key)
             values = coefficient * part.values
+            if old is not None and old.source is not None:
+                values = on_grid(values, part.source, old.source)
             on_source[part.source.key] = (
                 Cotangent(root, part.source, values, part.layout)
                 if old is None or old.values is None

@@ -14,7 +14,7 @@ from firstlight.rules.gradient import parts_of, scale, scaled, through_product, 
 from firstlight.rules.layout import align
 from firstlight.rules.merge import is_number, on_common_source, plus, reduce_to
 from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, rule
-from firstlight.rules.source import Bend, from_values
+from firstlight.rules.source import Bend, from_values, on_grid
 
 
 def multiply(call: Call, x: Any, y: Any) -> Any:
@@ -39,7 +39,8 @@ def multiply(call: Call, x: Any, y: Any) -> Any:
         assert x.source is not None
         assert x.values is not None
         assert y.values is not None
-        return from_values(x, x.source, x.values * y.values)
+        assert y.source is not None
+        return from_values(x, x.source, x.values * on_grid(y.values, y.source, x.source))
     out = product(x, y)
     still = (x.gaussian and _unvaried(y)) or (y.gaussian and _unvaried(x))
     if (

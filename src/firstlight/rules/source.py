@@ -250,6 +250,14 @@ def law_of(coefficient: float, x: Signal) -> tuple[Array, Array, Array] | None:
     return single.values[0], base.weights, base.z
 
 
+def on_grid(values: Array, source: Source, target: Source) -> Array:
+    """Values on one source's nodes, on those of the same source as another chain saw it (with kinks of its own)."""
+    if source.grid is target.grid or values.shape[-1] == len(target.grid.z):
+        return values
+    rows: list[Array] = [np.interp(target.grid.z, source.grid.z, row) for row in values]
+    return np.stack(rows)
+
+
 def multiple_of(x: Signal) -> tuple[float, Signal] | None:
     """(a, y) if x = a·y exactly, entry by entry and draw by draw."""
     if len(x.terms) != 1 or x.value is not None:
