@@ -276,7 +276,9 @@ def on_source(x: Signal, source: Source) -> Array | None:
     factor = 1.0
     while True:
         if x.source is not None:
-            return factor * x.values if x.values is not None and x.source.key == source.key else None
+            if x.values is None or x.source.key != source.key:
+                return None
+            return factor * on_grid(x.values, x.source, source)
         if source.key == ("source", x.ident):
             return factor * source.values
         step = multiple_of(x)
