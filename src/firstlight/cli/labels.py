@@ -27,10 +27,16 @@ def with_labels(module: nn.Module, job: Job, seed: int) -> tuple[Job, str]:
     if name in _arguments(module):
         args, kwargs = _call(job.batch)
         job = replace(job, batch=(args, {**kwargs, name: job.target}))
-        if _has_loss(_output(module, job.batch)):
+        output = _output(module, job.batch)
+        if output is _RAISED:
+            return job, ""
+        if _has_loss(output):
             return replace(job, loss=_own_loss), f"The model takes {name!r} itself: its own loss is differentiated."
         return job, f"The model takes {name!r} itself and returns no loss: a random cotangent is differentiated."
-    classes = _classes(_output(module, job.batch), job.target)
+    output = _output(module, job.batch)
+    if output is _RAISED:
+        return job, ""
+    classes = _classes(output, job.target)
     if classes:
         loss = bind_loss("cross-entropy", job.target, seed)
         return replace(job, loss=loss), (
@@ -94,13 +100,16 @@ def _call(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _output(module: nn.Module, batch: Any) -> Any:
-    """What the model returns; None where it raises, which the verb will tell."""
+    """What the model returns; `_RAISED` where it raises, which the verb will tell."""
     args, kwargs = _call(batch)
     with preserved(module), torch.no_grad():
         try:
             return module(*args, **kwargs)
         except Exception:  # noqa: BLE001 - it is the verb's to say what the model raises
-            return None
+            return _RAISED
+
+
+_RAISED = object()
 
 
 def _classes(output: Any, target: Tensor) -> int:

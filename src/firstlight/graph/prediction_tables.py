@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from firstlight.errors import InputError
 from firstlight.graph.folding import signature, stretches
+from firstlight.graph.frames import pandas
 from firstlight.graph.prediction import Comparison, NodePrediction, Prediction, TensorPrediction
 from firstlight.graph.sweep import Sweep
 from firstlight.graph.terminal import Line, fitted, number
@@ -21,19 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SHOWN = 48  # operations in full; of longer networks repeated blocks are folded
-
-
-def _pandas() -> Any:
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise InputError(
-            "to_frame()",
-            got="no pandas in this environment",
-            expected="pandas",
-            action="pip install 'firstlight[frames]', or use to_json().",
-        ) from error
-    return pd
 
 
 _STATS = ("mean", "q", "c_batch", "c_position", "c_feature", "log_mean", "log_sd", "p_dead")
@@ -53,7 +40,7 @@ def prediction_frame(p: Prediction) -> pd.DataFrame:
         row["grad_p_off"] = None if n.grad is None else n.grad.p_off()
         row["caveats"] = "; ".join(n.caveats)
         rows.append(row)
-    return _pandas().DataFrame(rows)
+    return pandas().DataFrame(rows)
 
 
 def comparison_frame(c: Comparison) -> pd.DataFrame:
@@ -63,7 +50,7 @@ def comparison_frame(c: Comparison) -> pd.DataFrame:
         row: dict[str, Any] = {f.name: getattr(n, f.name) for f in fields(n)}
         row["caveats"] = "; ".join(n.caveats)
         rows.append(row)
-    frame = _pandas().DataFrame(rows)
+    frame = pandas().DataFrame(rows)
     first = [
         "node",
         "module",
@@ -216,7 +203,7 @@ class ComparisonView:
 def sweep_frame(s: Sweep) -> pd.DataFrame:
     """One row per combination."""
     keys = ("p_start", "limit", "q", "log_sd", "grad_q", "grad_log_sd")
-    return _pandas().DataFrame([{**r.settings, **{k: getattr(r, k) for k in keys}} for r in s.rows])
+    return pandas().DataFrame([{**r.settings, **{k: getattr(r, k) for k in keys}} for r in s.rows])
 
 
 class SweepView:

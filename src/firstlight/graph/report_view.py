@@ -9,7 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from firstlight.errors import InputError
+from firstlight.graph.frames import pandas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,17 +27,8 @@ def report_frame(report: Report) -> pd.DataFrame:
     Raises:
         InputError: If pandas is not installed.
     """
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise InputError(
-            "to_frame()",
-            got="no pandas in this environment",
-            expected="pandas",
-            action="pip install 'firstlight[frames]', or use to_json().",
-        ) from error
     columns = ["code", "severity", "where", "measured", "threshold", "meaning", "remedy", "effect"]
-    return pd.DataFrame([[getattr(f, c) for c in columns] for f in report.findings], columns=columns)
+    return pandas().DataFrame([[getattr(f, c) for c in columns] for f in report.findings], columns=columns)
 
 
 def report_view(report: Report) -> RenderableType:

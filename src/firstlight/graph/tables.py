@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from firstlight.errors import InputError
+from firstlight.graph.frames import pandas
 from firstlight.graph.measurement import Distribution, Measurement, NodeStats, ParameterStats, TensorStats
 from firstlight.graph.terminal import Line, fitted, number, plain, share
 
@@ -29,17 +30,8 @@ def measurement_frame(m: Measurement, table: Literal["nodes", "parameters"]) -> 
     """
     if table not in ("nodes", "parameters"):
         raise InputError("to_frame(table=...)", got=repr(table), expected="'nodes' or 'parameters'")
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise InputError(
-            "to_frame()",
-            got="no pandas in this environment",
-            expected="pandas",
-            action="pip install 'firstlight[frames]', or use to_json().",
-        ) from error
     rows = [_node_row(n) for n in m.nodes] if table == "nodes" else [_parameter_row(p) for p in m.parameters]
-    return pd.DataFrame(rows)
+    return pandas().DataFrame(rows)
 
 
 _STATS = [
