@@ -17,7 +17,6 @@ from firstlight.rules.merge import plus, reduce_to
 from firstlight.rules.noise import combine, joint
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, CONCENTRATED, Call, Grads, rule, several
 
-
 _SMALL = 64  # entries of a group up to which effects of order 1/n can add up to per cents
 _COMMON = 0.1  # share of a gradient that a group has in common from which its dependence on the tensor shows
 
@@ -148,8 +147,8 @@ def normalise_back(call: Call, g: Signal, x: Signal, atoms: Sequence[int], *, ce
     entries = prod(x.atoms[a] for a in set(atoms))
     if 1 < entries <= _SMALL:
         call.caveat(
-            f"a group of {entries} entries: parts of the gradient of order 1/{entries} that depend on the tensor itself "
-            "are left out, and add up from layer to layer"
+            f"a group of {entries} entries: parts of the gradient of order 1/{entries} that depend on the tensor "
+            "itself are left out, and add up from layer to layer"
         )
     if centre and common > _COMMON:
         call.caveat(
