@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from firstlight.graph.results import Report as Report
     from firstlight.playground import playground as playground
     from firstlight.schemes.apply import Initialization as Initialization
+    from firstlight.theory.phase import PhaseDiagram as PhaseDiagram
+    from firstlight.theory.phase import phase_diagram as phase_diagram
 
 # name -> the module that defines it
 _PUBLIC = {
@@ -40,6 +42,7 @@ _PUBLIC = {
     "gain": "firstlight.api",
     "initialize": "firstlight.api",
     "measure": "firstlight.api",
+    "phase_diagram": "firstlight.theory.phase",
     "playground": "firstlight.playground",
     "predict": "firstlight.api",
     # graphs
@@ -50,6 +53,7 @@ _PUBLIC = {
     "Comparison": "firstlight.graph.prediction",
     "Finding": "firstlight.graph.results",
     "Measurement": "firstlight.graph.results",
+    "PhaseDiagram": "firstlight.theory.phase",
     "Prediction": "firstlight.graph.prediction",
     "Report": "firstlight.graph.results",
     "Sweep": "firstlight.graph.prediction",

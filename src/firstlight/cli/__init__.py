@@ -16,7 +16,7 @@ from firstlight.cli.verbs import app
 __all__ = ["Verbs", "app", "main"]
 
 # Verbs of their own files; each module has ``register(app)`` and imports torch only when a verb runs.
-_FACES = ("firstlight.lab.commands", "firstlight.cli.playground")
+_FACES = ("firstlight.lab.commands", "firstlight.cli.playground", "firstlight.cli.phase")
 
 for _face in _FACES:
     if importlib.util.find_spec(_face) is not None:
