@@ -148,3 +148,8 @@ def test_hostile_names_are_printed_as_they_are() -> None:
     model.add_module("[bold red]x[/] <script>", nn.Linear(3, 3))
     text = str(firstlight.measure(model, X))
     assert "[bold red]x[/] <script>:linear" in text
+
+
+def test_real_numbers_where_tokens_are_expected() -> None:
+    with pytest.raises(ModelError, match="Give integers below the number of tokens"):
+        firstlight.measure(nn.Embedding(5, 3), torch.randn(2, 4))

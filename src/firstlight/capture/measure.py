@@ -377,6 +377,8 @@ def _first_lines(error: BaseException) -> str:
 
 
 def _advice(what: str, message: str) -> str:
+    if "'indices'" in message and "Long" in message:
+        return "Give integers below the number of tokens (on the command line: --input 8,128:int64:50257)."
     if "dtype" in message or "expected scalar type" in message or "same type" in message.lower():
         return "Convert the batch to the model's element type, for example batch.float()."
     if "Checkpointing is not compatible" in message:
