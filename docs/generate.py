@@ -207,8 +207,8 @@ def start(which: str) -> Callable[[], str]:
             from benchmarks.start.score import scored
         finally:
             sys.path.remove(str(ROOT))
-        rows = scored("fresh" if which == "fresh" else "test")
-        if which in ("summary", "fresh"):
+        rows = scored("test")
+        if which == "summary":
             return report.summary(rows)
         return markdown_table(*getattr(report, which)(rows))
 
@@ -226,7 +226,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "contributing": contributing,
     "accuracy": accuracy,
     "accuracy-overall": lambda: accuracy(overall=True),
-    **{f"start-{name}": start(name) for name in ("fresh", "summary", "comparison", "calibration", "strata", "misses")},
+    **{f"start-{name}": start(name) for name in ("summary", "comparison", "calibration", "strata", "misses")},
 }
 
 

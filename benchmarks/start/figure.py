@@ -13,9 +13,13 @@ from benchmarks.start.score import Row
 from firstlight.lab.figures._style import COLOURS, GREY, panels, style
 
 SHOWN = {
-    "p_start": "P(start)", "output": "output length", "gradient": "gradient norm", "widths": "Σ1/n",
+    "p_start": "P(start)",
+    "p_first": "P(start) as first scored",
+    "output": "output length",
+    "gradient": "gradient norm",
+    "widths": "Σ1/n",
     "anyinit_scale": "distance from AnyInit's scales",
-}  # fmt: skip
+}
 
 
 def draw(rows: Sequence[Row], path: str | Path) -> None:

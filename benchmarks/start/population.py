@@ -8,8 +8,8 @@ import random
 from benchmarks.start.networks import Spec
 from benchmarks.start.problems import DATA
 
-# name -> (networks, seed). The first may be looked at for tuning; nothing is tuned on the second.
-SETS = {"tuning": (150, 11), "test": (400, 4711)}
+# name -> (networks, seed). Nothing was tuned on "test" before it was scored, nor on "fresh" at all.
+SETS = {"tuning": (150, 11), "test": (400, 4711), "fresh": (400, 90210)}
 # Of every ten networks: four plain, two residual, two of convolutions, two of attention.
 FAMILIES = ("plain", "residual", "plain", "conv", "attention", "plain", "residual", "plain", "resconv", "attention")
 ACTS = ("relu", "relu", "relu", "tanh", "tanh", "gelu", "gelu", "sigmoid", "silu", "elu", "selu", "leaky_relu",

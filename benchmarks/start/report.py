@@ -12,10 +12,11 @@ from rich.table import Table
 
 from benchmarks.start.baselines import BASELINES
 from benchmarks.start.metrics import area, bins, brier, calibration_error
-from benchmarks.start.score import Row
+from benchmarks.start.score import FIRST, Row
 
 TITLES = {
-    "p_start": "**P(start)**",
+    "p_start": "**P(start)**, today's definition",
+    FIRST: "**P(start)**, as it was when these networks were first scored",
     "forward": "its part *forward*",
     "backward": "its part *backward*",
     "alive": "its part *alive*",

@@ -19,7 +19,8 @@ from benchmarks.start.population import population
 
 FOLDER = Path(__file__).parent
 PARTS = ("forward", "backward", "alive", "distinguishable", "range")
-FIELDS = ("spec", "p_start", *PARTS, "limit", *BASELINES, "seconds")
+FIRST = "p_first"  # what the definition at the time said when the set was scored for the first time
+FIELDS = ("spec", "p_start", *PARTS, "limit", *BASELINES, FIRST, "seconds")
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def store(name: str) -> None:
         base: dict[str, object] = {k: old[k] for k in BASELINES if old.get(k) not in (None, "", "nan")}
         if len(base) < len(BASELINES):
             base = {k: f"{v:.6g}" for k, v in scores(s).items()}
-        lines.append({"spec": s.text(), **predicted(s), **base})
+        now = predicted(s)
+        lines.append({"spec": s.text(), **now, **base, FIRST: old.get(FIRST) or now["p_start"]})
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
@@ -89,7 +91,7 @@ def scored(name: str, optimizer: str = "adam") -> list[Row]:
     for r in _read(FOLDER / f"scores_{name}.csv"):
         label = labels.get(r["spec"])
         if label is not None:
-            values = {k: float(r[k] or math.nan) for k in (*PARTS, *BASELINES)}
+            values = {k: float(r[k] or math.nan) for k in (*PARTS, *BASELINES, FIRST)}
             out.append(
                 Row(Spec(**json.loads(r["spec"])), label["starts"] == "1", float(label["best"]), float(r["p_start"]),
                     r["limit"], values, float(r["seconds"] or math.nan))
