@@ -3,7 +3,7 @@
 import uPlot from "uplot";
 import { h, number } from "./dom";
 import { store } from "./store";
-import { theme } from "./theme";
+import { theme, zoom } from "./theme";
 
 export interface Series {
   label: string;
@@ -73,7 +73,7 @@ export class LinePlot {
   /** Draw what the fields hold; nothing is done where it would move less than a pixel, unless `always`. */
   draw(always = false): void {
     const t = theme();
-    const wanted = JSON.stringify([this.series.map((s) => [s.label, s.color, s.dash]), this.logX, this.logY, t.dark, this.height, this.bands, this.marks, store.epoch]);
+    const wanted = JSON.stringify([this.series.map((s) => [s.label, s.color, s.dash]), this.logX, this.logY, t.dark, this.height, this.host.clientWidth, this.bands, this.marks, store.epoch]);
     if (!always && wanted === this.signature && !this.moved()) return;
     this.drawn = { series: this.series.map(({ x, y }) => ({ x, y })), clouds: this.clouds.map(cloudKey) };
     const tables = this.series.map((s) => this.table(s));
@@ -81,7 +81,7 @@ export class LinePlot {
     const empty = this.series.every((s) => !s.y.length) && !this.clouds.length ? this.hint : "";
     if ((this.host.dataset["empty"] ?? "") !== empty) this.host.dataset["empty"] = empty;
     this.signature = wanted;
-    const shape = JSON.stringify([this.series.map((s) => [s.label, s.color, s.dash, s.width, s.points]), this.logX, this.logY, t.dark, this.height]);
+    const shape = JSON.stringify([this.series.map((s) => [s.label, s.color, s.dash, s.width, s.points]), this.logX, this.logY, t.dark, this.height, zoom()]);
     if (shape !== this.shape || !this.plot) {
       this.shape = shape;
       this.plot?.destroy();
@@ -125,11 +125,12 @@ export class LinePlot {
 
   private options(): uPlot.Options {
     const t = theme();
+    const z = zoom();
     const axis = (text: string, log: boolean): uPlot.Axis => ({
       label: text,
-      labelSize: 18,
-      labelFont: "12px system-ui, sans-serif",
-      font: "11px system-ui, sans-serif",
+      labelSize: 18 * z,
+      labelFont: `${12 * z}px system-ui, sans-serif`,
+      font: `${11 * z}px system-ui, sans-serif`,
       stroke: t.soft,
       grid: { stroke: t.grid, width: 1 },
       ticks: { stroke: t.grid, width: 1, size: 4 },
@@ -140,7 +141,7 @@ export class LinePlot {
     });
     return {
       width: Math.max(120, this.host.clientWidth),
-      height: this.height,
+      height: this.height * z,
       legend: { show: false },
       cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
       scales: {
@@ -148,18 +149,18 @@ export class LinePlot {
         y: { distr: this.logY ? 3 : 1, range: (_u, a, b) => this.rangeY(a, b) },
       },
       axes: [
-        { ...axis(this.xLabel, this.logX), size: 30, ...(this.integers ? { incrs: [1, 2, 5, 10, 20, 25, 50, 100] } : {}) },
-        { ...axis(this.yLabel, this.logY), size: 50 },
+        { ...axis(this.xLabel, this.logX), size: 30 * z, ...(this.integers ? { incrs: [1, 2, 5, 10, 20, 25, 50, 100] } : {}) },
+        { ...axis(this.yLabel, this.logY), size: 50 * z },
       ],
       series: [
         {},
         ...this.series.map((s) => ({
           label: s.label,
           stroke: s.color,
-          width: s.width ?? 2,
+          width: (s.width ?? 2) * z,
           ...(s.dash ? { dash: s.dash } : {}),
           spanGaps: true,
-          points: { show: s.points ?? false, size: 5, fill: s.color },
+          points: { show: s.points ?? false, size: 5 * z, fill: s.color },
         })),
       ],
       hooks: { drawAxes: [(u) => this.under(u)], setCursor: [(u) => this.read(u.cursor.idx ?? -1)] },
@@ -216,7 +217,7 @@ export class LinePlot {
       }
     }
     const t = theme();
-    c.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+    c.font = `${11 * devicePixelRatio * zoom()}px system-ui, sans-serif`;
     c.textAlign = "left";
     c.textBaseline = "alphabetic";
     let row = 0;
@@ -270,7 +271,7 @@ export class LinePlot {
   }
 
   private resize(): void {
-    if (this.plot && this.host.clientWidth > 0) this.plot.setSize({ width: this.host.clientWidth, height: this.height });
+    if (this.plot && this.host.clientWidth > 0) this.plot.setSize({ width: this.host.clientWidth, height: this.height * zoom() });
   }
 
   canvas(): HTMLCanvasElement | null {

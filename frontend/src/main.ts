@@ -417,6 +417,7 @@ function onOpen(): void {
 async function boot(): Promise<void> {
   applyTheme();
   onThemeChange(() => refresh("all"));
+  window.addEventListener("resize", () => refresh("all"));
   const kept = await recording();
   store.recorded = !!kept;
   build();

@@ -2,14 +2,14 @@
 
 import { number } from "./dom";
 import { Sheet, type Pen } from "./svg";
-import { css, diverging, heat, theme } from "./theme";
+import { css, diverging, heat, theme, zoom } from "./theme";
 import type { Numbers } from "./wire";
 
 /** Where a picture goes: a canvas on the page, or a sheet that becomes a file. */
 export type Target = HTMLCanvasElement | Sheet;
 
-/** The width that a picture has there. */
-const widthOf = (target: Target): number => (target instanceof Sheet ? target.width : target.clientWidth);
+/** The width that a picture has there, in the units in which letters are 11 high. */
+const widthOf = (target: Target): number => (target instanceof Sheet ? target.width : target.clientWidth / zoom());
 
 /** Make a place ready: fit a canvas to the screen's resolution and clear it. */
 function prepare(target: Target, height: number): { c: Pen; w: number; h: number } | null {
@@ -20,7 +20,7 @@ function prepare(target: Target, height: number): { c: Pen; w: number; h: number
   }
   const c = target.getContext("2d");
   if (!c || w < 10) return null;
-  const scale = Math.min(3, devicePixelRatio || 1);
+  const scale = Math.min(3, (devicePixelRatio || 1) * zoom());
   const [pw, ph] = [Math.round(w * scale), Math.round(height * scale)];
   if (target.width !== pw || target.height !== ph) {
     target.width = pw;

@@ -271,6 +271,7 @@ function walksPanel(send: (m: Record<string, unknown>) => void): Panel {
   forward.integers = backward.integers = true;
   const note = h("p", { class: "note" });
   const fill = (plot: LinePlot, key: "forward" | "backward"): void => {
+    plot.height = store.views.length > 2 && innerWidth >= 2500 ? 330 : 210; // beside the boundaries of four runs
     const view = store.views[store.selected];
     plot.series = store.views.flatMap((v, i): Series[] => {
       const y = numbers(list(v.full, key));

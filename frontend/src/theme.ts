@@ -32,6 +32,9 @@ const DARK: Theme = {
   band: "rgba(91,184,240,0.16)",
 };
 
+/** How much larger than on a laptop's screen letters and charts are drawn, as the page's own text is. */
+export const zoom = (): number => Math.max(1, parseFloat(getComputedStyle(document.documentElement).fontSize) / 16.2);
+
 const media = matchMedia("(prefers-color-scheme: dark)");
 let chosen: string | null = null;
 try {
