@@ -35,7 +35,7 @@ class NodeError:
         grad_q: The same of the gradient; NaN where there is none.
         c: |predicted - drawn| cosine between samples, less two standard errors; NaN where the first axis is another.
         place: The same between positions.
-        values: (predicted q, drawn q, its error), the same for grad q, (predicted c, drawn c), the same between positions.
+        values: (predicted q, drawn q, its error), the same for grad q, (predicted c, drawn c), likewise of positions.
         caveats: What the prediction says of the operation.
     """
 
@@ -117,6 +117,12 @@ def part(values: list[float], p: float) -> float:
     return float(kept[min(math.ceil(p * len(kept)), len(kept)) - 1 if p > 0 else 0]) if len(kept) else 0.0
 
 
+def _against(predicted: float, mean: float, error: float) -> str:
+    level = max(mean, 1e-300)
+    off, noise = 100.0 * (predicted / level - 1.0), 100.0 * error / level
+    return f"{predicted:9.3g} {mean:9.3g} {off:+6.0f}% ±{noise:3.0f}"
+
+
 def main(arguments: list[str]) -> int:
     """Print the operations of one case."""
     name, depth, scheme = arguments[:3]
@@ -129,8 +135,7 @@ def main(arguments: list[str]) -> int:
     for e in errors(found, store.read(case)):
         q, dq, eq, g, dg, eg, c, dc, p, dp = e.values
         flag = "*" if max(e.q, 0 if math.isnan(e.grad_q) else e.grad_q) > 0.1 else " "
-        text = f"{flag} {e.node:48.48} q {q:9.3g} {dq:9.3g} {100 * (q / max(dq, 1e-300) - 1):+6.0f}% ±{100 * eq / max(dq, 1e-300):3.0f}"
-        text += f" | g {g:9.3g} {dg:9.3g} {100 * (g / max(dg, 1e-300) - 1):+6.0f}% ±{100 * eg / max(dg, 1e-300):3.0f}"
+        text = f"{flag} {e.node:48.48} q {_against(q, dq, eq)} | g {_against(g, dg, eg)}"
         print(f"{text} | c {c:6.3f} {dc:6.3f} {p:6.3f} {dp:6.3f} {'; '.join(e.caveats)[:60]}")
     return 0
 

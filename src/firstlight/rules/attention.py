@@ -70,7 +70,9 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
             "for correlations that are random; those of neighbours on a grid are not"
         )
     if v > _SHARP_LOGITS:
-        call.caveat(f"a sharp softmax (logits of variance {v:.1f}): single keys decide, and lengths scatter from row to row")
+        call.caveat(
+            f"a sharp softmax (logits of variance {v:.1f}): single keys decide, and lengths scatter from row to row"
+        )
     k: Array = np.clip(second * (same - other) + scatter, -v, v)
     extra, _, _, freer, uneven = straying(v, count, x.wander)
     share = np.maximum(participation(v, count) * freer, 1.0 / count)

@@ -15,7 +15,6 @@ from firstlight.rules.noise import combine
 from firstlight.rules.ranges import take_range
 from firstlight.rules.registry import Call, Grads, rule
 
-
 _FEW = 6  # stacked tensors whose pairs are looked at one by one
 
 
@@ -170,7 +169,10 @@ def _(call: Call, grad: Cotangent, out: Signal, tensors: tuple[Signal, ...], dim
     at = axis_atoms(g, dim)
     if len(at) == 1 and g.q.shape[at[0]] == 1 and float(np.take(g.corr, 1, axis=at[0]).flat[0]) > 1.0 - 1e-9:
         piece = take_range(g, dim, 0, 1, 1)  # a sum behind: all get the same gradient, not only one like it
-        return {"tensors": (Cotangent(replace(piece, groups=(*piece.groups[:dim], *piece.groups[dim + 1 :]))),) * len(tensors)}
+        return {
+            "tensors": (Cotangent(replace(piece, groups=(*piece.groups[:dim], *piece.groups[dim + 1 :]))),)
+            * len(tensors)
+        }
     for i in range(len(tensors)):
         piece = take_range(g, dim, i, i + 1, 1)
         parts.append(Cotangent(replace(piece, groups=(*piece.groups[:dim], *piece.groups[dim + 1 :]))))

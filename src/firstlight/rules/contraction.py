@@ -261,7 +261,7 @@ def _shared(x: Signal, w: Signal) -> float:
 
 
 def _uncommon(out: Signal, p: Signal, w: Signal) -> float:
-    """Share of a weighted mean's energy that depends on the weights p, Σ p = 1: what its keys have in common does not."""
+    """Share of a weighted mean's energy that depends on the weights p, Σ p = 1: what keys have in common does not."""
     level = out.mean_q
     return float(np.clip(1.0 - max(_shared(p, w), 0.0) * w.mean_q / level, 0.0, 1.0)) if level > 0.0 else 1.0
 

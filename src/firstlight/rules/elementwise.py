@@ -77,8 +77,8 @@ def _warn_luck(call: Call, source: Source, slope: Array) -> None:
     steep = both / spread * float(source.share @ (length @ w)) / level  # d ln E f'² / d ln E u²
     if abs(steep) > _STEEP:
         call.caveat(
-            f"the slopes' mean square goes like length^{2 * steep:.1f}: a gradient's mean over draws depends on the luck "
-            "of the forward pass, of which the first order is followed"
+            f"the slopes' mean square goes like length^{2 * steep:.1f}: the mean gradient over draws depends on the "
+            "luck of the forward pass, of which the first order is followed"
         )
 
 

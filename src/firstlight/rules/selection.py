@@ -201,7 +201,9 @@ def where_taken(shape: tuple[int, ...], steps: list[Step]) -> list[np.ndarray[An
         original = axes[axis]
         if original is not None:
             picked = np.zeros(shape[original])
-            picked[slice(*given) if kind == "range" and given[2] > 0 else [*range(*given)] if kind == "range" else given[0]] = 1.0
+            picked[
+                slice(*given) if kind == "range" and given[2] > 0 else [*range(*given)] if kind == "range" else given[0]
+            ] = 1.0
             taken[original] = taken[original] * picked
         if kind == "one":
             axes.pop(axis)

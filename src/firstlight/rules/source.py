@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Hashable
 from dataclasses import dataclass
 from math import ceil, log2
 
 import numpy as np
 
-from firstlight.graph.signal import Array, Grid, Noise, Signal, Source, next_id, replace
+from firstlight.graph.signal import Array, Grid, Signal, Source, next_id, replace
 from firstlight.rules.noise import noise_from
 from firstlight.theory import special
 from firstlight.theory.cross import absolute_cross
@@ -395,13 +394,3 @@ def mehler(values: Array, source: Source, total: float, other: Array | None = No
     levels, inverse = np.unique(c, return_inverse=True)
     table = np.vander(levels, TERMS, increasing=True) @ power + rest * levels ** (2 * TERMS)
     return table[inverse].reshape(c.shape)
-
-
-def retag(source: Source, tag: Hashable) -> Source:
-    """The same statistics under another identity."""
-    return replace(source, key=(source.key, tag))
-
-
-def silent(x: Signal) -> Signal:
-    """Without log-norm noise."""
-    return replace(x, noise=Noise(ident=0))
