@@ -6,11 +6,7 @@ from benchmarks import calibration
 
 # Networks that miss the goal of ±.05, by how much and why.
 MISSES = {
-    ("attention 10×16", "forward"): "+.08: the softmax weights' own fluctuation is taken too large",
-    ("attention 10×16", "backward"): "+.16: the same",
-    ("conv 20×8", "forward"): "+.10: positions share their few channels' weights only on average",
-    ("conv 20×8", "backward"): "+.05: the same",
-    ("conv 30×16", "forward"): "+.05: the same",
+    ("attention 10×16", "backward"): "+.15: what tokens have in common strays from draw to draw, which is not followed",
 }
 
 

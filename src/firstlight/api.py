@@ -228,6 +228,7 @@ def predict(
                 get_inputs=get_inputs,
             )
 
+        again.defaults = capture.numeric_defaults(model)  # pyright: ignore[reportFunctionMemberAccess]
         object.__setattr__(found, "again", again)
     return found
 

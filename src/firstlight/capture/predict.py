@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -51,6 +52,16 @@ def built(model: Any) -> nn.Module:
     if callable(model) and not isinstance(model, nn.Module | type):
         model = model()
     return check_model(model, materialised=False)
+
+
+def numeric_defaults(factory: Any) -> dict[str, int | float]:
+    """The factory's arguments whose default is a number above zero."""
+    parameters = inspect.signature(factory).parameters.values()
+    return {
+        p.name: p.default
+        for p in parameters
+        if isinstance(p.default, int | float) and not isinstance(p.default, bool) and p.default > 0
+    }
 
 
 def arguments(inputs: Any, module: nn.Module, get_inputs: Callable[[Any], Any] | None) -> tuple[Any, Mapping[str, Any]]:

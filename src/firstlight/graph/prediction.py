@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from firstlight.errors import InputError
-from firstlight.graph.sweep import Sweep, SweepRow
+from firstlight.graph.sweep import Advice, Sweep, SweepRow, search
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -198,6 +198,47 @@ class Prediction:
         target = self[self.outputs[0]] if self.outputs else self.nodes[-1]
         return target.output.p_off(factor)
 
+    def _again(self, verb: str) -> Callable[..., Prediction]:
+        """The function that predicts once more with other arguments of the factory."""
+        again: Callable[..., Prediction] | None = self.__dict__.get("again")
+        if again is None:
+            raise InputError(
+                verb,
+                got="a prediction of one module",
+                expected="a prediction made from a factory",
+                action="Call predict(factory, inputs, ...) with a function that builds the model from such arguments.",
+            )
+        return again
+
+    def advise(self, *names: str, goal: float = 0.9) -> tuple[Advice, ...]:
+        """Which single change of a factory's numeric argument makes a start likely, with its predicted effect.
+
+        Args:
+            *names: Arguments to try; by default all that have a number above zero as default.
+            goal: P(start) to reach, between 0 and 1.
+
+        Returns:
+            One piece of advice per argument, the most helpful first; print them.
+
+        Raises:
+            InputError: If the prediction was not made from a factory, or an argument has no such default.
+        """
+        again = self._again("advise")
+        known: Mapping[str, float] = getattr(again, "defaults", {})
+        unknown = [n for n in names if n not in known]
+        if unknown or not 0.0 < goal <= 1.0:
+            raise InputError(
+                "advise",
+                got=", ".join(unknown) or f"goal={goal}",
+                expected=f"arguments with a number as default ({', '.join(known) or 'none'}), a goal in (0, 1]",
+            )
+
+        def probe(name: str) -> Callable[[float], float]:
+            return lambda value: again(**{name: value}).p_start
+
+        found = [search(n, known[n], self.p_start, probe(n), goal) for n in names or known]
+        return tuple(sorted(found, key=lambda a: -a.p_after))
+
     def sweep(self, **grid: Sequence[Any]) -> Sweep:
         """Predict again for every combination of the factory's arguments (and of `scheme`).
 
@@ -207,14 +248,7 @@ class Prediction:
         Raises:
             InputError: If the prediction was not made from a factory.
         """
-        again: Callable[..., Prediction] | None = self.__dict__.get("again")
-        if again is None:
-            raise InputError(
-                "sweep",
-                got="a prediction of one module",
-                expected="a prediction made from a factory",
-                action="Call predict(factory, inputs, ...) with a function that builds the model from such arguments.",
-            )
+        again = self._again("sweep")
         rows: list[SweepRow] = []
         for values in product(*grid.values()):
             chosen = dict(zip(grid, values, strict=True))
