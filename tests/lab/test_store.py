@@ -57,6 +57,21 @@ def test_the_key_is_of_content_and_version() -> None:
 
 
 @dataclass(frozen=True)
+class Optional(Config):
+    gain: float | None = None
+
+
+def test_a_number_that_some_runs_lack_is_a_number(store: Store) -> None:
+    part = Part("test/part", Optional, PART.run)
+    store.write(part, Optional(), 1, [{"x": 1.0}])
+    store.write(part, Optional(gain=1.5), 1, [{"x": 2.0}])
+    gains = store.frame(part).sort_values("x")["gain"]
+    assert gains.dtype == float
+    assert gains.isna().tolist() == [True, False]
+    assert store.query("SELECT count(gain) AS n FROM test_part")["n"].tolist() == [1]
+
+
+@dataclass(frozen=True)
 class Longer(Config):
     width: int = 8
 

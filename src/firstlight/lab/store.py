@@ -168,6 +168,12 @@ class Store:
         table = pd.concat([f for f in kept if len(f)], ignore_index=True)
         for column in table.columns[table.isna().all()]:
             table[column] = float("nan")  # a field that is None in every run has no type of its own
+        for column in table.columns[
+            [kind.kind == "O" for kind in table.dtypes]
+        ]:  # numbers in some runs, None in others
+            values = table[column].dropna()
+            if len(values) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+                table[column] = table[column].astype(float)
         if isinstance(part, Part):
             versions = sorted({int(v) for v in table["version"]})
             table = table[table["version"] == part.version].reset_index(drop=True)
