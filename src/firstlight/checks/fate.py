@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from firstlight.checks.evidence import Evidence, Probe, repeat_error
+from firstlight.checks.evidence import LARGEST, Evidence, Probe, repeat_error
 from firstlight.checks.mainline import NONLINEAR, RECURRENT, SATURATING, stations
 from firstlight.checks.reach import stalled_steps
 from firstlight.graph.results import NodeStats
+from firstlight.theory import lengths
 
 Reason = Literal["", "non-finite", "disconnected", "silent", "drowned", "exploded", "slow", "half", "budget", "stalled"]
 
@@ -27,6 +28,8 @@ ADAM_LR, SGD_LR, STEPS = 1e-2, 1.0, 600
 EXPLODED = 1e5
 # Rectifiers: a constant shift closes half of their units for good.
 CLOSING = frozenset(["relu", "relu6", "leaky_relu", "prelu", "rrelu", "threshold"])
+# Where a draw closes a layer less often than this, the rate of false alarms that is aimed at, it is not suspected.
+RARE = 0.01
 # One operation that shrinks the signal by more than this passes back gradients below Adam's ε = 1e-8.
 SHUT = 1e-8
 
@@ -140,13 +143,17 @@ def _closed(evidence: Evidence) -> Fate | None:
     """Rectifiers whose signal is smaller than the first step of their biases, and dead at a nearby reachable point.
 
     Where a layer's pre-activations are below the step, the biases alone decide which units are open: for all samples
-    alike, so that n units are all closed with probability 2^-n (Lu et al. 1903.06733). The nearby point draws it.
+    alike, so that n units are all closed with probability 2^-n (Lu et al. 1903.06733). The nearby point draws it; but
+    where wide layers make that unlikely, its silence comes from small weights, which grow.
     """
     moved = evidence.probe.moved
     if moved is None or not moved.finite or moved.samples < 2 or not any(n.op in CLOSING for n in evidence.nodes):
         return None
     faintest = faintest_station(evidence)
     if faintest is None or faintest[1] >= FIRST_STEP or moved.contrast >= evidence.eps:
+        return None
+    widths = [s.node.output.units for s in stations(evidence) if s.node.op in CLOSING and s.node.output.units > 0]
+    if widths and lengths.p_dead(widths) < RARE:
         return None
     return Fate(
         False, "silent", math.log(max(moved.contrast, 1e-30) / evidence.eps),
@@ -168,9 +175,12 @@ def _exploded(evidence: Evidence) -> Fate | None:
     if over <= EXPLODED:
         return None
     # A loss that grows linearly with the outputs (cross entropy) only has to get all signs right: a coherent pull
-    # does that at any scale, if the smallest usual learning rate moves the loss by its own size in 100 steps.
+    # does that at any scale, if the smallest usual learning rate moves the loss by its own size in 100 steps. Gradients
+    # whose square is no number of the format do nothing: Adam divides them by infinity, plain descent overflows.
     linear = p.loss < 10.0 * p.output_rms
-    if linear and sum(x.reach for x in p.pulls.values()) * 1e-4 * 100 > size and p.loss > 1e-2 * size:
+    top = math.sqrt(LARGEST[evidence.dtype])
+    reach = sum(x.reach for x in p.pulls.values() if x.signal < top * math.sqrt(x.entries))
+    if linear and reach * 1e-4 * 100 > size and p.loss > 1e-2 * size:
         return None
     what = "loss is" if p.loss >= p.output_rms else "outputs' size is"
     text = f"the {what} {over:.1e} times the best constant answer's loss"
