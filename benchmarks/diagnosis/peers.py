@@ -114,9 +114,9 @@ def guarded(diagnose: Callable[[Case], Answer]) -> Callable[[Case], Answer]:
 
 
 def main() -> None:
-    """Answer for every network of the unseen set."""
+    """Answer for every network of the headline set."""
     name = sys.argv[1]
-    for answer in run(guarded(PEERS[name]), list(labelled("unseen"))):
+    for answer in run(guarded(PEERS[name]), list(labelled("sealed"))):
         print(json.dumps(asdict(answer)))
 
 

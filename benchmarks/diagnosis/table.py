@@ -17,22 +17,24 @@ from benchmarks.diagnosis.score import FOLDER, Answer, Labelled, Score, labelled
 
 RESULT = FOLDER / "result.json"
 ROOT = FOLDER.parents[1]
+HEADLINE = "sealed"
 PEERS = ("torchtest2", "torchlens", "torch_audit", "torch_audit_errors", "syndset", "syndset_warnings")
 HEAD = ("diagnoser", "networks", "never start", "ambiguous", "recall", "false alarms", "right cause first",
         "CPU-s median", "p90")  # fmt: skip
 NOTE = (
     "Labels (label.py): the training loss falls below 0.9 of the best constant answer's within 600 steps for some of "
     "six learning rates with two of three batch orders: starts; it stays above 0.98 with all: never; else ambiguous, "
-    "counted apart and in no rate. Thresholds were fixed on the fit half and the tuning set; misses of the held half "
-    "and the fresh set were read too, so only the unseen set, labelled but not looked at before, is without hindsight. "
-    "Right cause: among those found whose cause is known by construction (causes.py). Peers run on the unseen set, "
-    "without their training probes; one that raises counts as 'broken'."
+    "counted apart and in no rate. Only the sealed set is without hindsight: it was drawn and labelled after the last "
+    "change of what decides a start. Thresholds were fixed on the fit half and the tuning set; misses of the held half "
+    "and the fresh set were read while rules were written, and those of the unseen set after its first score (.853, "
+    ".031), whereupon three rules were mended. Right cause: among those found whose cause is known by construction "
+    "(causes.py). Peers run on the sealed set, without their training probes; one that raises counts as 'broken'."
 )
 
 
 def table() -> Group:
     """Recall, false alarms, right cause first and CPU-seconds, per set and diagnoser."""
-    sets = {"unseen set": list(labelled("unseen"))}
+    sets = {f"{name} set": list(labelled(name)) for name in (HEADLINE, "unseen")}
     main = list(labelled("main"))
     sets |= {f"{half} half": [r for r in main if r.half == half] for half in ("held", "fit")}
     sets |= {f"{name} set": list(labelled(name)) for name in ("fresh", "tuning")}
@@ -46,7 +48,7 @@ def table() -> Group:
         if isinstance(answers, str):
             result["wrong"].setdefault("peers", []).append(f"{peer}: {answers}")
         else:
-            result["peers"].append(_row(peer, sets["unseen set"], answers))
+            result["peers"].append(_row(peer, sets[f"{HEADLINE} set"], answers))
         keep(result)
     shown = Table(*HEAD)
     for group in ("rows", "peers"):
@@ -61,7 +63,7 @@ def add(result: dict[str, Any], name: str, rows: list[Labelled], answers: list[A
     """Put firstlight's answers for one set into the result."""
     result["rows"].append(_row(f"firstlight, {name}", rows, answers))
     result["wrong"][name] = wrong(rows, answers)
-    if name == "unseen set":
+    if name == f"{HEADLINE} set":
         result["reliability"] = _reliability(rows, answers)
 
 
@@ -107,7 +109,7 @@ def _reliability(rows: list[Labelled], answers: list[Answer]) -> list[str]:
 
 
 def _peer(name: str) -> list[Answer] | str:
-    """Answers of a peer on the unseen set, from the interpreter in $FIRSTLIGHT_PEERS or this one; or why not."""
+    """Answers of a peer on the headline set, from the interpreter in $FIRSTLIGHT_PEERS or this one; or why not."""
     python = os.environ.get("FIRSTLIGHT_PEERS") or sys.executable
     module = name.removesuffix("_errors").removesuffix("_warnings")
     find = f"import importlib.util as u, sys; sys.exit(u.find_spec({module!r}) is None)"
