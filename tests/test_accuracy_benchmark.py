@@ -74,9 +74,7 @@ SILENT = {
 def test_networks_that_miss_say_why():
     """Networks of which more than one in ten operations is off by more than 10 %: a caveat names the assumption."""
     silent = {
-        r["network"]
-        for r in table()[1:]
-        if int(r["missed"]) > 0.1 * int(r["operations"]) and not int(r["caveats"])
+        r["network"] for r in table()[1:] if int(r["missed"]) > 0.1 * int(r["operations"]) and not int(r["caveats"])
     }
     assert silent <= SILENT
 

@@ -258,5 +258,6 @@ def through_product(g: Cotangent, out: Signal, x: Signal, y: Signal) -> Cotangen
     values, weights, _ = law
     keep = slice(None, None, max(1, len(values) // 100))
     values, weights = values[keep], weights[keep] / weights[keep].sum()
-    mean: Array = np.interp(mine[..., None] * values, g.source.values[wide], g.values[wide]) @ weights
+    at: Array = np.interp(mine[..., None] * values, g.source.values[wide], g.values[wide])
+    mean: Array = at @ weights
     return Cotangent(g.base, source, mean, x)

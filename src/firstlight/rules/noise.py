@@ -238,7 +238,7 @@ def noise_from(source: Source, values: Array, x: Signal, total: float) -> tuple[
 
 def _site_mean(grid: Grid, squares: Array, shared: float) -> Array:
     """E[f(u)² | z] for u = √c z + √(1-c) e: each Hermite coefficient times c^(k/2)."""
-    level: Array = shared ** (0.5 * np.arange(grid.hermite.shape[1]))
+    level: Array = np.power(shared, 0.5 * np.arange(grid.hermite.shape[1], dtype=np.float64))
     return np.maximum((grid.hermite @ ((squares @ grid.hermite) * level)) / grid.weights, 0.0)
 
 

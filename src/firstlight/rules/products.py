@@ -116,7 +116,7 @@ def times_factor(grad: Cotangent, out: Signal, mine: Signal, factor: Any) -> Cot
         return scaled(grad, float(factor))
     if factor.value is not None and factor.numel == 1:
         return scaled(grad, float(factor.value.reshape(-1)[0]))
-    if out.source is None and isinstance(factor, Signal) and isinstance(mine, Signal):
+    if out.source is None and isinstance(factor, Signal):
         grad = through_product(grad, out, factor, mine)
         if factor.source is None and factor.shape == out.shape:
             values = _on_grads_source(grad, factor)

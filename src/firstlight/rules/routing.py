@@ -19,7 +19,7 @@ from firstlight.rules.merge import unit
 from firstlight.rules.products import multiply, times_factor
 from firstlight.rules.ranges import take_range
 from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, first_of, rule
-from firstlight.rules.selection import Step, place, plan_index, select, where_taken
+from firstlight.rules.selection import Step, place, plan_index, taken, where_taken
 from firstlight.rules.structural import like_shape
 from firstlight.theory import special
 from firstlight.theory.activations import get
@@ -69,7 +69,7 @@ def setitem(call: Call, input: Signal, index: Any, value: Any) -> Signal:
 
 def _written(x: Signal, steps: list[Step], value: Any) -> Signal:
     kept = _blank(x, steps)
-    part = select(replace(x, value=None), steps)
+    part = taken(replace(x, value=None), steps)
     if isinstance(value, Signal):
         fits = value.shape == part.shape
         new = value if fits else like_shape(value, part.shape)
@@ -105,7 +105,7 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, index: Any, value
     if steps is not None:
         grads: dict[str, Any] = {"input": Cotangent(_blank(g, steps))}
         if isinstance(value, Signal):
-            part = select(g, steps)
+            part = taken(g, steps)
             grads["value"] = Cotangent(part if part.shape == value.shape else like_shape(part, value.shape))
         return grads
     if not isinstance(value, Signal):

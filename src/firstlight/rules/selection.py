@@ -156,7 +156,7 @@ def plan_index(x: Signal, index: Any) -> list[Step] | None:
     return steps
 
 
-def select(x: Signal, steps: list[Step]) -> Signal:
+def taken(x: Signal, steps: list[Step]) -> Signal:
     """x[index] for an index planned as steps."""
     for kind, axis, given in steps:
         if kind == "new":
@@ -216,7 +216,7 @@ def getitem(call: Call, input: Signal, index: Any) -> Signal:
     steps = plan_index(input, index)
     if steps is None:
         return _advanced(call, input, index)
-    return select(input, steps)
+    return taken(input, steps)
 
 
 def _advanced(call: Call, x: Signal, index: Any) -> Signal:

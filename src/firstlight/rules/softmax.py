@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import numpy as np
 
@@ -27,19 +28,23 @@ def _transforms(v: float) -> tuple[Array, Array]:
 
     Both are convolutions of a function of ln t + ℓ with the law of ℓ, on one grid where ℓ is wide enough for that.
     """
-    sd = float(np.sqrt(v))
-    reach = np.ceil(9.0 * sd / _STEP)
-    tau = _STEP * np.arange(-200.0 - reach, 41.0 + reach)
+    sd = math.sqrt(v)
+    reach = math.ceil(9.0 * sd / _STEP)
+    tau: Array = _STEP * np.arange(-200 - reach, 41 + reach, dtype=np.float64)
     if sd < 2.0 * _STEP:
         nodes = gauss_nodes()
         decay, higher = _kernels(tau[:, None] + sd * nodes.z[None, :])
         return decay @ nodes.weights, higher @ nodes.weights
-    step = _STEP * np.arange(-reach, reach + 1.0)
-    law = np.exp(-0.5 * np.square(step) / v)
+    step: Array = _STEP * np.arange(-reach, reach + 1, dtype=np.float64)
+    law: Array = np.exp(-0.5 * np.square(step) / v)
     law /= law.sum()
-    wide = _STEP * np.arange(-200.0 - 2.0 * reach, 41.0 + 2.0 * reach)
+    wide: Array = _STEP * np.arange(-200 - 2 * reach, 41 + 2 * reach, dtype=np.float64)
     decay, higher = _kernels(wide)
-    return np.convolve(decay, law, "valid"), np.array([np.convolve(h, law, "valid") for h in higher])
+
+    def smoothed(f: Array) -> Array:
+        return np.convolve(f, law, "valid").astype(np.float64)
+
+    return smoothed(decay), np.array([smoothed(h) for h in higher])
 
 
 def _kernels(level: Array) -> tuple[Array, Array]:
@@ -179,7 +184,10 @@ def straying(v: float, n: Array, wander: float) -> tuple[float, float, float, fl
     if wander < 2e-3:
         return 0.0, 1.0, 1.0, 1.0, 0.0
     counts, many = np.unique(np.maximum(np.round(np.asarray(n, dtype=np.float64)), 1.0), return_counts=True)
-    knots = counts if len(counts) <= 6 else np.unique(np.round(np.geomspace(counts[0], counts[-1], 6)))
+    knots: Array = counts
+    if len(counts) > 6:
+        spread: Array = np.geomspace(counts[0], counts[-1], 6)
+        knots = np.unique(np.round(spread))
     units = max(round(1.0 / wander), 2)
     level = float(f"{min(max(v, 1e-6), 100.0):.2g}")
     table = np.array([_strayed(level, min(int(k), 256), units) if k > 1 else (0.0, 1.0, 1.0, 1.0, 0.0) for k in knots])
