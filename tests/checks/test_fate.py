@@ -12,6 +12,8 @@ from torch import nn
 
 import firstlight as fl
 from firstlight.capture.evidence import gather, look
+from firstlight.checks.evidence import Pull
+from firstlight.checks.fate import decide
 from firstlight.checks.reach import RATE, WAKING, stalled_steps
 
 
@@ -51,6 +53,36 @@ def test_normalisation_and_residual_sums_carry_the_pull_past_small_layers() -> N
     e = gather(c.model, c.batch, c.loss, None, targets=c.targets)
     assert stalled_steps(e) == 0.0
     assert report(c).verdict != "will not start"
+
+
+@pytest.mark.parametrize(("act", "fires"), [(nn.Tanh, True), (nn.Softsign, False)])
+def test_a_bounded_function_with_power_tails_passes_a_pull_when_saturated(act: type[nn.Module], fires: bool) -> None:
+    """The same stack, of φ'(0) = 1 and the same waiting layers, between the two budgets of bounded and other ones."""
+    c = small(20, 16, 0.01, act)
+    e = gather(c.model, c.batch, c.loss, None, targets=c.targets)
+    assert stalled_steps(e) > 0.0
+    assert (decide(e).reason == "stalled") == fires, stalled_steps(e)
+
+
+@pytest.mark.parametrize(("width", "fires"), [(4, True), (64, False)])
+def test_small_signals_close_narrow_rectifiers_only(width: int, fires: bool) -> None:
+    """A layer of n units is closed by constants with probability 2^-n: three layers of 4 in a sixth of the draws."""
+    c = small(3, width, 1e-3, nn.ReLU)
+    e = gather(c.model, c.batch, c.loss, None, targets=c.targets)
+    quiet = dataclasses.replace(e.probe, moved=dataclasses.replace(e.probe, pulls={"0.weight": Pull(1e-9, 1.0, 64)}))
+    assert ("closes it" in decide(dataclasses.replace(e, probe=quiet)).text) == fires
+
+
+def test_gradients_whose_square_overflows_pull_on_nothing() -> None:
+    """Adam keeps g²: above √3.4e38 it divides by infinity. Below, signs alone bring a separable task home."""
+    c = case(mlp(25, 64, nn.GELU, gain=20.0))
+    e = gather(c.model, c.batch, c.loss, None, targets=c.targets)
+    assert e.probe.output_rms > 1e9  # enormous,
+    assert decide(e).starts  # and yet every weight is pulled by ten digits less than the format holds
+    beyond = {n: dataclasses.replace(p, signal=2e19 * p.entries**0.5) for n, p in e.probe.pulls.items()}
+    probe = dataclasses.replace(e.probe, pulls=beyond)
+    assert decide(dataclasses.replace(e, probe=probe)).reason == "exploded"
+    assert report(case(edit(mlp(2), "2.weight", lambda p: p.mul_(1e28)))).verdict == "will not start"
 
 
 def saturated() -> Case:

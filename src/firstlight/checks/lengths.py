@@ -167,21 +167,34 @@ def fluctuating(e: Evidence) -> Iterator[Finding]:
     if p < 0.1:
         return
     total, _ = drift(e)
-    better = math.ceil(5.0 * len(widths) / 1.4**2)
+    meaning = "The same law gives a good network with one seed and a bad one with the next."
+    if p < 0.5:
+        meaning = f"About one draw in {round(1.0 / p)} of this law has lengths off by more than ten."
     yield Finding(
         "FWD003", "warning" if p > 0.5 and abs(total) > SAID else "info", "",
         f"Σ1/n = {number(s)} over {len(widths)} ReLU layers: P(off by >10x) = {p:.2f}",
-        "0.1 (exact law of the product of χ² factors, theory.length_law)",
-        "The same law gives a good network with one seed and a bad one with the next.",
-        'firstlight.initialize(model, "random-walk")', f"widths of {better} would bring it to about 0.1",
+        "0.1 (exact law of the product of χ² factors, theory.length_law)", meaning,
+        'firstlight.initialize(model, "random-walk")',
+        f"widths of {_wide_enough(len(widths), widths)} would bring it to 0.1",
         {"inverse_width_sum": s, "p_off": p},
     )  # fmt: skip
 
 
+def _wide_enough(depth: int, widths: list[int]) -> int:
+    """The least width, to a tenth, at which layers of one width have P(off by >10x) ≤ 0.1."""
+    n = max(2, math.floor(depth / sum(1.0 / w for w in widths)))
+    while float(np.asarray(length_law.p_off([n] * depth, 10.0))) > 0.1:
+        n = math.ceil(1.1 * n)
+    return n
+
+
 def relu_widths(e: Evidence) -> list[int]:
-    """Widths of the ReLU layers on the main line; empty with normalisation or residual sums there."""
+    """Widths of the ReLU layers on the main line; empty where normalisation, sums or skips join them (U-Nets)."""
     line = main_line(e.measurement)
     if any("norm" in n.op for n in line) or len(_adds(e)) > 1:
+        return []
+    first = next((i for i, n in enumerate(line) if n.op == "relu"), len(line))
+    if any(n.op == "cat" and len(n.inputs) > 1 for n in line[first:]):
         return []
     return [n.output.units for n in line if n.op == "relu" and n.output.units > 1]
 
