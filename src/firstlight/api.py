@@ -218,15 +218,8 @@ def predict(
 
         def again(*, scheme: Any = scheme, **settings: Any) -> Prediction:
             built: Any = model
-            return predict(
-                built(**settings),
-                inputs,
-                scheme,
-                on_missing=on_missing,
-                dtype=dtype,
-                backward=backward,
-                get_inputs=get_inputs,
-            )
+            options: Any = {"on_missing": on_missing, "dtype": dtype, "backward": backward, "get_inputs": get_inputs}
+            return predict(built(**settings), inputs, scheme, **options)
 
         again.defaults = capture.numeric_defaults(model)  # pyright: ignore[reportFunctionMemberAccess]
         object.__setattr__(found, "again", again)

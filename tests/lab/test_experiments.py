@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from firstlight.errors import InputError, RegistryError
+from firstlight.errors import DataError, InputError, RegistryError
+from firstlight.lab.data import load
 from firstlight.lab.engines import in_process
 from firstlight.lab.experiment import configure, experiment_names, part_of, parts
 from firstlight.lab.experiments import hanin_2018, sussillo_2014, xavier_article
@@ -37,6 +38,15 @@ def _tiny(config: object) -> object:
     return replace(config, **changes)  # type: ignore[type-var]
 
 
+@pytest.fixture
+def images() -> None:
+    """MNIST, from `$FIRSTLIGHT_DATA`, the cache or a mirror."""
+    try:
+        load("mnist")
+    except DataError as error:
+        pytest.skip(str(error))
+
+
 def test_every_experiment_has_parts_grids_and_figures() -> None:
     assert {"sussillo-2014", "hanin-2018", "xavier-article"} <= set(experiment_names())
     for name in experiment_names():
@@ -50,6 +60,7 @@ def test_every_experiment_has_parts_grids_and_figures() -> None:
 
 
 @pytest.mark.parametrize("name", experiment_names())
+@pytest.mark.usefixtures("images")
 def test_every_figure_is_drawn_from_a_tiny_run(name: str, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     for part in parts(name).values():
@@ -90,6 +101,7 @@ def test_the_widths_of_figure_3_have_their_sums() -> None:
     assert tasks_of("hanin-2018", {"lengths"}, "quick")
 
 
+@pytest.mark.usefixtures("images")
 def test_mean_lengths_follow_the_law_of_each_initialization() -> None:
     for name, factor in (("He normal", 1.0), ("truncated He", 0.7737413035), ("LeCun or Glorot size", 0.5)):
         net = hanin_2018.Net(4, 60, scheme=hanin_2018.LAWS[name], draws=3000)

@@ -258,6 +258,6 @@ def through_product(g: Cotangent, out: Signal, x: Signal, y: Signal) -> Cotangen
     values, weights, _ = law
     keep = slice(None, None, max(1, len(values) // 100))
     values, weights = values[keep], weights[keep] / weights[keep].sum()
-    at: Array = np.interp(mine[..., None] * values, g.source.values[wide], g.values[wide])
+    at = np.asarray(np.interp(mine[..., None] * values, g.source.values[wide], g.values[wide]), dtype=np.float64)
     mean: Array = at @ weights
     return Cotangent(g.base, source, mean, x)

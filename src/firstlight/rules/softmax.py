@@ -47,6 +47,14 @@ def _transforms(v: float) -> tuple[Array, Array]:
     return smoothed(decay), np.array([smoothed(h) for h in higher])
 
 
+def _few(counts: Array) -> Array:
+    """At most six of ascending numbers, even on a log scale."""
+    if len(counts) <= 6:
+        return counts
+    ladder: Array = np.exp(np.linspace(math.log(float(counts[0])), math.log(float(counts[-1])), 6))
+    return np.unique(np.round(ladder)).astype(np.float64)
+
+
 def _kernels(level: Array) -> tuple[Array, Array]:
     """e^{-y} and y^k e^{-y}, k = 2, 3, 4, at y = e^level."""
     level = np.minimum(level, 7.0)  # e^{-e⁷} is 0 in double precision
@@ -184,12 +192,13 @@ def straying(v: float, n: Array, wander: float) -> tuple[float, float, float, fl
     if wander < 2e-3:
         return 0.0, 1.0, 1.0, 1.0, 0.0
     counts, many = np.unique(np.maximum(np.round(np.asarray(n, dtype=np.float64)), 1.0), return_counts=True)
-    knots: Array = counts
-    if len(counts) > 6:
-        spread: Array = np.geomspace(counts[0], counts[-1], 6)
-        knots = np.unique(np.round(spread))
+    knots = _few(counts)
     units = max(round(1.0 / wander), 2)
     level = float(f"{min(max(v, 1e-6), 100.0):.2g}")
-    table = np.array([_strayed(level, min(int(k), 256), units) if k > 1 else (0.0, 1.0, 1.0, 1.0, 0.0) for k in knots])
-    a, b, c, d, e = (float(np.interp(np.log(counts), np.log(knots), col) @ many / many.sum()) for col in table.T)
+    table = np.array(
+        [_strayed(level, min(int(k), 256), units) if k > 1 else (0.0, 1.0, 1.0, 1.0, 0.0) for k in knots.tolist()]
+    )
+    weights: Array = many.astype(np.float64) / float(many.sum())
+    columns = [np.asarray(np.interp(np.log(counts), np.log(knots), col), dtype=np.float64) for col in table.T]
+    a, b, c, d, e = (float(col @ weights) for col in columns)
     return a, b, c, d, e
