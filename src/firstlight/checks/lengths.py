@@ -78,12 +78,17 @@ def _theory(e: Evidence) -> str:
     """What mean field says about the factor per layer, where it is one number."""
     used = {n.op for n in e.nodes}.intersection({"relu", "leaky_relu"})
     ps = layers(e)
-    if len(used) != 1 or len(ps) < 3:
+    if len(used) != 1 or len(ps) < 3 or _joined(e):  # skips pass some layers by: no factor holds for each
         return ""
     act = activations.get(used.pop())
     g2 = statistics.median(gain_squared(p) for p in ps)
     per = g2 * float(gaussian.second_moment(act, 1.0))
     return f"; theory: g²·Eφ² = {number(per)} per layer with g² = fan_in·E w² = {number(g2)}"
+
+
+def _joined(e: Evidence) -> bool:
+    """Whether branches or skips come together on the main line."""
+    return any(n.op in ("add", "cat") and len(n.inputs) > 1 for n in main_line(e.measurement))
 
 
 def _scale_finding(e: Evidence, code: str, fatal: bool) -> Iterator[Finding]:
@@ -93,14 +98,15 @@ def _scale_finding(e: Evidence, code: str, fatal: bool) -> Iterator[Finding]:
     if size < SAID and not (fatal and size > 0.0):
         return
     per = math.exp(total / (len(points) - 1))
+    step = "layer that every path passes" if _joined(e) else "layer"
     what = "mean square" if growing else "the part of the mean square that depends on the input is"
     yield Finding(
         code, severity(fatal, "warning" if size > WRONG else "info"), points[-1].name,
         f"{what} {factor(math.exp(max(min(total, 690.0), -690.0)))} at {points[-1].name} than at {points[0].name}: "
-        f"times {number(per)} per layer{_theory(e)}",
+        f"times {number(per)} per {step}{_theory(e)}",
         "a factor of 10 (Hanin & Rolnick 1803.01719, FM1)",
         "The signal grows with every layer." if growing else "The signal about the input shrinks with every layer.",
-        'firstlight.initialize(model, "random-walk")', f"brings the factor per layer from {number(per)} to about 1",
+        'firstlight.initialize(model, "random-walk")', f"brings the factor per {step} from {number(per)} to about 1",
         {"log_drift": total, "per_layer": per},
     )  # fmt: skip
 
