@@ -308,6 +308,7 @@ def _thousand_full() -> Grid:
     deep = replace(_THOUSAND, depth=10_000, rates=(1e-6,), lambda_in=1000.0, lambda_out=1000.0, steps=200, reports=4)
     return [
         (replace(long, steps=15_600, reports=8), (0,)),
+        (replace(long, steps=30_000, reports=10), (0,)),
         (replace(sgd, steps=18_000, reports=30, count_mistakes=True), (0,)),
         *_schemes(replace(_THOUSAND, steps=600, reports=6)),
         (deep, (0,)),
