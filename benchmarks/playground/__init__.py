@@ -126,6 +126,8 @@ def rates(pages: list[Any], server: list[int], seconds: float = SECONDS) -> Rate
 def first_paint(browser: Any, url: str) -> float:
     """Milliseconds from opening the address to the first content on the screen."""
     page = machine.open_page(browser, url + "#" + quote("-"))
-    paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
+    paint = page.wait_for_function(
+        "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
+    ).json_value()  # the entry may come after the page's own script
     page.close()
     return float(paint)

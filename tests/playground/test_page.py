@@ -408,7 +408,9 @@ def test_headings_language_and_live_regions(page):
 
 def test_first_paint_comes_quickly(browser, served):
     with opened(browser, served.url) as page:
-        paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
+        paint = page.wait_for_function(
+            "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
+        ).json_value()
         if BUSY_MACHINE and paint > 1000:
             pytest.skip(f"painted after {paint:.0f} ms on a machine that is busy with other work")
         assert paint <= 1000
