@@ -27,7 +27,7 @@ from firstlight.rules.noise import (
 )
 from firstlight.rules.source import mehler
 
-_LARGEST = 1 << 22  # entries of a product's fields
+_LARGEST = 1 << 18  # entries of a product's fields
 
 
 def energy_cube(x: Signal, *, one_draw: bool = False) -> Array:
