@@ -68,8 +68,12 @@ def open_page(browser: Any, url: str, **options: Any) -> Any:
     return tab
 
 
-def browser_processes() -> list[int]:
-    """Process numbers of the browser that this process started: its own, its renderers', its drawing process."""
+def browser_processes(kind: str | None = None) -> list[int]:
+    """Process numbers of the browser that this process started: its own, its renderers', its drawing process.
+
+    Args:
+        kind: Only processes of this ``--type``: "renderer", "gpu-process", …
+    """
     parents: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -81,7 +85,8 @@ def browser_processes() -> list[int]:
         waiting += children
         for child in children:
             with contextlib.suppress(OSError):
-                if "chrom" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[0].decode():
+                command = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+                if "chrom" in command.split(" ")[0] and (kind is None or f"--type={kind} " in command + " "):
                     found.append(child)
     return found
 

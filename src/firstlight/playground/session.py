@@ -21,6 +21,7 @@ import torch
 from firstlight.errors import FirstlightError, InputError
 from firstlight.playground import config as configs
 from firstlight.playground import jobs, views
+from firstlight.playground.allocator import give_back
 from firstlight.playground.choices import choices
 from firstlight.playground.mailbox import Mailbox
 from firstlight.playground.presets import gallery
@@ -105,6 +106,8 @@ class Session:
             self._commands.put_nowait(None)
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout=10.0)
+        self._runs.clear()
+        give_back()
 
     # --- the training thread -------------------------------------------------------------------------------------
 
@@ -114,8 +117,12 @@ class Session:
         first = configs.RunConfig() if self._own is None else configs.RunConfig(data="own", scheme="given")
         self._guard(lambda: self._build([first]))
         due = time.perf_counter()
+        worked = True
         while not self._closed.is_set():
             busy = self._visible and (self._playing or self._stale or self._job is not None or bool(self._later))
+            if worked and not busy:
+                give_back()
+            worked = busy
             self._obey(block=not busy)
             if self._closed.is_set():
                 return
