@@ -39,6 +39,8 @@ LABELS: dict[str, str] = {
     "own": "Your model",
     "mnist": "MNIST",
 }
+# In the list a number that the visitor sets is a letter.
+SYMBOLS = {"constant": "c", "identity": "c", "gain": "g"}
 
 
 def choices() -> dict[str, Any]:
@@ -48,7 +50,7 @@ def choices() -> dict[str, Any]:
         "ranges": {k: list(v) for k, v in configs.RANGES.items()},
         "defaults": configs.RunConfig().to_dict(),
         "scheme_defaults": configs.SCHEME_DEFAULTS,
-        "formulas": {name: text(_chosen(name)) for name in configs.SCHEMES},
+        "formulas": {name: text(_chosen(name), SYMBOLS.get(name, "")) for name in configs.SCHEMES},
         "labels": LABELS,
         "speeds": list(SPEEDS),
     }

@@ -169,7 +169,7 @@ _PAPERS = [
         "First failure: the mean length",
         "Fifty layers of rectifiers. With variance 2/n the mean length is kept, with 1/n it halves at every layer, "
         "with 4/n it doubles.",
-        tuple({**_DIGITS, "widths": [64] * 50, "scheme": "gain", "gain": g} for g in (2**0.5, 1.0, 2.0)),
+        tuple({**_DIGITS, "widths": [64] * 50, "scheme": "gain", "gain": g} for g in (1.4142, 1.0, 2.0)),
         1,
     ),
     Scene(

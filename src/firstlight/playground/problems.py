@@ -102,16 +102,20 @@ class Problem:
         return self.x is not None and self.x.ndim == 2 and self.x.shape[1] == 2
 
     @property
-    def learned_cost(self) -> float | None:
-        """Cost below which a task counts as learned: a tenth of what an even guess costs; None for an own model."""
+    def guess_cost(self) -> float | None:
+        """What an even guess costs: ln k for k classes, by squares what their mean leaves; None for an own model."""
         if self.own is not None:
             return None
         classes = len(self.classes)
         if self.loss_name == "mse":
-            even = 0.25 if classes == 2 else (classes - 1) / classes**2
-        else:
-            even = math.log(classes)
-        return LEARNED * even
+            return 0.25 if classes == 2 else (classes - 1) / classes**2
+        return math.log(classes)
+
+    @property
+    def learned_cost(self) -> float | None:
+        """Cost below which a task counts as learned: a tenth of an even guess; None for an own model."""
+        guess = self.guess_cost
+        return None if guess is None else LEARNED * guess
 
     def inputs(self, rows: Tensor | slice | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments of the model's forward for some training rows."""

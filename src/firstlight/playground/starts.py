@@ -126,9 +126,9 @@ def formula(config: RunConfig, facts: Any) -> dict[str, Any]:
     }
 
 
-def text(config: RunConfig) -> str:
-    """The law in symbols."""
-    v, g = f"{config.variance_scale:g}", f"{config.gain:g}"
+def text(config: RunConfig, gain: str = "") -> str:
+    """The law in symbols; `gain` stands for the number of the config where given."""
+    v, g = f"{config.variance_scale:g}", gain or f"{config.gain:.4g}"
     return {
         "zero": "W = 0",
         "constant": f"W = {g}",

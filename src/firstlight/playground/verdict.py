@@ -82,7 +82,11 @@ def _course(run: Any) -> Status:
         return Status("learned", f"The cost came down from {first:.4g} to {cost:.4g} in {step} steps.")
     if course == "starting" or math.isnan(cost):
         return Status("starting", f"Fewer than 50 steps so far (step {step}).")
-    return Status("healthy", f"The cost falls: {first:.4g} at the start, {cost:.4g} at step {step}.")
+    falls = f"The cost falls: {first:.4g} at the start, {cost:.4g} at step {step}"
+    guess = run.problem.guess_cost
+    if guess is not None and cost >= guess:
+        return Status("healthy", f"{falls}, not yet below the {guess:.4g} of an even guess.")
+    return Status("healthy", f"{falls}.")
 
 
 def _first(names: list[str], values: FloatArray | None, above: float, text: str) -> str:
