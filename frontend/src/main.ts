@@ -33,7 +33,12 @@ const SIGNS: Record<string, [string, string]> = {
 };
 
 let link: Link = { send: () => undefined };
-const send = (message: Record<string, unknown>): void => link.send(message);
+const send = (message: Record<string, unknown>): void => {
+  if (message["type"] === "configure") waiting(true);
+  link.send(message);
+};
+/** What stands on the page is of the settings before: pale until the answer to the newest ones is there. */
+const waiting = (on: boolean): void => void document.body.classList.toggle("waiting", on);
 let panels: Panel[] = [];
 const dirty = new Set<string>();
 const visible = new Set<string>();
@@ -378,6 +383,7 @@ function onText(message: Record<string, unknown> & { type: string }): void {
         refresh("state"); // newer settings are on their way; this answers older ones
         break;
       }
+      waiting(false);
       if (runs.length !== store.runs.length) store.views = runs.map((_, i) => store.views[i] ?? emptyView());
       store.runs = runs;
       if (store.pending >= 0 && store.pending < runs.length) store.selected = store.pending;
@@ -387,6 +393,7 @@ function onText(message: Record<string, unknown> & { type: string }): void {
       break;
     }
     case "error":
+      waiting(false);
       say(String(message["text"]), "error");
       refresh("state");
       break;
@@ -409,6 +416,7 @@ let first = true;
 function onOpen(): void {
   store.connected = true;
   document.body.classList.remove("offline");
+  waiting(false);
   told = "";
   store.stamp = store.answered = 0; // a new session counts from the start
   if (!first) say("Connected again.");
