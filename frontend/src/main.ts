@@ -3,34 +3,17 @@
 import "uplot/dist/uPlot.min.css";
 import "./style.css";
 import { Controls, drawRuns } from "./controls";
-import { download, h, icon, number, percent, put, say, whole } from "./dom";
+import { download, h, icon, put, say, whole } from "./dom";
 import { Tour, head, openScene, pointsDialog, scenesDialog } from "./gallery";
-import { connect, connectParent, recording, type Link, type Recorded } from "./link";
-import { drawLegends, makePanels, type Panel } from "./panels";
-import { LETTERS, configure, emptyView, store, take, title, type Config, type Finding, type Hello, type RunState } from "./store";
-import { applyTheme, onThemeChange, theme, toggleTheme } from "./theme";
+import { ICONS } from "./icons";
+import { connect, connectParent, recording, type Link } from "./link";
+import { drawLegends, type Panel } from "./panel";
+import { makePanels } from "./panels";
+import { Scrubber } from "./replay";
+import { configure, emptyView, store, take, title, type Config, type Hello, type RunState } from "./store";
+import { applyTheme, onThemeChange, toggleTheme } from "./theme";
+import { Verdicts } from "./verdicts";
 import type { Frame } from "./wire";
-
-const ICONS = {
-  play: '<path d="M7 4l14 8-14 8z" fill="currentColor"/>',
-  pause: '<path d="M6 4h4v16H6zM14 4h4v16h-4z" fill="currentColor"/>',
-  step: '<path d="M5 4l10 8-10 8zM17 4h3v16h-3z" fill="currentColor"/>',
-  reset: '<path d="M5 12a7 7 0 1 0 2.5-5.4M8 2v5h5" fill="none" stroke="currentColor" stroke-width="2"/>',
-  dice: '<rect x="4" y="4" width="16" height="16" rx="3" fill="none" stroke="currentColor" stroke-width="2"/><circle cx="9" cy="9" r="1.6" fill="currentColor"/><circle cx="15" cy="15" r="1.6" fill="currentColor"/><circle cx="15" cy="9" r="1.6" fill="currentColor"/><circle cx="9" cy="15" r="1.6" fill="currentColor"/>',
-  theme: '<path d="M12 3a9 9 0 1 0 0 18z" fill="currentColor"/><circle cx="12" cy="12" r="9" fill="none" stroke="currentColor" stroke-width="2"/>',
-};
-// word of the verdict -> how it looks; the sign says the same as the colour
-const SIGNS: Record<string, [string, string]> = {
-  learned: ["good", "✓"],
-  healthy: ["good", "↘"],
-  starting: ["calm", "…"],
-  plateau: ["warn", "―"],
-  oscillating: ["warn", "∿"],
-  saturated: ["warn", "⊓"],
-  "dead units": ["bad", "†"],
-  symmetric: ["bad", "="],
-  "non-finite": ["bad", "∞"],
-};
 
 let link: Link = { send: () => undefined };
 const send = (message: Record<string, unknown>): void => {
@@ -67,7 +50,10 @@ function drawDirty(): void {
     if (dirty.has("verdict")) store.pictured += 1;
   }
   if (all || dirty.has("state")) drawState();
-  if (all || dirty.has("verdict") || dirty.has("cost")) drawVerdicts(all || dirty.has("verdict"));
+  if (all || dirty.has("verdict") || dirty.has("cost")) {
+    verdicts.draw(all || dirty.has("verdict"));
+    put(steps, `step ${whole(Math.max(0, ...store.views.map((v) => Number(v.frame?.header["step"] ?? 0))))}`);
+  }
   for (const panel of panels) {
     const shown = panel.shown();
     if (panel.element.hidden === shown) panel.element.hidden = !shown;
@@ -90,8 +76,9 @@ const steps = h("output", { class: "steps", "aria-label": "Step" }, "step 0");
 const seed = h("input", { type: "number", id: "seed", min: "0", step: "1" });
 seed.onchange = () => seed.value !== "" && controls.change({ seed: Math.max(0, Math.round(Number(seed.value))) });
 const speeds = h("div", { class: "segments", role: "group", "aria-label": "Speed, in steps a tick" });
+const verdicts = new Verdicts(send);
+const scrubber = new Scrubber({ text: (message) => onText(message), frame: (frame) => onFrame(frame), refresh, moment: () => steps.textContent ?? "" });
 const runsBox = h("div", { class: "runs", role: "group", "aria-label": "Runs side by side" });
-const verdicts = h("section", { class: "verdicts", "aria-label": "Verdict" });
 const tour = new Tour(send, () => choose(0), () => send({ type: "play" }));
 const points = pointsDialog(send) as HTMLDialogElement & { redraw(): void };
 const controls = new Controls(send, () => {
@@ -194,7 +181,7 @@ function build(): void {
         h("button", { type: "button", class: "icon", "aria-label": "Dark or light", onclick: () => { toggleTheme(); refresh("all"); } }, icon(ICONS.theme)),
       ),
     ),
-    h("div", { class: "page" }, h("nav", { class: "rail-box", "aria-label": "Settings" }, rail), h("main", { id: "main" }, tour.element, runsBox, verdicts, ...(store.recorded ? [scrubber] : []), grid)),
+    h("div", { class: "page" }, h("nav", { class: "rail-box", "aria-label": "Settings" }, rail), h("main", { id: "main" }, tour.element, runsBox, verdicts.element, ...(store.recorded ? [scrubber.element] : []), grid)),
     h("p", { id: "status", role: "status", "aria-live": "polite" }),
     scenes,
     points,
@@ -263,110 +250,6 @@ function drawState(): void {
   for (const b of speeds.children) b.setAttribute("aria-pressed", String((b as HTMLElement).dataset["speed"] === String(store.speed)));
 }
 
-interface Card {
-  box: HTMLElement;
-  word: HTMLElement;
-  evidence: HTMLElement;
-  fix: HTMLButtonElement;
-  cost: HTMLElement;
-  accuracy: HTMLElement;
-  start: HTMLElement;
-  before: HTMLElement;
-  shown: string;
-}
-let cards: Card[] = [];
-let spoken = "";
-
-function makeCard(i: number): Card {
-  const [word, evidence, cost, accuracy, start, before] = ["strong", "p", "dd", "dd", "dd", "div"].map((t) => h(t as "p"));
-  const fix = h("button", { type: "button", class: "fix live-only", hidden: true });
-  const box = h(
-    "article",
-    { class: "verdict", "aria-labelledby": `verdict-${i}` },
-    h("h2", { id: `verdict-${i}`, class: "hidden" }, `Verdict on run ${LETTERS[i]}`),
-    h("div", { class: "line" }, word as HTMLElement, fix),
-    evidence as HTMLElement,
-    h("dl", {}, h("div", {}, h("dt", {}, "cost"), cost as HTMLElement), h("div", {}, h("dt", {}, "right"), accuracy as HTMLElement), h("div", {}, h("dt", {}, "P(start)"), start as HTMLElement)),
-    before as HTMLElement,
-  );
-  return { box, word, evidence, fix, cost, accuracy, start, before, shown: "" } as Card;
-}
-
-function drawVerdicts(full: boolean): void {
-  if (cards.length !== store.views.length) {
-    cards = store.views.map((_, i) => makeCard(i));
-    verdicts.dataset["count"] = String(cards.length);
-    verdicts.replaceChildren(...cards.map((c) => c.box));
-    full = true;
-  }
-  put(steps, `step ${whole(Math.max(0, ...store.views.map((v) => Number(v.frame?.header["step"] ?? 0))))}`);
-  store.views.forEach((view, i) => {
-    const card = cards[i];
-    if (!card) return;
-    const initial = Number(view.frame?.header["step"] ?? 0) === 0 ? view.full?.header["first_cost"] : undefined;
-    put(card.cost, initial !== undefined ? number(initial, 4) : view.frame && view.frame.header["cost_now"] === null && Number(view.frame.header["step"]) > 0 ? "not finite" : number(view.frame?.header["cost_now"], 4));
-    if (!full) return;
-    const status = view.full?.header["status"] as { word: string; evidence: string; code: string } | undefined;
-    const scores = view.full?.header["scores"] as Record<string, number> | undefined;
-    const start = view.band?.header["start"] as { p: number | null } | undefined;
-    put(card.accuracy, percent(scores?.["accuracy"]));
-    const scored = store.runs[i]?.config["data"] !== "own";
-    if (card.accuracy.parentElement) card.accuracy.parentElement.hidden = !scored;
-    put(card.start, start ? percent(start.p) : "…");
-    const run = theme().runs[i] ?? "";
-    if (card.box.style.getPropertyValue("--run") !== run) card.box.style.setProperty("--run", run);
-    const [tone, sign] = SIGNS[status?.word ?? "starting"] ?? ["calm", ""];
-    if (card.box.dataset["tone"] !== tone) card.box.dataset["tone"] = tone;
-    const many = store.views.length > 1;
-    put(card.word, `${many ? LETTERS[i] + " " : ""}${sign} ${status?.word ?? "…"}`);
-    put(card.evidence, status?.evidence ?? "");
-    card.fix.hidden = !status?.code;
-    put(card.fix, status?.code === "rate" ? "Fix: a tenth of the learning rate" : "Fix: another initialization");
-    card.fix.onclick = () => {
-      send({ type: "fix", run: i, code: status?.code ?? "" });
-      say("The settings were changed; press play to see.");
-    };
-    const report = view.report?.header as { verdict: string; headline: string; step: number; findings: Finding[] } | undefined;
-    const key = report ? JSON.stringify([report.step, report.verdict, report.findings]) : "";
-    if (key !== card.shown || !key) {
-      card.shown = key;
-      drawReport(card.before, report, i);
-    }
-  });
-  const text = cards.map((c, i) => `Run ${LETTERS[i]}: ${c.word.textContent}`).join(". ");
-  if (full && text !== spoken) {
-    spoken = text;
-    verdicts.setAttribute("aria-label", `Verdict. ${text}`);
-  }
-}
-
-function drawReport(box: HTMLElement, report: { verdict: string; headline: string; step: number; findings: Finding[] } | undefined, run: number): void {
-  if (!report) return box.replaceChildren();
-  const found = report.findings;
-  const when = report.step ? `At step ${report.step}` : "Before training";
-  box.replaceChildren(
-    h(
-      "details",
-      { class: "report" },
-      h("summary", {}, h("b", {}, `${when}: ${report.verdict}`), found[0] ? ` · ${found[0].code} ${found[0].measured}` : ` · ${report.headline || "nothing found"}`),
-      h(
-        "ul",
-        {},
-        ...found.map((f) =>
-          h(
-            "li",
-            { "data-severity": f.severity },
-            h("b", {}, `${f.code} `),
-            `${f.measured}${f.where ? ` (${f.where})` : ""}. ${f.meaning}`,
-            Object.keys(f.fix).length > 0 && h("button", { type: "button", class: "tool live-only", onclick: () => send({ type: "fix", run, code: f.code }) }, "Fix"),
-          ),
-        ),
-      ),
-      h("button", { type: "button", class: "tool live-only", onclick: () => send({ type: "diagnose", run }) }, "Check again now"),
-    ),
-  );
-}
-
 // --- messages --------------------------------------------------------------------------------------------------
 
 function onText(message: Record<string, unknown> & { type: string }): void {
@@ -429,7 +312,7 @@ async function boot(): Promise<void> {
   const kept = await recording();
   store.recorded = !!kept;
   build();
-  if (kept) return replay(kept);
+  if (kept) return scrubber.open(kept);
   const handlers = {
     text: (message: Record<string, unknown> & { type: string }): void => {
       onText(message);
@@ -449,57 +332,6 @@ async function boot(): Promise<void> {
   link = window.name === "firstlight-widget" ? connectParent(handlers) : connect(handlers);
   window.addEventListener("hashchange", openLink);
   return undefined;
-}
-
-// --- a recorded run --------------------------------------------------------------------------------------------
-
-const scrub = h("input", { type: "range", id: "scrub", min: "0", value: "0" });
-const scrubber = h("div", { class: "scrubber" }, h("label", { for: "scrub" }, "Moment"), scrub);
-
-function replay(kept: Recorded): void {
-  onText({ type: "hello", ...kept.hello });
-  onText({ type: "state", ...kept.state });
-  for (const kind of ["open", "band", "report"]) store.runs.forEach((_, i) => kept.slots.get(`${kind}${i}`)?.slice(-1).forEach(onFrame));
-  for (const slot of ["walks", "strip", "critical"]) kept.slots.get(slot)?.slice(-1).forEach(onFrame);
-  const frames = store.runs.map((_, i) => kept.slots.get(`run${i}`) ?? []);
-  const most = Math.max(1, ...frames.map((f) => f.length));
-  scrub.max = String(most - 1);
-  let playing = 0;
-  const show = (at: number): void => {
-    scrub.value = String(at);
-    for (const list of frames) {
-      const frame = list[Math.min(list.length - 1, at)];
-      if (frame) onFrame(frame);
-    }
-    scrub.setAttribute("aria-valuetext", steps.textContent ?? "");
-  };
-  scrub.oninput = () => {
-    clearInterval(playing);
-    playing = 0;
-    run.replaceChildren(icon(ICONS.play), h("span", {}, "Play"));
-    show(Number(scrub.value));
-  };
-  const run = button("Play", ICONS.play, () => {
-    if (playing) {
-      clearInterval(playing);
-      playing = 0;
-    } else {
-      if (Number(scrub.value) >= most - 1) scrub.value = "0";
-      playing = window.setInterval(() => {
-        const next = Number(scrub.value) + 1;
-        if (next >= most) run.click();
-        else show(next);
-      }, 100);
-    }
-    run.replaceChildren(icon(playing ? ICONS.pause : ICONS.play), h("span", {}, playing ? "Pause" : "Play"));
-  }, { class: "primary" });
-  scrubber.prepend(run);
-  // accuracy over time is gathered from all frames once, so that it is there at every moment
-  for (const list of frames) for (const frame of list) take(frame);
-  const curves = store.views.map((v) => structuredClone(v.accuracy));
-  show(most - 1);
-  store.views.forEach((v, i) => (v.accuracy = curves[i] ?? v.accuracy));
-  refresh("all");
 }
 
 // for tests and for people who look under the hood

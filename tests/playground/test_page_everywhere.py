@@ -1,0 +1,86 @@
+"""The page in headless Chromium: its policy, embedded, offline, in every width and theme, for everyone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from browser_tools import needs_browser, opened, sync
+
+AXE = Path(__file__).parents[2] / "frontend" / "node_modules" / "axe-core" / "axe.min.js"
+
+pytestmark = needs_browser
+
+
+def test_the_page_obeys_its_own_policy(browser, served):
+    """No evaluation of text, nothing loaded: under the policy that the server sends it opens without an error."""
+    page = browser.new_page()
+    problems: list[str] = []
+    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda e: problems.append(str(e)))
+    page.goto(served.url)
+    page.locator(".verdict strong", has_text="starting").wait_for(timeout=60_000)
+    assert problems == []
+    page.close()
+
+
+def test_embed_mode_hides_the_controls(browser, served):
+    with opened(browser, served.url + "&embed=1") as page:
+        sync.expect(page.locator(".rail-box")).to_be_hidden()
+        sync.expect(page.locator(".play")).to_be_visible()
+
+
+def test_a_shared_run_plays_offline_without_a_request(browser, page, tmp_path):
+    page.click('[data-speed="10"]')
+    page.click(".play")
+    page.wait_for_function("firstlight.store.views[0]?.frame?.header.step > 60")
+    page.click(".play")
+    page.wait_for_function("!firstlight.store.playing")
+    page.click("summary:has-text('Share')")
+    with page.expect_download() as waiting:
+        page.click("text=Save as one HTML file")
+    file = tmp_path / "run.html"
+    waiting.value.save_as(file)
+    assert file.stat().st_size < 1_000_000
+    requests: list[str] = []
+    context = browser.new_context(offline=True)
+    tab = context.new_page()
+    problems: list[str] = []
+    tab.on("request", lambda r: requests.append(r.url))
+    tab.on("pageerror", lambda e: problems.append(str(e)))
+    tab.goto(file.as_uri())
+    tab.wait_for_selector("#scrub")
+    last = int(tab.evaluate("firstlight.store.views[0].frame.header.step"))
+    assert last > 60
+    tab.fill("#scrub", "0")
+    tab.wait_for_function("firstlight.store.views[0]?.frame?.header.step === 0")
+    assert tab.evaluate("firstlight.store.views[0].band.arrays.band_forward.shape[1]") == 3
+    assert [r for r in requests if not r.startswith(("file:", "data:", "blob:"))] == []
+    assert len([r for r in requests if r.startswith("file:")]) == 1
+    assert problems == []
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1300])
+def test_axe_finds_nothing(browser, served, scheme, width):
+    if not AXE.exists():
+        pytest.skip("axe-core is not installed: npm ci in frontend/")
+    options = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme}
+    with opened(browser, served.url + "#scene=article-side-by-side", **options) as page:
+        page.wait_for_function("firstlight.store.views.length === 4 && firstlight.store.views.every(v => v.report)")
+        page.wait_for_timeout(500)
+        page.add_script_tag(path=AXE)
+        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+        assert [(v["id"], [n["html"][:120] for n in v["nodes"][:3]]) for v in found] == []
+        # nothing sticks out sideways
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_headings_language_and_live_regions(page):
+    assert page.get_attribute("html", "lang") == "en"
+    levels = page.evaluate(
+        "[...document.querySelectorAll('h1,h2,h3,h4')].filter(e => e.offsetParent).map(e => +e.tagName[1])"
+    )
+    assert levels.count(1) == 1
+    assert page.locator('#status[aria-live="polite"]').count() == 1
