@@ -14,6 +14,7 @@ from firstlight.errors import DataError, InputError
 from firstlight.lab.data import load
 from firstlight.lab.data.speech import FrameSpec, features, from_mel, read_sound, stack_context, to_mel
 from firstlight.lab.data.timit import CORE_TEST, PHONES, classes, load_timit
+from firstlight.lab.experiments import _tasks, sussillo_2014
 
 RATE = 16_000
 
@@ -176,6 +177,22 @@ def test_timit_frames_take_the_phone_at_their_centre(corpus: Path) -> None:
     whole = load_timit(corpus, phones=61).test
     assert len(whole.classes) == 61
     assert {whole.classes[label] for label in whole.y} == {"h#", "ix", "q", "zh"}
+
+
+def test_experiments_run_on_the_users_own_timit(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in corpus.rglob("*.WAV"):  # a low phone and a high one
+        path.write_bytes(sphere(np.concatenate([tone(300, 0.25), tone(3000, 0.25)])))
+    monkeypatch.setenv("FIRSTLIGHT_DATA", str(corpus))
+    learning = sussillo_2014.Learning(
+        "timit", depth=3, width=8, scheme="looks-linear", rates=(0.1,), steps=40, batch=20, reports=2
+    )
+    try:
+        (rows,) = sussillo_2014.learning(learning, [0])
+        _, _, outputs, loss = _tasks.task_data("timit-autoencoder")
+    finally:
+        _tasks._arrays.cache_clear()  # the corpus goes with this test
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert (outputs, loss) == (FrameSpec().features, "mse")
 
 
 def test_phone_tables() -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -12,6 +13,8 @@ from firstlight.lab.data import load
 from firstlight.lab.engines import in_process
 from firstlight.lab.experiment import configure, experiment_names, part_of, parts
 from firstlight.lab.experiments import hanin_2018, sussillo_2014, xavier_article
+from firstlight.lab.figures._forms import one_form
+from firstlight.lab.figures._style import style
 from firstlight.lab.reproduce import chosen_figures, draw, figures, tasks_of
 from firstlight.lab.store import Store
 from firstlight.theory import lengths
@@ -98,7 +101,24 @@ def test_the_widths_of_figure_3_have_their_sums() -> None:
     for shape in ("alternating", "wide first", "narrow first"):
         net = hanin_2018.Net(depth=10, shape=shape)
         assert lengths.inverse_width_sum(hanin_2018.widths(net)) == pytest.approx(5 / 30 + 5 / 10)
-    assert tasks_of("hanin-2018", {"lengths"}, "quick")
+
+
+def test_one_figure_asks_for_what_it_shows_and_all_figures_for_everything() -> None:
+    for name in experiment_names():
+        runs = {(t.part, t.config, s) for t in tasks_of(name, None, "quick") for s in t.seeds}
+        each = [{(t.part, t.config, s) for t in tasks_of(name, f, "quick") for s in t.seeds} for f in figures(name)]
+        assert all(each)
+        assert set.union(*each) == runs
+        assert runs == {(p.name, c, s) for p in parts(name).values() for c, seeds in p.quick() for s in seeds}
+    assert {t.config.kind for t in tasks_of("hanin-2018", "4", "full")} == {"conv"}
+    assert {t.config.depth for t in tasks_of("hanin-2018", "claim", "full")} == {10, 100}
+
+
+def test_seeds_are_grouped_as_the_part_asks_for() -> None:
+    claim = tasks_of("hanin-2018", "claim", "full")
+    assert all(len(t.seeds) <= (1 if t.config.width == 100 else 6) for t in claim)
+    for width in (10, 100):
+        assert {s for t in claim if t.config.width == width for s in t.seeds} == set(range(40))
 
 
 @pytest.mark.usefixtures("images")
@@ -159,3 +179,34 @@ def test_a_folder_that_cannot_be_written_is_said_before_any_work(tmp_path: Path)
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="can be written"):
         reproduce("xavier-article", tmp_path / "file" / "x", engine=in_process)
+
+
+def test_a_figure_shows_runs_of_one_form() -> None:
+    quick = [{"steps": 10, "samples": 500, "depth": d, "seed": s} for d in (1, 2, 3) for s in (0, 1)]
+    full = [{"steps": 100, "samples": 0, "depth": d, "seed": s} for d in (1, 2, 3, 4) for s in (0, 1)]
+    more = [row | {"samples": 0} for row in quick]
+
+    def shown(rows: list[dict[str, int]]) -> set[tuple[int, int]]:
+        frame = one_form(pd.DataFrame(rows), ["steps", "samples"], ["depth", "seed"])
+        return {*zip(frame["steps"], frame["samples"], strict=True)}
+
+    assert shown(quick + full) == {(100, 0)}
+    assert shown(quick + full[:3]) == {(10, 500)}  # a full grid that is only begun displaces nothing
+    assert shown(quick + full[:6]) == {(100, 0)}  # of equals the one with more work
+    assert shown(quick + more) == {(10, 0)}  # no limit is more than a limit
+
+
+def test_the_claim_is_drawn_from_the_runs_of_one_form_and_says_its_error(tmp_path: Path) -> None:
+    store, part = Store(tmp_path), part_of("hanin-2018/start")
+    for depth, times in ((10, (4.0, 5.0, 6.0)), (100, (1.0, 2.0, 3.0))):
+        for seed, epochs in enumerate(times):
+            net = hanin_2018.Net(depth=depth, width=depth)
+            store.write(part, net, seed, [{"epochs_to_start": epochs, "accuracy": 0.2, "overflow_step": None}])
+            short = replace(net, epochs=8, samples=20_000)
+            store.write(part, short, seed, [{"epochs_to_start": None, "accuracy": 0.1, "overflow_step": None}])
+    with style():
+        figure = figures("hanin-2018")["claim"][1](store.frame(part))
+        texts = " ".join(text.get_text() for text in figure.texts)
+    assert "3 networks each" in texts
+    # means 5 and 2, each with a standard error of 1/√3
+    assert "3.00 ± 1.63 epochs" in " ".join(texts.split())

@@ -1,5 +1,6 @@
 """Training equals torch's SGD; overflow is a result; checkpoints resume exactly."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ import torch
 from torch import nn
 
 from firstlight.errors import DataError, InputError
-from firstlight.lab import checkpoint
+from firstlight.lab import checkpoint, trainer
 from firstlight.lab.draws import Member, layer_draw
 from firstlight.lab.evaluate import evaluate
 from firstlight.lab.models import StackConfig
 from firstlight.lab.modules import module, to_module
+from firstlight.lab.replay import rehearse
 from firstlight.lab.schedules import Schedule, layer_factors, step_factor
 from firstlight.lab.trainer import Batches, Result, Training, train
 
@@ -141,6 +143,34 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path, opti
         assert torch.equal(mine, theirs)
     again, _ = train(CONFIG, training, (X, Y), members, save_to=path)
     assert again == straight
+
+
+@pytest.mark.parametrize("options", [{"momentum": 0.5}, {"method": "adam"}], ids=["momentum", "adam"])
+def test_rehearsing_the_passes_before_a_capture_leaves_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """What CUDA does before it captures a graph, done here: in a fresh run and in one that is resumed."""
+    training = Training(steps=12, batch=20, schedule=Schedule(0.01), report_every=4, **options)
+    straight, reference = train(CONFIG, training, (X, Y), [Member(3)])
+    calls = [0]
+
+    def rehearsed(work: Any, device: torch.device, keep: Sequence[torch.Tensor] = ()) -> Any:
+        calls[0] += 1
+        rehearse(work, keep)
+        return work
+
+    def stop(step: int, steps: int, results: list[Result]) -> None:
+        if step == 8:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "replayable", rehearsed)
+    path = tmp_path / "run.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, training, (X, Y), [Member(3)], save_to=path, save_every=0.0, on_row=stop)
+    resumed, stack = train(CONFIG, training, (X, Y), [Member(3)], save_to=path)
+    assert calls == [4]
+    assert resumed == straight
+    assert all(torch.equal(a, b) for a, b in zip(stack.weights, reference.weights, strict=True))
 
 
 def test_a_run_that_is_killed_between_two_rows_goes_on_from_there(

@@ -35,6 +35,9 @@ class Part:
         version: Raised when `run` changes what it returns; part of a run's identity.
         quick: Runs that show the effect in a few minutes.
         full: Runs of the published figure.
+        group: Configuration → most seeds of a task; None for all of them. A task's runs are written when it ends,
+            and its ensemble goes on until the last member is done.
+        needed: (configuration, figure) → whether the figure shows the run; None where all figures show all.
     """
 
     name: str
@@ -43,6 +46,8 @@ class Part:
     version: int = 1
     quick: Callable[[], Grid] = list
     full: Callable[[], Grid] = list
+    group: Callable[[Any], int] | None = None
+    needed: Callable[[Any, str], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,12 @@ class Task:
     part: str
     config: Any
     seeds: tuple[int, ...]
+
+
+def grouped(part: Part, config: Any, seeds: Sequence[int], size: int | None = None) -> list[Task]:
+    """One configuration's tasks: its seeds in groups of `size`, by default as many as the part asks for."""
+    size = size or (part.group(config) if part.group else len(seeds))
+    return [Task(part.name, config, tuple(seeds[at : at + size])) for at in range(0, len(seeds), size)]
 
 
 def run_key(part: Part, config: Any, seed: int) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+_REHEARSALS = 3  # runs before a capture, in which libraries choose kernels and take their memory
+
 
 def replayable(work: Callable[[], object], device: torch.device, keep: Sequence[Tensor] = ()) -> Callable[[], object]:
     """`work` itself on a CPU; on CUDA a launcher of its captured graph.
@@ -14,20 +16,25 @@ def replayable(work: Callable[[], object], device: torch.device, keep: Sequence[
     Args:
         work: Reads and writes preallocated buffers only, and never looks at a value on the host.
         device: Where the buffers are.
-        keep: Tensors that `work` changes; the warm-up runs before capture are undone on them.
+        keep: Every tensor that outlives a call of `work` and is changed by it; the rehearsals are undone on them.
     """
     if device.type != "cuda":
         return work
-    before = [t.clone() for t in keep]
     side = torch.cuda.Stream(device)
     side.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(side):
-        for _ in range(3):
-            work()
+        rehearse(work, keep)
     torch.cuda.current_stream(device).wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph):  # records and does not run
+        work()
+    return graph.replay
+
+
+def rehearse(work: Callable[[], object], keep: Sequence[Tensor]) -> None:
+    """Run `work` a few times and give the tensors `keep` back their values."""
+    before = [t.clone() for t in keep]
+    for _ in range(_REHEARSALS):
         work()
     for tensor, old in zip(keep, before, strict=True):
         tensor.copy_(old)
-    return graph.replay

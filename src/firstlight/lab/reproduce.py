@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from firstlight.errors import DataError, InputError, RegistryError
 from firstlight.lab.engines import Engine
-from firstlight.lab.experiment import Task, near, parts
+from firstlight.lab.experiment import Task, grouped, near, parts
 from firstlight.lab.store import Store
 from firstlight.lab.sweep import Progress, run_tasks
 
@@ -48,15 +48,16 @@ def chosen_figures(experiment: str, figure: str | None) -> dict[str, tuple[tuple
     return {figure: known[figure]}
 
 
-def tasks_of(experiment: str, wanted: set[str], form: Form) -> list[Task]:
-    """The tasks of some parts of an experiment, each configuration with all its seeds."""
-    known = parts(experiment)
-    return [
-        Task(part.name, config, tuple(seeds))
-        for name, part in known.items()
-        if name in wanted
-        for config, seeds in (part.quick() if form == "quick" else part.full())
-    ]
+def tasks_of(experiment: str, figure: str | None, form: Form) -> list[Task]:
+    """The tasks of an experiment, or of what one figure of it shows; seeds grouped as each part asks for."""
+    wanted = chosen_figures(experiment, figure)
+    tasks: list[Task] = []
+    for name, part in parts(experiment).items():
+        shown_in = [figure for figure, (needs, _) in wanted.items() if name in needs]
+        for config, seeds in part.quick() if form == "quick" else part.full():
+            if any(part.needed is None or part.needed(config, figure) for figure in shown_in):
+                tasks += grouped(part, config, seeds)
+    return tasks
 
 
 def reproduce(
@@ -97,8 +98,7 @@ def reproduce(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(str(out), got=str(error), expected="a folder that can be written") from error
-    tasks = tasks_of(experiment, {part for needs, _ in wanted.values() for part in needs}, form)
-    run_tasks(tasks, store, engine, progress)
+    run_tasks(tasks_of(experiment, figure, form), store, engine, progress)
     return [draw(experiment, name, store, out / f"{experiment}-{name}.{image}") for name in wanted]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from firstlight.errors import DataError, InputError
 from firstlight.lab.engines import Engine, pending
-from firstlight.lab.experiment import Part, Task, configure, near, part_of, run_key
+from firstlight.lab.experiment import Part, Task, configure, grouped, near, part_of, run_key
 from firstlight.lab.store import Store
 
 _KEYS = ("experiment", "store", "seeds", "group", "config", "grid")
@@ -38,7 +38,7 @@ def read_sweep(path: Path) -> Sweep:
 
         experiment = "hanin-2018/start"   # a part's full name
         seeds = 5                         # 0 … 4, or a list
-        group = 5                         # seeds that run together as one ensemble (default: all)
+        group = 5                         # seeds that run together as one ensemble (default: as the part asks for)
         store = "results"                 # optional; --out overrides it
         [config]                          # fields with one value
         depth = 50
@@ -75,12 +75,10 @@ def read_sweep(path: Path) -> Sweep:
     combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     configs = [configure(part, fixed | chosen, str(path)) for chosen in combinations]
     seeds = _seeds(content.get("seeds", 1), path)
-    group = content.get("group", len(seeds))
-    if isinstance(group, bool) or not isinstance(group, int) or group < 1:
+    group = content.get("group")
+    if group is not None and (isinstance(group, bool) or not isinstance(group, int) or group < 1):
         raise InputError(f"{path}, group", got=repr(group), expected="a whole number of at least 1")
-    tasks = tuple(
-        Task(part.name, config, seeds[at : at + group]) for config in configs for at in range(0, len(seeds), group)
-    )
+    tasks = tuple(task for config in configs for task in grouped(part, config, seeds, group))
     store = content.get("store")
     if store is not None and not isinstance(store, str):
         raise InputError(f"{path}, store", got=repr(store), expected="a folder or a URL")

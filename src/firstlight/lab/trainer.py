@@ -243,7 +243,8 @@ class Passes:
         self._whole = stack.batch == len(x)
         self._fill()
         self._run_forward = replayable(self._forward, stack.device)
-        self._run_backward = replayable(lambda: stack.backward(optimizer.apply), stack.device, keep=stack.weights)
+        changed = [*stack.weights, *optimizer.moments]
+        self._run_backward = replayable(lambda: stack.backward(optimizer.apply), stack.device, keep=changed)
 
     def _fill(self) -> None:
         if self._whole:

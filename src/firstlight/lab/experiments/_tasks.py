@@ -17,9 +17,9 @@ from firstlight.lab.evaluate import Data
 from firstlight.lab.experiment import Part, run_key
 from firstlight.lab.losses import Loss
 
-TASKS = ("mnist", "mnist-autoencoder", "speech", "speech-autoencoder")
-# where the set named by a task comes from; speech stands in for TIMIT, which is not free
-_SETS = {"mnist": "mnist", "speech": "spoken-digits"}
+# "speech" stands in for TIMIT, which is not free; "timit" is the user's own copy of it
+_SETS = {"mnist": "mnist", "speech": "spoken-digits", "timit": "timit"}
+TASKS = tuple(name + kind for name in _SETS for kind in ("", "-autoencoder"))
 
 
 @functools.lru_cache(maxsize=2)

@@ -99,7 +99,7 @@ class Learning:
     """Training of one deep stack, each seed once per rate.
 
     Attributes:
-        task: "mnist", "mnist-autoencoder", "speech" or "speech-autoencoder".
+        task: "mnist", "speech" (spoken digits) or "timit" (the user's own copy), each also with "-autoencoder".
         depth: Hidden layers.
         width: Units of each; 0 where `parameters` says.
         parameters: Budget of all weights and biases; 0 where `width` says.
@@ -325,6 +325,7 @@ PARTS = (
         moments,
         quick=lambda: _moments(500, (10, 30, 100), (20, 50, 100)) + _gains(300),
         full=lambda: _moments(4000, (10, 30, 100, 300), (10, 20, 50, 100, 200)) + _gains(2000),
+        needed=lambda config, figure: (config.gain is None) == (figure == "moments"),
     ),
     Part("sussillo-2014/depth", Learning, learning, quick=_depth_quick, full=_depth_full),
     Part(

@@ -36,8 +36,8 @@ class Plane:
     Attributes:
         data: "circle", "moon", "square" or "gaussian".
         factor: v of the weights N(0, 1)·√(v/fan_in); 0 is the zero initialization.
-        points: Training points. The formula of the moon speaks of 50 a class; the published medians are met
-            better with 150 (docs/lab.md).
+        points: Training points; the formula of the moon speaks of 50 a class. Which readings of the set-up give the
+            published medians is measured by `python -m benchmarks article`.
         rate: Learning rate.
         activation: Of the hidden layers.
     """

@@ -37,7 +37,10 @@ def style() -> Iterator[None]:
         "grid.linewidth": 0.6,
         "axes.titlesize": 10.5,
         "axes.titlelocation": "left",
-        "legend.frameon": False,
+        # a veil, so that a legend can be read where it must lie over lines
+        "legend.frameon": True,
+        "legend.framealpha": 0.85,
+        "legend.edgecolor": "none",
         "legend.fontsize": 8.5,
         "lines.linewidth": 1.6,
         "lines.markersize": 4.5,

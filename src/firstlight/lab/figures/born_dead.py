@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
+from firstlight.lab.figures._forms import one_form
 from firstlight.lab.figures._style import COLOURS, MARKS, Frame, note, panels
 from firstlight.theory import lengths
 
 
 def dead(frame: Frame) -> Figure:
     """Share of dead networks against depth, with the exact probability at one input."""
+    frame = one_form(frame, ["draws"], ["depth", "width"])
     figure, (axis,) = panels(1, 1, "Narrow relu networks are born dead", 6.0, 4.0)
     for colour, mark, (width, run) in zip(COLOURS, MARKS, frame.groupby("width"), strict=False):
         run = run.sort_values("depth")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
+from firstlight.lab.figures._forms import one_form
 from firstlight.lab.figures._style import COLOURS, Frame, note, panels
 from firstlight.theory import mean_field
 
 
 def trained(frame: Frame) -> Figure:
     """Accuracy over (σ_w², depth) with multiples of ξ_c."""
-    frame = frame[frame["steps"] == frame["steps"].max()]
+    frame = one_form(frame, ["steps", "width"], ["weight_variance", "depth"])
     best = frame.groupby(["weight_variance", "depth"])["accuracy"].max().unstack("weight_variance")
     bias = float(frame["bias_variance"].iloc[0])
     figure, (axis,) = panels(1, 1, "How deep a tanh network trains: about 6 ξ_c", 6.6, 4.4)

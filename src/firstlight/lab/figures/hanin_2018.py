@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from firstlight.errors import DataError
-from firstlight.lab.experiments.hanin_2018 import LAWS, Net, widths
+from firstlight.lab.experiments.hanin_2018 import LAWS, Net, needed, widths
+from firstlight.lab.figures._forms import one_form
 from firstlight.lab.figures._style import COLOURS, GREY, MARKS, Frame, note, panels
 from firstlight.theory import lengths, residual
 from firstlight.theory.weights import truncated_normal_variance
@@ -26,13 +27,15 @@ _FACTOR = {
 _SPREAD = "Bars: ± 2 standard errors over networks; heavy tails bias the means of deep narrow nets low."
 
 
-def _first(frame: Frame, pick: Callable[[Frame], Frame]) -> Frame:
-    return frame[pick(frame)]
+_RUN = ("kind", "shape", "depth", "width", "scheme", "base", "seed")
 
 
-def _plain(frame: Frame) -> Frame:
-    square = frame["depth"] == frame["width"]
-    return frame[(frame["kind"] == "plain") & (frame["shape"] == "constant") & square & (frame["depth"] != 100)]
+def _shown(frame: Frame, figure: str) -> Frame:
+    """What a figure shows, of one form: long and short trainings are not mixed."""
+    frame = frame[[needed(row, figure) for row in frame.itertuples()]]
+    if frame.empty:
+        raise DataError(f"figure {figure}", got="no run of it", expected="at least one", action="Run it first.")
+    return one_form(frame, ("epochs", "samples", "draws"), _RUN)
 
 
 def _bars(axis: Axes, run: Frame, colour: str, mark: str, name: str) -> None:
@@ -44,7 +47,7 @@ def _bars(axis: Axes, run: Frame, colour: str, mark: str, name: str) -> None:
 
 def figure_1a(frame: Frame) -> Figure:
     """Mean length of the last layer against depth = width, five initializations."""
-    frame = frame[(frame["kind"] == "plain") & (frame["depth"] == frame["width"])]
+    frame = _shown(frame, "1a")
     figure, (axis,) = panels(1, 1, "1a. Mean length: only variance 2/fan_in keeps it", 6.0, 4.0)
     for colour, mark, name in zip(COLOURS, MARKS, LAWS, strict=False):
         run = frame[frame["scheme"] == LAWS[name]]
@@ -61,7 +64,7 @@ def figure_1a(frame: Frame) -> Figure:
 
 def figure_2a(frame: Frame) -> Figure:
     """Mean length of residual networks against the number of modules."""
-    frame = frame[frame["kind"] == "residual"]
+    frame = _shown(frame, "2a")
     figure, (axis,) = panels(1, 1, "2a. Residual networks: the sum of the weights η must stay bounded", 6.0, 4.0)
     for colour, mark, (base, run) in zip(COLOURS, MARKS, frame.groupby("base"), strict=False):
         _bars(axis, run, colour, mark, "η = 1" if base == 1 else f"η = {base:g}^l")
@@ -78,7 +81,7 @@ def figure_2a(frame: Frame) -> Figure:
 
 def figure_4(frame: Frame) -> Figure:
     """Mean length of convolutional networks."""
-    frame = frame[frame["kind"] == "conv"]
+    frame = _shown(frame, "4")
     figure, (axis,) = panels(1, 1, "4. Convolutional networks: same order, heavier tails", 6.0, 4.0)
     for colour, mark, (scheme, run) in zip(COLOURS, MARKS, frame.groupby("scheme", sort=False), strict=False):
         name = _NAMES[scheme]
@@ -132,15 +135,9 @@ def _limits(figure: Figure, axis: Axes, frame: Frame) -> None:
     )
 
 
-def _one_form(frame: Frame) -> Frame:
-    """Runs of the longest training in the store, so that quick and full runs are not mixed."""
-    longest = frame[frame["epochs"] == frame["epochs"].max()]
-    return longest[longest["samples"] == (0 if (longest["samples"] == 0).any() else longest["samples"].max())]
-
-
 def figure_1b(frame: Frame) -> Figure:
     """Epochs to start against depth = width, five initializations."""
-    frame = _plain(_one_form(frame))
+    frame = _shown(frame, "1b")
     figure, (axis,) = panels(1, 1, "1b. Wrong mean length: training does not start", 6.0, 4.0)
     for colour, mark, name in zip(COLOURS, MARKS, LAWS, strict=False):
         run = frame[frame["scheme"] == LAWS[name]]
@@ -154,8 +151,7 @@ def figure_1b(frame: Frame) -> Figure:
 
 def figure_2b(frame: Frame) -> Figure:
     """Epochs to start of residual networks."""
-    frame = _one_form(frame)
-    frame = frame[frame["kind"] == "residual"]
+    frame = _shown(frame, "2b")
     figure, (axis,) = panels(1, 1, "2b. Residual networks: too large a sum of η and training does not start", 6.0, 4.0)
     for colour, mark, (base, run) in zip(COLOURS, MARKS, frame.groupby("base"), strict=False):
         _started(axis, run, list(run["depth"]), colour, mark, "η = 1" if base == 1 else f"η = {base:g}^l")
@@ -166,9 +162,7 @@ def figure_2b(frame: Frame) -> Figure:
 
 
 def _figure_3(frame: Frame, title: str, by_sum: bool) -> Figure:
-    frame = _one_form(frame)
-    ours = (frame["shape"] != "constant") | frame["width"].isin([15, 20])
-    frame = frame[(frame["kind"] == "plain") & ours & (frame["scheme"] == "he")]
+    frame = _shown(frame, "3a")
     figure, (axis,) = panels(1, 1, title, 6.0, 4.0)
     for colour, mark, ((shape, width), run) in zip(COLOURS, MARKS, frame.groupby(["shape", "width"]), strict=False):
         nets = [Net(depth=int(d), width=int(width), shape=shape) for d in run["depth"]]
@@ -193,8 +187,7 @@ def figure_3b(frame: Frame) -> Figure:
 
 def claim(frame: Frame) -> Figure:
     """Depth 100, width 100 against depth 10, width 10: who starts first."""
-    frame = _one_form(frame)
-    frame = frame[(frame["kind"] == "plain") & (frame["shape"] == "constant") & (frame["scheme"] == "he")]
+    frame = _shown(frame, "claim")
     figure, (left, right) = panels(1, 2, "Equal Σ 1/n: does the 100 × 100 net start before the 10 × 10 one?", 4.6, 3.6)
     epochs = []
     for number, n in enumerate((10, 100)):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
+from firstlight.lab.figures._forms import one_form
 from firstlight.lab.figures._style import COLOURS, MARKS, Frame, note, panels
 from firstlight.theory import weights
 
 
 def spectra(frame: Frame) -> Figure:
     """Quantiles of the squared singular values at the largest common depth, and their variance against depth."""
+    frame = one_form(frame, ["width", "draws"], ["activation", "scheme", "depth"])
     figure, (left, right) = panels(1, 2, "Dynamical isometry: is the Jacobian's spectrum one line?", 5.4, 4.0)
     deepest = int(frame["depth"].max())
     for number, ((act, scheme), run) in enumerate(frame.groupby(["activation", "scheme"], sort=False)):

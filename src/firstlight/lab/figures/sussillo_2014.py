@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, NullLocator, ScalarFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from firstlight.lab.figures._forms import one_form
 from firstlight.lab.figures._style import COLOURS, GREY, MARKS, Frame, note, panels
 from firstlight.theory import activations, random_walk
 from firstlight.theory.random_walk import Walk
@@ -22,6 +25,17 @@ NAMES = {
 }
 
 
+TASKS = {
+    "mnist": "MNIST",
+    "mnist-autoencoder": "MNIST, autoencoder",
+    "speech": "spoken digits",
+    "speech-autoencoder": "spoken digits, autoencoder",
+    "timit": "TIMIT",
+    "timit-autoencoder": "TIMIT, autoencoder",
+}
+_WALK = ["activation", "depth", "width", "scheme"]
+
+
 def _law(activation: str, steps: int, width: int, scheme: str) -> Walk:
     gain = {
         "he": random_walk.mean_gain(activation),
@@ -34,6 +48,7 @@ def _law(activation: str, steps: int, width: int, scheme: str) -> Walk:
 
 def walks(frame: Frame) -> Figure:
     """ln|δ|² over depth: single networks, mean and ±2σ of many, and the exact law."""
+    frame = one_form(frame, ["draws"], _WALK)
     runs = list(frame.groupby(["activation", "depth", "width", "scheme"], sort=True))
     figure, axes = panels(1, len(runs), "Gradients do a random walk: ln|δ|² from the last layer down")
     for axis, ((activation, depth, width, scheme), run) in zip(axes, runs, strict=True):
@@ -68,17 +83,20 @@ def walks(frame: Frame) -> Figure:
 
 def moments(frame: Frame) -> Figure:
     """Mean and variance of the whole walk against D/N: no drift, variance with the slope of theory."""
-    frame = frame[frame["gain"].isna()]
+    frame = one_form(frame[frame["gain"].isna()], ["draws"], _WALK)
     figure, (left, right) = panels(1, 2, "Random walk gain: the drift is gone, the spread is not")
     for colour, (activation, runs) in zip(COLOURS, frame.groupby("activation"), strict=False):
         for mark, (width, group) in zip(MARKS, runs.groupby("width"), strict=False):
             group = group.sort_values("depth")
-            ratio = (group["depth"] - 1) / width
+            # beside each other, so that no bar hides another
+            ratio = (group["depth"] - 1) / width * (0.96 if activation == "linear" else 1.04)
             label = f"{activation}, {width} units"
             left.errorbar(ratio, group["mean"], 2 * group["mean_error"], fmt=mark, color=colour, label=label)
-            right.errorbar(ratio, group["variance"], 2 * group["variance_error"], fmt=mark, color=colour)
+            right.errorbar(
+                (group["depth"] - 1) / width, group["variance"], 2 * group["variance_error"], fmt=mark, color=colour
+            )
             exact = [random_walk.variance(activation, int(width)) * (d - 1) for d in group["depth"]]
-            right.plot(ratio, exact, color=colour, lw=1)
+            right.plot((group["depth"] - 1) / width, exact, color=colour, lw=1)
     left.axhline(0.0, color=GREY, lw=1)
     left.set(xscale="log", xlabel="depth / width", ylabel="mean of ln Z ± 2 s.e.", title="mean (theory: 0)")
     right.set(
@@ -88,14 +106,14 @@ def moments(frame: Frame) -> Figure:
         ylabel="variance of ln Z",
         title="variance (lines: exact)",
     )
-    left.legend(ncols=2, loc="lower left", fontsize=7.5)
+    right.legend(*left.get_legend_handles_labels(), ncols=1, loc="upper left", fontsize=7.5)
     note(figure, "Z = |δ_1|²/|δ_D|² over normal weights with the exact gain of Sussillo & Abbott's law.")
     return figure
 
 
 def gains(frame: Frame) -> Figure:
     """Mean of ln Z against the gain, with exact and wide-limit theory and the gains that cancel it."""
-    frame = frame[frame["gain"].notna()]
+    frame = one_form(frame[frame["gain"].notna()], ["draws"], [*_WALK, "gain"])
     groups = list(frame.groupby("activation"))
     figure, axes = panels(1, len(groups), "Which gain keeps the gradient: ln Z over 99 layers against g", 3.6)
     for axis, (activation, runs) in zip(axes, groups, strict=True):
@@ -123,10 +141,10 @@ def gains(frame: Frame) -> Figure:
             lw=0.7,
             alpha=0.6,
         )
-        axis.plot(runs["gain"], runs["mean"], "o", color=COLOURS[1], label="measured mean; bar: ± 2 sd of networks")
+        axis.plot(runs["gain"], runs["mean"], "o", color=COLOURS[1], label="networks, mean ± 2 sd")
         axis.axhline(0.0, color=GREY, lw=0.8, ls=":")
         axis.set(title=activation, xlabel="gain g", ylabel="ln Z")
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, loc="lower right" if record.degree == 1.0 or activation == "tanh" else "upper left")
     note(
         figure,
         "100 layers of 100 units. tanh and gelu: theory is the infinitely wide network's; near a gain at "
@@ -143,6 +161,7 @@ def _best(frame: Frame) -> Frame:
 
 def depth(frame: Frame) -> Figure:
     """Training error against depth at equal parameters, best of the tried rates."""
+    frame = one_form(frame, ["parameters", "steps"], ["task", "depth", "scheme", "seed"])
     best = _best(frame)
     tasks = list(best.groupby("task"))
     # a scheme looks the same in every panel
@@ -159,40 +178,34 @@ def depth(frame: Frame) -> Figure:
         axis.set(
             xscale="log",
             yscale="log",
-            xlabel="hidden layers",
-            title=task,
+            xlabel="hidden layers, and units of each",
+            title=TASKS.get(str(task), task),
             ylabel="mean square error" if measure == "loss" else "training error, %",
         )
-        depths = sorted(runs["depth"].unique())
-        axis.set_xticks(depths, [f"{int(d):,}" for d in depths])
+        hidden = runs.groupby("depth")["hidden"].first()
+        axis.set_xticks(list(hidden.index), [f"{int(d):,}\n{int(n)}" for d, n in hidden.items()])
         axis.xaxis.set_minor_locator(NullLocator())
-        axis.yaxis.set_major_formatter(ScalarFormatter())
+        axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.yaxis.set_minor_formatter(NullFormatter())
         if measure == "accuracy":
             axis.axhline(90.0, color=GREY, lw=0.8, ls=":")
-            axis.annotate("chance", (1, 90), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY)
-        for at, width in runs.groupby("depth")["hidden"].first().items():
-            axis.annotate(
-                f"{int(width)}",
-                (at, 0.01),
-                xycoords=("data", "axes fraction"),
-                ha="center",
-                color=GREY,
-                fontsize=7,
-            )  # type: ignore[arg-type]
-        axis.legend()
+    handles = [Line2D([], [], color=c, marker=m, label=NAMES.get(s, s)) for s, (c, m) in look.items()]
+    handles.append(Line2D([], [], color=GREY, lw=0.8, ls=":", label="chance"))
+    figure.legend(handles=handles, loc="outside right upper")
     rates = ", ".join(f"{r:g}" for r in json.loads(frame["rates"].iloc[0]))
     note(
         figure,
         f"{int(frame['parameters'].max()):,} parameters, {int(frame['steps'].max()):,} steps of SGD, batch "
         f"100, best of the rates {rates} (the same for all). Error over the last quarter of training.\n"
-        "Grey numbers: units a layer. Speech: spoken digits in place of TIMIT.",
+        "Speech: spoken digits in place of TIMIT.",
     )
     return figure
 
 
 def rates(frame: Frame) -> Figure:
     """Training loss against the gain, and against (λ_in, λ_out) in both readings."""
+    frame = one_form(frame, ["depth", "steps"], ["gain", "lambda_in", "lambda_out", "reading", "seed"])
     best = _best(frame)
     gain = best[best["gain"].notna()].sort_values("gain")
     lambdas = best[best["gain"].isna()]
@@ -235,50 +248,69 @@ def rates(frame: Frame) -> Figure:
 
 
 def thousand(frame: Frame) -> Figure:
-    """Training error of networks of 1000 and 10,000 layers over epochs."""
-    figure, (axis,) = panels(1, 1, "MNIST with 1000 and 10,000 layers", 7.0, 4.4)
-    runs: list[Frame] = sorted(frame.groupby("key"), key=lambda item: -item[1]["steps"].iloc[0])
-    for number, (_, run) in enumerate(runs):
-        run = run[run["loss"].notna()].sort_values("step") if "loss" in run else run
-        first = run.iloc[0]
-        name = f"{int(first['depth']):,} × {int(first['hidden'])} {first['activation']}, "
-        name += NAMES.get(str(first["scheme"]), str(first["scheme"]))
-        name += f", g = {first['gain']:g}" if first["gain"] == first["gain"] else ""
-        name += ", Adam" if first["method"] == "adam" else ", SGD"
-        name += f" {first['rate']:g}"
-        error = 100 * (1 - run["accuracy"])
-        colour = COLOURS[number % len(COLOURS)]
-        mark = MARKS[number % len(MARKS)] + ("-" if first["depth"] == 1000 else "--")
-        axis.plot(run["epoch"], error.clip(lower=1e-3), mark, color=colour, ms=3, label=name)
-        counted = run[run["mistakes"].notna()] if "mistakes" in run else run[:0]
-        if len(counted):
-            last = counted.iloc[-1]
-            axis.plot(
-                counted["epoch"],
-                (counted["mistakes"] / 600).clip(lower=1e-3),
-                color=colour,
-                ls=":",
-                lw=1,
-            )
-            axis.annotate(
-                f"{int(last['mistakes'])} mistakes",
-                (last["epoch"], max(last["mistakes"] / 600, 1e-3)),
-                xytext=(6, 0),
-                textcoords="offset points",
-                va="center",
-                color=colour,
-            )
-    axis.axhline(90, color=GREY, lw=0.8, ls=":")
-    axis.set(xscale="log", yscale="log", xlabel="epochs", ylabel="training error, %")
-    axis.set_xlim(right=2.2 * float(frame["epoch"].max()))  # room for the counts
-    axis.margins(y=0.12)
-    axis.legend(fontsize=7.5, loc="lower left")
+    """Training error of networks of 1000 and 10,000 layers: the first epoch from every start, and the long runs."""
+    frame = frame.reindex(columns=[*frame.columns, *{"loss", "epoch", "mistakes"}.difference(frame.columns)])
+    frame = frame[frame["loss"].notna()]  # networks that overflowed at once have none
+    last = frame.groupby("key")["epoch"].transform("max")
+    short, long = frame[last <= 1.0], frame[last > 1.0]
+    kinds = [(_starts, short)] * bool(len(short)) + [(_long_runs, long)] * bool(len(long))
+    figure, axes = panels(1, max(len(kinds), 1), "MNIST with 1000 and 10,000 layers", 5.6, 4.4)
+    for axis, (show, runs) in zip(axes, kinds, strict=False):
+        show(axis, runs)
+        axis.axhline(90, color=GREY, lw=0.8, ls=":")
+        axis.set(xscale="log", yscale="log", xlabel="epochs", ylabel="training error, %")
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     note(
         figure,
-        "Batch 100, warm-up, then half a cosine; with Adam the first layer and the readout have 100 times the rate\n"
-        "(150 in the long run, 1000 with 10,000 layers). Lines: running error; dotted: the 60,000 images.",
+        "Batch 100, warm-up, then half a cosine; with Adam the first layer and the readout have 100 times the rate "
+        "(150 in the long runs, 1000 with 10,000 layers). Lines: running error; dotted: all 60,000 images. Dotted "
+        "grey: chance. One seed each.",
     )
     return figure
+
+
+def _starts(axis: Axes, frame: Frame) -> None:
+    names = sorted({*zip(frame["scheme"], frame["activation"], strict=True)})
+    for (scheme, activation), colour, mark in zip(names, COLOURS, MARKS, strict=False):
+        runs = frame[(frame["scheme"] == scheme) & (frame["activation"] == activation)]
+        # starts that stay at chance lie on one line: marks of several sizes are all seen
+        size = 3.0 + names.index((scheme, activation))
+        for (depth, _), run in runs.groupby(["depth", "key"]):
+            run = run.sort_values("step")
+            error, line = 100 * (1 - run["accuracy"]), "-" if depth <= 1000 else "--"
+            axis.plot(run["epoch"], error, mark + line, color=colour, ms=size, mfc="none")
+        gain = runs["gain"].dropna()
+        name = f"{NAMES.get(scheme, scheme)} {activation}" + (", gain just above 1" if len(gain) else "")
+        axis.plot([], [], mark + "-", color=colour, ms=size, mfc="none", label=name)
+    axis.plot([], [], "--", color=GREY, label="dashed: 10,000 layers")
+    axis.set(title="the first epoch, Adam, 32 units: which start")
+    axis.legend(fontsize=7.5, loc="lower left")
+
+
+def _long_runs(axis: Axes, frame: Frame) -> None:
+    for (_, run), colour, mark in zip(frame.groupby("key"), COLOURS, MARKS, strict=False):
+        run = run.sort_values("step")
+        first, end = run.iloc[0], run.iloc[-1]
+        method = "Adam" if first["method"] == "adam" else "SGD"
+        name = f"{method} {first['rate']:g}, {end['epoch']:.0f} epochs"
+        axis.plot(run["epoch"], 100 * (1 - run["accuracy"]), mark + "-", color=colour, ms=3, label=name)
+        counted = run[run["mistakes"].notna()]
+        axis.plot(counted["epoch"], counted["mistakes"] / 600, color=colour, ls=":", lw=1)
+        if len(counted):
+            where = (end["epoch"], counted["mistakes"].iloc[-1] / 600)
+            axis.annotate(
+                f"{counted['mistakes'].iloc[-1]:.0f} mistakes",
+                where,
+                xytext=(-5, -9),
+                textcoords="offset points",
+                ha="right",
+                fontsize=8.5,
+                color=colour,
+            )
+    axis.set(title="1000 looks-linear layers of 64 relu, long runs")
+    axis.margins(x=0.1, y=0.12)
+    axis.legend(fontsize=7.5, loc="lower left")
 
 
 FIGURES = {

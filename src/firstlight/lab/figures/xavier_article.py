@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from firstlight.lab.experiments.xavier_article import EPOCHS, FACTORS, MNIST_SCHEMES
+from firstlight.lab.figures._forms import one_form
 from firstlight.lab.figures._style import COLOURS, GREY, MARKS, Frame, note, panels
-from firstlight.theory import lengths
+from firstlight.theory import lengths, mean_field
 
 # Median cost over 25 seeds after 0, 10, 100 and 1000 epochs, as published with the article's own code.
 ORACLE = {
@@ -23,7 +24,7 @@ ORACLE = {
 
 def plane(frame: Frame) -> Figure:
     """Cost over epochs for each set and factor, with the oracle's medians."""
-    frame = frame[frame["points"] == frame["points"].min()]
+    frame = one_form(frame, ["points"], ["data", "factor", "seed"])
     sets = [s for s in ("circle", "moon", "square", "gaussian") if (frame["data"] == s).any()]
     figure, axes = panels(
         1, len(sets), "2-6-3-1 on four sets: too small waits, too large starts far off and sticks", 3.9
@@ -52,6 +53,7 @@ def plane(frame: Frame) -> Figure:
 
 def layers(frame: Frame) -> Figure:
     """Mean squares forward and backward, layer by layer, with the derivation's prediction."""
+    frame = one_form(frame, ["draws"], ["scheme", "activation"])
     groups = list(frame.groupby(["scheme", "activation"], sort=False))
     figure, axes = panels(1, 2, "Xavier's derivation, layer by layer", 5.4, 3.8)
     for axis, which in zip(axes, ("forward", "backward"), strict=True):
@@ -66,12 +68,19 @@ def layers(frame: Frame) -> Figure:
                 path = lengths.mean_path(depth, weight_factor=factor)
                 line = path[1:] if which == "forward" else path[:-1][::-1]
                 axis.plot(run["layer"], line, color=colour, lw=1)
+            elif act == "tanh":
+                # unit inputs and weights of variance 1/n: the wide limit's pre-activations, squared tanh, and slopes
+                q = mean_field.length_path("tanh", 1.0, 1.0, depth=depth - 1)
+                slopes = np.cumprod(mean_field.chi("tanh", q[1:], 1.0)[::-1])[::-1]
+                line = mean_field.q_map("tanh", q, 1.0) if which == "forward" else [*slopes, 1.0]
+                axis.plot(run["layer"], line, color=colour, lw=1, ls="--")
         axis.set(yscale="log", xlabel="layer", ylabel="mean square, relative to where it enters", title=which)
     axes[0].legend()
     note(
         figure,
-        f"{int(frame['width'].iloc[0])} units, {int(frame['draws'].iloc[0]):,} networks; lines: exact means. The "
-        "derivation assumes a linear layer: relu loses half of the mean square per layer, tanh loses some.",
+        f"{int(frame['width'].iloc[0])} units, {int(frame['draws'].iloc[0]):,} networks; lines: exact means, dashed: "
+        "wide limit. The derivation assumes a linear layer: relu loses half of the mean square per layer, "
+        "tanh loses some.",
     )
     return figure
 
@@ -97,7 +106,7 @@ def chain(frame: Frame) -> Figure:
 def mnist(frame: Frame) -> Figure:
     """Test error over epochs of four initializations."""
     figure, (axis,) = panels(1, 1, "MNIST, 784-300×4-10 tanh, SGD at 0.1", 6.0, 4.0)
-    frame = frame[frame["samples"] == (0 if (frame["samples"] == 0).any() else frame["samples"].max())]
+    frame = one_form(frame, ["samples", "epochs"], ["scheme", "seed"])
     for colour, mark, (name, scheme) in zip(COLOURS, MARKS, MNIST_SCHEMES.items(), strict=False):
         run = frame[frame["scheme"] == scheme]
         table = (100 * (1 - run["test_accuracy"])).groupby(run["epoch"]).agg(["mean", "min", "max"])
