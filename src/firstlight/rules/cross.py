@@ -91,9 +91,11 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
         noise = combine(inherited, mixed, gain - 0.5 * mixed)
         together = (x.noise.variance * y.noise.variance) ** 0.5
         joint = covariance(x.noise, y.noise) / together if together > 0.0 else 0.0
-        scatter = first**2 * x.scatter + second**2 * y.scatter
-        scatter += 2.0 * first * second * joint * max(x.scatter * y.scatter, 0.0) ** 0.5
-        scatter = max(scatter, 0.0)
+        # a normalised term's length is fixed: its negative scatter takes back what Gaussian entries would scatter
+        fixed = first**2 * min(x.scatter, 0.0) + second**2 * min(y.scatter, 0.0)
+        scatter = first**2 * max(x.scatter, 0.0) + second**2 * max(y.scatter, 0.0)
+        scatter += 2.0 * first * second * joint * (max(x.scatter, 0.0) * max(y.scatter, 0.0)) ** 0.5
+        scatter = max(scatter, 0.0) + fixed
     return replace(
         x,
         mean=x.mean + alpha * y.mean,
