@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
+from firstlight.capture.nodes import index_of
 from firstlight.capture.trace import shape, trace
 from firstlight.graph.ir import ConstantRef, ParameterRef, Ref, TensorSpec
 from firstlight.graph.json import dumps, loads
@@ -330,3 +331,42 @@ def test_a_scripted_module_is_reported():
 
     model = Net(lambda n, x: n.lin(n.inner(x)), inner=torch.jit.script(Double()))
     assert "scripted" in trace(model, X).notes[0]
+
+
+@pytest.mark.parametrize(
+    ("take", "index"),
+    [
+        (lambda x: x[:, 1::2], (("slice", 0, 6, 1), ("slice", 1, 8, 2))),
+        (lambda x: x[2:4, 3], (("slice", 2, 4, 1), 3)),
+        (lambda x: x[5], (5, ("slice", 0, 8, 1))),
+        (lambda x: x[1:2, ::3], (("slice", 1, 2, 1), ("slice", 0, 7, 3))),
+        (lambda x: x.t(), None),
+        (lambda x: x.view(48)[::9], None),
+    ],
+)
+def test_the_index_of_a_view_is_read_from_its_strides(take, index):
+    base = torch.arange(48.0).view(6, 8)
+    view = take(base)
+    assert index_of(base, view) == index
+    if index is not None:
+        taken = base[tuple(slice(*i[1:]) if isinstance(i, tuple) else i for i in index)]
+        assert torch.equal(taken, view)
+
+
+def test_a_value_written_back_into_its_own_view_is_one_write():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lin = nn.Linear(8, 8)
+
+        def forward(self, x):
+            h = self.lin(x)
+            out = torch.zeros_like(h)
+            out[:, ::2] = h[:, ::2]
+            out[:, 1::2] += h[:, 1::2]
+            return out
+
+    graph = trace(Model(), torch.randn(3, 8))
+    writes = [n for n in graph.nodes if n.op == "view_write"]
+    assert [n.options["index"] for n in writes] == [(("slice", 0, 3, 1), ("slice", 1, 8, 2))]
+    assert graph.outputs == (Ref(":setitem#1"),)

@@ -20,7 +20,7 @@ REWRITTEN = "the recorder puts another operation in the place of the example's"
 FIXED = "one fixed draw of data, indices or cotangent, whose own scatter the draws of the weights do not show"
 # Rules that do not meet their example, and why; to be mended one by one.
 KNOWN = {
-    **dict.fromkeys(("gt", "relu_squared", "view_write"), REWRITTEN),
+    **dict.fromkeys(("gt", "relu_squared", "view_write", "reread"), REWRITTEN),
     **dict.fromkeys(("randn", "embedding", "setitem", "bernoulli"), FIXED),
     "argsort": "no example: the results are integers without a gradient",
 }

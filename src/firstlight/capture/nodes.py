@@ -134,7 +134,7 @@ class NodeRecorder(Recorder):
                 if other.shape == tensor.shape and other.storage_offset() == tensor.storage_offset():
                     self.bind(tensor, origin.name, origin.index, True, origin.signal)
                     return Ref(origin.name, origin.index)
-                return self._synthetic("reread", (Ref(origin.name, origin.index),), tensor, origin.signal)
+                return self._synthetic("reread", (Ref(origin.name, origin.index),), tensor, origin.signal, other)
         where = self.scope.path or "the model itself"
         self.notes[
             f"A tensor of shape {tuple(tensor.shape)} read in {where} came from code that cannot be seen "
@@ -142,11 +142,16 @@ class NodeRecorder(Recorder):
         ] = None
         return self._synthetic("opaque", (), tensor, True)
 
-    def _synthetic(self, op: str, args: tuple[Arg, ...], tensor: torch.Tensor, signal: bool) -> Ref:
-        """Add a node for what happened to `tensor` without a call of its own."""
+    def _synthetic(
+        self, op: str, args: tuple[Arg, ...], tensor: torch.Tensor, signal: bool, base: torch.Tensor | None = None,
+        view: torch.Tensor | None = None,
+    ) -> Ref:  # fmt: skip
+        """Add a node for what happened to `tensor` without a call of its own, and where it lies in its base."""
         name = self.next_name(self.scope.path, op)
         path, kind = self.scope.path, self.scope.module_type
-        self.nodes.append(Node(name, op, args, {}, (spec_of(tensor),), path, kind))
+        index = None if base is None else index_of(base, tensor if view is None else view)
+        options: dict[str, Arg] = {} if index is None else {"index": index}
+        self.nodes.append(Node(name, op, args, options, (spec_of(tensor),), path, kind))
         self.bind(tensor, name, 0, True, signal)
         return Ref(name)
 
@@ -163,16 +168,18 @@ class NodeRecorder(Recorder):
                 self.notes[f"The forward pass writes into the parameter {self.parameters[id(base)]}."] = None
                 return
             old = self.reference(base)
+            if isinstance(old, Ref) and old.node == name:
+                return  # the base was written by the same event, and its views read it again
             if isinstance(old, ConstantRef):
                 old = self._constant(base, before_write=False)
-            whole = self._synthetic("view_write", (old, part), base, signal)
+            whole = self._synthetic("view_write", (old, part), base, signal, base, tensor)
         self.bind(tensor, part.node, part.index, True, signal)
         written = tensor if base is tensor else tensor._base
         for owner in {id(written), id(self.owner(base))}:
             for ref in tuple(self._views.get(owner, ())):
                 view = ref()
                 if view is not None and view is not tensor and view is not base:
-                    self._synthetic("reread", (whole,), view, signal)
+                    self._synthetic("reread", (whole,), view, signal, base)
 
 
 def _inside_script(model: nn.Module, path: str) -> bool:
@@ -182,6 +189,36 @@ def _inside_script(model: nn.Module, path: str) -> bool:
     if isinstance(model, torch.jit.ScriptModule):
         return True
     return isinstance(model.get_submodule(path.rpartition(".")[0]), torch.jit.ScriptModule)
+
+
+def index_of(base: torch.Tensor, view: torch.Tensor) -> tuple[Arg, ...] | None:
+    """The slices and single indices of the base that a view holds, from the strides of both; None where it is other.
+
+    Every axis of the view has to run along one axis of the base: no transposed, merged or split axes.
+    """
+    if base.layout != torch.strided or view.layout != torch.strided or not base.numel() or not view.numel():
+        return None
+    if not base.is_contiguous() or base.dtype != view.dtype:
+        return None
+    left = view.storage_offset() - base.storage_offset()
+    if left < 0:
+        return None
+    axis = 0
+    out: list[Arg] = []
+    for n, stride in zip(base.shape, base.stride(), strict=True):
+        start, left = divmod(left, max(stride, 1))
+        missing = base.dim() - len(out) - (view.dim() - axis)  # axes of the base that are single indices from here on
+        size, step = (view.shape[axis], view.stride(axis)) if axis < view.dim() else (0, 0)
+        along = size > 0 and (size == 1 or (step % stride == 0 and start + (size - 1) * (step // stride) < n))
+        if along and not (missing > 0 and size == 1 and n > 1):
+            by = step // stride if size > 1 else 1
+            out.append(("slice", start, start + (size - 1) * by + 1, max(by, 1)))
+            axis += 1
+        elif missing > 0 and start < n:
+            out.append(start)
+        else:
+            return None
+    return tuple(out) if left == 0 and axis == view.dim() else None
 
 
 def spec_of(tensor: torch.Tensor) -> TensorSpec:

@@ -174,7 +174,7 @@ SIGNATURES: dict[str, str] = {
     "scatter": "input, dim, index, src",
     "scatter_add": "input, dim, index, src",
     "masked_scatter": "input, mask, source",
-    "view_write": "base, part",
+    "view_write": "base, part, index",
     # losses
     "mse_loss": "input, target, reduction='mean'",
     "l1_loss": "input, target, reduction='mean'",

@@ -11,7 +11,7 @@ import numpy as np
 from firstlight.graph.signal import Array, Cotangent, Signal, Source, next_id, replace
 from firstlight.rules.choice import extreme, extreme_back
 from firstlight.rules.gradient import scale, whole
-from firstlight.rules.layout import axis_atoms
+from firstlight.rules.layout import axis_atoms, state_weights
 from firstlight.rules.reduction import axes_of, reduced, spread_over
 from firstlight.rules.registry import EXCHANGEABLE, GAUSSIAN_INPUT, Call, Grads, first_of, rule
 from firstlight.rules.source import as_source, spread
@@ -69,6 +69,31 @@ def chosen(source: Source, k: int, rho: float) -> Array:
     return np.broadcast_to(np.sqrt(p), source.values.shape)
 
 
+def _over(x: Signal, big: Signal, source: Source, atoms: list[int], rho: float) -> Array:
+    """Correlations of the largest of k entries, the same for each of the k.
+
+    To first order in the correlations c_ij of the entries of two groups, E max·max' - (E max)² is their mean
+    (each is the largest with probability 1/k); what is left of the variance comes with the square of what entries of
+    the same index have beyond others. That is exact for c = 0 and c = 1 and, to .01, for two entries between.
+    """
+    k = prod(x.atoms[a] for a in atoms)
+    total = float(big.q.mean())
+    if k < 2 or total <= 0.0:
+        return big.corr
+    free = np.clip(source.corr, -1.0, 1.0)
+    mean = free
+    for a in atoms:
+        w = state_weights(x.atoms[a], free.shape[a]) / x.atoms[a]
+        mean = (mean * w.reshape((1,) * a + (-1,) + (1,) * (free.ndim - a - 1))).sum(axis=a, keepdims=True)
+    same = free[tuple(slice(0, 1) if i in atoms else slice(None) for i in range(free.ndim))]
+    level = float(mean[(0,) * mean.ndim])  # (1 + (k - 1)ρ)/k
+    beyond = np.clip((same - mean) / max(1.0 - level, 1e-12), 0.0, 1.0)
+    square = float(np.square(big.mean).mean())
+    linear = min(level * float(np.square(source.sd) @ source.share), total - square)
+    raw = square + linear * mean / max(level, 1e-12) + (total - square - linear) * np.square(beyond)
+    return np.broadcast_to(np.clip(raw / total, -1.0, 1.0), big.corr.shape)
+
+
 @rule("max", "amax", "min", "amin", assumes=(EXCHANGEABLE, GAUSSIAN_INPUT), example="x.amax(1, keepdim=True) + x")
 def max_(call: Call, input: Signal, dim: Any = None, keepdim: bool = False) -> Any:
     """Largest (smallest) entry over axes."""
@@ -82,7 +107,7 @@ def max_(call: Call, input: Signal, dim: Any = None, keepdim: bool = False) -> A
     sign = 1.0 if call.node.op in ("max", "amax") else -1.0
     big, _ = largest(call, scale(input, sign), k, rho)
     big = scale(big, sign)
-    out = reduced(replace(big, corr=np.ones_like(big.corr) if not atoms else big.corr), dim, keepdim, mean=True)
+    out = reduced(replace(big, corr=_over(input, big, source, atoms, rho)), dim, keepdim, mean=True)
     one = (1,) * len(out.atoms)
     out = replace(out, mean=np.full(one, big.mean_mean), q=np.full(one, big.mean_q), ident=next_id())
     return (out, out) if len(call.node.outputs) > 1 else out

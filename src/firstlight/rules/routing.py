@@ -101,13 +101,9 @@ def _field(x: Signal, mask: Array) -> Signal:
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, index: Any, value: Any) -> Grads:
     del call, out
     steps = plan_index(input, index)
-    g = whole(grad)
     if steps is not None:
-        grads: dict[str, Any] = {"input": Cotangent(_blank(g, steps))}
-        if isinstance(value, Signal):
-            part = taken(g, steps)
-            grads["value"] = Cotangent(part if part.shape == value.shape else like_shape(part, value.shape))
-        return grads
+        return _written_back(grad, steps, value)
+    g = whole(grad)
     if not isinstance(value, Signal):
         return {"input": grad}
     share = min(1.0, value.numel / max(input.numel, 1))
@@ -115,6 +111,68 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, index: Any, value
         "input": Cotangent(replace(g, q=g.q * (1.0 - share), ident=next_id())),
         "value": Cotangent(like_shape(g, value.shape)),
     }
+
+
+def _written_back(grad: Cotangent, steps: list[Step], value: Any) -> dict[str, Any]:
+    g = whole(grad)
+    grads: dict[str, Any] = {"input": Cotangent(_blank(g, steps))}
+    if isinstance(value, Signal):
+        part = taken(g, steps)
+        grads["value"] = Cotangent(part if part.shape == value.shape else like_shape(part, value.shape))
+    return grads
+
+
+@rule("view_write", example="(y := x.clone(), y[:, :8].mul_(0.5), y)[2]")
+def view_write(call: Call, base: Signal, part: Signal, index: Any = None) -> Signal:
+    """A tensor of which a view was changed: new entries in their place; a mixture where the place is not a slice."""
+    steps = None if index is None else plan_index(base, index)
+    if steps is not None:
+        return _written(base, steps, part)
+    share = min(1.0, part.numel / max(base.numel, 1))
+    call.caveat("a part of this tensor was written in place: taken as a mixture of old and new entries")
+    new = like_shape(part, base.shape)
+    q, r = (1 - share) * base.mean_q + share * new.mean_q, (1 - share) * base.mean_mean + share * new.mean_mean
+    out = like_shape(new, base.shape)
+    one = (1,) * len(out.atoms)
+    return replace(out, mean=np.full(one, r), q=np.full(one, max(q, r * r)), ident=next_id())
+
+
+@view_write.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, base: Signal, part: Signal, index: Any = None) -> Grads:
+    steps = None if index is None else plan_index(base, index)
+    if steps is not None:
+        grads = _written_back(grad, steps, part)
+        return {"base": grads["input"], "part": grads["value"]}
+    del call, out
+    share = min(1.0, part.numel / max(base.numel, 1))
+    g = whole(grad)
+    return {
+        "base": Cotangent(replace(g, q=g.q * (1.0 - share), ident=next_id())),
+        "part": Cotangent(like_shape(g, part.shape)),
+    }
+
+
+@rule("reread", example="(y := x.clone(), z := y[:, :8], y.mul_(0.5), z)[3]")
+def reread(call: Call, input: Signal, index: Any = None) -> Signal:
+    """A view of memory that was changed: what its index takes, or a sample of the whole where that is not a slice."""
+    steps = None if index is None else plan_index(input, index)
+    if steps is not None:
+        return taken(input, steps)
+    if call.node.outputs and call.node.outputs[0].shape != input.shape:
+        call.caveat("a view of memory that was changed: taken as a sample of the whole tensor")
+        return like_shape(input, call.node.outputs[0].shape)
+    return input
+
+
+@reread.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, index: Any = None) -> Grads:
+    del call
+    steps = None if index is None else plan_index(input, index)
+    if steps is not None:
+        return {"input": Cotangent(place(whole(grad), input, steps))}
+    if out.shape != input.shape:
+        return {"input": Cotangent(like_shape(whole(grad), input.shape))}
+    return {"input": grad}
 
 
 @rule(

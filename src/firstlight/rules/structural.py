@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
+from firstlight.graph.signal import Array, Cotangent, Signal, replace
 from firstlight.rules.contraction import sum_atoms
 from firstlight.rules.gradient import whole
 from firstlight.rules.layout import axis_atoms, expand, merge_axis, offset, permute, reshape, transform
@@ -43,23 +43,16 @@ def _backward_shape(call: Call, grad: Cotangent, out: Signal, input: Signal, *_:
     return {"input": unshape(grad, input)}
 
 
-@rule("identity", "contiguous", "clone", "to", "detach", "reread", "requires_grad", "alias", example="x.clone()")
+@rule("identity", "contiguous", "clone", "to", "detach", "requires_grad", "alias", example="x.clone()")
 def identity(call: Call, input: Signal, dtype: Any = None) -> Signal:
     """The same entries; a cast to integers keeps the statistics and says so."""
-    if call.node.op == "reread" and call.node.outputs and call.node.outputs[0].shape != input.shape:
-        call.caveat("a view of memory that was changed: taken as a sample of the whole tensor")
-        return like_shape(input, call.node.outputs[0].shape)
     return input
 
 
 @identity.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dtype: Any = None) -> Grads:
     del dtype
-    if call.node.op == "detach":
-        return {}
-    if out.shape != input.shape:
-        return {"input": Cotangent(like_shape(whole(grad), input.shape))}
-    return {"input": grad}
+    return {} if call.node.op == "detach" else {"input": grad}
 
 
 def like_shape(x: Signal, shape: Sizes) -> Signal:
@@ -300,26 +293,3 @@ def _unflip(call: Call, grad: Cotangent, out: Signal, input: Signal, dims: Any) 
 
 
 rule("flip", example="x.flip((1,))")(_flip).adjoint(_unflip)
-
-
-@rule("view_write", example="(y := x.clone(), y[:, :8].mul_(0.5), y)[2]")
-def view_write(call: Call, base: Signal, part: Signal) -> Signal:
-    """A tensor of which a part was overwritten: entries of the part by their share, the rest as before."""
-    share = min(1.0, part.numel / max(base.numel, 1))
-    call.caveat("a part of this tensor was written in place: taken as a mixture of old and new entries")
-    new = like_shape(part, base.shape)
-    q, r = (1 - share) * base.mean_q + share * new.mean_q, (1 - share) * base.mean_mean + share * new.mean_mean
-    out = like_shape(new, base.shape)
-    one = (1,) * len(out.atoms)
-    return replace(out, mean=np.full(one, r), q=np.full(one, max(q, r * r)), ident=next_id())
-
-
-@view_write.adjoint
-def _(call: Call, grad: Cotangent, out: Signal, base: Signal, part: Signal) -> Grads:
-    del call, out
-    share = min(1.0, part.numel / max(base.numel, 1))
-    g = whole(grad)
-    return {
-        "base": Cotangent(replace(g, q=g.q * (1.0 - share), ident=next_id())),
-        "part": Cotangent(like_shape(g, part.shape)),
-    }
