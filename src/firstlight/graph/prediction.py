@@ -134,8 +134,9 @@ class ParameterPrediction:
 class Start:
     """The probability over draws of the weights that nothing stands in the way of a start (docs/signal.md §6).
 
-    No tensor's mean square is far larger than the input's and no gradient's far larger than the outputs'; no layer is
-    dead; the gradient of at least one weight matrix tells samples apart; no entry leaves the compute type's range.
+    No tensor's mean square is far larger than the input's and no output is huge; no smallest step of a weight matrix
+    throws the outputs about; no layer is dead; the gradients come to tell samples apart; no entry leaves the compute
+    type's range.
     The edges are soft: how far beyond one a network still starts depends on data, optimizer and budget.
 
     Attributes:

@@ -15,8 +15,9 @@ from firstlight.graph.prediction import (
     TensorPrediction,
 )
 from firstlight.graph.signal import Signal
+from firstlight.propagate.contrast import contrasts
 from firstlight.propagate.forward import Run
-from firstlight.propagate.start import contrasts, probability
+from firstlight.propagate.start import probability
 from firstlight.rules.noise import gaussian_energy
 from firstlight.rules.windows import pair_average
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from firstlight.graph.ir import Arg, ParameterRef, Ref
 from firstlight.graph.prediction import NodePrediction, ParameterPrediction, Start, normal_cdf
-from firstlight.graph.signal import Signal
-from firstlight.propagate.forward import Run
-from firstlight.rules.windows import pair_average
+from firstlight.propagate.contrast import ROUNDING, Contrast
 
 _DECADE = math.log(10.0)
 
@@ -40,13 +37,19 @@ class Edge:
         return normal_cdf((log_value - self.at * _DECADE) / math.hypot(self.spread * _DECADE, log_sd))
 
 
-# Fitted by hand to the trained networks that docs/signal.md §6 names; those of the last test are not among them.
-LARGEST_SIGNAL = Edge(12.0, 3.0)  # against the input's mean square
-LARGEST_GRADIENT = Edge(6.5, 1.5)  # against that of the outputs' gradient
-FAINTEST_CONTRAST = Edge(-22.0, 7.0)  # δ²·(h - h')²/2 at the best weight matrix, for outputs' gradients of size 1
-SMALLEST_SHARE = Edge(-9.0, 4.0)  # (h - h')²/2 against h² at the last weight matrix
-ROUNDING = 1e-16  # the least share that double precision can tell
-RESOLVED = 1e-13  # differences 1 - c below are rounding errors of the double-precision prediction
+# Where theory puts an edge it is named; the fitted ones (docs/signal.md §6) come from networks that were trained.
+LARGEST_SIGNAL = Edge(12.0, 3.0)  # against the input's mean square; fitted
+LARGEST_OUTPUT = Edge(7.0, 1.3)  # mean square of the outputs: a loss of about 10^3.5 nats; fitted
+# A step of the smallest learning rate, 1e-4, moves an output by its own size: 8 decades of mean square. Fitted: 8.4.
+LARGEST_STIR = Edge(8.4, 1.7)
+# Adam's signal grows as 8·steps·η·fan·share in a batch of 64, which has to reach half a nat in 200 steps of 1e-2:
+# fan·share = 10^-1.5. Fitted: -1.8.
+SMALLEST_SHARE = Edge(-1.8, 0.7)
+COMMON = Edge(0.0, 0.3)  # of fan·|E h|: below one, what units have in common moves nothing; here decades of a size
+SHARED_YET_STARTS = 0.03  # networks that start although their samples share more than that
+STEPS = Edge(math.log10(200.0), 0.25)  # in which sleeping layers have to wake up, one after the other
+THINNEST = 2.5, 0.5  # decades by which the best contrast scatters between draws: what is left is one direction; fitted
+SEEN, SEEN_SHARE = Edge(-14.0, 0.7), Edge(-6.0, 1.0)  # pull and share of a matrix that needs no other one to wake up
 # dtype -> (largest finite value, smallest positive value)
 RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
@@ -59,64 +62,6 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
 SIGMAS = 6.0  # the largest of many entries, in standard deviations
 
 
-@dataclass(frozen=True, slots=True)
-class Contrast:
-    """How far the gradient of one weight matrix tells samples apart.
-
-    Attributes:
-        node: The operation that holds the matrix.
-        log_mean: Mean over draws of ln(E δ²·E (h - h')²/2): gradient at its output times difference of its inputs;
-            -inf where the difference is below `RESOLVED`.
-        log_sd: Standard deviation over draws.
-        share: E (h - h')²/2 against E h²: 1 - c.
-    """
-
-    node: str
-    log_mean: float
-    log_sd: float
-    share: float = 1.0
-
-
-def contrasts(run: Run) -> tuple[Contrast, ...]:
-    """The contrast of every weight matrix that gets a gradient, in execution order."""
-    found: list[Contrast] = []
-    for node in run.graph.nodes:
-        g = run.gradients.get(node.name)
-        if g is None or not g.mean_q > 0.0:
-            continue
-        held, read = False, None
-        for arg in _leaves((node.args, tuple(node.options.values()))):
-            if isinstance(arg, ParameterRef):
-                known = run.graph.parameters.get(arg.name)
-                held = held or (known is not None and len(known.spec.shape) >= 2)
-            elif read is None and run.signals.get(arg.node):
-                read = run.signals[arg.node][min(arg.index, len(run.signals[arg.node]) - 1)]
-        if not held or read is None:
-            continue
-        share = _share(read)
-        size = 1.0 if read.integer else read.mean_q  # an index that is looked up is a unit vector
-        log_mean = -math.inf
-        if share >= RESOLVED and size > 0.0:
-            log_mean = math.log(share * size) + read.noise.drift + math.log(g.mean_q) + g.noise.drift
-        log_sd = math.sqrt(max(read.noise.variance + g.noise.variance, 0.0))
-        found.append(Contrast(node.name, log_mean, log_sd, share))
-    return tuple(found)
-
-
-def _leaves(arg: Arg | tuple[Arg, ...]) -> Iterator[ParameterRef | Ref]:
-    if isinstance(arg, tuple):
-        for a in arg:
-            yield from _leaves(a)
-    elif isinstance(arg, ParameterRef | Ref):
-        yield arg
-
-
-def _share(x: Signal) -> float:
-    """1 - c between two samples; 1 with a single one."""
-    batch = [i for i, b in enumerate(x.batch) if b]
-    return max(1.0 - pair_average(x, batch), 0.0) if batch else 1.0
-
-
 def probability(
     nodes: Sequence[NodePrediction],
     outputs: Sequence[str],
@@ -126,12 +71,11 @@ def probability(
 ) -> Start:
     """P(start) with what limits it: each condition at its worst node, all conditions together as if independent.
 
-    1. forward: no tensor's mean square beyond `LARGEST_SIGNAL` times the input's;
-    2. backward: no gradient's beyond `LARGEST_GRADIENT` times the outputs', but for networks with batch statistics,
-       whose updates do not depend on the gradient's size (Arora, Li and Lyu 1812.03981);
+    1. forward: no tensor's mean square beyond `LARGEST_SIGNAL` times the input's, no output's beyond `LARGEST_OUTPUT`;
+    2. backward: no weight matrix of which a smallest step throws the outputs about (`LARGEST_STIR`);
     3. alive: no layer all of whose units are zero, and some weight matrix with a gradient;
-    4. distinguishable: some weight matrix whose gradient tells samples apart by more than `FAINTEST_CONTRAST`, and
-       samples that differ at the last one by more than `SMALLEST_SHARE` of their size;
+    4. distinguishable: layers that a gradient cannot move yet wake up within `STEPS`, samples differ at the last
+       matrix by more than `SMALLEST_SHARE`, and more than one direction is left (`THINNEST`);
     5. range: no entry beyond the largest number of the compute type, and the gradient of (4) above its smallest.
 
     Args:
@@ -139,24 +83,27 @@ def probability(
         outputs: Names of the nodes that the model returns.
         dtype: Compute type.
         parameters: For (3).
-        seen: For (4) and (5); None leaves them out (a forward pass alone).
+        seen: For (2), (4) and (5); None leaves them out (a forward pass alone).
     """
     parts: dict[str, tuple[float, str]] = dict.fromkeys(
         ("forward", "backward", "alive", "distinguishable", "range"), (1.0, "")
     )
     top, tiny = RANGES.get(dtype, RANGES["float32"])
     over = Edge(2.0 * math.log10(top / SIGMAS), 0.0)
-    rescaled = any(n.op.startswith("batch_norm") for n in nodes)
-    alive, worst_dead = 1.0, ("", 0.0)
+    largest, alive, worst_dead = 0.0, 1.0, ("", 0.0)
     for n in nodes:
         if n.op == "input" or _constant(n):
             continue
-        for key, t, edge in (("forward", n.output, LARGEST_SIGNAL), ("backward", n.grad, LARGEST_GRADIENT)):
-            if t is None or t.q <= 0.0:
-                continue
-            if key == "forward" or not rescaled:
-                _worse(parts, key, edge.below(t.log_mean - t.reference, t.log_sd), n.name)
-            _worse(parts, "range", over.below(t.log_mean, max(t.log_sd, 1e-9)), n.name)
+        for t in (n.output, n.grad):
+            if t is not None and t.q > 0.0:
+                _worse(parts, "range", over.below(t.log_mean, max(t.log_sd, 1e-9)), n.name)
+        if n.output.q > 0.0:
+            _worse(
+                parts, "forward", LARGEST_SIGNAL.below(n.output.log_mean - n.output.reference, n.output.log_sd), n.name
+            )
+            if n.name in outputs:
+                largest = max(largest, n.output.log_mean)
+                _worse(parts, "forward", LARGEST_OUTPUT.below(n.output.log_mean, 0.0), n.name)
         if n.output.p_dead > 0.0:
             alive *= 1.0 - n.output.p_dead
             if n.output.p_dead > worst_dead[1]:
@@ -165,14 +112,16 @@ def probability(
     if matrices and not any(p.grad_q for p in matrices):
         alive, worst_dead = 0.0, (outputs[0] if outputs else "", 1.0)
     parts["alive"] = (alive, worst_dead[0])
+    reason = ""
     if seen is not None and matrices:
-        best = max(seen, key=lambda s: FAINTEST_CONTRAST.above(s.log_mean, s.log_sd), default=None)
+        for s in seen:
+            _worse(parts, "backward", LARGEST_STIR.below(s.stir - largest, 0.0), s.node)
+        best = max(seen, key=lambda s: s.log_mean, default=None)
         if best is None or not math.isfinite(best.log_mean):
             parts["distinguishable"] = (0.0, outputs[0] if outputs else "")
         else:
-            share = SMALLEST_SHARE.above(math.log(max(seen[-1].share, ROUNDING)), 0.0)
-            sees = FAINTEST_CONTRAST.above(best.log_mean, best.log_sd)
-            parts["distinguishable"] = (share * sees, seen[-1].node if share < sees else best.node)
+            p, where, reason = told_apart(seen, best)
+            parts["distinguishable"] = (p, where)
             under = Edge(2.0 * math.log10(tiny), 0.0)
             _worse(parts, "range", under.above(best.log_mean, max(best.log_sd, 1e-9)), best.node)
     p = math.prod(v for v, _ in parts.values())
@@ -181,7 +130,44 @@ def probability(
     if parts[key][0] > 0.99:
         return Start(p, "nothing stands in the way", "", values)
     where = parts[key][1]
-    return Start(p, _reason(key, next((n for n in nodes if n.name == where), None), seen or ()), where, values)
+    if key != "distinguishable" or not reason:
+        at = next((s for s in seen or () if s.node == where), None)
+        reason = _reason(key, next((n for n in nodes if n.name == where), None), at, largest)
+    return Start(p, reason, where, values)
+
+
+def told_apart(seen: Sequence[Contrast], best: Contrast) -> tuple[float, str, str]:
+    """P(the samples come to be told apart), the node that limits it, and why in a few words.
+
+    Args:
+        seen: All weight matrices in execution order.
+        best: The one with the largest contrast.
+    """
+    last = seen[-1]
+    steps = sum(s.waking * (1.0 - s.awake) for s in seen[:-1])
+    sights = [SEEN.above(s.pull, 0.0) * SEEN_SHARE.above(_ln(s.share), 0.0) for s in seen]
+    wakes = 1.0 - (1.0 - STEPS.below(_ln(steps), 0.0)) * (1.0 - max(sights))
+    enough = SMALLEST_SHARE.above(_ln(last.own) + math.log(last.fan), 0.0)
+    common = COMMON.above(last.level, 0.0) if last.share > ROUNDING else 1.0
+    shares = 1.0 - (1.0 - enough) * common * (1.0 - SHARED_YET_STARTS)
+    thick = normal_cdf((THINNEST[0] - best.log_sd / _DECADE) / THINNEST[1])
+    p, where, why = min(
+        (wakes, best.node, f"the gradients that tell samples apart have the size {_power(best.log_mean)} at most: "
+         f"layers wake up in turn, in about {steps:.0f} steps"),
+        (shares, last.node, f"samples differ by {_power(_ln(last.own))} of what all units have in common"),
+        (thick, best.node, f"the draw decides: the contrast of samples scatters by 10^±{best.log_sd / _DECADE:.1f}"),
+    )  # fmt: skip
+    del p
+    return wakes * shares * thick, where, why
+
+
+def _ln(x: float) -> float:
+    return math.log(max(x, ROUNDING))
+
+
+def _power(log_square: float) -> str:
+    """A size, given ln of its square."""
+    return f"10^{log_square / _DECADE / 2.0:.1f}"
 
 
 def _worse(parts: dict[str, tuple[float, str]], key: str, p: float, name: str) -> None:
@@ -193,24 +179,19 @@ def _constant(n: NodePrediction) -> bool:
     return n.output.c_batch is not None and n.output.c_batch >= 1.0 and n.grad is None
 
 
-def _reason(key: str, n: NodePrediction | None, seen: Sequence[Contrast]) -> str:
-    if key in ("forward", "backward") and n is not None:
-        t = n.output if key == "forward" else n.grad
-        assert t is not None
-        what = "the signal" if key == "forward" else "the gradient"
+def _reason(key: str, n: NodePrediction | None, at: Contrast | None, largest: float) -> str:
+    if key == "forward" and n is not None:
+        t = n.output
+        if LARGEST_OUTPUT.below(t.log_mean, 0.0) < LARGEST_SIGNAL.below(t.log_mean - t.reference, t.log_sd):
+            return f"the outputs have the size {_power(t.log_mean)}"
         decades = (t.log_mean - t.reference) / _DECADE
-        return f"{what} is typically 10^{decades:.1f} times larger than at its origin, ± 10^{t.log_sd / _DECADE:.1f}"
-    if key == "distinguishable" and n is not None:
-        at = next((s for s in seen if s.node == n.name), None)
-        if at is not None and SMALLEST_SHARE.above(math.log(max(at.share, ROUNDING)), 0.0) < FAINTEST_CONTRAST.above(
-            at.log_mean, at.log_sd
-        ):
-            return f"samples differ by 10^{math.log10(max(at.share, ROUNDING)) / 2.0:.1f} of their size only"
-        if at is not None and math.isfinite(at.log_mean):
-            return (
-                f"the gradients that tell samples apart have the size 10^{at.log_mean / _DECADE / 2.0:.1f} at most, "
-                f"± 10^{at.log_sd / _DECADE / 2.0:.1f}"
-            )
+        return (
+            f"the signal is typically 10^{decades:.1f} times larger than at its origin, ± 10^{t.log_sd / _DECADE:.1f}"
+        )
+    if key == "backward" and at is not None:
+        return (
+            f"a step of 1e-4 here throws the outputs about by {_power(at.stir - largest - 8.0 * _DECADE)} of their size"
+        )
     return {
         "alive": "a layer can be dead: all of its units zero",
         "distinguishable": "inputs are no longer told apart",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
-from firstlight.rules.contraction import contract, outer_sum, sum_atoms
+from firstlight.rules.contraction import contract, outer_sum, past_weights, sum_atoms
 from firstlight.rules.gradient import scale, whole
 from firstlight.rules.layout import axis_atoms, expand, permute
 from firstlight.rules.merge import plus, reduce_to
@@ -51,7 +51,7 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, weight: Signal, b
     letters = LETTERS[: input.ndim]
     o = "Z" if weight.ndim > 1 else ""
     grads: dict[str, Any] = {
-        "input": Cotangent(contract(g, letters[:-1] + o, weight, o + letters[-1], letters)),
+        "input": Cotangent(past_weights(contract(g, letters[:-1] + o, weight, o + letters[-1], letters), g)),
         "weight": Cotangent(
             outer_sum(g, input, weight) if o else contract(g, letters[:-1] + o, input, letters, o + letters[-1])
         ),

@@ -14,11 +14,10 @@ from math import prod
 import numpy as np
 
 from firstlight.graph.signal import Array, Groups, Noise, Signal, next_id, replace
+from firstlight.rules.forms import combine, joint
 from firstlight.rules.layout import align, axis_atoms, correlations, expand, moments, permute, regroup, state_weights
 from firstlight.rules.noise import (
-    combine,
     fresh_linear,
-    joint,
     pair_shares,
     sample_correlation,
     stray,
@@ -28,6 +27,7 @@ from firstlight.rules.noise import (
 from firstlight.rules.source import mehler
 
 _LARGEST = 1 << 18  # entries of a product's fields
+PER_ROW = "per row"  # tag of a gradient that was divided by the length of a row of weights, with what that adds
 
 
 def energy_cube(x: Signal, *, one_draw: bool = False) -> Array:
@@ -78,7 +78,7 @@ def product(x: Signal, y: Signal, *, quiet: bool = False) -> Signal:
     return replace(
         x,
         mean=x.mean * y.mean,
-        q=x.q * y.q * joint(x.noise, y.noise),
+        q=_times(x.q, y.q, joint(x.noise, y.noise)),
         corr=x.corr * y.corr,
         batch=tuple(a or b for a, b in zip(x.batch, y.batch, strict=True)),
         source=None,
@@ -96,6 +96,11 @@ def product(x: Signal, y: Signal, *, quiet: bool = False) -> Signal:
         integer=x.integer and y.integer,
         ident=next_id(),
     )
+
+
+def _times(a: Array, b: Array, factor: float) -> Array:
+    out = np.asarray(a * b)
+    return out if factor == 1.0 else np.multiply(out, factor, out=out)
 
 
 def pair_mean(x: Signal, cube: Array) -> float:
@@ -180,6 +185,18 @@ def _by_label(x: Signal, labels: Sequence[str], order: Sequence[str], atoms: Map
             groups.insert(i, ())
     x = replace(x, groups=tuple(groups))
     return expand(x, tuple(atoms[a] for a in order))
+
+
+def past_weights(dx: Signal, g: Signal) -> Signal:
+    """A gradient behind the weights whose rows had been divided by their own length over a batch.
+
+    The gradient g in front of a batch normalisation carries E 1/v̂, v̂ = wᵀΣw of each row w, larger than 1/E v̂. Behind
+    the weights stands E |w|²/(wᵀΣw) instead, which is 1/(tr Σ/n) where Σ is isotropic, as it becomes in
+    batch-normalised stacks (Daneshmand, Joudaki and Bach 2106.03970): what g had gained by it is taken back.
+    """
+    if g.tag is None or g.tag[0] != PER_ROW:
+        return dx
+    return replace(dx, q=dx.q / g.tag[2])
 
 
 def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:

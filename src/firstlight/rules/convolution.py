@@ -11,7 +11,7 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.affine import LETTERS, with_bias
-from firstlight.rules.contraction import contract, energy_cube, sum_atoms
+from firstlight.rules.contraction import contract, energy_cube, past_weights, sum_atoms
 from firstlight.rules.gradient import whole
 from firstlight.rules.layout import axis_atoms, correlations, expand, merge_axis, moments, offset
 from firstlight.rules.noise import fresh_linear, stray
@@ -216,7 +216,7 @@ def _(
     flipped = replace(weight, q=np.full_like(weight.q, float(weight.q.mean())))
     dx = convolve(g, flipped, groups, back, dict.fromkeys(axes, 1), input.shape[axes[0] - 1], fan)
     grads: dict[str, Any] = {
-        "input": Cotangent(dx),
+        "input": Cotangent(past_weights(dx, g)),
         "weight": Cotangent(_kernel_gradient(g, input, weight, axes, maps, groups)),
     }
     if bias is not None:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, replace
-from firstlight.rules.contraction import energy_cube, product, sum_atoms
+from firstlight.rules.contraction import PER_ROW, energy_cube, product, sum_atoms
+from firstlight.rules.forms import combine, joint
 from firstlight.rules.gradient import scale, whole
 from firstlight.rules.layout import align, axis_atoms, correlations, moments, reshape, state_weights
 from firstlight.rules.merge import plus, reduce_to
-from firstlight.rules.noise import combine, joint
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, CONCENTRATED, Call, Grads, rule, several
 
 _SMALL = 64  # entries of a group up to which effects of order 1/n can add up to per cents
@@ -131,7 +131,8 @@ def normalise_back(call: Call, g: Signal, x: Signal, atoms: Sequence[int], *, ce
     """Gradient before a normalisation: (g - mean g - x̂·mean(g x̂))/√(v+ε).
 
     The projection takes the shared part of g and the part along x̂; E[v/v̂] = n/(n-2) for n effective entries,
-    n = 2/(relative variance of v̂), of which centring has already taken one.
+    n = 2/(relative variance of v̂), of which centring has already taken one. Over a batch, v̂ = wᵀΣw of the row of
+    weights w in front, which the gradient meets again on its way down (`past_weights`).
     """
     g, x = align(g, x)
     hat = normalise(call, x, atoms, centre=centre, eps=eps)
@@ -164,9 +165,11 @@ def normalise_back(call: Call, g: Signal, x: Signal, atoms: Sequence[int], *, ce
         corr = corr.copy()
         corr[origin] = 1.0
     noise = combine([(1.0, g.noise), (-hat.kept, x.noise)])
+    per_row = x.gaussian and any(x.batch[a] for a in atoms)
     return replace(
-        g, mean=np.zeros_like(g.mean), q=q, corr=corr, source=None, values=None, noise=noise, terms=(), ident=next_id()
-    )
+        g, mean=np.zeros_like(g.mean), q=q, corr=corr, source=None, values=None, noise=noise, terms=(),
+        tag=(PER_ROW, 0, lift) if per_row else None, ident=next_id(),
+    )  # fmt: skip
 
 
 def _trailing(x: Signal, shape: Any) -> list[int]:
