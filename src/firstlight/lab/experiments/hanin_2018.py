@@ -243,7 +243,7 @@ PARTS = (
             *_figure_1b((5, 20, 40), _SHORT, 3),
             *_figure_2b((5, 20, 40), _SHORT, 5),
             *_figure_3((10, 20, 40), _SHORT, 4),
-            *_claim(_SHORT, 8),
+            *_claim(Net(), 8),  # the first of the full form's: they end when they have started
         ],
         full=lambda: [
             *_figure_1b(DEPTHS_1, Net(), 5),

@@ -124,6 +124,7 @@ def _started(axis: Axes, run: Frame, x: Sequence[float], colour: str, mark: str,
 
 
 def _limits(figure: Figure, axis: Axes, frame: Frame) -> None:
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside right upper")  # bars fill the panel
     limit = float(frame["epochs"].iloc[0])
     axis.axhline(limit, color=GREY, lw=0.8, ls=":")
     axis.set(ylim=(0, 1.12 * limit), ylabel="epochs until 20 % test accuracy")
@@ -138,13 +139,12 @@ def _limits(figure: Figure, axis: Axes, frame: Frame) -> None:
 def figure_1b(frame: Frame) -> Figure:
     """Epochs to start against depth = width, five initializations."""
     frame = _shown(frame, "1b")
-    figure, (axis,) = panels(1, 1, "1b. Wrong mean length: training does not start", 6.0, 4.0)
+    figure, (axis,) = panels(1, 1, "1b. Wrong mean length: training does not start", 7.6, 4.0)
     for colour, mark, name in zip(COLOURS, MARKS, LAWS, strict=False):
         run = frame[frame["scheme"] == LAWS[name]]
         if len(run):
             _started(axis, run, list(run["depth"]), colour, mark, name)
     axis.set(xlabel="depth = width")
-    axis.legend()
     _limits(figure, axis, frame)
     return figure
 
@@ -152,25 +152,23 @@ def figure_1b(frame: Frame) -> Figure:
 def figure_2b(frame: Frame) -> Figure:
     """Epochs to start of residual networks."""
     frame = _shown(frame, "2b")
-    figure, (axis,) = panels(1, 1, "2b. Residual networks: too large a sum of η and training does not start", 6.0, 4.0)
+    figure, (axis,) = panels(1, 1, "2b. Residual networks: too large a sum of η and training does not start", 7.6, 4.0)
     for colour, mark, (base, run) in zip(COLOURS, MARKS, frame.groupby("base"), strict=False):
         _started(axis, run, list(run["depth"]), colour, mark, "η = 1" if base == 1 else f"η = {base:g}^l")
     axis.set(xlabel="modules of width 5")
-    axis.legend()
     _limits(figure, axis, frame)
     return figure
 
 
 def _figure_3(frame: Frame, title: str, by_sum: bool) -> Figure:
     frame = _shown(frame, "3a")
-    figure, (axis,) = panels(1, 1, title, 6.0, 4.0)
+    figure, (axis,) = panels(1, 1, title, 7.6, 4.0)
     for colour, mark, ((shape, width), run) in zip(COLOURS, MARKS, frame.groupby(["shape", "width"]), strict=False):
         nets = [Net(depth=int(d), width=int(width), shape=shape) for d in run["depth"]]
         x = [lengths.inverse_width_sum(widths(n)) if by_sum else n.depth for n in nets]
         name = f"constant {width}" if shape == "constant" else f"{shape} (30, 10)"
         _started(axis, run, x, colour, mark, name)
     axis.set(xlabel="Σ 1/n over hidden layers" if by_sum else "depth")
-    axis.legend()
     _limits(figure, axis, frame)
     return figure
 
