@@ -82,6 +82,8 @@ export function walksPanel(send: (m: Record<string, unknown>) => void): Panel {
       cloud && rows && columns && Number(store.walks?.header["run"] ?? 0) === store.selected
         ? [{ color: theme().dark ? "rgba(232,237,244,.16)" : "rgba(27,36,48,.13)", x: counting(columns), rows: Array.from({ length: rows }, (_, i) => cloud.subarray(i * columns, (i + 1) * columns)) }]
         : [];
+    const y = numbers(list(view?.full, key));
+    plot.hint = y.length && !y.some(Number.isFinite) ? "Zero in every layer: ln 0 is below any axis." : "";
     plot.draw();
   };
   const ask = h("button", { class: "tool strong live-only", type: "button", title: "Draw the same network a hundred times", onclick: () => send({ type: "walks", run: store.selected, draws: 100 }) }, "100 walks");

@@ -78,7 +78,7 @@ export class LinePlot {
     this.drawn = { series: this.series.map(({ x, y }) => ({ x, y })), clouds: this.clouds.map(cloudKey) };
     const tables = this.series.map((s) => this.table(s));
     const data = (tables.length === 1 && tables[0] ? tables[0] : tables.length ? uPlot.join(tables) : [[0, 1]]) as uPlot.AlignedData;
-    const empty = this.series.every((s) => !s.y.length) && !this.clouds.length ? this.hint : "";
+    const empty = this.series.every((s) => !Array.prototype.some.call(s.y, Number.isFinite)) && !this.clouds.length ? this.hint : "";
     if ((this.host.dataset["empty"] ?? "") !== empty) this.host.dataset["empty"] = empty;
     this.signature = wanted;
     const shape = JSON.stringify([this.series.map((s) => [s.label, s.color, s.dash, s.width, s.points]), this.logX, this.logY, t.dark, this.height, zoom()]);

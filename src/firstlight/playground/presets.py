@@ -186,7 +186,10 @@ _PAPERS = [
         "How to start training (2018)",
         "Residual branches and their weight",
         "h + η f(h): with η = 1 the length doubles at every block; with small η even 100 blocks keep it.",
-        tuple({**_DIGITS, "widths": [32] * 100, "scheme": "he", "residual": eta} for eta in (0.05, 0.3, 1.0)),
+        tuple(
+            {**_DIGITS, "widths": [32] * 100, "learning_rate": 0.01, "scheme": "he", "residual": eta}
+            for eta in (0.05, 0.3, 1.0)
+        ),
         1,
     ),
 ]
@@ -196,10 +199,13 @@ _MORE = [
         "More",
         "Depth 100 and a normalization",
         "The same hundred layers plain, with layer normalization, and with branches.",
-        (
-            {**_DIGITS, "widths": [32] * 100, "scheme": "torch-default"},
-            {**_DIGITS, "widths": [32] * 100, "scheme": "torch-default", "normalization": "layer"},
-            {**_DIGITS, "widths": [32] * 100, "scheme": "he", "residual": 0.1},
+        tuple(
+            {**_DIGITS, "widths": [32] * 100, "learning_rate": 0.003, **choice}
+            for choice in (
+                {"scheme": "torch-default"},
+                {"scheme": "torch-default", "normalization": "layer"},
+                {"scheme": "he", "residual": 0.1},
+            )
         ),
     ),
     Scene(

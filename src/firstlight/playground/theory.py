@@ -14,6 +14,8 @@ from firstlight.playground.config import RunConfig
 from firstlight.theory import activations
 
 SIGMAS = 2.0  # half width of the band
+# Schemes without chance: what holds over draws says nothing of them.
+FIXED = {"identity": "a multiple of the identity is one fixed matrix", "constant": "equal weights are one fixed network"}
 
 
 def predict(run: Any, rows: int = 64) -> Any | None:
@@ -23,10 +25,9 @@ def predict(run: Any, rows: int = 64) -> Any | None:
         run: The `Run`.
         rows: Training rows that the prediction is made for; an own model's batch is taken whole.
     """
-    if run.config.scheme == "identity":
-        run.problem.facts["prediction"] = (
-            "a multiple of the identity is one fixed matrix: nothing is drawn, and the walk is the same every time"
-        )
+    fixed = FIXED.get(run.config.scheme)
+    if fixed is not None:
+        run.problem.facts["prediction"] = f"{fixed}: nothing is drawn, and the walk is the same every time"
         return None
     args, kwargs = run.problem.inputs(slice(0, rows) if run.problem.batched else None)
     # an own model may hold operations that no rule knows (a loss inside, say): those are sampled
