@@ -26,29 +26,44 @@ def next_id() -> int:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Form:
+    """A linear form over a row of numbered independent sources; many noises share one.
+
+    Attributes:
+        first: Number of the first source.
+        loads: Coefficient times standard deviation of each source from the first on, shape (sources,).
+        lost: Variance of what came from sources before `first` that are no longer told apart.
+        variance: |loads|² + lost.
+    """
+
+    first: int
+    loads: Array
+    lost: float
+    variance: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Noise:
     """Fluctuation over weight draws of a tensor's log-norm, as a linear form over independent sources.
 
-    ln|x|² = ln E|x|² + drift + Σ_k s_k·(fluctuation of term k) + ε, Var ε = own.
+    ln|x|² = ln E|x|² + drift + scale·form + Σ_k load_k·(standard normal source k).
 
     Attributes:
         drift: E ln|x|² - ln E|x|².
-        own: Variance of this tensor's own source ε.
-        terms: Sensitivities to earlier noises.
         variance: Total variance of ln|x|².
-        ident: Order of creation.
-        oldest: Smallest `ident` among this noise and what it inherits from; 0 where that is not known.
+        form: What is inherited from earlier noises, but for the latest sources; None without any.
+        scale: Factor of the form.
+        tail: (number, load) of sources that are not in the form, in order.
     """
 
     drift: float = 0.0
-    own: float = 0.0
-    terms: tuple[tuple[float, Noise], ...] = ()
     variance: float = 0.0
-    ident: int = field(default_factory=next_id)
-    oldest: int = 0
+    form: Form | None = None
+    scale: float = 1.0
+    tail: tuple[tuple[int, float], ...] = ()
 
 
-SILENT = Noise(ident=0)
+SILENT = Noise()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -227,12 +242,22 @@ class Signal:
     @property
     def mean_q(self) -> float:
         """Mean square over all entries."""
-        return float(self.q.mean()) if self.q.size > 1 else float(self.q.reshape(-1)[0])
+        return _mean(self, "_mean_q", self.q)
 
     @property
     def mean_mean(self) -> float:
         """Mean over all entries."""
-        return float(self.mean.mean()) if self.mean.size > 1 else float(self.mean.reshape(-1)[0])
+        return _mean(self, "_mean_mean", self.mean)
+
+
+def _mean(x: Signal, name: str, field: Array) -> float:
+    """The mean of a field, worked out once: a copy of the signal with the same field has it as well."""
+    if field.size == 1:
+        return float(field.reshape(-1)[0])
+    known = x.__dict__.get(name)
+    if known is None or known[0] is not field:
+        known = x.__dict__[name] = (field, float(field.mean()))
+    return known[1]
 
 
 @dataclass(eq=False)

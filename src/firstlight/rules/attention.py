@@ -9,10 +9,10 @@ import numpy as np
 from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.affine import pair_einsum as einsum
 from firstlight.rules.empirical import constant
+from firstlight.rules.forms import combine
 from firstlight.rules.gradient import scale, whole
 from firstlight.rules.layout import align, axis_atoms, expand, merge_axis, offset
 from firstlight.rules.merge import plus, reduce_to
-from firstlight.rules.noise import combine
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, GAUSSIAN_INPUT, Call, Grads, rule
 from firstlight.rules.softmax import SPREADS, jacobian, participation, participation_curve, straying
 from firstlight.rules.windows import with_atom

@@ -9,9 +9,9 @@ import numpy as np
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.cross import cross
 from firstlight.rules.empirical import constant
+from firstlight.rules.forms import combine
 from firstlight.rules.gradient import whole
 from firstlight.rules.layout import axis_atoms, fit_states, merge_axis, offset, regroup, transform, with_states
-from firstlight.rules.noise import combine
 from firstlight.rules.ranges import take_range
 from firstlight.rules.registry import Call, Grads, rule
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Signal, next_id, replace
 from firstlight.rules.contraction import pair_mean
+from firstlight.rules.forms import combine, covariance
 from firstlight.rules.layout import align, correlations, fit_states, moments
-from firstlight.rules.noise import combine, covariance
 from firstlight.rules.source import from_values, mehler, on_grid, on_source, spread
 
 

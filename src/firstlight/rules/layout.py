@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from math import prod
 
@@ -337,9 +338,24 @@ def profile(q: Array, states: Sequence[int]) -> Array:
 
     With it a cube of normalised correlations becomes one of mean pair moments: M = corr·profile·(mean q).
     """
-    out = np.ones((1,) * len(states))
     if q.size == 1:
-        return out
+        return np.ones((1,) * len(states))
+    key = tuple(states)
+    for seen, wanted, found in _profiles:
+        if seen is q and wanted == key:
+            return found
+    found = _profile(q, key)
+    found.setflags(write=False)
+    _profiles.append((q, key, found))
+    return found
+
+
+# The last answers: the two operands of a sum, and the result, are asked for their profiles again and again.
+_profiles: deque[tuple[Array, tuple[int, ...], Array]] = deque(maxlen=6)
+
+
+def _profile(q: Array, states: tuple[int, ...]) -> Array:
+    out = np.ones((1,) * len(states))
     total = float(q.mean())
     if total <= 0.0:
         return out

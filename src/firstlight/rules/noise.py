@@ -1,74 +1,20 @@
-"""Log-norm noise: each tensor's ln|x|² as a linear form over independent sources (THEORY §5, last paragraph)."""
+"""Log-norm noise that each kind of operation adds: own sources and sensitivities (THEORY §5, last paragraph)."""
 
 from __future__ import annotations
 
 import functools
-import heapq
 import math
 
 import numpy as np
 
-from firstlight.graph.signal import SILENT, Array, Grid, Noise, Signal, Source, next_id, replace
+from firstlight.graph.signal import SILENT, Array, Grid, Noise, Signal, Source, replace
+from firstlight.rules.forms import combine
 from firstlight.rules.layout import state_weights
 from firstlight.theory import log_moments, special
 
 _NARROW = 1e-3  # relative variance of a layer's length from which its law is taken beyond first order in 1/width
 _EXACT = 32.0  # effective units below which it is taken exactly
 _WIDEST = 1e6  # variance of a log-norm beyond which it is no longer followed
-_EXPANSIONS = 400  # noises that are expanded before what is left counts as independent
-
-
-def covariance(a: Noise, b: Noise) -> float:
-    """Cov of two log-norms: the later one is expanded into its terms until both meet or one is used up."""
-    if a is b:
-        return a.variance
-    if a.oldest > b.ident or b.oldest > a.ident:
-        return 0.0  # all that one inherits from came after the other
-    left, right = {a.ident: (1.0, a)}, {b.ident: (1.0, b)}
-    heap = [-a.ident, -b.ident]
-    heapq.heapify(heap)
-    total = 0.0
-    seen: set[int] = set()
-    while left and right and heap and len(seen) < _EXPANSIONS:
-        ident = -heapq.heappop(heap)
-        if ident in seen:
-            continue
-        seen.add(ident)
-        x, y = left.pop(ident, None), right.pop(ident, None)
-        if x is not None and y is not None and not left and not right:
-            return total + x[0] * y[0] * x[1].variance
-        if x is not None and y is not None:
-            total += x[0] * y[0] * x[1].own
-        for item, side in ((x, left), (y, right)):
-            if item is None:
-                continue
-            for coefficient, term in item[1].terms:
-                old = side.get(term.ident)
-                side[term.ident] = (item[0] * coefficient + (old[0] if old else 0.0), term)
-                heapq.heappush(heap, -term.ident)
-    return total
-
-
-def joint(a: Noise, b: Noise, sign: float = 1.0) -> float:
-    """E XY/(E X · E Y) of two energies with log-normal noise, exp(cov); 1 for independent ones."""
-    if a.variance * b.variance <= 1e-8 or (not a.terms and not b.terms and a is not b):
-        return 1.0
-    return float(np.exp(np.clip(sign * covariance(a, b), -1.0, 1.0)))
-
-
-def combine(terms: list[tuple[float, Noise]], own: float = 0.0, drift: float = 0.0) -> Noise:
-    """Noise that inherits Σ s_k·(noise k), plus an own source of the given variance and drift."""
-    kept = tuple((s, n) for s, n in terms if n.variance > 0.0 and abs(s) > 1e-9)
-    if not kept and own <= 0.0 and drift == 0.0:
-        return SILENT
-    variance = own
-    for i, (s, a) in enumerate(kept):
-        variance += s * s * a.variance
-        for t, b in kept[:i]:
-            variance += 2.0 * s * t * covariance(a, b)
-    total = drift + sum(s * n.drift for s, n in terms)
-    ident = next_id()
-    return Noise(total, max(own, 0.0), kept, max(variance, 0.0), ident, min([ident, *(n.oldest for _, n in kept)]))
 
 
 def pair_shares(x: Signal, states: tuple[int, ...]) -> Array:

@@ -64,8 +64,7 @@ def _by_own_norm(x: Signal, inverse_rms: Signal) -> Signal:
 
 def _unvaried(x: Signal) -> bool:
     """Whether a factor is (nearly) the same for every entry."""
-    spread = x.q - np.square(x.mean)
-    return bool(np.all(spread <= 0.02 * x.q)) and x.mean.size == 1
+    return x.mean.size == 1 and bool(np.all(x.q - np.square(x.mean) <= 0.02 * x.q))
 
 
 def _terms(x: Signal, y: Signal) -> tuple[tuple[float, Signal], ...]:
