@@ -188,7 +188,7 @@ _PAPERS = [
         "h + η f(h): with η = 1 the length doubles at every block; with small η even 100 blocks keep it.",
         tuple(
             {**_DIGITS, "widths": [32] * 100, "learning_rate": 0.01, "scheme": "he", "residual": eta}
-            for eta in (0.05, 0.3, 1.0)
+            for eta in (0.02, 0.3, 1.0)
         ),
         1,
     ),
@@ -200,11 +200,11 @@ _MORE = [
         "Depth 100 and a normalization",
         "The same hundred layers plain, with layer normalization, and with branches.",
         tuple(
-            {**_DIGITS, "widths": [32] * 100, "learning_rate": 0.003, **choice}
+            {**_DIGITS, "widths": [32] * 100, "learning_rate": 0.03, **choice}
             for choice in (
                 {"scheme": "torch-default"},
                 {"scheme": "torch-default", "normalization": "layer"},
-                {"scheme": "he", "residual": 0.1},
+                {"scheme": "he", "residual": 0.02},
             )
         ),
     ),
