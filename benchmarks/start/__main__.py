@@ -7,12 +7,12 @@ import argparse
 from rich.console import Console
 
 from benchmarks.start import figure, label, report, score
-from benchmarks.start.population import SETS
+from benchmarks.start.population import HEADLINE, SETS
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.start", description=__doc__)
-    parser.add_argument("--set", choices=sorted(SETS), default="test", help="which networks (default: test)")
+    parser.add_argument("--set", choices=sorted(SETS), default=HEADLINE, help=f"which networks (default: {HEADLINE})")
     parser.add_argument("--relabel", action="store_true", help="train what has no label yet (delete the csv to redo)")
     parser.add_argument("--optimizer", choices=sorted(label.RATES), default="adam", help="labels of which optimizer")
     parser.add_argument("--score", action="store_true", help="predict and measure again, write scores_SET.csv")

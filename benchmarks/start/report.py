@@ -38,7 +38,7 @@ def comparison(rows: Sequence[Row]) -> Cells:
     for key, title in TITLES.items():
         value = np.array([_value(r, key) for r in rows])
         known = int((~np.isnan(value)).sum())
-        if not known:
+        if not known or (key == FIRST and all(r.p_start == r.values[key] for r in rows)):
             continue
         a = area(np.nan_to_num(value, nan=-math.inf, neginf=-1e300), starts)
         out.append((title, str(known), f"{a.value:.3f}", f"{a.low:.3f} … {a.high:.3f}"))
