@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from firstlight.capture.dead import dead_units
+from firstlight.capture.moments import moments
 from firstlight.capture.parameters import duplicate_rows, structure
 from firstlight.capture.sampling import WHOLE, sample_axis
-from firstlight.capture.statistics import dead_units, moments, tensor_stats
+from firstlight.capture.statistics import tensor_stats
 from firstlight.graph.measurement import TensorStats
 
 

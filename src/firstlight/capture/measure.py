@@ -8,125 +8,24 @@ from __future__ import annotations
 
 import inspect
 import math
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from firstlight.capture.gathering import Gathering
 from firstlight.capture.inputs import GetInputs, Inputs, check_batch, check_model, described
 from firstlight.capture.parameters import parameter_stats, use_counts
 from firstlight.capture.preserve import WriteGuard, preserved
-from firstlight.capture.record import Event, recording
+from firstlight.capture.record import recording
 from firstlight.capture.redraw import Redraw, with_draws
-from firstlight.capture.statistics import Collector, Reading, read
 from firstlight.capture.tensors import map_tensors, named_tensors
 from firstlight.errors import FirstlightError, InputError, ModelError
-from firstlight.graph.measurement import Measurement, NodeStats, TensorStats
+from firstlight.graph.measurement import Measurement, NodeStats, ParameterStats, TensorStats
 
 Loss = Callable[..., Tensor]
-
-_RECENT = 8  # gradients that are remembered, in case the next operation receives the same one
-# Units lie along axis 1 after these (channels first), ...
-_CHANNELS_FIRST = (
-    "conv",
-    "batch_norm",
-    "instance_norm",
-    "group_norm",
-    "_pool",
-    "pixel_",
-    "interpolate",
-    "upsample",
-)
-# ... along the last axis after these, and elsewhere as in the first tensor that the operation reads.
-_LAST_AXIS = frozenset(
-    [
-        "permute",
-        "transpose",
-        "movedim",
-        "t",
-        "reshape",
-        "view",
-        "flatten",
-        "unflatten",
-        "squeeze",
-        "unsqueeze",
-        "linear",
-        "matmul",
-        "bmm",
-        "einsum",
-        "layer_norm",
-        "rms_norm",
-        "embedding",
-        "scaled_dot_product_attention",
-        "lstm",
-        "gru",
-        "rnn_tanh",
-        "rnn_relu",
-        "unfold",
-        "fold",
-        "mean",
-        "sum",
-        "stack",
-    ]
-)
-
-
-@dataclass
-class _Pass:
-    """What is gathered while one pass runs."""
-
-    batch_size: int
-    events: list[tuple[str, str, str, str, str, tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)
-    outputs: Collector = field(default_factory=Collector)
-    grads: Collector = field(default_factory=Collector)
-    axes: dict[str, int] = field(default_factory=dict)
-    names: dict[int, str] = field(default_factory=dict)
-    loss: float = math.nan
-    loss_kind: str = "none"
-    notes: list[str] = field(default_factory=list)
-    returned: tuple[str, ...] = ()
-    parameter_grads: dict[int, Tensor | None] = field(default_factory=dict)
-    last: str = ""
-    recent: dict[int, tuple[weakref.ref[Tensor], int, int, Reading]] = field(default_factory=dict)
-
-    def sink(self, event: Event) -> None:
-        """Read the operation's first floating-point output and ask for its gradient."""
-        self.last = event.name
-        x = next((t for t in event.outputs if t.is_floating_point() or t.is_complex()), None)
-        if x is None:
-            if event.op != "input":
-                return
-            x = event.outputs[0]
-        axis = self.axes[event.name] = _unit_axis(event, x, self.axes)
-        key, op, size = event.name, event.op, self.batch_size
-        self.events.append((key, op, event.module, event.module_type, event.source, event.inputs, event.parameters))
-        with torch._C.DisableTorchFunction():  # the readings are none of the model's operations
-            self.outputs.add(key, read(x, op=op, axis=axis, batch_size=size))
-            if x.requires_grad:
-                x.register_hook(self._grad_hook(key, axis))
-
-    def _grad_hook(self, key: str, axis: int) -> Callable[[Tensor | None], None]:
-        def hook(grad: Tensor | None) -> None:
-            if grad is not None:
-                with torch._C.DisableTorchFunction():
-                    self.grads.add(key, self._read_grad(grad, axis))
-
-        return hook
-
-    def _read_grad(self, grad: Tensor, axis: int) -> Reading:
-        """Read a gradient once where autograd hands the same one to several operations, as behind a sum."""
-        found = self.recent.pop(id(grad), None)
-        if found is None or found[0]() is not grad or found[1:3] != (grad._version, axis):
-            reading = read(grad, axis=axis, batch_size=self.batch_size)
-            found = weakref.ref(grad), grad._version, axis, reading
-        self.recent[id(grad)] = found
-        if len(self.recent) > _RECENT:
-            del self.recent[next(iter(self.recent))]
-        return found[3]
 
 
 def measure(
@@ -173,11 +72,20 @@ def measure(
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
         raise InputError("draws", got=described(draws), expected="a whole number of at least 1")
     inputs = check_batch(batch, model, get_inputs=get_inputs)
-    with preserved(model, watch=False) as guard:
-        one = _run(model, inputs, batch, loss, seed, backward, guard)
-        with torch._C.DisableTorchFunction(), torch.no_grad():
-            parameters = parameter_stats(model, one.parameter_grads, use_counts(e[6] for e in one.events))
+
+    def measured(queued: bool) -> tuple[Gathering, tuple[ParameterStats, ...]]:
+        with preserved(model, watch=False) as guard:
+            one = _run(model, inputs, batch, loss, seed, backward, guard, queued=queued)
+            with torch._C.DisableTorchFunction(), torch.no_grad():
+                parameters = parameter_stats(model, one.parameter_grads, use_counts(e[6] for e in one.events))
         one.parameter_grads.clear()
+        return one, parameters
+
+    queued = True
+    one, parameters = measured(queued)
+    if one.rewritten:  # a tensor that waited to be read was overwritten meanwhile: read each at once
+        queued = False
+        one, parameters = measured(queued)
     outputs, grads = one.outputs.finish(), one.grads.finish()
     result = Measurement(
         model=type(model).__name__,
@@ -194,7 +102,7 @@ def measure(
     if draws > 1 or redraw is not None:
 
         def again() -> tuple[dict[str, float], dict[str, float]]:
-            p = _run(model, inputs, batch, loss, seed, backward)
+            p = _run(model, inputs, batch, loss, seed, backward, queued=queued)
             return {k: v.q for k, v in p.outputs.finish().items()}, {k: v.q for k, v in p.grads.finish().items()}
 
         result = with_draws(result, model, again, draws, redraw, law, seed)
@@ -216,21 +124,6 @@ def _node(event: tuple[Any, ...], outputs: Mapping[str, TensorStats], grads: Map
     )
 
 
-def _unit_axis(event: Event, x: Tensor, axes: Mapping[str, int]) -> int:
-    if x.dim() < 3:
-        return -1
-    if event.op == "input":
-        return 1 if x.dim() >= 4 else -1
-    if any(part in event.op for part in _CHANNELS_FIRST):
-        return 1
-    if event.op in _LAST_AXIS:
-        return -1
-    for name in event.inputs:
-        if axes.get(name) == 1:
-            return 1
-    return -1
-
-
 def _run(
     model: nn.Module,
     inputs: Inputs,
@@ -239,16 +132,20 @@ def _run(
     seed: int,
     backward: bool,
     guard: WriteGuard | None = None,
-) -> _Pass:
+    *,
+    queued: bool = True,
+) -> Gathering:
     """Forward, loss, backward. The caller restores what the model changes; `guard` sees every call that may write."""
     torch.manual_seed(seed)
-    one = _Pass(inputs.batch_size)
+    one = Gathering(inputs.batch_size, queued=queued)
     with torch.inference_mode(False), torch.set_grad_enabled(backward):
         args, kwargs, leaves = _own_inputs(inputs, backward)
         with _told(model, one, "forward pass"), recording(model, one.sink, guard=guard) as recorder:
+            recorder.before_write = one.read_waiting
             with torch._C.DisableTorchFunction():
                 recorder.start(args, kwargs)
             output = model(*args, **kwargs)
+            one.read_waiting()
         tensors = [t for _, t in named_tensors(output) if t.is_floating_point() or t.is_complex()]
         origins = (recorder.origin(t) for _, t in named_tensors(output))
         one.returned = tuple(dict.fromkeys(o.name for o in origins if o is not None and o.name is not None))
@@ -267,7 +164,7 @@ def _run(
 
 
 def _differentiate(
-    model: nn.Module, one: _Pass, roots: list[Tensor], cotangents: list[Tensor | None], leaves: list[Tensor]
+    model: nn.Module, one: Gathering, roots: list[Tensor], cotangents: list[Tensor | None], leaves: list[Tensor]
 ) -> None:
     pairs = [(r, c) for r, c in zip(roots, cotangents, strict=True) if r.requires_grad]
     if not pairs:
@@ -282,6 +179,7 @@ def _differentiate(
         one.notes.append("no parameter requires a gradient: gradients of activations only")
     with _told(model, one, "backward pass"):
         found = torch.autograd.grad(roots, targets, cotangents, allow_unused=True)
+        one.read_waiting()
     grads = found[len(leaves) :]
     one.parameter_grads = {id(p): g for p, g in zip(parameters, grads, strict=True)}
 
@@ -321,7 +219,12 @@ def _loss(
 
 
 def _inner(y: Tensor, v: Tensor) -> float:
-    return float(torch.linalg.vecdot(v.reshape(-1), y.reshape(-1)).real) if y.numel() else 0.0
+    """Re Σ v̄·y, piece by piece, which makes no copy of their product."""
+    pieces = zip(v.reshape(-1).split(_PIECE), y.detach().reshape(-1).split(_PIECE), strict=True)
+    return sum(float(torch.vdot(a, b).real) for a, b in pieces)
+
+
+_PIECE = 1 << 17  # entries: they stay in the cache
 
 
 def random_cotangent(y: Tensor, generator: torch.Generator) -> Tensor:
@@ -344,7 +247,7 @@ def _takes_two(loss: Loss) -> bool:
 
 
 @contextmanager
-def _told(model: nn.Module, one: _Pass, what: str) -> Iterator[None]:
+def _told(model: nn.Module, one: Gathering, what: str) -> Iterator[None]:
     """Turn what the user's code raises into a `ModelError` that says where it happened."""
     try:
         yield

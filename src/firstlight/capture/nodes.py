@@ -200,7 +200,7 @@ def index_of(base: torch.Tensor, view: torch.Tensor) -> tuple[Arg, ...] | None:
         return None
     if not base.is_contiguous() or base.dtype != view.dtype:
         return None
-    left = view.storage_offset() - base.storage_offset()
+    left = int(view.storage_offset()) - int(base.storage_offset())
     if left < 0:
         return None
     axis = 0

@@ -50,6 +50,7 @@ class Recorder(TorchFunctionMode):
 
     prepares = False
     guard: WriteGuard | None = None  # told of every call that may write, where no mode of its own watches
+    before_write: Callable[[], None] | None = None  # called before whatever may write to a tensor of the pass
 
     def __init__(self, sink: Sink, scope: Scope) -> None:
         super().__init__()
@@ -123,8 +124,11 @@ class Recorder(TorchFunctionMode):
             name = getattr(func, "__name__", "")
             known = _OPERATIONS[func] = operation_of(func), may_write(func), name_writes(name), name
         op, writes, told, name = known
-        if self.guard is not None and (told or (kwargs and told_to_write(name, kwargs))):
+        told = told or (bool(kwargs) and told_to_write(name, kwargs))
+        if told and self.guard is not None:
             self.guard.look(args, kwargs)
+        if self.before_write is not None and (told or (writes and not _only_reads(func, op, args))):
+            self.before_write()
         if op is None:
             return self.inspect(func, args, kwargs)
         if op in OPENED:
@@ -325,6 +329,15 @@ _STATISTICS = frozenset({"batch_norm", "instance_norm"})
 # Filled as functions are met: function -> (canonical operation or None, whether it may write into an argument,
 # whether its name says so, its name).
 _OPERATIONS: dict[Any, tuple[str | None, bool, bool, str]] = {}
+
+
+def _only_reads(func: Any, op: str | None, args: tuple[Any, ...]) -> bool:
+    """Whether a Python function of torch leaves its arguments alone: it is not told by position to work in place."""
+    if op in _STATISTICS:
+        return True
+    return getattr(func, "__module__", "") == "torch.nn.functional" and not any(a is True for a in args)
+
+
 _SEQUENCES = (list, tuple)  # not "list | tuple", which is made anew on every call
 
 

@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from firstlight.capture.moments import Moments, in_range, moments, rows_within
+from firstlight.capture import moments as reductions
+from firstlight.capture.dead import dead_units, indices
+from firstlight.capture.moments import Moments, in_range, rows_within
 from firstlight.capture.sampling import WHOLE, between_samples, sample, sample_axis
 from firstlight.graph.measurement import FP16_TINY, TensorStats
 
 LISTED = 16  # dead units named one by one
 _ROOM = 1 << 17  # entries that are worked off together: they stay in the cache
 _GROUP = 16, 256  # least and largest number of readings that are finished together
-_FIRST = 32  # positions (or rows) among which most live units show that they live
-_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # of the same width
 
 # Flat pieces of the bounded non-linearities, as a condition on the output y: where the slope is below 1 % of the
 # steepest (or exactly zero for the piecewise linear ones). relu6's lower piece is counted by `zero_fraction`.
@@ -74,7 +74,15 @@ def tensor_stats(x: Tensor, *, op: str = "", axis: int = -1, batch_size: int | N
     return _finish([read(x, op=op, axis=axis, batch_size=batch_size)])[0]
 
 
-def read(x: Tensor, *, op: str = "", axis: int = -1, batch_size: int | None = None) -> Reading:
+def read(
+    x: Tensor,
+    *,
+    op: str = "",
+    axis: int = -1,
+    batch_size: int | None = None,
+    moments: Moments | None = None,
+    bounds: tuple[float, float] | None = None,
+) -> Reading:
     """Read one tensor; see the module's docstring for the passes.
 
     Args:
@@ -82,10 +90,12 @@ def read(x: Tensor, *, op: str = "", axis: int = -1, batch_size: int | None = No
         op: Canonical operation that made it.
         axis: Axis of the units.
         batch_size: Number of samples; by default the size of the first axis.
+        moments: Of its entries, where they are known.
+        bounds: Its smallest and largest entry, where they are known.
     """
     shape, dtype = tuple(x.shape), str(x.dtype)[6:]
     x = x.detach()
-    if x.dtype is not torch.float32 or x.layout is not torch.strided:
+    if x.dtype is not torch.float32 or x.layout is not torch.strided or x.is_neg():
         x = _plain(x)
     if x.dim() < 2:
         axis = 1
@@ -97,7 +107,7 @@ def read(x: Tensor, *, op: str = "", axis: int = -1, batch_size: int | None = No
     units = x.shape[axis]
     if x.numel() <= WHOLE:
         return Reading(shape, dtype, op, axis, samples, count, units, x.clone(), None)
-    numbers = _large(x, axis)
+    numbers = numbers_of(x, axis, moments or reductions.moments(x, bounds=bounds))
     return Reading(shape, dtype, op, axis, samples, count, units, sample(x, samples, count), numbers)
 
 
@@ -107,10 +117,30 @@ class Collector:
     def __init__(self) -> None:
         self._waiting: dict[tuple[object, ...], list[tuple[str, Reading]]] = defaultdict(list)
         self._done: dict[str, TensorStats] = {}
+        self._aliases: dict[str, tuple[str, dict[str, Any]]] = {}
+
+    def alias(
+        self, name: str, of: str, shape: Sequence[int] = (), axis: int = 0, numbers: Numbers | None = None
+    ) -> None:
+        """Take for `name` what was read for `of`, the same entries; with `numbers`, in another form.
+
+        Args:
+            name: What has the same entries.
+            of: What was read.
+            shape: Its own shape, where it is another one,
+            axis: the axis of its units,
+            numbers: and its dead units.
+        """
+        changes: dict[str, Any] = {"saturated_fraction": None}
+        if numbers is not None:
+            changes |= {"shape": tuple(shape), "units": shape[axis], "unit_axis": axis}
+            changes |= {"dead_units": numbers.dead, "dead_index": numbers.dead_index}
+        self._aliases[name] = of, changes
 
     def add(self, name: str, reading: Reading) -> None:
         """Take one reading; a later one of the same name replaces it."""
         r = reading
+        self._aliases.pop(name, None)
         whole = (r.axis, r.samples, r.size) if r.numbers is None else ()
         group = self._waiting[(r.kept.shape, r.kept.dtype, r.kept.device, r.op if r.op in _FLAT else "", whole)]
         group.append((name, r))
@@ -122,6 +152,8 @@ class Collector:
         for group in self._waiting.values():
             if group:
                 self._flush(group)
+        for name, (of, changes) in self._aliases.items():
+            self._done[name] = replace(self._done[of], **changes)
         return self._done
 
     def _flush(self, group: list[tuple[str, Reading]]) -> None:
@@ -203,9 +235,8 @@ def _empty(r: Reading) -> TensorStats:
     return TensorStats(r.shape, r.dtype, nan, nan, 0.0, 0.0, r.units, 0, None, None, 0, 0, unit_axis=r.axis)
 
 
-def _large(x: Tensor, axis: int) -> Numbers:
-    """What needs every entry of one large tensor."""
-    m = moments(x)
+def numbers_of(x: Tensor, axis: int, m: Moments) -> Numbers:
+    """What needs every entry of one large tensor whose moments are known."""
     if m.nan_count == 0 and m.low <= 0.0 <= m.high:
         dead = dead_units(x, axis)
         return Numbers(m, len(dead), dead[:LISTED])
@@ -221,69 +252,16 @@ def _small(x: Tensor, axis: int) -> list[Numbers]:
     silent = torch.maximum(high, -low) == 0
     if not bool(silent.any()):
         return [Numbers(m, 0, ()) for m in found]
-    dead = [_indices(row) for row in silent]
+    dead = [indices(row) for row in silent]
     return [Numbers(m, len(d), d[:LISTED]) for m, d in zip(found, dead, strict=True)]
-
-
-def dead_units(x: Tensor, axis: int) -> tuple[int, ...]:
-    """Units along `axis` that are zero everywhere.
-
-    Most live units show it in a few places; only where some do not, more is read.
-    """
-    last = axis == x.dim() - 1
-    if not x.is_contiguous() or not (last or axis == 1):
-        return _indices(_silent(x, axis))
-    if last:
-        rows = x.view(-1, x.shape[-1])
-        if x.device.type == "cpu":
-            return _dead_columns(rows)
-        first = rows[:_FIRST]
-    else:
-        rows = x.flatten(2)
-        middle = max(0, (rows.shape[2] - _FIRST) // 2)
-        first = rows[:2, :, middle : middle + _FIRST]
-    largest = first.abs()
-    largest = (largest if last else largest.amax(2)).amax(0)
-    if float(largest.min()) > 0.0:
-        return ()
-    units = (largest == 0).nonzero()[:, 0]
-    if 4 * len(units) > x.shape[axis]:
-        return _indices(_silent(rows, 1))
-    return tuple(units[_silent(rows.index_select(1, units), 1)].tolist())
-
-
-def _dead_columns(rows: Tensor) -> tuple[int, ...]:
-    """Columns of zeros of a contiguous matrix: all bits but the sign's, or-ed down the rows, are 0.
-
-    One vectorised pass of NumPy over the integers that share the tensor's memory, where the largest and the smallest
-    entry of each column would take two slower ones.
-    """
-    bits = rows.view(_INTEGERS[rows.element_size()]).numpy()
-    if bits[0].all() and not (bits[0] == np.iinfo(bits.dtype).min).any():  # the first row already shows all alive
-        return ()
-    for some in (bits[:_FIRST], bits):
-        dead = np.flatnonzero(np.bitwise_or.reduce(some, 0) << 1 == 0)
-        if not len(dead):
-            return ()
-    return tuple(dead.tolist())
-
-
-def _indices(mask: Tensor) -> tuple[int, ...]:
-    return tuple(mask.nonzero()[:, 0].tolist())
-
-
-def _silent(x: Tensor, axis: int) -> Tensor:
-    """For each unit along `axis`, whether its largest and smallest entry are 0."""
-    if x.dim() == 3 and axis == 1:  # [samples, channels, positions]: along rows first
-        return (x.amax(2).amax(0) == 0) & (x.amin(2).amin(0) == 0)
-    others = [d for d in range(x.dim()) if d != axis]
-    return (x.amax(others) == 0) & (x.amin(others) == 0)
 
 
 def _plain(x: Tensor) -> Tensor:
     """A dense real floating-point tensor of the same entries."""
     if x.layout != torch.strided:
         x = x.to_dense()
+    x = x.resolve_neg()
     if x.is_complex():
+        x = x.resolve_conj()
         return torch.view_as_real(x).flatten(-2) if x.dim() else torch.view_as_real(x)
     return x if x.is_floating_point() else x.double()

@@ -1,0 +1,209 @@
+"""What one pass leaves behind: events, and the statistics of every operation's output and gradient.
+
+Small tensors wait in a queue of half a megabyte and are read together: behind a large product the caches hold none of
+the code that reads, and a tensor that is read alone costs several times one among others. The queue is read before any
+call that may write to a tensor. Where one was changed behind its back (by a custom backward that overwrites its
+gradient, say), its version counter tells; then `rewritten` is set, and the pass has to be run again without a queue.
+
+A tensor that holds the same entries as one before it (a view, a transpose, the gradient that a sum hands to both of its
+inputs) is not read again; nor is the range of a rectifier's output, which follows from its input's.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from firstlight.capture.event import Event
+from firstlight.capture.moments import Moments, runs
+from firstlight.capture.sampling import WHOLE, sample_axis
+from firstlight.capture.statistics import Collector, Numbers, numbers_of, read
+from firstlight.capture.units import unit_axis
+
+_RECENT = 8  # tensors that are remembered, in case the next operation makes or receives the same entries
+_WAITS = 1 << 15  # largest number of entries of a tensor that waits; larger ones are read while the caches hold them
+_QUEUE = 1 << 19  # bytes that wait at most
+# Operations that put the entries of their first argument into another form, row by row, ...
+_RESHAPES = frozenset(["reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "detach"])
+_MOVES = _RESHAPES | {"permute", "transpose", "movedim", "t"}  # ... or into another order
+
+
+_T = TypeVar("_T")
+
+
+class _Entry:
+    """A tensor that was read or waits to be, and what is known of it."""
+
+    __slots__ = ("axis", "dtype", "grouped", "key", "kin", "numbers", "op", "shape", "stats", "strides", "tensor",
+                 "version")  # fmt: skip
+
+    def __init__(self, stats: Collector, key: str, op: str, axis: int, x: Tensor) -> None:
+        self.stats, self.key, self.op, self.axis = stats, key, op, axis
+        self.tensor: Tensor | None = x  # until it is read
+        self.version = -1 if x.is_inference() else x._version
+        self.shape, self.dtype = x.shape, x.dtype
+        self.strides = x.stride() if x.layout is torch.strided else ()
+        self.numbers: Numbers | None = None  # of large tensors, once they were read
+        self.kin: _Entry | None = None  # holds the same entries, or is what a rectifier read
+        self.grouped = False  # whether the entries of each sample are the kin's, too
+
+    def same_form(self, other: _Entry) -> bool:
+        """Whether all statistics of two tensors with the same entries agree."""
+        return (self.shape, self.strides, self.axis) == (other.shape, other.strides, other.axis)
+
+
+class Gathering:
+    """Filled by the recorder's events and by the gradients that come back.
+
+    Args:
+        batch_size: Number of samples.
+        queued: Whether small tensors may wait to be read.
+    """
+
+    def __init__(self, batch_size: int, *, queued: bool = True) -> None:
+        self.batch_size = batch_size
+        self.events: list[tuple[str, str, str, str, str, tuple[str, ...], tuple[str, ...]]] = []
+        self.outputs, self.grads = Collector(), Collector()
+        self.axes: dict[str, int] = {}
+        self.loss, self.loss_kind = math.nan, "none"
+        self.notes: list[str] = []
+        self.returned: tuple[str, ...] = ()
+        self.parameter_grads: dict[int, Tensor | None] = {}
+        self.last = ""
+        self.rewritten = False
+        self._queued = queued
+        self._queue: list[_Entry] = []
+        self._held = 0
+        self._made: dict[int, tuple[_Entry, weakref.ref[Tensor]]] = {}  # by the id of the tensor
+        self._received: dict[int, tuple[_Entry, StorageWeakRef]] = {}  # by the address of the gradient's first entry
+
+    def sink(self, event: Event) -> None:
+        """Read the operation's first floating-point output and ask for its gradient."""
+        self.last = event.name
+        x = next((t for t in event.outputs if t.is_floating_point() or t.is_complex()), None)
+        if x is None:
+            if event.op != "input":
+                return
+            x = event.outputs[0]
+        axis = self.axes[event.name] = unit_axis(event, x, self.axes)
+        key, op = event.name, event.op
+        self.events.append((key, op, event.module, event.module_type, event.source, event.inputs, event.parameters))
+        with torch._C.DisableTorchFunction():  # the readings are none of the model's operations
+            if x.requires_grad:
+                x.register_hook(self._grad_hook(key, axis))
+            entry = _Entry(self.outputs, key, op, axis, x)
+            if x.numel() > WHOLE:
+                if op == "relu" or op in _MOVES:
+                    self._relate(entry, event.args, x)
+                _remember(self._made, id(x), (entry, weakref.ref(x)))
+            self._take(entry, x)
+
+    def _relate(self, entry: _Entry, args: tuple[object, ...], x: Tensor) -> None:
+        """Find the entry of what a rectifier or a change of form has read."""
+        source = args[0] if args else None
+        kin, ref = self._made.get(id(source), (None, None))
+        if kin is None or ref is None or ref() is not source or kin.dtype != entry.dtype or x.numel() != _count(kin):
+            return
+        if entry.version < 0 or entry.version != kin.version + (source is x):  # a rectifier in place has written once
+            return
+        entry.kin = kin
+        if entry.op in _RESHAPES or (entry.strides[:1] == kin.strides[:1]):
+            entry.grouped = self._same_samples(entry, kin)
+
+    def _same_samples(self, a: _Entry, b: _Entry) -> bool:
+        """Whether sample by sample two tensors hold the same entries, given that they do as a whole, row by row."""
+        axes = sample_axis(a.shape, self.batch_size), sample_axis(b.shape, self.batch_size)
+        return axes == (None, None) or (axes == (0, 0) and a.shape[0] == b.shape[0])
+
+    def _grad_hook(self, key: str, axis: int) -> Callable[[Tensor | None], None]:
+        def hook(grad: Tensor | None) -> None:
+            if grad is not None:
+                with torch._C.DisableTorchFunction():
+                    self._receive(key, grad, axis)
+
+        return hook
+
+    def _receive(self, key: str, grad: Tensor, axis: int) -> None:
+        """Read a gradient once where autograd hands the same one to several operations, as behind a sum or a view."""
+        entry = _Entry(self.grads, key, "", axis, grad)
+        if not entry.strides or entry.version < 0:
+            self._take(entry, grad)
+            return
+        address = grad.data_ptr()
+        kin, storage = self._received.get(address, (None, None))
+        if kin is not None and storage is not None and not storage.expired() and _hold_the_same(entry, kin):
+            entry.kin = kin
+            entry.grouped = entry.strides[:1] == kin.strides[:1] and self._same_samples(entry, kin)
+        _remember(self._received, address, (entry, StorageWeakRef(grad.untyped_storage())))
+        self._take(entry, grad)
+
+    def _take(self, entry: _Entry, x: Tensor) -> None:
+        n = x.numel()
+        if self._queued and n <= _WAITS and entry.version >= 0:
+            self._queue.append(entry)
+            self._held += n * x.element_size()
+            if self._held > _QUEUE:
+                self.read_waiting()
+            return
+        if entry.kin is not None and entry.kin.tensor is not None:
+            self.read_waiting()
+        self._read(entry, x)
+
+    def read_waiting(self) -> None:
+        """Read all tensors that wait."""
+        if not self._queue:
+            return
+        queue, self._queue, self._held = self._queue, [], 0
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            for entry in queue:
+                x = entry.tensor
+                assert x is not None
+                if x._version != entry.version:
+                    self.rewritten = True
+                self._read(entry, x)
+
+    def _read(self, entry: _Entry, x: Tensor) -> None:
+        """Read one tensor, as far as what is known of its kin leaves anything to read."""
+        kin, entry.kin, entry.tensor = entry.kin, None, None
+        moments: Moments | None = None
+        bounds: tuple[float, float] | None = None
+        if kin is not None and entry.op == "relu":
+            if kin.numbers is not None and not kin.numbers.moments.nan_count:
+                bounds = max(kin.numbers.moments.low, 0.0), max(kin.numbers.moments.high, 0.0)
+        elif kin is not None:
+            if entry.same_form(kin):
+                entry.numbers = kin.numbers
+                entry.stats.alias(entry.key, kin.key)
+                return
+            if kin.numbers is not None:
+                moments = kin.numbers.moments
+                if entry.grouped and x.dim() > 1 and x.is_floating_point():
+                    entry.numbers = numbers_of(x.detach(), entry.axis, moments)
+                    entry.stats.alias(entry.key, kin.key, x.shape, entry.axis % x.dim(), entry.numbers)
+                    return
+        reading = read(x, op=entry.op, axis=entry.axis, batch_size=self.batch_size, moments=moments, bounds=bounds)
+        entry.numbers = reading.numbers
+        entry.stats.add(entry.key, reading)
+
+
+def _hold_the_same(a: _Entry, b: _Entry) -> bool:
+    """Whether two tensors that start at one address hold the same entries."""
+    unchanged = a.version == b.version and a.dtype == b.dtype
+    return unchanged and runs(a.shape, a.strides) == runs(b.shape, b.strides)
+
+
+def _count(entry: _Entry) -> int:
+    return math.prod(entry.shape)
+
+
+def _remember(recent: dict[int, _T], key: int, value: _T) -> None:
+    recent.pop(key, None)
+    recent[key] = value
+    if len(recent) > _RECENT:
+        del recent[next(iter(recent))]
