@@ -164,7 +164,7 @@ def test_layers_wake_up_one_after_the_other() -> None:
         for depth, width in ((14, 16), (4, 16), (14, 512))
     )
     assert deep.parts["distinguishable"] < 0.05 < shallow.parts["distinguishable"]
-    assert "wake up" in deep.limit
+    assert "tell samples apart" in deep.limit
     sleeping = Contrast("a", -100.0, 0.1, pull=-100.0, waking=30.0)
     head = Contrast("z", -100.0, 0.1, pull=-100.0)
     chances = [told_apart([sleeping] * n + [head], head)[0] for n in (1, 4, 7, 20)]

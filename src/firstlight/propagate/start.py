@@ -46,7 +46,10 @@ LARGEST_STIR = Edge(8.4, 1.7)
 # fan·share = 10^-1.5. Fitted: -1.8.
 SMALLEST_SHARE = Edge(-1.8, 0.7)
 COMMON = Edge(0.0, 0.3)  # of fan·|E h|: below one, what units have in common moves nothing; here decades of a size
-SHARED_YET_STARTS = 0.03  # networks that start although their samples share more than that
+SHARED_YET_STARTS = 0.06  # networks that start although their samples share more than that
+FAINTEST_CONTRAST = Edge(
+    -20.0, 6.0
+)  # δ²·(h - h')²/2 at the best matrix; soft: what is faint is at the mercy of the rest
 STEPS = Edge(math.log10(200.0), 0.25)  # in which sleeping layers have to wake up, one after the other
 THINNEST = 2.5, 0.5  # decades by which the best contrast scatters between draws: what is left is one direction; fitted
 SEEN, SEEN_SHARE = Edge(-14.0, 0.7), Edge(-6.0, 1.0)  # pull and share of a matrix that needs no other one to wake up
@@ -74,8 +77,9 @@ def probability(
     1. forward: no tensor's mean square beyond `LARGEST_SIGNAL` times the input's, no output's beyond `LARGEST_OUTPUT`;
     2. backward: no weight matrix of which a smallest step throws the outputs about (`LARGEST_STIR`);
     3. alive: no layer all of whose units are zero, and some weight matrix with a gradient;
-    4. distinguishable: layers that a gradient cannot move yet wake up within `STEPS`, samples differ at the last
-       matrix by more than `SMALLEST_SHARE`, and more than one direction is left (`THINNEST`);
+    4. distinguishable: layers that a gradient cannot move yet wake up within `STEPS`, some matrix' gradient tells
+       samples apart by more than `FAINTEST_CONTRAST`, they differ at the last one by more than `SMALLEST_SHARE`, and
+       more than one direction is left (`THINNEST`);
     5. range: no entry beyond the largest number of the compute type, and the gradient of (4) above its smallest.
 
     Args:
@@ -151,14 +155,15 @@ def told_apart(seen: Sequence[Contrast], best: Contrast) -> tuple[float, str, st
     common = COMMON.above(last.level, 0.0) if last.share > ROUNDING else 1.0
     shares = 1.0 - (1.0 - enough) * common * (1.0 - SHARED_YET_STARTS)
     thick = normal_cdf((THINNEST[0] - best.log_sd / _DECADE) / THINNEST[1])
-    p, where, why = min(
-        (wakes, best.node, f"the gradients that tell samples apart have the size {_power(best.log_mean)} at most: "
-         f"layers wake up in turn, in about {steps:.0f} steps"),
+    sees = FAINTEST_CONTRAST.above(best.log_mean, 0.0)
+    size = f"the gradients that tell samples apart have the size {_power(best.log_mean)} at most"
+    _, where, why = min(
+        (wakes, best.node, f"{size}: layers wake up in turn, in about {steps:.0f} steps"),
+        (sees, best.node, size),
         (shares, last.node, f"samples differ by {_power(_ln(last.own))} of what all units have in common"),
         (thick, best.node, f"the draw decides: the contrast of samples scatters by 10^±{best.log_sd / _DECADE:.1f}"),
     )  # fmt: skip
-    del p
-    return wakes * shares * thick, where, why
+    return wakes * sees * shares * thick, where, why
 
 
 def _ln(x: float) -> float:
