@@ -8,9 +8,15 @@ import random
 from benchmarks.start.networks import Spec
 from benchmarks.start.problems import DATA
 
-# name -> (networks, seed). "tuning", "test", "fresh" and, after its one score, "sealed" have been looked at; "final" was
-# drawn, labelled and scored once after the last change of what P(start) means.
-SETS = {"tuning": (150, 11), "test": (400, 4711), "fresh": (400, 90210), "sealed": (400, 271828), "final": (400, 161803)}
+# name -> (networks, seed). "tuning", "test", "fresh" and, after its one score, "sealed" have been looked at; "final"
+# was drawn, labelled and scored once after the last change of what P(start) means.
+SETS = {
+    "tuning": (150, 11),
+    "test": (400, 4711),
+    "fresh": (400, 90210),
+    "sealed": (400, 271828),
+    "final": (400, 161803),
+}
 HEADLINE = "final"
 # Of every ten networks: four plain, two residual, two of convolutions, two of attention.
 FAMILIES = ("plain", "residual", "plain", "conv", "attention", "plain", "residual", "plain", "resconv", "attention")

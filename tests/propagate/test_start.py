@@ -165,8 +165,8 @@ def test_layers_wake_up_one_after_the_other() -> None:
     )
     assert deep.parts["distinguishable"] < 0.05 < shallow.parts["distinguishable"]
     assert "tell samples apart" in deep.limit
-    sleeping = Contrast("a", -100.0, 0.1, pull=-100.0, waking=30.0)
-    head = Contrast("z", -100.0, 0.1, pull=-100.0)
+    sleeping = Contrast("a", -60.0, 0.1, pull=-60.0, waking=30.0)
+    head = Contrast("z", -10.0, 0.1, pull=-60.0)
     chances = [told_apart([sleeping] * n + [head], head)[0] for n in (1, 4, 7, 20)]
     assert chances == sorted(chances, reverse=True)
     assert chances[0] > 0.95
