@@ -172,10 +172,10 @@ export function stripPanel(): Panel {
 }
 
 const PARTS: Record<string, string> = {
-  forward: "signal keeps its size",
-  backward: "gradient keeps its size",
+  forward: "signal stays in bounds",
+  backward: "a small step stays small",
   alive: "no layer is dead",
-  distinguishable: "inputs stay distinct",
+  distinguishable: "inputs are told apart",
   range: "numbers fit their type",
 };
 interface Start {
