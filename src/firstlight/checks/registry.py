@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from firstlight.checks.evidence import Evidence
 from firstlight.errors import RegistryError
@@ -94,13 +95,15 @@ def find(code: str) -> Check:
     Raises:
         RegistryError: If there is none.
     """
-    entry = _CHECKS.get(code.strip().upper())
+    wanted = code.strip().upper()
+    entry = _CHECKS.get(wanted)
     if entry is None:
+        near = get_close_matches(wanted, sorted(_CHECKS), n=1)
         raise RegistryError(
             "check code",
             got=repr(code),
             expected=f"one of {', '.join(sorted(_CHECKS))}",
-            action="Choose one of these.",
+            action=f"Did you mean {near[0]}?" if near else "Choose one of these.",
         )
     return entry
 

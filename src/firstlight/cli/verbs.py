@@ -180,6 +180,9 @@ def init(
             help="Where the state_dict goes, whole or not at all. Without it the table is printed, nothing is written.",
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the table of what would change; draw and write nothing.")
+    ] = False,
     inputs: options.Inputs = None,
     batch: options.Batch = None,
     arg: options.FactoryArgs = None,
@@ -200,19 +203,23 @@ def init(
     from firstlight.cli.model import load_model
 
     _text_or_json(form)
+    if dry_run and out is not None:
+        raise InputError("--out", got="a file to write with --dry-run", expected="one of the two")
     check_writable(out)
     kind = None if dtype is None else dtype.torch_name
     job = load_job(inputs, batch, None, seed=seed, dtype=kind) if inputs or batch else None
     module = load_model(model, arg, seed=seed, dtype=kind)
     with _working("Initializing"):
-        table = api.initialize(module, scheme, batch=None if job is None else job.batch, seed=seed)
+        data = None if job is None else job.batch
+        table = api.initialize(module, scheme, batch=data, seed=seed, dry_run=dry_run)
     if out is not None:
         write_file(out, lambda stream: torch.save(module.state_dict(), stream))
     if form is options.Format.JSON:
         write_text(table.to_json(), None)
     else:
         write_rich(table, None)
-        typer.echo(f"Written to {out}." if out else "Nothing was written: --out FILE saves the state_dict.")
+        said = "Nothing was drawn." if dry_run else "Nothing was written: --out FILE saves the state_dict."
+        typer.echo(f"Written to {out}." if out else said)
 
 
 @app.command()
@@ -346,6 +353,7 @@ def _load(
     dtype: options.Dtype | None,
 ) -> tuple[nn.Module, Job]:
     """The module and what to run it on; the batch first, since it is cheaper to refuse."""
+    from firstlight.capture.inputs import check_batch, check_model
     from firstlight.cli.batch import load_job
     from firstlight.cli.labels import with_labels
     from firstlight.cli.model import load_model
@@ -355,6 +363,7 @@ def _load(
     module = load_model(model, arg, seed=seed, train=train, dtype=kind)
     job, said = with_labels(module, job, seed)
     if said:
+        check_batch(job.batch, check_model(module))  # what cannot be used is refused before its labels are spoken of
         typer.echo(said, err=True)
     return module, job
 

@@ -247,9 +247,9 @@ def _sentence(walk: Sequence[float | None], what: str, origin: str) -> str:
     total, steps = seen[-1], len(seen)
     if abs(total) < 0.5:
         return f"The {what} keeps its size: {factor(total)} from the {origin} through {steps} steps."
-    change = "grows" if total > 0 else "shrinks"
+    change = f"grows to {ratio(total)} times" if total > 0 else f"shrinks to {ratio(total)} of"
     return (
-        f"The {what} {change} to {ratio(total)} of its size on its way from the {origin} through {steps} "
+        f"The {what} {change} its size on its way from the {origin} through {steps} "
         f"steps: {factor(total / steps)} per step."
     )
 

@@ -137,7 +137,7 @@ def write(chosen: Plan, seed: int) -> Initialization:
             "model",
             got=f"{len(meta)} parameters on the meta device, the first {meta[0]}",
             expected="parameters with memory",
-            action="Call model.to_empty(device='cpu') first, or ask for the plan with dry_run=True.",
+            action="Call model.to_empty(device='cpu') first, or ask for the plan alone: dry_run=True, or --dry-run.",
         )
     drawn = [e for e in chosen.entries if e.draw is not None]
     saved: _Saved = [
