@@ -85,6 +85,20 @@ def test_gradients_whose_square_overflows_pull_on_nothing() -> None:
     assert report(case(edit(mlp(2), "2.weight", lambda p: p.mul_(1e28)))).verdict == "will not start"
 
 
+@pytest.mark.parametrize(
+    ("times", "share", "fires"), [(5000.0, 0.5, True), (5000.0, 2.0, False), (500.0, 0.5, False), (5000.0, 0.9, True)]
+)
+def test_a_loss_too_high_for_a_fixed_pace_is_no_start(times: float, share: float, fires: bool) -> None:
+    """Fast enough for 600 steps and fine enough for chance exclude each other beyond 600 times chance."""
+    c = case(mlp(2))
+    e = gather(c.model, c.batch, c.loss, None, targets=c.targets)
+    assert e.probe.loss_constant is not None
+    loss = times * e.probe.loss_constant
+    pull = Pull(1.0, 1.0, 64, reach=share * loss / (600 * 1e-4))
+    probe = dataclasses.replace(e.probe, loss=loss, output_rms=loss, pulls={"0.weight": pull})
+    assert (decide(dataclasses.replace(e, probe=probe)).reason == "exploded") == fires
+
+
 def saturated() -> Case:
     """Weights of one sign: tanh units that are ±1 together, and nothing but the read-out gets a gradient."""
     x, _ = data(2, 64)

@@ -24,6 +24,7 @@ NOISE = 16.0
 FIRST_STEP = 1e-3
 # What counts as a usable budget: the learning rates that people try, and the steps after which they give up.
 ADAM_LR, SGD_LR, STEPS = 1e-2, 1.0, 600
+LEAST_LR = 1e-4
 # A loss this many times above chance must fall by as many e-folds before it says anything about the targets.
 EXPLODED = 1e5
 # Rectifiers: a constant shift closes half of their units for good.
@@ -173,7 +174,7 @@ def _exploded(evidence: Evidence) -> Fate | None:
     size = max(p.loss, p.output_rms)
     over = size / max(p.loss_constant, 1e-3)
     if over <= EXPLODED:
-        return None
+        return _unsettled(p, over)
     # A loss that grows linearly with the outputs (cross entropy) only has to get all signs right: a coherent pull
     # does that at any scale, if the smallest usual learning rate moves the loss by its own size in 100 steps. Gradients
     # whose square is no number of the format do nothing: Adam divides them by infinity, plain descent overflows.
@@ -185,6 +186,26 @@ def _exploded(evidence: Evidence) -> Fate | None:
     what = "loss is" if p.loss >= p.output_rms else "outputs' size is"
     text = f"the {what} {over:.1e} times the best constant answer's loss"
     return Fate(False, "exploded", math.log(EXPLODED / over), text)
+
+
+def _unsettled(p: Probe, over: float) -> Fate | None:
+    """A loss that falls at a fixed pace, from so high that no learning rate is both fast and fine enough.
+
+    Where the loss grows linearly with the outputs (cross entropy), a step of rate η takes η·reach from it. To come
+    down within `STEPS` it needs η·reach·STEPS > loss; to settle at chance, η·reach < chance: impossible where the loss
+    is more than STEPS times chance, unless the pull falls with the loss. It does where all weights shrink together:
+    there the smallest usual rate takes the loss' own size from it within the budget.
+    """
+    if p.loss is None or p.loss_constant is None or p.loss >= 10.0 * p.output_rms or over <= STEPS:
+        return None
+    share = LEAST_LR * STEPS * sum(x.reach for x in p.pulls.values()) / max(p.loss, 1e-300)
+    if share >= 1.0:
+        return None
+    return Fate(
+        False, "exploded", math.log(max(share, 1e-30)),
+        f"the loss is {p.loss / max(p.loss_constant, 1e-3):.1e} times the best constant answer's, and {STEPS} steps of "
+        f"{LEAST_LR:g} take {100.0 * share:.0f} % of it: rates that are faster cannot settle at chance",
+    )  # fmt: skip
 
 
 def _faint_input(evidence: Evidence) -> Fate | None:
