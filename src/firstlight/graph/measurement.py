@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from firstlight.graph.records import Written
+
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
@@ -274,7 +276,7 @@ class ParameterStats:
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
+class Measurement(Written):
     """One forward and one backward pass of a real module on a real batch.
 
     Attributes:
@@ -321,23 +323,6 @@ class Measurement:
         from firstlight.graph.tables import measurement_frame
 
         return measurement_frame(self, table)
-
-    def to_json(self, indent: int | None = None) -> str:
-        """As JSON; non-finite numbers become the strings "nan", "inf", "-inf", so any parser can read it."""
-        from firstlight.graph.records import to_json
-
-        return to_json(self, indent)
-
-    @classmethod
-    def from_json(cls, text: str) -> Measurement:
-        """Read what `to_json` wrote.
-
-        Raises:
-            DataError: If the text is not JSON or not a measurement.
-        """
-        from firstlight.graph.records import from_json
-
-        return from_json(cls, text)
 
     def __rich__(self) -> RenderableType:
         """The table that rich prints."""

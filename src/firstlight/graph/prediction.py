@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from firstlight.errors import InputError
+from firstlight.graph.records import Written
 from firstlight.graph.sweep import Advice, Sweep, SweepRow, search
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Written):
     """Forward and backward statistics of every tensor of a network under a law of its weights.
 
     Attributes:
@@ -274,23 +275,6 @@ class Prediction:
         from firstlight.graph.prediction_tables import prediction_frame
 
         return prediction_frame(self)
-
-    def to_json(self, indent: int | None = None) -> str:
-        """As JSON."""
-        from firstlight.graph.records import to_json
-
-        return to_json(self, indent)
-
-    @classmethod
-    def from_json(cls, text: str) -> Prediction:
-        """Read what `to_json` wrote.
-
-        Raises:
-            DataError: If the text is not JSON or not a prediction.
-        """
-        from firstlight.graph.records import from_json
-
-        return from_json(cls, text)
 
     def to_html(self) -> str:
         """As one self-contained HTML page."""

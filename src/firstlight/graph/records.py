@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -19,6 +19,25 @@ T = TypeVar("T")
 
 # JSON has no words for these; strict parsers reject the bare tokens that Python would write.
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+class Written:
+    """A record that is written as JSON and read back; what the verbs return."""
+
+    __slots__ = ()
+
+    def to_json(self, indent: int | None = None) -> str:
+        """As JSON; non-finite numbers become the strings "nan", "inf", "-inf", so any parser can read it."""
+        return to_json(self, indent)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            DataError: If the text is not JSON or not a record of this class.
+        """
+        return from_json(cls, text)
 
 
 def to_json(record: Any, indent: int | None = None) -> str:

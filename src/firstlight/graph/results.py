@@ -12,6 +12,7 @@ from firstlight.graph.measurement import Measurement as Measurement
 from firstlight.graph.measurement import NodeStats as NodeStats
 from firstlight.graph.measurement import ParameterStats as ParameterStats
 from firstlight.graph.measurement import TensorStats as TensorStats
+from firstlight.graph.records import Written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +50,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Report(Written):
     """The verdict on one network as it is initialized now.
 
     Attributes:
@@ -76,23 +77,6 @@ class Report:
         from firstlight.graph.report_view import report_frame
 
         return report_frame(self)
-
-    def to_json(self, indent: int | None = None) -> str:
-        """As JSON; non-finite numbers become the strings "nan", "inf", "-inf", so any parser can read it."""
-        from firstlight.graph.records import to_json
-
-        return to_json(self, indent)
-
-    @classmethod
-    def from_json(cls, text: str) -> Report:
-        """Read what `to_json` wrote.
-
-        Raises:
-            DataError: If the text is not JSON or not a report.
-        """
-        from firstlight.graph.records import from_json
-
-        return from_json(cls, text)
 
     def __rich__(self) -> RenderableType:
         """What rich prints: the verdict, why, and what to do."""
