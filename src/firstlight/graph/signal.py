@@ -291,4 +291,8 @@ def replace(x: T, **changes: Any) -> T:
     new = object.__new__(type(x))
     new.__dict__.update(x.__dict__)
     new.__dict__.update(changes)
+    if "q" in changes:
+        new.__dict__.pop("_mean_q", None)  # or the old field would live as long as the copy
+    if "mean" in changes:
+        new.__dict__.pop("_mean_mean", None)
     return new

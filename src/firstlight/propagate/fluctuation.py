@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +15,7 @@ from firstlight.graph.prediction import (
     Prediction,
     TensorPrediction,
 )
-from firstlight.graph.signal import Signal
+from firstlight.graph.signal import Groups, Signal
 from firstlight.propagate.contrast import contrasts
 from firstlight.propagate.forward import Run
 from firstlight.propagate.start import probability
@@ -35,14 +36,9 @@ def unit_axis(node: Node, rank: int) -> int:
 
 def tensor(node: Node, x: Signal, reference: float) -> TensorPrediction:
     """One tensor's numbers."""
-    from firstlight.rules.layout import axis_atoms
+    batch, places, units = _kinds(x.groups, x.batch, unit_axis(node, x.ndim))
 
-    unit = axis_atoms(x, unit_axis(node, x.ndim)) if x.ndim else ()
-    batch = [i for i, b in enumerate(x.batch) if b]
-    units = [i for i in unit if i not in batch]
-    places = [i for i in range(len(x.atoms)) if i not in batch and i not in units]
-
-    def pair(atoms: Sequence[int]) -> float | None:
+    def pair(atoms: tuple[int, ...]) -> float | None:
         return min(max(pair_average(x, atoms), -1.0), 1.0) if atoms else None
 
     q = x.mean_q
@@ -51,6 +47,17 @@ def tensor(node: Node, x: Signal, reference: float) -> TensorPrediction:
         x.mean_mean, q, pair(batch), pair(places), pair(units), log_q + x.noise.drift,
         math.sqrt(max(x.noise.variance, 0.0)), reference, dead(x),
     )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=1024)
+def _kinds(
+    groups: Groups, batch: tuple[bool, ...], unit: int
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Atoms that count samples, positions and units."""
+    first = sum(len(g) for g in groups[:unit])
+    samples = tuple(i for i, b in enumerate(batch) if b)
+    units = tuple(i for i in range(first, first + len(groups[unit])) if i not in samples) if groups else ()
+    return samples, tuple(i for i in range(len(batch)) if i not in samples and i not in units), units
 
 
 def dead(x: Signal) -> float:

@@ -77,7 +77,7 @@ def product(x: Signal, y: Signal, *, quiet: bool = False) -> Signal:
         noise = combine([(1.0, x.noise), (1.0, y.noise)], own, -0.5 * own)
     return replace(
         x,
-        mean=x.mean * y.mean,
+        mean=_mean_of_product(x.mean, y.mean),
         q=_times(x.q, y.q, joint(x.noise, y.noise)),
         corr=x.corr * y.corr,
         batch=tuple(a or b for a, b in zip(x.batch, y.batch, strict=True)),
@@ -96,6 +96,14 @@ def product(x: Signal, y: Signal, *, quiet: bool = False) -> Signal:
         integer=x.integer and y.integer,
         ident=next_id(),
     )
+
+
+def _mean_of_product(a: Array, b: Array) -> Array:
+    """The product of two mean fields; one number where that is zero everywhere."""
+    for one in (a, b):
+        if one.size == 1 and not one.any():
+            return np.zeros((1,) * one.ndim)
+    return a * b
 
 
 def _times(a: Array, b: Array, factor: float) -> Array:

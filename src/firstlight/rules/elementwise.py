@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import pi, sqrt
+from math import isfinite, pi, sqrt
 from typing import Any
 
 import numpy as np
@@ -45,8 +45,14 @@ def apply(call: Call, x: Signal, p: Pointwise) -> Signal:
         call.caveat("the input is treated as Gaussian, but it is not a sum over many independent weights")
     with np.errstate(all="ignore"):
         out = p.f(values)
-    out = np.nan_to_num(out, nan=0.0, posinf=1e30, neginf=-1e30)
+    out = _finite(out)
     return from_values(x, source, out, p.bend.slopes if raw else None)
+
+
+def _finite(values: Array) -> Array:
+    if isfinite(float(values.sum())):
+        return values
+    return np.nan_to_num(values, nan=0.0, posinf=1e30, neginf=-1e30)
 
 
 def back(grad: Cotangent, out: Signal, x: Signal, p: Pointwise, call: Call | None = None) -> Cotangent:
@@ -57,7 +63,7 @@ def back(grad: Cotangent, out: Signal, x: Signal, p: Pointwise, call: Call | Non
     if values is None:
         values = out.source.values
     with np.errstate(all="ignore"):
-        slope = np.nan_to_num(p.df(values), nan=0.0, posinf=1e30, neginf=-1e30)
+        slope = _finite(p.df(values))
     if call is not None:
         _warn_luck(call, out.source, slope)
     return times(grad, out, out.source, slope)

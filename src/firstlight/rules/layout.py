@@ -341,24 +341,20 @@ def profile(q: Array, states: Sequence[int]) -> Array:
     if q.size == 1:
         return np.ones((1,) * len(states))
     key = tuple(states)
-    for seen, wanted, found in _profiles:
-        if seen is q and wanted == key:
-            return found
-    found = _profile(q, key)
-    found.setflags(write=False)
-    _profiles.append((q, key, found))
+    found = next((out for of, at, out in _profiles if of is q and at == key), None)
+    if found is None:
+        found = _profile(q, key)
+        _profiles.append((q, key, found))
     return found
 
 
-# The last answers: the two operands of a sum, and the result, are asked for their profiles again and again.
-_profiles: deque[tuple[Array, tuple[int, ...], Array]] = deque(maxlen=6)
+_profiles: deque[tuple[Array, tuple[int, ...], Array]] = deque(maxlen=6)  # a sum asks for them again and again
 
 
 def _profile(q: Array, states: tuple[int, ...]) -> Array:
-    out = np.ones((1,) * len(states))
     total = float(q.mean())
     if total <= 0.0:
-        return out
+        return np.ones((1,) * len(states))
     root = np.sqrt(q)
     axes = [i for i in range(q.ndim) if q.shape[i] > 1]
     cube = np.empty((2,) * len(axes))

@@ -117,6 +117,11 @@ def chi_square_log(half: float) -> tuple[float, float]:
         variance = x * (1.0 + 0.5 * x + y * (1.0 / 6.0 - y * (1.0 / 30.0 - y * (1.0 / 42.0 - y / 30.0))))
         return variance, -0.5 * x - y * (1.0 / 12.0 - y * (1.0 / 120.0 - y * (1.0 / 252.0 - y / 240.0)))
     half = max(half, 0.5)
+    return _polygammas(half)
+
+
+@functools.lru_cache(maxsize=1024)
+def _polygammas(half: float) -> tuple[float, float]:
     return float(special.trigamma(half)), float(special.digamma(half)) - math.log(half)
 
 

@@ -154,6 +154,8 @@ def get(name: str | Activation, **parameters: Parameter) -> Activation:
         near = [_NAMES[n] for n in difflib.get_close_matches(_simple(name), list(_NAMES), n=3, cutoff=0.6)]
         hint = f"Did you mean {' or '.join(repr(n) for n in dict.fromkeys(near))}?" if near else ""
         raise RegistryError("activation", got=repr(name), expected=f"one of {', '.join(names())}", action=hint)
+    if not parameters:
+        return _build(key, ())
     known = inspect.signature(_FACTORIES[key]).parameters
     for parameter, value in parameters.items():
         if parameter not in known:
