@@ -215,6 +215,43 @@ def start(which: str) -> Callable[[], str]:
     return make
 
 
+def lab_times() -> str:
+    """CPU-seconds of every experiment's quick form, as ``python -m benchmarks reproduce`` last measured them."""
+    with (ROOT / "benchmarks" / "reproduce.csv").open(newline="", encoding="utf-8") as file:
+        rows = [list(row.values()) for row in csv.DictReader(file)]
+    return markdown_table(("experiment", "figures", "runs", "CPU-seconds", "seconds on the clock"), rows)
+
+
+def lab_article() -> str:
+    """Medians of 25 networks under each reading of the article's set-up, from ``python -m benchmarks article``.
+
+    A reading's cell is the median and the interval of nine in ten; bold where the published one lies outside.
+    """
+    with (ROOT / "benchmarks" / "article.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    epochs = sorted({int(row["epoch"]) for row in rows})
+    lines: dict[tuple[str, str], list[str]] = {}
+    for row in sorted(rows, key=lambda r: (r["data"], float(r["factor"]))):
+        what = f"{row['data']}, v = {float(row['factor']):g}"
+        lines.setdefault((what, "*published*"), [""] * len(epochs))
+        at = epochs.index(int(row["epoch"]))
+        lines[what, "*published*"][at] = f"*{float(row['published']):.3g}*"
+        middle, low, high = (_three_digits(float(row[name])) for name in ("median", "low", "high"))
+        cell = f"{middle} ({low}–{high})"
+        lines.setdefault((what, row["reading"]), [""] * len(epochs))[at] = f"**{cell}**" if _outside(row) else cell
+    head = ("set", "reading", *(f"after {e} epochs" for e in epochs))
+    return markdown_table(head, ((*key, *cells) for key, cells in lines.items()))
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _outside(row: dict[str, str]) -> bool:
+    """Whether a published median, given to three digits, lies outside the interval of nine in ten."""
+    return float(row["p"]) < 0.1
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "activations": activations,
     "schemes": schemes,
@@ -226,6 +263,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "contributing": contributing,
     "accuracy": accuracy,
     "accuracy-overall": lambda: accuracy(overall=True),
+    "lab-times": lab_times,
+    "lab-article": lab_article,
     **{f"start-{name}": start(name) for name in ("summary", "comparison", "calibration", "strata", "misses")},
 }
 
