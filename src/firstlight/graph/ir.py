@@ -75,6 +75,7 @@ class Law:
         structure: "iid", "orthogonal" (Haar, rows or columns orthonormal up to scale), "constant", "diagonal" ...
         source: Where the law comes from: "live", or a scheme's name.
         row_q: Mean square of each output unit's incoming weights, where they differ; None for an iid law.
+        row: The entries of one row where all rows are alike (decay rates, position tables); None otherwise.
     """
 
     mean: float
@@ -83,6 +84,7 @@ class Law:
     structure: str = "iid"
     source: str = "live"
     row_q: FloatArray | None = None
+    row: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,6 +207,7 @@ def _law(law: Law) -> dict[str, Any]:
         "structure": law.structure,
         "source": law.source,
         "row_q": None if law.row_q is None else _array(law.row_q),
+        "row": None if law.row is None else _array(law.row),
     }
 
 
@@ -218,6 +219,7 @@ def _read_law(data: Mapping[str, Any]) -> Law:
         structure=str(data["structure"]),
         source=str(data["source"]),
         row_q=None if data["row_q"] is None else _read_array(data["row_q"]),
+        row=None if data.get("row") is None else _read_array(data["row"]),
     )
 
 

@@ -81,6 +81,17 @@ class Grid:
     hermite: Array
 
 
+def _cubics() -> tuple[Array, Array]:
+    """(excess, b): the excess kurtosis of z + b·(z³ - 3z) at variance 1, from E of products of Hermite polynomials."""
+    b = np.linspace(-0.06, 0.1, 161)
+    variance = 1.0 + 6.0 * b * b
+    fourth = 3.0 + 24.0 * b + 252.0 * b**2 + 1296.0 * b**3 + 3348.0 * b**4
+    return fourth / variance**2 - 3.0, b
+
+
+_CUBIC = _cubics()
+
+
 @dataclass(frozen=True, eq=False)
 class Source:
     """A Gaussian tensor u = mean + sd·z on which a chain of pointwise operations stands.
@@ -126,8 +137,9 @@ class Source:
         """Values of u on the nodes, shape (rows, n).
 
         A Gaussian whose variance has the relative variance τ² from site to site has the kurtosis 3(1 + τ²).
-        Skewness and kurtosis bend the Gaussian (Cornish and Fisher): z + γ₃/6·(z² - 1) + γ₄/24·(z³ - 3z)
-        - γ₃²/36·(2z³ - 5z), brought back to variance 1.
+        Skewness and kurtosis bend the Gaussian (Cornish and Fisher): z + γ₃/6·(z² - 1) + b·(z³ - 3z)
+        - γ₃²/36·(2z³ - 5z), brought back to variance 1, with b such that the kurtosis is right without skewness
+        (γ₄/24 to first order).
         """
         if self.table is not None:
             return self.table
@@ -135,9 +147,13 @@ class Source:
             return self.mean[:, None] + self.sd[:, None] * self.quantiles
         z = self.grid.z
         skew = min(max(self.skew, -1.5), 1.5)
-        excess = min(max(3.0 * self.scatter + self.excess, -1.0), 2.4)
+        excess = min(max(3.0 * self.scatter + self.excess, -0.8), 5.5)
         if skew != 0.0 or excess != 0.0:
-            z = z + skew / 6.0 * (z * z - 1.0) + excess / 24.0 * (z * z * z - 3.0 * z)
+            b = float(np.interp(excess, *_CUBIC))
+            if b < 0.0:  # beyond its turning point a flat law ends: quantiles must not fall
+                end = (1.0 - 1.0 / (3.0 * b)) ** 0.5
+                z = np.clip(z, -end, end)
+            z = z + skew / 6.0 * (z * z - 1.0) + b * (z * z * z - 3.0 * z)
             if skew != 0.0:
                 cubic = self.grid.z
                 z = z - skew * skew / 36.0 * (2.0 * cubic * cubic * cubic - 5.0 * cubic)

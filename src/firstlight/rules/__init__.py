@@ -34,6 +34,9 @@ from firstlight.rules import (
     normalization as normalization,
 )
 from firstlight.rules import (
+    ordering as ordering,
+)
+from firstlight.rules import (
     pooling as pooling,
 )
 from firstlight.rules import (

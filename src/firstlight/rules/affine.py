@@ -16,6 +16,7 @@ from firstlight.rules.layout import axis_atoms, expand, permute
 from firstlight.rules.merge import plus, reduce_to
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule
 
+_RARE = 0.5  # variance of a log-norm from which mean squares are those of rare draws
 LETTERS = string.ascii_letters
 
 
@@ -35,6 +36,11 @@ def linear(call: Call, input: Signal, weight: Signal, bias: Signal | None = None
         ("Z" if weight.ndim > 1 else "") + letters[-1],
         letters[:-1] + ("Z" if weight.ndim > 1 else ""),
     )
+    if input.noise.variance <= _RARE < out.noise.variance:
+        call.caveat(
+            f"ln|x|² has a standard deviation of {out.noise.variance**0.5:.1f} over draws from here on: mean squares "
+            "are carried by rare long draws, and those of a few dozen draws fall short of them"
+        )
     return out if bias is None else with_bias(call, out, bias)
 
 

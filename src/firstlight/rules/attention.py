@@ -19,6 +19,7 @@ from firstlight.rules.windows import with_atom
 
 _HIDDEN = -1e9  # logits at or below are masked
 _FEW_DIMENSIONS, _MANY_KEYS, _SHARP_LOGITS = 0.03, 32, 3.0
+_COMMON = 0.3  # correlation of the gradients of two rows of a softmax from which their sum at the keys is uncertain
 _FULL = 256  # longest sequence whose masks are followed entry by entry
 
 
@@ -142,8 +143,24 @@ def softmax(call: Call, input: Signal, dim: int = -1) -> Signal:
 
 @softmax.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int = -1) -> Grads:
-    del call, input
-    return {"input": Cotangent(soft_back(whole(grad), out, dim))}
+    del input
+    g = whole(grad)
+    _warn_common(call, g, dim % out.ndim)
+    return {"input": Cotangent(soft_back(g, out, dim))}
+
+
+def _warn_common(call: Call, g: Signal, dim: int) -> None:
+    """Say so where rows of a softmax have much of their gradient in common: it adds up at the keys."""
+    for axis in range(g.ndim):
+        for atom in axis_atoms(g, axis):
+            at = tuple(1 if i == atom else 0 for i in range(g.corr.ndim))
+            if axis == dim or g.batch[atom] or float(g.corr[at]) <= _COMMON:
+                continue
+            call.caveat(
+                f"the rows of this softmax have {100 * float(g.corr[at]):.0f} % of their gradient in common: what the "
+                "keys get is a sum over rows whose weights are taken as independent, and can come out too small"
+            )
+            return
 
 
 @rule("log_softmax", assumes=(GAUSSIAN_INPUT,), example="x.log_softmax(-1)")

@@ -19,6 +19,8 @@ from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, G
 from firstlight.rules.sway import sway
 from firstlight.rules.windows import drop_single, pair_average, single, sum_windows, window, with_atom
 
+_FEW, _STRAYED = 8, 0.1  # channels of a group, and variance of ln|x|², from which positions stray together
+
 
 def numbers(value: Any, n: int) -> tuple[int, ...]:
     """One integer per spatial axis."""
@@ -205,8 +207,12 @@ def _(
     call: Call, grad: Cotangent, out: Signal, input: Signal, weight: Signal, bias: Signal | None = None,
     stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
 ) -> Grads:  # fmt: skip
-    del call
     g = whole(grad)
+    if 1 < weight.shape[1] <= _FEW and input.noise.variance > _STRAYED:
+        call.caveat(
+            f"{weight.shape[1]} channels in a group: positions share so few weights that how alike they are differs "
+            "from draw to draw; the gradient of draws in which they are alike is larger, which its mean leaves out"
+        )
     axes, geometry = _geometry(input, weight, stride, padding, dilation)
     outs = out.shape[-len(axes) :]
     maps = _maps(axes, geometry, input.shape[-len(axes) :], outs)

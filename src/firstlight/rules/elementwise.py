@@ -19,6 +19,7 @@ from firstlight.theory.activations import Activation, get
 
 Function = Callable[[Array], Array]
 _CALM, _STEEP = 0.03, 0.15  # relative variance of a length, and exponent, from which a gradient's mean is uncertain
+_LUCK = 0.05  # and their product, where lengths scatter so much that a small exponent is enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ def _warn_luck(call: Call, source: Source, slope: Array) -> None:
         return
     both = float(source.share @ ((square * length) @ w)) - level * float(source.share @ (length @ w))
     steep = both / spread * float(source.share @ (length @ w)) / level  # d ln E f'² / d ln E u²
-    if abs(steep) > _STEEP:
+    if abs(steep) > _STEEP or abs(steep) * (source.noise.variance + source.scatter) > _LUCK:
         call.caveat(
             f"the slopes' mean square goes like length^{2 * steep:.1f}: the mean gradient over draws depends on the "
             "luck of the forward pass, of which the first order is followed"

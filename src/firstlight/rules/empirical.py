@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from firstlight.graph.ir import Law, Parameter, TensorSpec
-from firstlight.graph.signal import Array, Groups, Signal, Weights
+from firstlight.graph.signal import Array, Groups, Signal, Weights, replace
 from firstlight.rules.layout import state_weights
 
 _LARGEST = 1 << 18  # entries that the cube of an array is computed from
@@ -197,17 +197,25 @@ def unseen(spec: TensorSpec, batch_axis: int | None = 0) -> Signal:
 
 
 def from_parameter(p: Parameter, law: Law) -> Signal:
-    """A parameter by its law: independent entries, rows of their own size where the law says so."""
+    """A parameter by its law: independent entries, rows of their own size where the law says so.
+
+    Rows that are all alike are known entry by entry. Entries that are not Gaussian keep their fourth cumulant,
+    (κ - 3)·variance², which a bias hands on to the units and a table to what is looked up.
+    """
+    if law.row is not None and law.row.shape == p.spec.shape[1:]:
+        out = constant(np.broadcast_to(law.row, (2, *law.row.shape)))
+        return replace(out, groups=groups_of(p.spec.shape), value=None, weights=Weights(p.name, structure="constant"))
     mean, q = law.mean, law.variance + law.mean**2
     n = p.spec.numel
     if law.structure != "constant" and law.source == "live" and abs(mean) < 4.0 * (law.variance / n) ** 0.5:
         mean, q = 0.0, q  # an empirical mean within its own sampling error is no evidence of one
-    out = uniform(p.spec.shape, mean, q, weights=Weights(p.name, law.kurtosis, law.structure))
+    fourth = (law.kurtosis - 3.0) * law.variance**2 if law.structure == "iid" else 0.0
+    out = uniform(p.spec.shape, mean, q, weights=Weights(p.name, law.kurtosis, law.structure), cumulants=(0.0, fourth))
     if law.row_q is not None and p.spec.shape and len(law.row_q) == p.spec.shape[0] and p.spec.shape[0] > 1:
         rows = np.asarray(law.row_q, dtype=np.float64)
         shape = (len(rows), *(1,) * (len(out.atoms) - 1))
         field = np.maximum(rows.reshape(shape), out.mean**2)
-        return Signal(out.groups, out.mean, field, out.corr, out.batch, weights=out.weights)
+        return Signal(out.groups, out.mean, field, out.corr, out.batch, weights=out.weights, cumulants=out.cumulants)
     return out
 
 

@@ -18,6 +18,7 @@ from firstlight.rules.cross import add
 from firstlight.rules.source import as_source, from_values, law_of, on_grid
 
 _EXPANSIONS = 24  # bases that are taken apart in search of a common root
+_ALIKE = 0.5  # of a source's spread by which its rows may differ on average and still be one function
 _PARTS = 4  # summands with factors that are followed one by one
 
 
@@ -222,7 +223,11 @@ def through_sum(g: Cotangent, out: Signal, x: Signal, y: Signal, a: float, b: fl
         return joined([through_sum(p, out, x, y, a, b) for p in parts_of(g)])
     if g.values is None or g.source is None or g.source.key != ("source", out.ident):
         return g
-    if x.source is None or x.values is None or x.shape != out.shape or len(g.source.sd) != 1 or g.source.sd[0] <= 0.0:
+    row = _typical_row(g.source)
+    if x.source is None or x.values is None or x.shape != out.shape or row is None:
+        return g
+    mine = _typical_row(x.source)
+    if mine is None:
         return g
     law = law_of(b, y)
     if law is None:
@@ -231,12 +236,21 @@ def through_sum(g: Cotangent, out: Signal, x: Signal, y: Signal, a: float, b: fl
     keep = slice(None, None, max(1, len(values) // 200))
     values, weights = values[keep], weights[keep] / weights[keep].sum()
     place: Array = np.interp(
-        a * x.values[..., None] + values, g.source.values[0], np.arange(g.values.shape[1], dtype=float)
+        a * x.values[mine, :, None] + values, g.source.values[row], np.arange(g.values.shape[1], dtype=float)
     )
-    line: Array = g.values[0]
+    line: Array = g.values[row]
     square = np.interp(place, np.arange(g.values.shape[1], dtype=float), np.square(line))
     factor = np.sqrt(np.maximum(square @ weights, 0.0))
-    return Cotangent(g.base, x.source, factor, x)
+    return Cotangent(g.base, x.source, np.broadcast_to(factor, x.values.shape), x)
+
+
+def _typical_row(source: Source) -> int | None:
+    """The row that stands for all of them: entries at the border of an image are a little smaller than inside."""
+    order = np.argsort(source.sd)
+    row = int(order[np.searchsorted(np.cumsum(source.share[order]), 0.5)])
+    sd = float(source.sd[row])
+    apart = float(source.share @ (np.abs(source.sd - sd) + np.abs(source.mean - source.mean[row])))
+    return row if sd > 0.0 and apart <= _ALIKE * sd else None
 
 
 def through_product(g: Cotangent, out: Signal, x: Signal, y: Signal) -> Cotangent:

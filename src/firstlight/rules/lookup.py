@@ -48,7 +48,7 @@ def embedding(call: Call, input: Signal, weight: Signal, padding_idx: int | None
     feature = weight.batch[len(weight.groups[0]) :]
     out = Signal(
         groups, np.full(one, weight.mean_mean), np.full(one, weight.mean_q), corr, (*input.batch, *feature),
-        gaussian=True,
+        gaussian=True, cumulants=weight.cumulants,
     )  # fmt: skip
     return replace(out, noise=fresh_linear(out, []))
 

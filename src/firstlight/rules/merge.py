@@ -15,6 +15,7 @@ from firstlight.rules.registry import Call, Grads, rule
 from firstlight.rules.source import as_source, on_source
 
 Number = int | float
+_FOLLOWED = 3  # summands of a gradient behind which sums of a stream are too far to know their masks
 
 
 def is_number(x: Any) -> bool:
@@ -101,13 +102,19 @@ def add_(call: Call, input: Any, other: Any, alpha: float = 1.0) -> Any:
 
 @add_.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any, alpha: float = 1.0) -> Grads:
-    del call
-    return _split(grad, input, other, 1.0, alpha, out)
+    return _split(grad, input, other, 1.0, alpha, out, call)
 
 
-def _split(grad: Cotangent, x: Any, y: Any, a: float, b: float, out: Signal) -> dict[str, Any]:
+def _split(
+    grad: Cotangent, x: Any, y: Any, a: float, b: float, out: Signal, call: Call | None = None
+) -> dict[str, Any]:
     grads: dict[str, Any] = {}
     both = isinstance(x, Signal) and isinstance(y, Signal)
+    if both and call is not None and len(grad.rest) >= _FOLLOWED and x.source is not None and y.source is None:
+        call.caveat(
+            f"a sum inside a long stream of nonlinearities: a unit open here was open before and will be again; "
+            f"this is followed over {_FOLLOWED + 1} sums, and gradients further back can come out too small"
+        )
     if isinstance(x, Signal):
         g = through_sum(grad, out, x, y, a, b) if both else grad
         grads["input"] = reduce_to(scaled(g, a), x)

@@ -16,6 +16,8 @@ from firstlight.rules.merge import is_number, on_common_source, plus, reduce_to
 from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, rule
 from firstlight.rules.source import Bend, from_values, on_grid
 
+_MANY, _SCATTERED = 16, 0.1  # entries per gate, and variance of ln|x|², from which their common luck shows
+
 
 def multiply(call: Call, x: Any, y: Any) -> Any:
     """x·y: on one source node by node, with a number a scale, otherwise as independent factors."""
@@ -92,6 +94,8 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any) -> Grads
     for name, mine, factor in (("input", input, other), ("other", other, input)):
         if isinstance(mine, Signal):
             grads[name] = reduce_to(times_factor(grad, out, mine, factor), mine)
+            if mine.weights is None and mine.value is None and isinstance(factor, Signal) and mine.batch:
+                _warn_gate(call, out, mine, factor)
             if _is_inverse_rms(factor, mine):
                 call.caveat(
                     "a norm written out: the gradient along the tensor itself, Σ g·x, is taken as that of independent "
@@ -100,6 +104,16 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any) -> Grads
                 # what comes back through the root mean square is -1/n of this along x: (1 - 2/n) + 1/n = 1 - 1/n
                 grads[name] = scaled(grads[name], max(1.0 - 2.0 * factor.numel / mine.numel, 0.0) ** 0.5)
     return grads
+
+
+def _warn_gate(call: Call, out: Signal, gate: Signal, x: Signal) -> None:
+    """Say so where a gate stands for many entries of a tensor whose length scatters from draw to draw."""
+    many = out.numel // max(gate.numel, 1)
+    if many >= _MANY and x.noise.variance > _SCATTERED and not _is_inverse_rms(gate, x):
+        call.caveat(
+            f"the gradient of a gate is Σ g·x over {many} entries, g and x taken as independent: in a draw in which "
+            "both are large, or their entries alike, they are so together; it can come out too small"
+        )
 
 
 def _is_inverse_rms(factor: Any, x: Signal) -> bool:
@@ -172,7 +186,12 @@ def div(call: Call, input: Any, other: Any, rounding_mode: str | None = None) ->
     if other.value is not None and other.numel == 1:
         d = float(other.value.reshape(-1)[0])
         return scale(input, 1.0 / d if d else 0.0) if isinstance(input, Signal) else input / d
-    return multiply(call, input, inverse(call, other))
+    out = multiply(call, input, inverse(call, other))
+    if isinstance(input, Signal) and other.tag is not None and other.tag[:2] == ("sum", input.ident):
+        # shares x/Σx: x and Σx grow together, so that E (x/Σx)² is near E x²/E (Σx)²
+        level = input.mean_q / max(other.mean_q, 1e-300) / max(out.mean_q, 1e-300)
+        out = replace(out, q=np.maximum(out.q * level, np.square(out.mean * level**0.5)), mean=out.mean * level**0.5)
+    return out
 
 
 @div.adjoint

@@ -10,7 +10,7 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, replace
 from firstlight.rules.gradient import whole
-from firstlight.rules.layout import fit_states
+from firstlight.rules.layout import axis_atoms, fit_states
 from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, rule
 from firstlight.rules.windows import fixed_map
 
@@ -109,7 +109,21 @@ def _(
 ) -> Grads:
     del call, out, value
     maps = {a: np.ascontiguousarray(m.T) for a, m in _pad_maps(input, pad, mode).items()}
-    return {"input": Cotangent(fixed_map(whole(grad), maps))}
+    g = whole(grad)
+    if mode != "circular":
+        return {"input": Cotangent(fixed_map(g, maps))}
+    # An entry and its copy on the other side see different taps of the convolution behind: their gradients add as
+    # independent ones, however alike those at nearer positions are.
+    apart = g.corr
+    for a in maps:
+        for atom in axis_atoms(g, a):
+            apart = np.where(np.arange(apart.shape[atom]).reshape(_line(apart.ndim, atom)) == 0, apart, 0.0)
+    back = fixed_map(replace(g, corr=apart), maps)
+    return {"input": Cotangent(replace(back, corr=fit_states(g.corr, back.corr.shape)))}
+
+
+def _line(ndim: int, at: int) -> tuple[int, ...]:
+    return (1,) * at + (-1,) + (1,) * (ndim - at - 1)
 
 
 @rule("cumsum", assumes=(EXCHANGEABLE,), example="x.cumsum(1) / 8")

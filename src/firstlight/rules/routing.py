@@ -21,7 +21,6 @@ from firstlight.rules.ranges import take_range
 from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, first_of, rule
 from firstlight.rules.selection import Step, place, plan_index, taken, where_taken
 from firstlight.rules.structural import like_shape
-from firstlight.theory import special
 from firstlight.theory.activations import get
 
 
@@ -203,69 +202,6 @@ def _(
     g = whole(grad)
     spread = like_shape(g, source.shape)
     return {"input": grad, "source": Cotangent(replace(spread, q=spread.q * alpha**2, ident=next_id()))}
-
-
-@rule("topk", "sort", assumes=("the order statistics of Gaussian entries",), example="x.topk(3, -1)[0]")
-def topk(call: Call, input: Signal, k: Any = None, dim: int = -1) -> tuple[Signal, ...]:
-    """The largest entries of an axis (all of them when sorted); their indices are unknown integers."""
-    call.caveat("the largest entries are taken as order statistics of Gaussians, whichever they are")
-    n = input.shape[dim]
-    count = call.node.outputs[0].shape[dim]
-    del k
-    v = max(input.mean_q - input.mean_mean**2, 0.0)
-    # expected order statistics of n normals (Blom), the largest `count`
-    ranks = np.arange(1, n + 1)
-    scores = np.sort(special.ndtri((ranks - 0.375) / (n + 0.25)))[::-1][:count]
-    m = input.mean_mean + v**0.5 * float(scores.mean())
-    q = (
-        input.mean_q
-        if count == n
-        else input.mean_mean**2 + 2 * input.mean_mean * v**0.5 * float(scores.mean()) + v * float(np.mean(scores**2))
-    )
-    shape = call.node.outputs[0].shape
-    values = uniform(shape, m if count < n else input.mean_mean, max(q, m * m), noise=input.noise)
-    indices = uniform(call.node.outputs[-1].shape, 0.0, 1.0, integer=True)
-    return (values, indices) if len(call.node.outputs) > 1 else (values,)
-
-
-topk.parameters = ("input", "k", "dim")
-
-
-@topk.adjoint
-def _(call: Call, grads: Any, out: Any, input: Signal, k: Any = None, dim: int = -1) -> Grads:
-    del call, k
-    g = first_of(grads)
-    if g is None:
-        return {}
-    first = first_of(out)
-    share = first.shape[dim] / max(input.shape[dim], 1)
-    spread = like_shape(whole(g), input.shape)
-    return {"input": Cotangent(replace(spread, q=spread.q * share, ident=next_id()))}
-
-
-@rule(
-    "argsort",
-    "argmax",
-    "argmin",
-    "histc",
-    "bincount",
-    "floor_divide",
-    "remainder",
-    "nonzero",
-    "bitwise_not",
-    "logical_not",
-    "isfinite",
-    "isnan",
-    "unique",
-    "searchsorted",
-    "any",
-    "all",
-    example="",
-)
-def indices(call: Call, input: Any = None) -> tuple[Signal, ...]:
-    """Integers or booleans made from the signal: of unknown value, without gradient."""
-    del input
-    return tuple(uniform(o.shape, 0.5, 0.5, integer=True) for o in call.node.outputs)
 
 
 @rule(
