@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ _QUEUE = 1 << 19  # bytes that wait at most
 # Operations that put the entries of their first argument into another form, row by row, ...
 _RESHAPES = frozenset(["reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "detach"])
 _MOVES = _RESHAPES | {"permute", "transpose", "movedim", "t"}  # ... or into another order
+_HANDS_ON = _MOVES | {"add", "sub"}  # their inputs receive the entries of the gradient at their output
 
 
 _T = TypeVar("_T")
@@ -40,22 +41,26 @@ _T = TypeVar("_T")
 class _Entry:
     """A tensor that was read or waits to be, and what is known of it."""
 
-    __slots__ = ("axis", "dtype", "grouped", "key", "kin", "numbers", "op", "shape", "stats", "strides", "tensor",
-                 "version")  # fmt: skip
+    __slots__ = ("axis", "key", "kin", "numbers", "op", "relation", "stats", "tensor", "version")
 
     def __init__(self, stats: Collector, key: str, op: str, axis: int, x: Tensor) -> None:
         self.stats, self.key, self.op, self.axis = stats, key, op, axis
         self.tensor: Tensor | None = x  # until it is read
         self.version = -1 if x.is_inference() else x._version
-        self.shape, self.dtype = x.shape, x.dtype
-        self.strides = x.stride() if x.layout is torch.strided else ()
         self.numbers: Numbers | None = None  # of large tensors, once they were read
-        self.kin: _Entry | None = None  # holds the same entries, or is what a rectifier read
-        self.grouped = False  # whether the entries of each sample are the kin's, too
+        self.kin: _Entry | None = None
+        # To the kin: "rectified", or of the same entries: in the "same form", sample by sample ("rows"), or "entries".
+        self.relation = ""
 
-    def same_form(self, other: _Entry) -> bool:
-        """Whether all statistics of two tensors with the same entries agree."""
-        return (self.shape, self.strides, self.axis) == (other.shape, other.strides, other.axis)
+
+class _Gradient(NamedTuple):
+    """What must agree for another gradient at the same address to hold the same entries."""
+
+    entry: _Entry
+    storage: StorageWeakRef
+    shape: torch.Size
+    strides: tuple[int, ...]
+    dtype: torch.dtype
 
 
 class Gathering:
@@ -81,7 +86,7 @@ class Gathering:
         self._queue: list[_Entry] = []
         self._held = 0
         self._made: dict[int, tuple[_Entry, weakref.ref[Tensor]]] = {}  # by the id of the tensor
-        self._received: dict[int, tuple[_Entry, StorageWeakRef]] = {}  # by the address of the gradient's first entry
+        self._received: dict[int, _Gradient] = {}  # by the address of the gradient's first entry
 
     def sink(self, event: Event) -> None:
         """Read the operation's first floating-point output and ask for its gradient."""
@@ -96,7 +101,7 @@ class Gathering:
         self.events.append((key, op, event.module, event.module_type, event.source, event.inputs, event.parameters))
         with torch._C.DisableTorchFunction():  # the readings are none of the model's operations
             if x.requires_grad:
-                x.register_hook(self._grad_hook(key, axis))
+                x.register_hook(self._grad_hook(key, op, axis))
             entry = _Entry(self.outputs, key, op, axis, x)
             if x.numel() > WHOLE:
                 if op == "relu" or op in _MOVES:
@@ -108,39 +113,51 @@ class Gathering:
         """Find the entry of what a rectifier or a change of form has read."""
         source = args[0] if args else None
         kin, ref = self._made.get(id(source), (None, None))
-        if kin is None or ref is None or ref() is not source or kin.dtype != entry.dtype or x.numel() != _count(kin):
+        if kin is None or ref is None or not isinstance(source, Tensor) or ref() is not source:
+            return
+        if source.dtype != x.dtype or source.numel() != x.numel() or source.layout is not x.layout:
             return
         if entry.version < 0 or entry.version != kin.version + (source is x):  # a rectifier in place has written once
             return
         entry.kin = kin
-        if entry.op in _RESHAPES or (entry.strides[:1] == kin.strides[:1]):
-            entry.grouped = self._same_samples(entry, kin)
+        if entry.op == "relu":
+            entry.relation = "rectified"
+        else:
+            ordered = entry.op in _RESHAPES or x.stride()[:1] == source.stride()[:1]
+            entry.relation = self._relation(entry, x, source.shape, source.stride(), ordered=ordered)
 
-    def _same_samples(self, a: _Entry, b: _Entry) -> bool:
-        """Whether sample by sample two tensors hold the same entries, given that they do as a whole, row by row."""
-        axes = sample_axis(a.shape, self.batch_size), sample_axis(b.shape, self.batch_size)
-        return axes == (None, None) or (axes == (0, 0) and a.shape[0] == b.shape[0])
+    def _relation(
+        self, entry: _Entry, x: Tensor, shape: Sequence[int], strides: Sequence[int], *, ordered: bool
+    ) -> str:
+        """How far `x` agrees with its kin of that shape; they hold the same entries, row by row if `ordered`."""
+        assert entry.kin is not None
+        if x.shape == shape and x.stride() == strides and entry.axis == entry.kin.axis:
+            return "same form"
+        axes = sample_axis(x.shape, self.batch_size), sample_axis(tuple(shape), self.batch_size)
+        return "rows" if axes == (None, None) or (ordered and axes == (0, 0) and x.shape[0] == shape[0]) else "entries"
 
-    def _grad_hook(self, key: str, axis: int) -> Callable[[Tensor | None], None]:
+    def _grad_hook(self, key: str, op: str, axis: int) -> Callable[[Tensor | None], None]:
         def hook(grad: Tensor | None) -> None:
             if grad is not None:
                 with torch._C.DisableTorchFunction():
-                    self._receive(key, grad, axis)
+                    self._receive(key, op, grad, axis)
 
         return hook
 
-    def _receive(self, key: str, grad: Tensor, axis: int) -> None:
+    def _receive(self, key: str, op: str, grad: Tensor, axis: int) -> None:
         """Read a gradient once where autograd hands the same one to several operations, as behind a sum or a view."""
         entry = _Entry(self.grads, key, "", axis, grad)
-        if not entry.strides or entry.version < 0:
-            self._take(entry, grad)
-            return
-        address = grad.data_ptr()
-        kin, storage = self._received.get(address, (None, None))
-        if kin is not None and storage is not None and not storage.expired() and _hold_the_same(entry, kin):
-            entry.kin = kin
-            entry.grouped = entry.strides[:1] == kin.strides[:1] and self._same_samples(entry, kin)
-        _remember(self._received, address, (entry, StorageWeakRef(grad.untyped_storage())))
+        if (self._received or op in _HANDS_ON) and grad.layout is torch.strided and entry.version >= 0:
+            address = grad.data_ptr()
+            known = self._received.get(address)
+            if known is not None and _hold_the_same(entry, grad, known):
+                entry.kin = known.entry
+                ordered = grad.stride()[:1] == known.strides[:1]
+                entry.relation = self._relation(entry, grad, known.shape, known.strides, ordered=ordered)
+            if op in _HANDS_ON:
+                storage = StorageWeakRef(grad.untyped_storage())
+                known = _Gradient(entry, storage, grad.shape, grad.stride(), grad.dtype)
+                _remember(self._received, address, known)
         self._take(entry, grad)
 
     def _take(self, entry: _Entry, x: Tensor) -> None:
@@ -173,33 +190,29 @@ class Gathering:
         kin, entry.kin, entry.tensor = entry.kin, None, None
         moments: Moments | None = None
         bounds: tuple[float, float] | None = None
-        if kin is not None and entry.op == "relu":
-            if kin.numbers is not None and not kin.numbers.moments.nan_count:
-                bounds = max(kin.numbers.moments.low, 0.0), max(kin.numbers.moments.high, 0.0)
-        elif kin is not None:
-            if entry.same_form(kin):
-                entry.numbers = kin.numbers
-                entry.stats.alias(entry.key, kin.key)
+        if kin is not None and entry.relation == "same form":
+            entry.numbers = kin.numbers
+            entry.stats.alias(entry.key, kin.key)
+            return
+        if kin is not None and kin.numbers is not None:
+            moments = kin.numbers.moments
+            if entry.relation == "rectified":
+                bounds = None if moments.nan_count else (max(moments.low, 0.0), max(moments.high, 0.0))
+                moments = None
+            elif entry.relation == "rows" and x.dim() > 1 and x.is_floating_point():
+                entry.numbers = numbers_of(x.detach(), entry.axis, moments)
+                entry.stats.alias(entry.key, kin.key, x.shape, entry.axis % x.dim(), entry.numbers)
                 return
-            if kin.numbers is not None:
-                moments = kin.numbers.moments
-                if entry.grouped and x.dim() > 1 and x.is_floating_point():
-                    entry.numbers = numbers_of(x.detach(), entry.axis, moments)
-                    entry.stats.alias(entry.key, kin.key, x.shape, entry.axis % x.dim(), entry.numbers)
-                    return
         reading = read(x, op=entry.op, axis=entry.axis, batch_size=self.batch_size, moments=moments, bounds=bounds)
         entry.numbers = reading.numbers
         entry.stats.add(entry.key, reading)
 
 
-def _hold_the_same(a: _Entry, b: _Entry) -> bool:
-    """Whether two tensors that start at one address hold the same entries."""
-    unchanged = a.version == b.version and a.dtype == b.dtype
-    return unchanged and runs(a.shape, a.strides) == runs(b.shape, b.strides)
-
-
-def _count(entry: _Entry) -> int:
-    return math.prod(entry.shape)
+def _hold_the_same(entry: _Entry, x: Tensor, known: _Gradient) -> bool:
+    """Whether two gradients that start at one address hold the same entries."""
+    if known.storage.expired() or entry.version != known.entry.version or x.dtype != known.dtype:
+        return False
+    return runs(x.shape, x.stride()) == runs(known.shape, known.strides)
 
 
 def _remember(recent: dict[int, _T], key: int, value: _T) -> None:
