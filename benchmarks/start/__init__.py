@@ -1,6 +1,6 @@
 """Does P(start) tell who starts? AUC and calibration on 400 networks that were trained, beside simple baselines.
 
-``python -m benchmarks start`` predicts the sealed networks anew and scores them against their stored labels;
+``python -m benchmarks start`` predicts the final networks anew and scores them against their stored labels;
 ``python -m benchmarks.start --help`` trains, predicts and draws again. Results: docs/start.md.
 """
 
