@@ -17,24 +17,26 @@ from benchmarks.diagnosis.score import FOLDER, Answer, Labelled, Score, labelled
 
 RESULT = FOLDER / "result.json"
 ROOT = FOLDER.parents[1]
-HEADLINE = "sealed"
+HEADLINE = "last"
+PEERS_ON = "sealed"
 PEERS = ("torchtest2", "torchlens", "torch_audit", "torch_audit_errors", "syndset", "syndset_warnings")
 HEAD = ("diagnoser", "networks", "never start", "ambiguous", "recall", "false alarms", "right cause first",
         "CPU-s median", "p90")  # fmt: skip
 NOTE = (
     "Labels (label.py): the training loss falls below 0.9 of the best constant answer's within 600 steps for some of "
     "six learning rates with two of three batch orders: starts; it stays above 0.98 with all: never; else ambiguous, "
-    "counted apart and in no rate. Only the sealed set is without hindsight: it was drawn and labelled after the last "
+    "counted apart and in no rate. Only the last set is without hindsight: it was drawn and labelled after the last "
     "change of what decides a start. Thresholds were fixed on the fit half and the tuning set; misses of the held half "
-    "and the fresh set were read while rules were written, and those of the unseen set after its first score (.853, "
-    ".031), whereupon three rules were mended. Right cause: among those found whose cause is known by construction "
+    "and the fresh set were read while rules were written, those of the unseen set after its first score (.853, .031) "
+    "and those of the sealed set after its own (.930, .034), whereupon rules were mended. Right cause: among those "
+    "found whose cause is known by construction "
     "(causes.py). Peers run on the sealed set, without their training probes; one that raises counts as 'broken'."
 )
 
 
 def table() -> Group:
     """Recall, false alarms, right cause first and CPU-seconds, per set and diagnoser."""
-    sets = {f"{name} set": list(labelled(name)) for name in (HEADLINE, "unseen")}
+    sets = {f"{name} set": list(labelled(name)) for name in (HEADLINE, "sealed", "unseen")}
     main = list(labelled("main"))
     sets |= {f"{half} half": [r for r in main if r.half == half] for half in ("held", "fit")}
     sets |= {f"{name} set": list(labelled(name)) for name in ("fresh", "tuning")}
@@ -48,7 +50,7 @@ def table() -> Group:
         if isinstance(answers, str):
             result["wrong"].setdefault("peers", []).append(f"{peer}: {answers}")
         else:
-            result["peers"].append(_row(peer, sets[f"{HEADLINE} set"], answers))
+            result["peers"].append(_row(peer, sets[f"{PEERS_ON} set"], answers))
         keep(result)
     shown = Table(*HEAD)
     for group in ("rows", "peers"):
@@ -109,7 +111,7 @@ def _reliability(rows: list[Labelled], answers: list[Answer]) -> list[str]:
 
 
 def _peer(name: str) -> list[Answer] | str:
-    """Answers of a peer on the headline set, from the interpreter in $FIRSTLIGHT_PEERS or this one; or why not."""
+    """Answers of a peer on the sealed set, from the interpreter in $FIRSTLIGHT_PEERS or this one; or why not."""
     python = os.environ.get("FIRSTLIGHT_PEERS") or sys.executable
     module = name.removesuffix("_errors").removesuffix("_warnings")
     find = f"import importlib.util as u, sys; sys.exit(u.find_spec({module!r}) is None)"
