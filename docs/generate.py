@@ -253,6 +253,32 @@ def _outside(row: dict[str, str]) -> bool:
     return float(row["p"]) < 0.1
 
 
+def _stored(name: str) -> list[dict[str, str]]:
+    with (ROOT / "benchmarks" / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def speed() -> str:
+    """CPU seconds of a prediction, as ``python -m benchmarks propagation`` last measured them."""
+    head = {
+        "network": "network", "operations": "operations", "capture": "capture, s", "predict": "predict, s",
+        "per_operation_ms": "ms an operation", "of_capture": "of the capture", "of_export": "of torch.export",
+        "peak_gib": "peak, GiB",
+    }  # fmt: skip
+    return markdown_table(head.values(), ([row[key] for key in head] for row in _stored("propagation")))
+
+
+def calibration() -> str:
+    """P(off by more than 10×), predicted and measured, as ``python -m benchmarks calibration`` last found them."""
+    lines = []
+    for row in _stored("calibration"):
+        difference = float(row["predicted"]) - float(row["measured"])
+        numbers = (row["predicted"], row["measured"], row["error"], f"{difference:+.3f}", row["draws"])
+        lines.append((row["network"], row["direction"], *numbers))
+    head = ("network (depth×width)", "direction", "predicted", "measured", "±", "difference", "draws")
+    return markdown_table(head, lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "activations": activations,
     "schemes": schemes,
@@ -263,6 +289,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "diagnosis": diagnosis,
     "contributing": contributing,
     "accuracy": accuracy,
+    "speed": speed,
+    "calibration": calibration,
     "accuracy-overall": lambda: accuracy(overall=True),
     "lab-times": lab_times,
     "lab-article": lab_article,
