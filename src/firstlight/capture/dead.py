@@ -16,13 +16,16 @@ def dead_units(x: Tensor, axis: int) -> tuple[int, ...]:
     Most live units show it in one place, or in a few; only where some do not, more is read.
     """
     axis %= x.dim()
+    last = axis == x.dim() - 1 and x.is_contiguous()
     place = (0,) * axis + (slice(None),) + (0,) * (x.dim() - 1 - axis)
     if x.is_cpu and x.dtype != torch.bfloat16:
-        if x.numpy()[place].all():  # one entry of each
+        entries = x.numpy()
+        if entries[place].all():  # one entry of each
             return ()
+        if last:
+            return _dead_columns(entries.reshape(-1, x.shape[-1]))
     elif bool(x[place].all()):
         return ()
-    last = axis == x.dim() - 1 and x.is_contiguous()
     if last:
         x, axis = x.view(-1, x.shape[-1]), 1
         first = x[:_FIRST].abs().amax(0)
@@ -40,6 +43,15 @@ def dead_units(x: Tensor, axis: int) -> tuple[int, ...]:
     if 4 * len(units) > x.shape[1]:
         return _silent(x, 1)
     return tuple(units[list(_silent(x.index_select(1, units), 1))].tolist())
+
+
+def _dead_columns(rows: np.ndarray) -> tuple[int, ...]:
+    bits = rows.view(f"i{rows.itemsize}")
+    for some in (bits[:_FIRST], bits):
+        alive = np.bitwise_or.reduce(some, 0) << 1
+        if alive.all():
+            return ()
+    return tuple((alive == 0).nonzero()[0].tolist())
 
 
 def _silent(x: Tensor, axis: int) -> tuple[int, ...]:
