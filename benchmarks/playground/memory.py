@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks.playground import machine
 
 WARM_UP = 35  # minutes: every scene was open once, the deepest networks too
-PATIENCE_MS = 900_000  # the machine may be busy with other work
+PATIENCE_MS = 300_000  # the machine may be busy with other work
 FIELDS: tuple[str, ...] = (
     "minute",
     "server_rss_mib",
@@ -112,7 +112,15 @@ def cycle(browser: Any, page: Any, url: str, scene: str, rng: random.Random, num
     page.keyboard.press("Escape")
     picture, frame = (("100 walks", "walks"), ("Run 25 seeds", "seeds"), ("Find it", "critical"))[number % 3]
     page.click(f"text={picture}")
-    page.wait_for_function(f"firstlight.store.{frame}?.header.end")
+    try:
+        page.wait_for_function(f"firstlight.store.{frame}?.header.end")
+    except Exception:
+        seen = page.evaluate(
+            "[document.body.className, document.getElementById('status').textContent,"
+            f" firstlight.store.{frame}?.header, firstlight.store.runs.map(r => r.config)]"
+        )
+        print(f"no end of {picture!r} in cycle {number}: {seen}", flush=True)
+        raise
     if number % 5 == 4:
         page.evaluate("window.lastSocket.close()")
         page.wait_for_function("!document.body.classList.contains('offline') && firstlight.store.views[0]?.full")

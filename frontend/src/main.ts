@@ -296,13 +296,29 @@ function onFrame(frame: Frame): void {
 }
 
 let first = true;
+let before: Config[] = []; // settings from before the connection was lost
 function onOpen(): void {
   store.connected = true;
   document.body.classList.remove("offline");
   waiting(false);
   told = "";
   store.stamp = store.answered = 0; // a new session counts from the start
-  if (!first) say("Connected again.");
+  if (first) return;
+  before = store.runs.map((run) => run.config);
+  say("Connected again.");
+}
+
+/** The first state of a session: bring to it what the address or the time before the interruption says. */
+function onSession(speed: number | string): void {
+  tellPanels();
+  if (first) {
+    first = false;
+    openLink();
+  } else {
+    send({ type: "speed", value: speed });
+    configure(before, send, true);
+  }
+  before = [];
 }
 
 async function boot(): Promise<void> {
@@ -315,12 +331,9 @@ async function boot(): Promise<void> {
   if (kept) return scrubber.open(kept);
   const handlers = {
     text: (message: Record<string, unknown> & { type: string }): void => {
+      const speed = store.speed;
       onText(message);
-      if (message.type === "state" && first) {
-        first = false;
-        tellPanels();
-        openLink();
-      }
+      if (message.type === "state" && (first || before.length)) onSession(speed);
     },
     frame: onFrame,
     open: onOpen,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from browser_tools import needs_browser, opened, sync
+from browser_tools import needs_browser, opened, sync, wait_config
 
 AXE = Path(__file__).parents[2] / "frontend" / "node_modules" / "axe-core" / "axe.min.js"
 
@@ -84,3 +84,23 @@ def test_headings_language_and_live_regions(page):
     )
     assert levels.count(1) == 1
     assert page.locator('#status[aria-live="polite"]').count() == 1
+
+
+def test_settings_survive_a_lost_connection(browser, served):
+    with opened(browser, served.url) as page:
+        page.add_init_script(
+            "const Real = WebSocket;"
+            "window.WebSocket = class extends Real { constructor(...a) { super(...a); window.lastSocket = this; } };"
+        )
+        page.reload()
+        page.wait_for_function("window.firstlight?.store.views[0]?.full")
+        page.click('[data-value="moon"]')
+        page.click('[data-speed="10"]')
+        page.click("text=+ Compare")
+        page.wait_for_function("firstlight.store.runs.length === 2 && firstlight.store.speed === 10")
+        page.evaluate("window.lastSocket.close()")
+        page.wait_for_function("document.body.classList.contains('offline')")
+        page.wait_for_function("!document.body.classList.contains('offline') && firstlight.store.runs.length === 2")
+        wait_config(page, "data", "moon", run=1)
+        page.wait_for_function("firstlight.store.speed === 10")
+        page.wait_for_function("firstlight.store.views.length === 2 && firstlight.store.views.every(v => v.full)")

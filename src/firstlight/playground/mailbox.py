@@ -38,9 +38,9 @@ class Mailbox:
         notify()
 
     def put_frame(self, slot: str, frame: bytes) -> None:
-        """Replace the frame that waits in `slot`."""
+        """Replace the frame that waits in `slot`; the new one takes its turn behind all that wait."""
         with self._lock:
-            self.dropped += slot in self._frames
+            self.dropped += self._frames.pop(slot, None) is not None
             self._frames[slot] = frame
             notify = self._notify
         notify()

@@ -196,5 +196,5 @@ SOCKET_LIMITS = {
     "ws_max_size": MAX_MESSAGE_BYTES,
     "ws_max_queue": 32,
     "ws_ping_interval": 20.0,
-    "ws_ping_timeout": 20.0,
+    "ws_ping_timeout": 120.0,  # a machine full of other work may let a page wait; one that is gone closes its socket
 }

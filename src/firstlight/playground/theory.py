@@ -15,7 +15,10 @@ from firstlight.theory import activations
 
 SIGMAS = 2.0  # half width of the band
 # Schemes without chance: what holds over draws says nothing of them.
-FIXED = {"identity": "a multiple of the identity is one fixed matrix", "constant": "equal weights are one fixed network"}
+FIXED = {
+    "identity": "a multiple of the identity is one fixed matrix",
+    "constant": "equal weights are one fixed network",
+}
 
 
 def predict(run: Any, rows: int = 64) -> Any | None:
