@@ -192,11 +192,12 @@ def _unsettled(p: Probe, over: float) -> Fate | None:
     """A loss that falls at a fixed pace, from so high that no learning rate is both fast and fine enough.
 
     Where the loss grows linearly with the outputs (cross entropy), a step of rate η takes η·reach from it. To come
-    down within `STEPS` it needs η·reach·STEPS > loss; to settle at chance, η·reach < chance: impossible where the loss
-    is more than STEPS times chance, unless the pull falls with the loss. It does where all weights shrink together:
-    there the smallest usual rate takes the loss' own size from it within the budget.
+    down within `STEPS` it needs η·reach·STEPS > loss; to settle at chance, η·reach/10 < chance, since Adam's momentum
+    (β₁ = .9) averages steps of alternating sign to a tenth: impossible where the loss is more than 10·STEPS times
+    chance, unless the pull falls with the loss. It does where all weights shrink together: there the smallest usual
+    rate takes the loss' own size from it within the budget.
     """
-    if p.loss is None or p.loss_constant is None or p.loss >= 10.0 * p.output_rms or over <= STEPS:
+    if p.loss is None or p.loss_constant is None or p.loss >= 10.0 * p.output_rms or over <= 10 * STEPS:
         return None
     share = LEAST_LR * STEPS * sum(x.reach for x in p.pulls.values()) / max(p.loss, 1e-300)
     if share >= 1.0:
