@@ -30,6 +30,7 @@ FIELDS: tuple[str, ...] = (
     "browser_pss_mib",
     "browser_held_mib",
     "renderer_mib",
+    "renderers",
     "drawing_mib",
     "js_heap_mib",
     "dom_nodes",
@@ -38,6 +39,8 @@ FIELDS: tuple[str, ...] = (
 )
 WATCHED = ("server_rss_mib", "browser_pss_mib", "browser_held_mib", "js_heap_mib")
 REFERENCE = "article-side-by-side"
+# A spare process that the browser keeps for the next tab comes and goes, with 50 to 120 MiB.
+NO_SPARE = "--disable-features=SpareRendererForSitePerProcess"
 KEEP_SOCKET = """
 const Real = WebSocket;
 window.WebSocket = class extends Real { constructor(...a) { super(...a); window.lastSocket = this; } };
@@ -47,7 +50,7 @@ window.WebSocket = class extends Real { constructor(...a) { super(...a); window.
 def measure(minutes: float, seed: int = 0, seconds: float = 60.0) -> Iterator[dict[str, float]]:
     """Play for that long; one row of `FIELDS` for each cycle of `seconds`."""
     rng = random.Random(seed)
-    with machine.server() as (pid, url), machine.chromium() as browser:
+    with machine.server() as (pid, url), machine.chromium(NO_SPARE) as browser:
         page = machine.open_page(browser, url)
         page.set_default_timeout(PATIENCE_MS)
         page.add_init_script(KEEP_SOCKET)
@@ -74,6 +77,7 @@ def measure(minutes: float, seed: int = 0, seconds: float = 60.0) -> Iterator[di
                 "server_rss_mib": machine.resident_mib(pid),
                 "browser_pss_mib": filled,
                 "browser_held_mib": machine.proportional_mib(machine.browser_processes()),
+                "renderers": float(len(machine.browser_processes("renderer"))),
                 "renderer_mib": machine.proportional_mib(machine.browser_processes("renderer")),
                 "drawing_mib": machine.proportional_mib(machine.browser_processes("gpu-process")),
                 "js_heap_mib": found["JSHeapUsedSize"] / 2**20,
