@@ -64,19 +64,17 @@ def test_the_published_table_is_worst_first_and_whole():
     assert float(rows[0]["grad_q_median"]) <= 3.0
 
 
-# Gradients over few channels and behind GELU at depth: no caveat says so yet.
-SILENT = {
-    "conv_circular", "resnet_batch_norm", "resnet_plain", "squeeze_excitation", "mlp_gelu_tanh", "mlp_gelu",
-    "conv_grouped", "attention_weights", "conv_vgg", "mlp_mish",
-}  # fmt: skip
-
 
 def test_networks_that_miss_say_why():
     """Networks of which more than one in ten operations is off by more than 10 %: a caveat names the assumption."""
     silent = {
         r["network"] for r in table()[1:] if int(r["missed"]) > 0.1 * int(r["operations"]) and not int(r["caveats"])
     }
-    assert silent <= SILENT
+    assert not silent
+
+
+def test_the_forward_goal_is_met():
+    assert float(table()[0]["q_99"]) <= 10.0
 
 
 @pytest.mark.parametrize(
@@ -87,6 +85,12 @@ def test_networks_that_miss_say_why():
         ("resnet_instance_norm", 2, "common to the group"),
         ("llama_like", 2, "a norm written out"),
         ("experts", 2, "order statistics"),
+        ("conv_grouped", 6, "channels in a group"),
+        ("squeeze_excitation", 6, "the gradient of a gate"),
+        ("resnet_batch_norm", 6, "a long stream"),
+        ("attention_weights", 2, "gradient in common"),
+        ("conv_vgg", 3, "rare long draws"),
+        ("mlp_gelu", 8, "luck of the forward pass"),
         ("encoder_post", 2, "of order 1/32"),
     ],
 )
@@ -101,7 +105,17 @@ def test_a_calm_network_carries_none_of_them():
 
 
 @pytest.mark.parametrize(
-    ("name", "depth"), [("highway", 3), ("squeeze_excitation", 2), ("hf_swin", 1), ("mlp_rms_norm", 3)]
+    ("name", "depth"),
+    [
+        ("highway", 3),
+        ("squeeze_excitation", 2),
+        ("hf_swin", 1),
+        ("mlp_rms_norm", 3),
+        ("gated_in_place", 8),
+        ("conv_circular", 6),
+        ("encoder_post", 2),
+        ("resnet_group_norm", 6),
+    ],
 )
 def test_networks_that_were_mended_stay_so(name, depth):
     if name not in accuracy.ZOO:

@@ -17,7 +17,9 @@ import torch
 from benchmarks.accuracy import store
 from firstlight.capture import predict as capture
 from firstlight.capture.trace import trace
-from firstlight.graph.prediction import Prediction
+from firstlight.graph.ir import Node
+from firstlight.graph.prediction import NodePrediction, Prediction
+from firstlight.propagate.fluctuation import unit_axis
 from firstlight.schemes.plan import plan
 
 ZERO = 1e-60  # mean squares below are nothing: they are rounding
@@ -34,7 +36,7 @@ class NodeError:
         q: |predicted/drawn - 1| of the mean square, less two standard errors of the drawn mean.
         grad_q: The same of the gradient; NaN where there is none.
         c: |predicted - drawn| cosine between samples, less two standard errors; NaN where the first axis is another.
-        place: The same between positions.
+        place: The same between positions; NaN also where a position is a single entry.
         values: (predicted q, drawn q, its error), the same for grad q, (predicted c, drawn c), likewise of positions.
         caveats: What the prediction says of the operation.
     """
@@ -92,12 +94,17 @@ def errors(found: Prediction, drawn: dict[str, store.Drawn]) -> list[NodeError]:
                 beyond(node.output.q, *d.q),
                 beyond(g, *d.grad_q),
                 apart(c, d.c) if sampled else math.nan,
-                apart(place, d.place) if sampled else math.nan,
+                apart(place, d.place) if sampled and units(node) > 1 else math.nan,
                 (node.output.q, *d.q, g, *d.grad_q, _number(c), d.c[0], _number(place), d.place[0]),
                 node.caveats,
             )
         )
     return out
+
+
+def units(node: NodePrediction) -> int:
+    """Units of a tensor with positions: the cosine of two positions of one unit is a sign and no correlation."""
+    return node.shape[unit_axis(Node(node.name, node.op), len(node.shape))] if len(node.shape) > 2 else 1
 
 
 def apart(predicted: float | None, drawn: tuple[float, float]) -> float:

@@ -56,8 +56,11 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, weight: Signal, b
     g = whole(grad)
     letters = LETTERS[: input.ndim]
     o = "Z" if weight.ndim > 1 else ""
+    fan, sites = input.shape[-1], input.numel // max(input.shape[-1], 1) - 1
     grads: dict[str, Any] = {
-        "input": Cotangent(past_weights(contract(g, letters[:-1] + o, weight, o + letters[-1], letters), g)),
+        "input": Cotangent(
+            past_weights(contract(g, letters[:-1] + o, weight, o + letters[-1], letters), g, fan, sites)
+        ),
         "weight": Cotangent(
             outer_sum(g, input, weight) if o else contract(g, letters[:-1] + o, input, letters, o + letters[-1])
         ),

@@ -195,16 +195,28 @@ def _by_label(x: Signal, labels: Sequence[str], order: Sequence[str], atoms: Map
     return expand(x, tuple(atoms[a] for a in order))
 
 
-def past_weights(dx: Signal, g: Signal) -> Signal:
+def past_weights(dx: Signal, g: Signal, fan: int, samples: int | None = None) -> Signal:
     """A gradient behind the weights whose rows had been divided by their own length over a batch.
 
     The gradient g in front of a batch normalisation carries E 1/v̂, v̂ = wᵀΣw of each row w, larger than 1/E v̂. Behind
-    the weights stands E |w|²/(wᵀΣw) instead, which is 1/(tr Σ/n) where Σ is isotropic, as it becomes in
-    batch-normalised stacks (Daneshmand, Joudaki and Bach 2106.03970): what g had gained by it is taken back.
+    the weights stands E |w|²/(wᵀΣw) instead. If Σ is isotropic on r of the n = fan directions, as it becomes in
+    batch-normalised stacks (Daneshmand, Joudaki and Bach 2106.03970), that is 1 + (n-r)/(r-2) = (1 - 2/n)·r/(r-2):
+    for r = n all that g had gained by it is taken back, for fewer samples than directions little.
+
+    Args:
+        dx: The gradient behind the weights.
+        g: The gradient in front of them.
+        fan: Entries of a row, n.
+        samples: Samples over which the rows were divided, less one; None where Σ is not isotropic (patches of an
+            image), and 1 - 2/n is all that is sure.
     """
     if g.tag is None or g.tag[0] != PER_ROW:
         return dx
-    return replace(dx, q=dx.q / g.tag[2])
+    kept = 1.0 - 2.0 / max(fan, 3)
+    if samples is None or min(fan, samples) <= 4:
+        return replace(dx, q=dx.q * max(kept, 1.0 / g.tag[2]))
+    r = min(fan, samples)
+    return replace(dx, q=dx.q * min(kept * r / (r - 2.0) / g.tag[2], 1.0))
 
 
 def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:

@@ -222,7 +222,7 @@ def _(
     flipped = replace(weight, q=np.full_like(weight.q, float(weight.q.mean())))
     dx = convolve(g, flipped, groups, back, dict.fromkeys(axes, 1), input.shape[axes[0] - 1], fan)
     grads: dict[str, Any] = {
-        "input": Cotangent(past_weights(dx, g)),
+        "input": Cotangent(past_weights(dx, g, prod(weight.shape[1:]))),
         "weight": Cotangent(_kernel_gradient(g, input, weight, axes, maps, groups)),
     }
     if bias is not None:

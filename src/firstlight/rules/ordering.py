@@ -91,10 +91,13 @@ def _top_shares(n: int, count: int, level: float) -> tuple[Array, Array]:
     low, high = 0.0, 50.0
     for _ in range(30):
         middle = 0.5 * (low + high)
-        e = np.exp(middle * (z - z[:, :1]))
-        p = e / e.sum(axis=1, keepdims=True)
-        low, high = (middle, high) if float(np.square(p).mean()) * n * n < level else (low, middle)
-    return _moments(p[:, :count])
+        low, high = (middle, high) if float(np.square(_shares(z, middle)).mean()) * n * n < level else (low, middle)
+    return _moments(_shares(z, low)[:, :count])
+
+
+def _shares(z: Array, sd: float) -> Array:
+    e: Array = np.exp(sd * (z - z[:, :1]))
+    return e / e.sum(axis=1, keepdims=True)
 
 
 topk.parameters = ("input", "k", "dim")

@@ -117,13 +117,12 @@ def _(
     apart = g.corr
     for a in maps:
         for atom in axis_atoms(g, a):
-            apart = np.where(np.arange(apart.shape[atom]).reshape(_line(apart.ndim, atom)) == 0, apart, 0.0)
+            apart = np.concatenate(
+                [np.take(apart, [0], axis=atom), 0.0 * np.take(apart, range(1, apart.shape[atom]), axis=atom)],
+                axis=atom,
+            )
     back = fixed_map(replace(g, corr=apart), maps)
     return {"input": Cotangent(replace(back, corr=fit_states(g.corr, back.corr.shape)))}
-
-
-def _line(ndim: int, at: int) -> tuple[int, ...]:
-    return (1,) * at + (-1,) + (1,) * (ndim - at - 1)
 
 
 @rule("cumsum", assumes=(EXCHANGEABLE,), example="x.cumsum(1) / 8")
