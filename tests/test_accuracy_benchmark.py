@@ -64,7 +64,6 @@ def test_the_published_table_is_worst_first_and_whole():
     assert float(rows[0]["grad_q_median"]) <= 3.0
 
 
-
 def test_networks_that_miss_say_why():
     """Networks of which more than one in ten operations is off by more than 10 %: a caveat names the assumption."""
     silent = {
