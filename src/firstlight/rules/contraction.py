@@ -16,14 +16,7 @@ import numpy as np
 from firstlight.graph.signal import Array, Groups, Noise, Signal, next_id, replace
 from firstlight.rules.forms import combine, joint
 from firstlight.rules.layout import align, axis_atoms, correlations, expand, moments, permute, regroup, state_weights
-from firstlight.rules.noise import (
-    fresh_linear,
-    pair_shares,
-    sample_correlation,
-    stray,
-    strayed,
-    within_draw,
-)
+from firstlight.rules.noise import fresh_linear, pair_shares, sample_correlation, stray, strayed, within_draw
 from firstlight.rules.source import mehler
 
 _LARGEST = 1 << 18  # entries of a product's fields
