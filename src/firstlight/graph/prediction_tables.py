@@ -70,7 +70,7 @@ def _pair(c: float | None) -> str:
 
 
 def _spread(t: TensorPrediction | None) -> str:
-    return "–" if t is None else f"{t.log_mean:+.2f} ± {t.log_sd:.2f}"
+    return "–" if t is None else f"{round(t.log_mean, 2) + 0.0:+.2f} ± {t.log_sd:.2f}"
 
 
 _Cell = Callable[[NodePrediction], str]
