@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from browser_tools import needs_browser, opened, sync, wait_config
+import torch
+from browser_tools import config, needs_browser, opened, sync, wait_config
+from torch import nn
 
-from firstlight.playground import presets
+from firstlight.playground import launch, presets
+from firstlight.playground.own import own_model
 
 pytestmark = needs_browser
 
@@ -58,3 +61,16 @@ def test_points_can_be_drawn_and_pasted(page):
     page.fill("dialog[open] textarea", "1,2,a\n3,x,b\n")
     page.click("text=Use this table")
     page.wait_for_selector("#status.shown[data-kind=error]")
+
+
+def test_an_own_model_trains_on_the_page(browser):
+    torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 24), nn.GELU(), nn.LayerNorm(24), nn.Linear(24, 3))
+    with launch.start(own_model(model, torch.randn(16, 3, 4))) as running, opened(browser, running.url) as page:
+        assert config(page)["data"] == "own"
+        sync.expect(page.locator("#panel-boundary")).to_be_hidden()
+        page.click('[data-speed="10"]')
+        page.click(".play")
+        page.wait_for_function("/healthy|learned/.test(document.querySelector('.verdict strong').textContent)")
+    torch.set_num_threads(threads)

@@ -105,6 +105,9 @@ class RunConfig:
         return {**asdict(self), "widths": list(self.widths)}
 
 
+# A model of the visitor's begins as it came, with the optimizer and rate that most networks stand.
+OWN = RunConfig(data="own", scheme="given", optimizer="adam", learning_rate=0.001)
+
 # field -> smallest and largest value; the front end reads them too
 RANGES: dict[str, tuple[float, float]] = {
     "noise": (0.0, 5.0),

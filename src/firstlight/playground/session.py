@@ -114,7 +114,7 @@ class Session:
     def _main(self) -> None:
         torch.set_num_threads(1)
         self._recorder.greet(self._hello())
-        first = configs.RunConfig() if self._own is None else configs.RunConfig(data="own", scheme="given")
+        first = configs.RunConfig() if self._own is None else configs.OWN
         self._guard(lambda: self._build([first]))
         due = time.perf_counter()
         worked = True
