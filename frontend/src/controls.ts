@@ -1,10 +1,10 @@
 // The left rail: data, network, initialization, training. Every change goes to the server, which answers with the state.
 
 import { h, icon, number, whole } from "./dom";
+import type { Send } from "./link";
 import { LETTERS, SHARED, configure, label, store, title, type Config } from "./store";
 import { theme } from "./theme";
 
-type Send = (message: Record<string, unknown>) => void;
 
 const DOT = (x: number, y: number, kind: number): string =>
   kind ? `<circle cx="${x}" cy="${y}" r="1.9" fill="var(--blue)"/>` : `<rect x="${x - 1.6}" y="${y - 1.6}" width="3.2" height="3.2" fill="var(--orange)"/>`;

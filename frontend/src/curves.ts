@@ -2,6 +2,7 @@
 
 import { h, number } from "./dom";
 import { LinePlot, type Series } from "./lines";
+import type { Send } from "./link";
 import { color, counting, legend, numbers, panel, press, selectedName, type Panel } from "./panel";
 import { LETTERS, layerNames, list, shape, store } from "./store";
 import { theme } from "./theme";
@@ -55,7 +56,7 @@ export function accuracyPanel(): Panel {
   });
 }
 
-export function walksPanel(send: (m: Record<string, unknown>) => void): Panel {
+export function walksPanel(send: Send): Panel {
   const forward = new LinePlot("Forward walk", "layer", "ln mean square of z", 210);
   const backward = new LinePlot("Backward walk", "layer", "ln ratio to the last layer", 210);
   forward.integers = backward.integers = true;
@@ -115,7 +116,7 @@ export function walksPanel(send: (m: Record<string, unknown>) => void): Panel {
   });
 }
 
-export function seedsPanel(send: (m: Record<string, unknown>) => void): Panel {
+export function seedsPanel(send: Send): Panel {
   const plot = new LinePlot("Twenty-five seeds", "step", "cost", 190);
   plot.logX = plot.logY = true;
   const note = h("p", { class: "note" }, "Not drawn yet.");
@@ -151,7 +152,7 @@ const cloudOf = (values: ReturnType<typeof list>, rows = 0, columns = 0, x: numb
     ? [{ color: theme().dark ? "rgba(232,237,244,.28)" : "rgba(27,36,48,.22)", x, rows: Array.from({ length: rows }, (_, i) => values.subarray(i * columns, (i + 1) * columns)) }]
     : [];
 
-export function criticalPanel(send: (m: Record<string, unknown>) => void): Panel {
+export function criticalPanel(send: Send): Panel {
   const plot = new LinePlot("Critical gain", "gain g", "drift per layer", 190);
   plot.logX = false;
   const note = h("p", { class: "note" }, "Not drawn yet.");

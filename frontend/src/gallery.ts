@@ -1,11 +1,11 @@
 // Scenes to open with one click, the guided tour, and the person's own points.
 
 import { h, icon, say } from "./dom";
+import type { Send } from "./link";
 import { mark } from "./maps";
 import { configure, store, type Scene } from "./store";
 import { theme } from "./theme";
 
-type Send = (message: Record<string, unknown>) => void;
 
 /** Put a scene on the page; it waits for play. */
 export function openScene(scene: Scene, send: Send, selected: () => void): void {

@@ -8,8 +8,9 @@ export interface Handlers {
   open(): void;
   closed(reason: string, final: boolean): void;
 }
+export type Send = (message: Record<string, unknown>) => void;
 export interface Link {
-  send(message: Record<string, unknown>): void;
+  send: Send;
 }
 
 /** The live server that served this page. Comes back by itself when the server does. */

@@ -1,6 +1,7 @@
 // The verdict on every run: one word, its evidence, a remedy, and what was said before training.
 
 import { h, number, percent, put, say } from "./dom";
+import type { Send } from "./link";
 import { LETTERS, store, type Finding } from "./store";
 import { theme } from "./theme";
 
@@ -17,7 +18,6 @@ const SIGNS: Record<string, [string, string]> = {
   "non-finite": ["bad", "∞"],
 };
 
-type Send = (message: Record<string, unknown>) => void;
 interface Report {
   verdict: string;
   headline: string;

@@ -131,6 +131,15 @@ def test_a_slow_page_gets_the_newest_frame_and_all_texts():
     assert len(calls) == 102
 
 
+def test_a_replaced_frame_does_not_overtake_what_came_before_it():
+    box = Mailbox()
+    box.put_frame("strip", b"of old settings")
+    box.put_frame("open0", b"new settings")  # on which the page forgets the strip
+    box.put_frame("strip", b"of new settings")
+    assert box.take() == [b"new settings", b"of new settings"]
+    assert box.dropped == 1
+
+
 class TestPoints:
     def test_a_table_with_names_and_text_classes(self):
         points = Points.from_csv("x,y,kind\n1,2,cat\n3,4,dog\n-1,0.5,cat\n")

@@ -106,8 +106,9 @@ class Session:
             self._commands.put_nowait(None)
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout=10.0)
-        self._runs.clear()
-        give_back()
+        if not self._thread.is_alive():
+            self._runs.clear()
+            give_back()
 
     # --- the training thread -------------------------------------------------------------------------------------
 

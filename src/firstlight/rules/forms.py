@@ -79,7 +79,7 @@ def combine(terms: Terms, own: float = 0.0, drift: float = 0.0) -> Noise:
                 variance += 2.0 * s * t * covariance(a, b)
         variance = max(variance, 0.0)
     if len(tail) > _TAIL:
-        form, scale, tail = _row(form, scale, tail), 1.0, ()
+        form, scale, tail = _row([] if form is None else [(scale, form)], tail), 1.0, ()
     if own > 0.0:
         tail = (*tail, (next(_numbers), own**0.5))
         variance += own
@@ -104,38 +104,22 @@ def _sum(kept: Terms) -> tuple[Form | None, float, tuple[tuple[int, float], ...]
     if len(forms) == 1:
         ((key, form),) = forms.items()
         return form, scales[key], tail
-    starts, ends = [f.first for f in forms.values()], [f.first + len(f.loads) for f in forms.values()]
+    return _row([(scales[key], form) for key, form in forms.items()], tail), 1.0, ()
+
+
+def _row(forms: list[tuple[float, Form]], tail: tuple[tuple[int, float], ...]) -> Form:
+    """One row of all forms, each times its factor, and a tail; at least one of them is there."""
+    starts, ends = [f.first for _, f in forms], [f.first + len(f.loads) for _, f in forms]
     if tail:
         starts.append(tail[0][0])
         ends.append(tail[-1][0] + 1)
     first, end = max(min(starts), max(ends) - _ROW), max(ends)
     row, lost = np.zeros(end - first), 0.0
-    for key, f in forms.items():
+    for scale, f in forms:
         skip = min(max(first - f.first, 0), len(f.loads))
         at = max(f.first - first, 0)
-        row[at : at + len(f.loads) - skip] += scales[key] * f.loads[skip:]
-        lost += scales[key] ** 2 * (f.lost + (float(f.loads[:skip] @ f.loads[:skip]) if skip else 0.0))
-    for k, v in tail:
-        if k >= first:
-            row[k - first] += v
-        else:
-            lost += v * v
-    return Form(first, row, lost, float(row @ row) + lost), 1.0, ()
-
-
-def _row(form: Form | None, scale: float, tail: tuple[tuple[int, float], ...]) -> Form:
-    """One row of a form and its tail."""
-    end = tail[-1][0] + 1
-    start = tail[0][0]
-    if form is not None:
-        start, end = min(start, form.first), max(end, form.first + len(form.loads))
-    first = max(start, end - _ROW)
-    row, lost = np.zeros(end - first), 0.0
-    if form is not None:
-        skip = min(max(first - form.first, 0), len(form.loads))
-        at = max(form.first - first, 0)
-        row[at : at + len(form.loads) - skip] = scale * form.loads[skip:]
-        lost = scale**2 * (form.lost + float(form.loads[:skip] @ form.loads[:skip]))
+        row[at : at + len(f.loads) - skip] += scale * f.loads[skip:]
+        lost += scale**2 * (f.lost + (float(f.loads[:skip] @ f.loads[:skip]) if skip else 0.0))
     for k, v in tail:
         if k >= first:
             row[k - first] += v
