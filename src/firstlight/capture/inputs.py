@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from firstlight.capture.census import census
 from firstlight.capture.tensors import is_mask
 from firstlight.errors import InputError, without_shape
 
@@ -60,7 +61,8 @@ def check_model(model: object, *, materialised: bool = True) -> nn.Module:
         )
     if not isinstance(model, nn.Module):
         raise InputError("model", got=described(model), expected="a torch.nn.Module")
-    tensors = (*model.named_parameters(), *model.named_buffers())
+    parts = census(model)
+    tensors = (*parts.parameters.items(), *parts.buffers.items())
     lazy = [name for name, tensor in tensors if is_lazy(tensor)]
     if lazy:
         raise without_shape(lazy)
@@ -149,7 +151,8 @@ def _nested(value: Any, where: str) -> Iterator[tuple[str, Tensor]]:
 
 
 def _check_devices(named: list[tuple[str, Tensor]], model: nn.Module) -> None:
-    devices = {str(p.device) for p in (*model.parameters(), *model.buffers())}
+    parts = census(model)
+    devices = {str(d) for d in {t.device for held in (parts.parameters, parts.buffers) for t in held.values()}}
     if not devices:
         return
     for name, x in named:

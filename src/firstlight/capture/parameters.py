@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from firstlight.capture.census import census
 from firstlight.capture.moments import Moments, moments, stacked_moments
 from firstlight.graph.measurement import ParameterStats
 
@@ -45,12 +46,9 @@ def parameter_stats(
         grads: id of the parameter -> its gradient, where one arrived.
         uses: Qualified name -> number of operations that read it.
     """
-    names: dict[int, list[str]] = {}
-    parameters: dict[int, nn.Parameter] = {}
-    for name, p in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(p), []).append(name)
-        parameters.setdefault(id(p), p)
-    types = {path: type(module).__name__ for path, module in model.named_modules()}
+    parts = census(model)
+    names, parameters = parts.names, {id(p): p for p in parts.parameters.values()}
+    types = {path: type(module).__name__ for path, module in parts.modules}
     weights = [_dense(p.detach()) for p in parameters.values()]
     values = entries(weights, laws=True)
     shapes = shape_facts(weights, [e.moments for e in values])

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from firstlight.capture.census import Census, census
 from firstlight.errors import ModelError
 
 T = TypeVar("T")
@@ -47,8 +48,9 @@ def preserved(model: nn.Module, *, weights: bool = False, watch: bool = True) ->
     Raises:
         ModelError: On leaving, if a parameter was changed in a way that could not be undone.
     """
-    saved = _Saved(model, weights)
-    state = _ProcessState(model)
+    parts = census(model)
+    saved = _Saved(parts, weights)
+    state = _ProcessState(parts)
     try:
         saved.set_gradients_aside()
         guard = WriteGuard(saved.owned, saved.copies)
@@ -93,18 +95,18 @@ class _Copy(NamedTuple):
 class _Saved:
     """The module's state as it was found."""
 
-    def __init__(self, model: nn.Module, weights: bool) -> None:
-        modules = list(model.modules())
+    def __init__(self, parts: Census, weights: bool) -> None:
+        modules = [module for _, module in parts.modules]
         self.attributes = [(m, dict(vars(m))) for m in modules]
         self.contents = [
             (v, v.copy() if v else ()) for _, a in self.attributes for v in a.values() if type(v) in _CONTAINERS
         ]  # most of a module's tables are empty
-        named = list(model.named_parameters())
+        named = parts.parameters.items()
         self.grads = [(p, p.grad) for _, p in named]
         self.owned = list(owned_tensors(modules))
         self.flags = [(t, t.requires_grad) for t in self.owned]
         self.versions = [(n, p, _version(p), p.data) for n, p in named]
-        self.copies = {id(b): _Copy.of(b) for b in model.buffers()}
+        self.copies = {id(b): _Copy.of(b) for b in parts.buffers.values()}
         if weights:
             self.copies |= {id(p): _Copy.of(p) for _, p in named}
 
@@ -236,7 +238,7 @@ def _has_storage(t: Tensor) -> bool:
 class _ProcessState:
     """Random number generators, gradient mode, autocast and default dtype of this process."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, parts: Census) -> None:
         self.python = random.getstate()
         self.numpy = np.random.get_state()  # noqa: NPY002 - the global generator is what the user's model may draw from
         self.cpu = torch.get_rng_state()
@@ -244,7 +246,7 @@ class _ProcessState:
         self.cuda = torch.cuda.get_rng_state_all() if used else []
         self.grad = torch.is_grad_enabled()
         self.dtype = torch.get_default_dtype()
-        devices = {"cpu", *(p.device.type for p in model.parameters())} & {"cpu", "cuda", "mps", "xpu"}
+        devices = {"cpu", *(p.device.type for p in parts.parameters.values())} & {"cpu", "cuda", "mps", "xpu"}
         self.autocast = [(d, torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in sorted(devices)]
         self.deterministic = torch.are_deterministic_algorithms_enabled()
         self.warn_only = torch.is_deterministic_algorithms_warn_only_enabled()

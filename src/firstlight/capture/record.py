@@ -56,7 +56,7 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.sink = sink
         self.scope = scope
-        self.parameters: dict[int, str] = {id(p): name for name, p in scope.model.named_parameters()}
+        self.parameters: dict[int, str] = {id(p): name for name, p in scope.parts.parameters.items()}
         self._copies_of_parameters: list[torch.Tensor] = []  # kept, since they are known by their id
         self._origins: dict[int, Origin] = {}
         self._views: dict[int, list[weakref.ref[torch.Tensor]]] = {}
@@ -307,7 +307,7 @@ def recording(
     recorder.guard = guard
     with ExitStack() as stack:
         stack.enter_context(scope.installed())
-        stack.enter_context(as_written(model))
+        stack.enter_context(as_written(scope.parts))
         stack.enter_context(recorder)
         yield recorder
 

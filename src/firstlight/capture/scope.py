@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import wraps
 from types import FunctionType, MethodType, TracebackType
 from typing import Any
 
 import torch
 from torch import nn
+
+from firstlight.capture.census import Census, census
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -29,6 +30,7 @@ class Scope:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+        self.parts = census(model)
         self.path = ""
         self.module_type = type(model).__name__
         self._stack: list[tuple[str, str]] = []
@@ -43,12 +45,16 @@ class Scope:
         """
         handles: list[Any] = []
         wrapped: list[dict[str, Any]] = []
-        replicated = any(isinstance(m, nn.DataParallel) for m in self.model.modules())
+        replicated = any(isinstance(m, nn.DataParallel) for _, m in self.parts.modules)
+        kinds: dict[type[nn.Module], bool] = {}
         try:
-            for path, module in self.model.named_modules():
+            for path, module in self.parts.modules:
                 if isinstance(module, torch.jit.ScriptModule):
                     continue  # takes no hooks; nothing inside it can be seen
-                if replicated or not _plain(module):
+                kind = type(module)
+                if kind not in kinds:
+                    kinds[kind] = _plain_kind(kind)
+                if replicated or not kinds[kind] or not _plain(module):
                     enter, leave = self._hooks(path, type(module).__name__)
                     handles.append(module.register_forward_pre_hook(enter, prepend=True))
                     handles.append(module.register_forward_hook(leave, always_call=True))
@@ -66,7 +72,6 @@ class Scope:
     def _watched(self, path: str, kind: type[nn.Module]) -> Callable[..., Any]:
         forward, module_type = kind.forward, kind.__name__
 
-        @wraps(forward)
         def watched(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
             before = self.path, self.module_type
             self.path, self.module_type = path, module_type
@@ -75,6 +80,7 @@ class Scope:
             finally:
                 self.path, self.module_type = before
 
+        vars(watched)["__wrapped__"] = forward  # for `inspect.signature`
         return watched
 
     def _hooks(self, path: str, module_type: str) -> tuple[Callable[..., None], Callable[..., None]]:
@@ -92,13 +98,17 @@ class Scope:
         return enter, leave
 
 
+def _plain_kind(kind: type[nn.Module]) -> bool:
+    """Whether calling a module of this class may do nothing but run its forward; `_plain` looks at the module."""
+    forward = inspect.getattr_static(kind, "forward", None)
+    return kind.__call__ is nn.Module.__call__ and isinstance(forward, FunctionType)
+
+
 def _plain(module: nn.Module) -> bool:
-    """Whether calling `module` does nothing but run the forward of its class."""
+    """Whether calling `module`, of a plain kind, does nothing but run the forward of its class."""
     attributes = vars(module)
     return (
-        type(module).__call__ is nn.Module.__call__
-        and "forward" not in attributes
-        and isinstance(inspect.getattr_static(type(module), "forward", None), FunctionType)
+        "forward" not in attributes
         and attributes.get("_compiled_call_impl") is None
         and not any(attributes.get(name) for name in _HOOK_TABLES)
     )
@@ -108,7 +118,7 @@ _HOOK_TABLES = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "
 
 
 @contextmanager
-def as_written(model: nn.Module) -> Iterator[None]:
+def as_written(parts: Census) -> Iterator[None]:
     """Run compiled parts of the model uncompiled and without key-value caches; put both back afterwards.
 
     Hugging Face models read ``config.use_cache``; the caches would turn up as outputs that no loss reads.
@@ -116,15 +126,15 @@ def as_written(model: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         if "torch._dynamo.eval_frame" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        for config in _configurations(model):
+        for config in _configurations(parts):
             stack.callback(setattr, config, "use_cache", config.use_cache)
             config.use_cache = False
         yield
 
 
-def _configurations(model: nn.Module) -> list[Any]:
+def _configurations(parts: Census) -> list[Any]:
     found: dict[int, Any] = {}
-    for module in model.modules():
+    for _, module in parts.modules:
         config = vars(module).get("config")
         if config is not None and getattr(config, "use_cache", False) is True:
             found[id(config)] = config
