@@ -63,7 +63,20 @@ def law_of(w: Tensor) -> Law:
         expected = max(kurtosis - 1.0, 0.05) / (w.numel() / w.shape[0])
         if float(per.var()) / float(per.mean()) ** 2 > _ROWS_DIFFER * expected:
             rows = per.cpu().numpy().astype(np.float64)
-    return Law(mean, variance, kurtosis, kind if kind == "orthogonal" else "iid", "live", rows)
+    if kind != "orthogonal":
+        kind = "centred" if _centred(x, torch.finfo(w.dtype).eps) else "iid"
+    return Law(mean, variance, kurtosis, kind, "live", rows)
+
+
+def _centred(x: Tensor, eps: float) -> bool:
+    """Whether the entries of every row sum to zero over the input channels, at every tap, to 100 times the precision.
+
+    For independent entries |Σ w|/√(n Σ w²) is of order 1/√n.
+    """
+    if x.dim() < 2 or x.shape[1] < 2:
+        return False
+    total, square = x.sum(1), x.square().sum(1)
+    return bool((total.abs() <= 100.0 * eps * (x.shape[1] * square).sqrt()).all())
 
 
 def buffer_laws(graph: Graph) -> dict[str, Law]:

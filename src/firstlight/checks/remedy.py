@@ -9,8 +9,10 @@ from firstlight.checks.evidence import Probe
 from firstlight.errors import FirstlightError
 from firstlight.graph.results import Report
 
-# In the order in which they are tried: the first that starts is recommended.
-CANDIDATES = ("random-walk", "orthogonal", "xavier")
+# In the order in which they are tried: the first that starts is recommended. "centred" is for what has a mean that
+# drowns the signal (sigmoid, softplus); where the first three keep nothing of the input, no scale will.
+CANDIDATES = ("random-walk", "orthogonal", "centred", "xavier")
+_DIFFERENT = 3
 
 _CALL = "firstlight.initialize("
 
@@ -40,7 +42,7 @@ def tried_on(report: Report, looked: Callable[[str], Probe], tried: Callable[[st
         except _CANNOT:
             continue  # a module that cannot be copied or drawn anew keeps its plain remedy
         kept[spec] = min(probe.contrast, _HEALTHY) if probe.finite and probe.output_rms < _LARGE else 0.0
-        if kept[spec] >= _HEALTHY or (len(kept) > 1 and max(kept.values()) < _ANYTHING):
+        if kept[spec] >= _HEALTHY or (len(kept) >= _DIFFERENT and max(kept.values()) < _ANYTHING):
             break
     if not kept:
         return report

@@ -72,7 +72,8 @@ class Law:
         mean: Mean entry.
         variance: Variance of the entries (around `mean`).
         kurtosis: E w⁴ / (E w²)² of the centred entries: normal 3, uniform 1.8, Rademacher 1.
-        structure: "iid", "orthogonal" (Haar, rows or columns orthonormal up to scale), "constant", "diagonal" ...
+        structure: "iid", "orthogonal" (Haar, rows or columns orthonormal up to scale), "centred" (rows sum to
+            zero over the input channels), "constant", "diagonal" ...
         source: Where the law comes from: "live", or a scheme's name.
         row_q: Mean square of each output unit's incoming weights, where they differ; None for an iid law.
         row: The entries of one row where all rows are alike (decay rates, position tables); None otherwise.

@@ -170,7 +170,7 @@ class Weights:
     Attributes:
         name: Qualified name of the parameter.
         kurtosis: Of its entries.
-        structure: "iid", "orthogonal", ...
+        structure: "iid", "orthogonal", "centred", ...
         fan_shape: Shape of the parameter itself.
     """
 

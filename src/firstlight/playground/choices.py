@@ -20,6 +20,7 @@ LABELS: dict[str, str] = {
     "he": "He",
     "orthogonal": "Orthogonal",
     "random-walk": "Random walk",
+    "centred": "Centred",
     "torch-default": "PyTorch's default",
     "gain": "Custom gain",
     "identity": "Multiple of the identity",

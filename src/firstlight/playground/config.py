@@ -29,6 +29,7 @@ SCHEMES = (
     "he",
     "orthogonal",
     "random-walk",
+    "centred",
     "torch-default",
     "gain",
     "identity",

@@ -212,10 +212,11 @@ _MORE = [
         "sigmoid-saturated",
         "More",
         "Saturated sigmoids",
-        "Large weights push sigmoids onto their flat pieces, where no gradient passes.",
+        "Large weights push sigmoids onto their flat pieces, where no gradient passes; under small ones the mean of "
+        "each layer, the same for every input, drowns the signal. Rows that sum to zero do not let it through.",
         tuple(
-            {"data": "moon", "widths": [12] * 5, "activation": "sigmoid", "scheme": "gain", "gain": g}
-            for g in (30.0, 1.0)
+            {"data": "moon", "widths": [12] * 5, "activation": "sigmoid", **start}
+            for start in ({"scheme": "gain", "gain": 30.0}, {"scheme": "gain", "gain": 1.0}, {"scheme": "centred"})
         ),
         10,
     ),

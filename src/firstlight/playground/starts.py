@@ -23,11 +23,12 @@ MEANINGS = {
     "he": "g keeps the mean length under this activation.",
     "orthogonal": "Turns without stretching; g as for He.",
     "random-walk": "g keeps the median length under this activation and width.",
+    "centred": "Rows sum to zero: the mean of a layer, the same for every input, does not get through.",
     "torch-default": "What nn.Linear does by itself.",
-    "auto": "Of He, random walk, orthogonal, Xavier and LeCun the one that is predicted to start best.",
+    "auto": "Of He, random walk, orthogonal, Xavier, LeCun and centred the one that is predicted to start best.",
 }
 # Schemes among which "auto" chooses: the one whose predicted P(start) is largest, the first one where they tie.
-CANDIDATES = ("he", "random-walk", "orthogonal", "xavier", "lecun")
+CANDIDATES = ("he", "random-walk", "orthogonal", "xavier", "lecun", "centred")
 
 
 def spec(config: RunConfig) -> Any:
@@ -141,6 +142,7 @@ def text(config: RunConfig, gain: str = "") -> str:
         "he": "W ~ N(0, g²/n)",
         "orthogonal": "W = g·Q, QᵀQ = 1",
         "random-walk": "W ~ N(0, g²/n)",
+        "centred": "W ~ N(0, g²/n), W·1 = 0",
         "torch-default": "W ~ U(±1/√n)",
         "identity": f"W = {g} · 1",
         "given": "W as it came",

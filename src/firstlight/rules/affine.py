@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
+from firstlight.rules.centring import seen
 from firstlight.rules.contraction import contract, outer_sum, past_weights, sum_atoms
 from firstlight.rules.gradient import scale, whole
 from firstlight.rules.layout import axis_atoms, expand, permute
@@ -30,7 +31,7 @@ def linear(call: Call, input: Signal, weight: Signal, bias: Signal | None = None
     """y = xWᵀ + b: q' = fan_in·E w²·q + E b²; correlations between sites are the input's; units are independent."""
     letters = LETTERS[: input.ndim]
     out = contract(
-        input,
+        seen(input, weight, -1),
         letters,
         weight,
         ("Z" if weight.ndim > 1 else "") + letters[-1],

@@ -11,6 +11,7 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.affine import LETTERS, with_bias
+from firstlight.rules.centring import seen
 from firstlight.rules.contraction import contract, energy_cube, past_weights, sum_atoms
 from firstlight.rules.gradient import whole
 from firstlight.rules.layout import axis_atoms, correlations, expand, merge_axis, moments, offset
@@ -194,7 +195,8 @@ def conv(
     outs = call.node.outputs[0].shape[-len(axes) :]
     maps = _maps(axes, geometry, input.shape[-len(axes) :], outs)
     strides = {a: g[1] for a, g in zip(axes, geometry, strict=True)}
-    y = convolve(input, weight, groups, maps, strides, weight.shape[0], weight.shape[1] * prod(weight.shape[2:]))
+    x = seen(input, weight, axes[0] - 1)
+    y = convolve(x, weight, groups, maps, strides, weight.shape[0], weight.shape[1] * prod(weight.shape[2:]))
     return y if bias is None else with_bias(call, y, _channelwise(bias, len(axes)))
 
 

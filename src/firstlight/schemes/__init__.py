@@ -1,6 +1,7 @@
 """Schemes: pure functions from a parameter and its place in the network to a law; and their application."""
 
 from firstlight.schemes import (  # noqa: F401 - importing a family enters its schemes into the list
+    centred,
     fixed,
     orthogonal,
     residual,

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from firstlight.errors import InputError
 from firstlight.theory import special
 from firstlight.theory.activations import Activation, get
-from firstlight.theory.gaussian import expectations, second_moment, shape_of
+from firstlight.theory.gaussian import expectation, expectations, second_moment, shape_of
 from firstlight.theory.log_moments import check_width, fluctuation, living_units, log_moments
 
 _optimize: Any = import_module("scipy.optimize")
@@ -63,6 +63,31 @@ def mean_gain(act: str | Activation, q: float = 1.0) -> float:
     if not (np.isfinite(q) and q > 0):
         raise InputError("q", got=repr(q), expected="a finite mean square > 0")
     return float(np.sqrt(q / second_moment(get(act), q)))
+
+
+def centred_gain(act: str | Activation, q: float = 1.0) -> float:
+    """Gain g = √(q/Var φ(√q z)): keeps the mean square behind weights whose rows sum to zero.
+
+    Such weights see h - mean(h) only, so that Var φ = Eφ² - (Eφ)² takes the place of Eφ². For an odd φ it is
+    `mean_gain`; for the sigmoid σ(z) = ½ + ½tanh(z/2) a stack with it is a tanh stack, exactly.
+
+    Args:
+        act: Name or record.
+        q: Mean square of the pre-activations, > 0.
+
+    Raises:
+        InputError: q ≤ 0.
+
+    Example:
+        >>> round(centred_gain("sigmoid"), 4), round(centred_gain("tanh"), 4) == round(mean_gain("tanh"), 4)
+        (4.8013, True)
+
+    References:
+        huang2017centred
+    """
+    record = get(act)
+    mean = q / mean_gain(record, q) ** 2  # checks q
+    return float(np.sqrt(q / (mean - float(expectation(record, q)) ** 2)))
 
 
 def median_gain(act: str | Activation, width: int, q: float = 1.0) -> float:
