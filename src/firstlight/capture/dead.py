@@ -70,3 +70,13 @@ def _silent(x: Tensor, axis: int) -> tuple[int, ...]:
 def indices(mask: Tensor) -> tuple[int, ...]:
     """Where a vector of booleans is True."""
     return tuple(mask.nonzero()[:, 0].tolist())
+
+
+def dead_of_each(high: np.ndarray, low: np.ndarray) -> list[tuple[int, ...]]:
+    """Units that are zero everywhere, of each of N tensors, from each unit's largest and smallest entry [N, units]."""
+    found: list[tuple[int, ...]] = [()] * len(high)
+    if (alive := (high != 0.0) | (low != 0.0)).all():
+        return found
+    for i in np.flatnonzero(~alive.all(1)).tolist():
+        found[i] = tuple(np.flatnonzero(~alive[i]).tolist())
+    return found

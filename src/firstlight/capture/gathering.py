@@ -23,12 +23,14 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from firstlight.capture.event import Event
 from firstlight.capture.moments import Moments, runs
 from firstlight.capture.sampling import WHOLE, sample_axis
-from firstlight.capture.statistics import Collector, Numbers, numbers_of, read
+from firstlight.capture.stacks import FLAT, Numbers, Scratch, form_of
+from firstlight.capture.statistics import Collector, numbers_of, read
 from firstlight.capture.units import unit_axis
 
 _RECENT = 8  # tensors that are remembered, in case the next operation makes or receives the same entries
 _WAITS = 1 << 15  # largest number of entries of a tensor that waits; larger ones are read while the caches hold them
 _QUEUE = 1 << 19  # bytes that wait at most
+_MANY = 8  # small tensors of one form that are stacked at once
 # Operations that put the entries of their first argument into another form, row by row, ...
 _RESHAPES = frozenset(["reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "detach"])
 _MOVES = _RESHAPES | {"permute", "transpose", "movedim", "t"}  # ... or into another order
@@ -74,7 +76,8 @@ class Gathering:
     def __init__(self, batch_size: int, *, queued: bool = True) -> None:
         self.batch_size = batch_size
         self.events: list[tuple[str, str, str, str, str, tuple[str, ...], tuple[str, ...]]] = []
-        self.outputs, self.grads = Collector(), Collector()
+        scratch = Scratch()
+        self.outputs, self.grads = Collector(scratch), Collector(scratch)
         self.axes: dict[str, int] = {}
         self.loss, self.loss_kind = math.nan, "none"
         self.notes: list[str] = []
@@ -173,17 +176,36 @@ class Gathering:
         self._read(entry, x)
 
     def read_waiting(self) -> None:
-        """Read all tensors that wait."""
+        """Read all tensors that wait; those of one form together."""
         if not self._queue:
             return
         queue, self._queue, self._held = self._queue, [], 0
+        alike: dict[object, list[_Entry]] = {}
         with torch._C.DisableTorchFunction(), torch.no_grad():
             for entry in queue:
                 x = entry.tensor
                 assert x is not None
                 if x._version != entry.version:
                     self.rewritten = True
+                if x.dtype is torch.float32 and x.layout is torch.strided and x.numel() <= WHOLE:
+                    alike.setdefault((entry.stats, FLAT.get(entry.op), entry.axis, x.shape, x.device), []).append(entry)
+                else:
+                    self._read(entry, x)
+            for group in alike.values():
+                self._read_alike(group)
+
+    def _read_alike(self, group: list[_Entry]) -> None:
+        """Read small tensors of one form: many as they are, a few after others of their form have come."""
+        tensors = [entry.tensor for entry in group if entry.tensor is not None]
+        if len(group) < _MANY:
+            for entry, x in zip(group, tensors, strict=True):
                 self._read(entry, x)
+            return
+        first, shape = group[0], tensors[0].shape
+        form = form_of(shape, shape, torch.float32, first.op, first.axis, self.batch_size)
+        first.stats.add_alike([entry.key for entry in group], tensors, form)
+        for entry in group:
+            entry.tensor = None
 
     def _read(self, entry: _Entry, x: Tensor) -> None:
         """Read one tensor, as far as what is known of its kin leaves anything to read."""

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from firstlight.capture.census import census
-from firstlight.capture.moments import Moments, moments, stacked_moments
+from firstlight.capture.moments import Moments, as_numbers, moments, stacked_moments
+from firstlight.capture.stacks import Scratch
 from firstlight.graph.measurement import ParameterStats
 
 _BLOCKS, _BLOCK, _SHORT = 16, 1024, 256  # the short blocks are those of gradients
@@ -50,10 +51,11 @@ def parameter_stats(
     names, parameters = parts.names, {id(p): p for p in parts.parameters.values()}
     types = {path: type(module).__name__ for path, module in parts.modules}
     weights = [_dense(p.detach()) for p in parameters.values()]
-    values = entries(weights, laws=True)
+    scratch = Scratch()
+    values = entries(weights, scratch, laws=True)
     shapes = shape_facts(weights, [e.moments for e in values])
     arrived = {key: _dense_gradient(g) for key, g in grads.items() if g is not None}
-    grad_values = dict(zip(arrived, entries(list(arrived.values())), strict=True))
+    grad_values = dict(zip(arrived, entries(list(arrived.values()), scratch), strict=True))
     stats: list[ParameterStats] = []
     for (key, p), w, e, (duplicates, kind) in zip(parameters.items(), weights, values, shapes, strict=True):
         m = e.moments
@@ -119,11 +121,12 @@ def _alike(tensors: list[Tensor], form: Callable[[Tensor], object], room: int) -
             yield group[start : start + step]
 
 
-def entries(tensors: list[Tensor], *, laws: bool = False) -> list[Entries]:
+def entries(tensors: list[Tensor], scratch: Scratch, *, laws: bool = False) -> list[Entries]:
     """Numbers of the entries of many tensors; those of equal size are worked off together.
 
     Args:
         tensors: Dense, real, floating-point.
+        scratch: Is overwritten.
         laws: Also the mean and the numbers that tell a weight's law.
     """
     found: dict[int, Entries] = {}
@@ -132,15 +135,16 @@ def entries(tensors: list[Tensor], *, laws: bool = False) -> list[Entries]:
         if some[0].numel() == 0:
             found |= dict.fromkeys(group, Entries(moments(some[0]), 0.0))
             continue
-        few = torch.stack([blocks(t, _BLOCK if laws else _SHORT) for t in some])
+        parts = [blocks(t, _BLOCK if laws else _SHORT) for t in some]
+        few = torch.stack(parts, out=scratch.room("stack", (len(some), len(parts[0])), parts[0]))
         whole = few.shape[1] == some[0].numel()
         ms = stacked_moments(few) if whole else [moments(t, with_mean=laws) for t in some]
-        shares = _zeros_and_subnormal(few, ms)
-        made = [Entries(m, zero, subnormal=small) for m, (zero, small) in zip(ms, shares, strict=True)]
+        shares = _zeros_and_subnormal(few, ms, scratch)
         if laws:
-            columns = zip(made, _distinct(some), kurtoses(few, ms), strict=True)  # which overwrites `few`
-            made = [e._replace(distinct=d, kurtosis=k) for e, d, k in columns]
-        found |= dict(zip(group, made, strict=True))
+            columns = zip(group, ms, *shares, _distinct(some), kurtoses(few, ms), strict=True)  # overwrites `few`
+            found |= {i: Entries(m, zero, k, small, d) for i, m, zero, small, d, k in columns}
+        else:
+            found |= {i: Entries(m, zero) for i, m, zero in zip(group, ms, shares[0], strict=True)}
     return [found[i] for i in range(len(tensors))]
 
 
@@ -192,21 +196,21 @@ def blocks(w: Tensor, length: int = _BLOCK) -> Tensor:
     return flat[: step * _BLOCKS].view(_BLOCKS, step)[:, :length].reshape(-1)
 
 
-def _zeros_and_subnormal(few: Tensor, ms: list[Moments]) -> list[tuple[float, float]]:
-    """(share of exact zeros, share of the others below the format's smallest normal number) of each row.
+def _zeros_and_subnormal(few: Tensor, ms: list[Moments], scratch: Scratch) -> tuple[list[float], list[float]]:
+    """Of each row, the share of exact zeros, and of the others below the format's smallest normal number.
 
-    The share of zeros is below 1 unless the largest entry of the whole tensor is 0.
+    The share of zeros is below 1 unless the largest entry of the whole tensor is 0. Counts are exact in float32, and
+    numbers are counted several times faster than booleans.
     """
     size, tiny = few.shape[1], torch.finfo(few.dtype).tiny
-    sizes = few.abs()
-    if all(least >= tiny for least in sizes.amin(1).tolist()):
-        return [(0.0, 0.0)] * len(few)
-    small = (sizes < tiny).sum(1).tolist()  # zeros among them
-    zeros = [size - int(torch.count_nonzero(row)) if n else 0 for n, row in zip(small, few, strict=True)]
-    return [
-        ((z - (z == size and m.abs_max != 0.0)) / size, (n - z) / max(size - z, 1))
-        for n, z, m in zip(small, zeros, ms, strict=True)
-    ]
+    rows = few if few.element_size() >= 4 else few.float()
+    sizes = torch.abs(rows, out=scratch.room("spare", rows.shape, rows))
+    if float(sizes.amin()) >= tiny:
+        return [0.0] * len(few), [0.0] * len(few)
+    small = as_numbers(torch.lt(sizes, tiny, out=sizes).sum(1))  # zeros among them
+    zeros = as_numbers(torch.eq(rows, 0.0, out=sizes).sum(1))
+    more = np.array([m.abs_max != 0.0 for m in ms]) & (zeros == size)
+    return ((zeros - more) / size).tolist(), ((small - zeros) / np.maximum(size - zeros, 1)).tolist()
 
 
 def kurtoses(few: Tensor, ms: list[Moments]) -> list[float | None]:
@@ -216,15 +220,18 @@ def kurtoses(few: Tensor, ms: list[Moments]) -> list[float | None]:
         return [None] * len(few)
     x = few if few.element_size() >= 4 else few.float()
     x.sub_(x.mean(1, keepdim=True))
-    scale = torch.linalg.vector_norm(x, dim=1, keepdim=True).div_(n**0.5)
-    if not all(_FOURTH[0] < s < _FOURTH[1] for s in scale[:, 0].tolist()):  # squares of squares leave the range
-        scale = torch.maximum(x.amax(1, keepdim=True), -x.amin(1, keepdim=True))
-        x.div_(scale)
+    scale = as_numbers(torch.linalg.vector_norm(x, dim=1)) / n**0.5
+    if not ((scale > _FOURTH[0]) & (scale < _FOURTH[1])).all():  # squares of squares leave the range
+        largest = torch.maximum(x.amax(1, keepdim=True), -x.amin(1, keepdim=True))
+        x.div_(largest)
+        scale = as_numbers(largest[:, 0])
     x.square_()
-    second, fourth = x.mean(1).tolist(), torch.linalg.vecdot(x, x).tolist()
+    second, root = as_numbers(x.mean(1)), as_numbers(torch.linalg.vector_norm(x, dim=1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        kurtosis = root * root / n / (second * second)
+    known = (scale > 0.0) & (scale < math.inf) & (second > 0.0)
     return [
-        None if m.low == m.high or not 0.0 < s < math.inf or not a > 0.0 else f / n / a**2
-        for s, a, f, m in zip(scale[:, 0].tolist(), second, fourth, ms, strict=True)
+        k if ok and m.low != m.high else None for k, ok, m in zip(kurtosis.tolist(), known.tolist(), ms, strict=True)
     ]
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,31 +57,48 @@ def _index(samples: int, entries: int) -> Tensor:
     return _INDEX[key]
 
 
-def between_samples(s: Tensor, *, safe: bool = False) -> tuple[list[float], list[float]]:
+class Between(NamedTuple):
+    """Numbers of each of a stack of tensors, between samples and over all entries."""
+
+    cosines: np.ndarray
+    variances: np.ndarray
+    sums: tuple[np.ndarray, np.ndarray]  # Σx, Σx²
+
+
+def between_samples(s: Tensor, spare: Tensor) -> Between:
     """Mean cosine over the pairs of samples, and the unbiased variance of an entry between samples.
 
     With u_a = s_a/|s_a|: Σ_{a≠b} u_a·u_b = |Σ u_a|² - Σ|u_a|². Samples that are all zero have no direction and are
-    left out; with fewer than two others the cosine is nan.
+    left out; with fewer than two others the cosine is nan. The sums of all entries and of their squares fall out.
 
     Args:
-        s: [N, samples, entries]; each of the N is a tensor of its own.
-        safe: Whether squares of all entries are known to stay inside the format's range.
+        s: [N, samples, entries], squares inside the format's range; each of the N is a tensor of its own.
+        spare: [N, samples · entries], overwritten.
     """
-    scale = None
-    if not safe:
-        scale = s.abs().amax((1, 2), keepdim=True)
-        s = s / scale.where(scale > 0, 1.0)
-    norms = torch.linalg.vector_norm(s, dim=2)
+    count, size = s.shape[1:]
+    norms = torch.linalg.vector_norm(s, dim=2).cpu().numpy()
     live = norms > 0
     alive = live.sum(1)
     # One product gives both sums over the samples, Σ s_a/|s_a| and Σ s_a/n, without a copy of s.
-    weights = torch.full((len(s), 2, s.shape[1]), 1.0 / s.shape[1], dtype=s.dtype, device=s.device)
-    torch.div(live, norms.where(live, 1.0), out=weights[:, 0])
-    total, mean = torch.bmm(weights, s).unbind(1)
-    total = total.double()
-    cosine = (torch.linalg.vecdot(total, total) - alive) / (alive * (alive - 1))
-    spread = torch.linalg.vector_norm((s - mean.unsqueeze(1)).flatten(1), dim=1).double()
-    variance = spread.square() / (s.shape[2] * (s.shape[1] - 1))
-    if scale is not None:
-        variance = variance * scale.view(-1).double() ** 2
-    return cosine.clamp(-1.0, 1.0).tolist(), variance.tolist()
+    weights = np.zeros((len(s), 2, count), norms.dtype)
+    np.divide(1.0, norms, out=weights[:, 0], where=live)
+    weights[:, 1] = 1.0 / count
+    kind = s.device.type  # the caller's autocast would take the product in half precision
+    with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
+        sums = torch.bmm(torch.from_numpy(weights).to(s.device), s)
+    products = sums.cpu().numpy().astype(np.float64)
+    total, mean = products[:, 0], products[:, 1]
+    cosines = np.full(len(s), np.nan)
+    pairs = alive * (alive - 1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        np.divide(np.square(total).sum(1) - alive, pairs, out=cosines, where=pairs > 0)
+        squares = np.square(norms, dtype=np.float64).sum(1)
+        spread = squares - count * np.square(mean).sum(1)
+    if not (spread > _CANCELS * squares).all():  # the difference would lose digits: take it entry by entry
+        torch.sub(s, sums[:, 1:], out=spare.view(s.shape))
+        spread = np.square(torch.linalg.vector_norm(spare, dim=1).cpu().numpy(), dtype=np.float64)
+    variances = spread / (size * (count - 1))
+    return Between(np.clip(cosines, -1.0, 1.0), variances, (mean.sum(1) * count, squares))
+
+
+_CANCELS = 0.1  # share of Σx² below which the variance between samples is not taken as a difference of float32 sums
