@@ -153,3 +153,23 @@ def test_hostile_names_are_printed_as_they_are() -> None:
 def test_real_numbers_where_tokens_are_expected() -> None:
     with pytest.raises(ModelError, match="Give integers below the number of tokens"):
         firstlight.measure(nn.Embedding(5, 3), torch.randn(2, 4))
+
+
+class WritesThroughViews(nn.Module):
+    """Masks two corners of a view of a tensor by writing to it, as attention over windows does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = x.new_zeros(4, 3, 2, 8)
+        scores[:, :2] = 2 * x[:, :2]
+        seen = scores.view(2, 2, 6, 8).transpose(2, 1)
+        for corner in (slice(0, 2), slice(-2, None)):
+            part = seen[:, corner, :, :3]
+            seen[:, corner, :, :3] = torch.full_like(part, -1.0).where(torch.ones(2, 1, 3, dtype=torch.bool), part)
+        return seen
+
+
+def test_a_view_whose_base_was_written_to_can_be_watched() -> None:
+    x = torch.randn(4, 3, 2, 8, requires_grad=True)
+    last = firstlight.measure(WritesThroughViews(), x).nodes[-1]
+    assert last.output.q > 0.0
+    assert last.grad.q == pytest.approx(1.0, rel=0.2)

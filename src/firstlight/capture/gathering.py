@@ -104,6 +104,7 @@ class Gathering:
         self.events.append((key, op, event.module, event.module_type, event.source, event.inputs, event.parameters))
         with torch._C.DisableTorchFunction():  # the readings are none of the model's operations
             if x.requires_grad:
+                _ = x.grad_fn  # a view whose base was written to makes it anew here; register_hook would crash on it
                 x.register_hook(self._grad_hook(key, op, axis))
             entry = _Entry(self.outputs, key, op, axis, x)
             if x.numel() > WHOLE:

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from firstlight.graph.signal import Cotangent, Signal, next_id, replace
+from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.elementwise import Pointwise, apply
 from firstlight.rules.empirical import constant, uniform
 from firstlight.rules.gradient import scale, times, whole
 from firstlight.rules.layout import align
 from firstlight.rules.merge import is_number, plus, reduce_to, unit
 from firstlight.rules.registry import Call, Grads, rule
-from firstlight.rules.source import Bend, as_source
+from firstlight.rules.source import Bend, as_source, from_values, on_source
 
 
 def masked(x: Signal, share: Signal, fill: float) -> Signal:
@@ -30,6 +30,9 @@ def masked_fill(call: Call, input: Signal, mask: Signal, value: Any) -> Signal:
     """Entries under the mask become the value; -inf marks keys that a softmax does not see."""
     del call
     number = float(value) if is_number(value) else value.mean_mean
+    chosen = _on_one_source(mask, number, input)
+    if chosen is not None and mask.source is not None:
+        return from_values(mask, mask.source, chosen)
     return masked(input, mask, max(min(number, 1e30), -1e30))
 
 
@@ -41,9 +44,12 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, mask: Signal, val
 
 @rule("where", example="torch.where(x > 0, x, 0.1 * x)")
 def where(call: Call, condition: Signal, input: Any = None, other: Any = None) -> Any:
-    """Choose between two tensors; an unknown condition is taken as independent of both."""
+    """Choose between two tensors: exact where all stand on one source, else an unknown condition is independent."""
     if input is None or other is None:  # the indices of the true entries
         return tuple(uniform(o.shape, 0.0, 1.0, integer=True) for o in call.node.outputs)
+    chosen = _on_one_source(condition, input, other)
+    if chosen is not None and condition.source is not None:
+        return from_values(condition, condition.source, chosen)
     if condition.value is None:
         call.caveat("the condition depends on the signal: taken as independent of the branches")
     p = condition.mean
@@ -72,9 +78,31 @@ def where(call: Call, condition: Signal, input: Any = None, other: Any = None) -
     )  # fmt: skip
 
 
+def _on_one_source(condition: Signal, *branches: Any) -> Array | None:
+    """What a condition chooses, on the nodes of the source on which it stands; None if a branch does not."""
+    source = condition.source
+    if source is None or condition.values is None:
+        return None
+    sides: list[Array] = []
+    for x in branches:
+        if not isinstance(x, Signal):
+            sides.append(np.full_like(condition.values, float(x)))
+            continue
+        side = on_source(x, source) if x.shape == condition.shape else None
+        if side is None:
+            return None
+        sides.append(side)
+    return np.where(condition.values > 0.5, sides[0], sides[1])
+
+
 @where.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, condition: Signal, input: Any, other: Any) -> Grads:
-    del call, out
+    del call
+    if condition.source is not None and out.source is not None and out.source.key == condition.source.key:
+        mask = _on_one_source(condition, 1.0, 0.0)
+        if mask is not None:
+            pairs = (("input", input, mask), ("other", other, 1.0 - mask))
+            return {n: times(grad, out, condition.source, m) for n, x, m in pairs if isinstance(x, Signal)}
     g = whole(grad)
     complement = replace(condition, mean=1.0 - condition.mean, q=1.0 - condition.mean, value=None)
     grads: dict[str, Any] = {}
@@ -134,15 +162,25 @@ minimum.adjoint(_extreme_back)
 
 
 def _compare(call: Call, input: Any, other: Any = 0.0) -> Signal:
-    """A comparison: its entries are 0 or 1, known where the operands are."""
+    """A comparison: its entries are 0 or 1, known where the operands are; a threshold is a function of the source."""
     x = input if isinstance(input, Signal) else other
     a = input.value if isinstance(input, Signal) else input
     b = other.value if isinstance(other, Signal) else other
     if a is not None and b is not None:
         table = {"gt": np.greater, "ge": np.greater_equal, "lt": np.less, "le": np.less_equal, "eq": np.equal}
         return constant(np.asarray(table.get(call.node.op, np.not_equal)(a, b)))
-    p = 0.5 if call.node.op in ("gt", "ge", "lt", "le") else 0.0
-    return uniform(x.shape, p, max(p, 1e-12), integer=True)
+    if call.node.op in ("eq", "ne"):
+        p = float(call.node.op == "ne")  # of real numbers
+        return uniform(x.shape, p, max(p, 1e-12), integer=True)
+    sign = 1.0 if call.node.op in ("gt", "ge") else -1.0
+    if not isinstance(input, Signal):
+        edge, sign = float(input), -sign
+    elif not isinstance(other, Signal):
+        edge = float(other)
+    else:
+        x, edge = plus(call, input, other, -1.0), 0.0
+    step = Pointwise(lambda v: np.where(sign * v > sign * edge, 1.0, 0.0), np.zeros_like, Bend((edge,)))
+    return replace(apply(call, x, step), integer=True)
 
 
 rule("gt", "ge", "lt", "le", "eq", "ne", example="x * (x > 0)")(_compare)

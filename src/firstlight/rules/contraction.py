@@ -36,7 +36,7 @@ def energy_cube(x: Signal, *, one_draw: bool = False) -> Array:
         fourth = float(x.source.share @ (np.square(squares) @ x.source.grid.weights))
         return mehler(squares, x.source, fourth) / total / total - 1.0 if total > 0.0 else np.zeros_like(x.corr)
     q = x.mean_q
-    free = x.corr - (x.mean_mean**2 / q if q > 0.0 else 0.0)
+    free = x.corr - (x.mean_mean * (x.mean_mean / q) if q > 0.0 else 0.0)  # the square alone may overflow
     return 2.0 * strayed(x, np.square(free))
 
 
