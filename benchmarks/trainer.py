@@ -1,12 +1,18 @@
-"""The lab's fused trainer beside eager PyTorch: deep stacks, ensembles, simulation, memory."""
+"""The lab's fused trainer beside eager PyTorch: deep stacks, ensembles, simulation, memory.
+
+Writes trainer.csv beside this file on a CPU, of which the documentation makes its table.
+"""
 
 from __future__ import annotations
 
+import csv
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
 import torch
 from rich.table import Table
@@ -19,11 +25,36 @@ from firstlight.lab.products import one_thread_setting, product
 from firstlight.lab.schedules import Schedule
 from firstlight.lab.simulate import simulate
 from firstlight.lab.stack import Stack
-from firstlight.lab.trainer import Optimizer, Passes, Training
+from firstlight.lab.trainer import Optimizer, Passes
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DEEP = StackConfig(63, 10, 1000, 63, scheme="he")
 NARROW = StackConfig(16, 10, 20, 16, scheme="he")
+NETS, DRAWS, LOOP = StackConfig(32, 1, 100, 32, scheme="he"), 1000, 20  # simulated; the loop does a part of them
+
+
+CSV = Path(__file__).with_name("trainer.csv")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One row of the table.
+
+    Attributes:
+        what: What was done.
+        firstlight: Seconds or MiB of the lab's way.
+        beside: The same of what it is compared with.
+        unit: "s" or "MiB".
+        ratio: Median over the rounds of beside over firstlight, both of the same round.
+        goal: Least ratio that is asked for, or nothing.
+    """
+
+    what: str
+    firstlight: float
+    beside: float
+    unit: str
+    ratio: float
+    goal: str = ""
 
 
 def _clock() -> float:
@@ -33,8 +64,8 @@ def _clock() -> float:
     return time.process_time()
 
 
-def _alternate(*works: Callable[[], object], rounds: int) -> list[float]:
-    """Median seconds of each work; they take turns, so that a busy machine slows all alike."""
+def _alternate(*works: Callable[[], object], rounds: int) -> list[list[float]]:
+    """Seconds of each work in each round; they take turns, so that a busy machine slows all alike."""
     seconds: list[list[float]] = [[] for _ in works]
     for work in works:
         work()
@@ -43,7 +74,7 @@ def _alternate(*works: Callable[[], object], rounds: int) -> list[float]:
             start = _clock()
             work()
             kept.append(_clock() - start)
-    return [statistics.median(kept) for kept in seconds]
+    return seconds
 
 
 def _data(config: StackConfig, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -54,15 +85,14 @@ def _data(config: StackConfig, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def fused(config: StackConfig, members: int = 1, batch: int = 100, library: str | None = None) -> Callable[[], object]:
     """One training step of the lab: forward, loss, backward, update."""
-    training = Training(batch=None, schedule=Schedule(1e-6))
     stack = Stack(config, members, batch, device=DEVICE, library=library)
     draw_stack(stack, [Member(seed) for seed in range(members)])
-    optimizer = Optimizer(stack, training, [1e-6] * members)
-    optimizer.set_factor(1.0)
+    optimizer = Optimizer(stack, Schedule(1e-6), [1e-6] * members)
     passes = Passes(stack, optimizer, "cross-entropy", *_data(config, batch))
     index = torch.arange(batch).numpy()
 
     def step() -> None:
+        optimizer.begin(0, 1.0)
         passes.forward(index)
         if passes.finite():
             passes.backward()
@@ -150,37 +180,60 @@ def _peak(which: str) -> float:
     return float(done.stdout)
 
 
+def _compared(what: str, ours: list[float], theirs: list[float], goal: str = "", times: float = 1.0) -> Compared:
+    """A row of two works' seconds; `theirs` did 1/times of the work."""
+    ratio = statistics.median(times * b / a for a, b in zip(ours, theirs, strict=True))
+    return Compared(what, statistics.median(ours), times * statistics.median(theirs), "s", ratio, goal)
+
+
+def measure(rounds: int = 9) -> list[Compared]:
+    """All rows, with one thread."""
+    rows: list[Compared] = []
+    ours, theirs, limit, by_torch = _alternate(
+        fused(DEEP), eager(DEEP), products_alone(DEEP), fused(DEEP, library="torch"), rounds=rounds
+    )
+    rows.append(
+        _compared(
+            "training step, 1000 × 63, batch 100, beside eager PyTorch",
+            ours,
+            theirs,
+            "5" if DEVICE == "cuda" else "2.5",
+        )
+    )
+    rows.append(_compared("the same with torch's matrix products", by_torch, theirs))
+    rows.append(_compared("its matrix products alone, beside the whole step", limit, ours))
+    for batch in (100, 10):
+        one = [eager(NARROW, seed, batch) for seed in range(32)]
+        ours, theirs = _alternate(fused(NARROW, 32, batch), lambda all=one: [step() for step in all], rounds=rounds)
+        rows.append(_compared(f"step of 32 networks 20 × 16, batch {batch}, beside a loop", ours, theirs, "10"))
+    for method, how in (("weights", "all weights drawn"), ("projected", "drawing only what the two passes see")):
+        ours, theirs = _alternate(
+            lambda m=method: simulate(NETS, DRAWS, method=m), lambda: modules_loop(NETS, LOOP), rounds=5
+        )
+        what = f"lengths and gradients of 1,000 nets 100 × 32, {how}, beside a loop of modules"
+        rows.append(_compared(what, ours, theirs, "20", times=DRAWS / LOOP))
+    return rows
+
+
 def run(rounds: int = 9) -> Table:
-    table = Table("what", "firstlight", "eager PyTorch", "ratio", "goal", title=f"one thread, {DEVICE}, CPU-seconds")
+    """Measure, keep and show."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with one_thread_setting():
-            ours, theirs, limit, by_torch = _alternate(
-                fused(DEEP), eager(DEEP), products_alone(DEEP), fused(DEEP, library="torch"), rounds=rounds
-            )
-            goal = "≥ 5" if DEVICE == "cuda" else "≥ 2.5"
-            _row(table, "training step, 1000 × 63, batch 100", ours, theirs, goal)
-            _row(table, "  the same with torch's products", by_torch, theirs, "")
-            table.add_row("  its matrix products alone", f"{1e3 * limit:.1f} ms", "", f"{ours / limit:.2f} of it", "1")
-            one = [eager(NARROW, seed) for seed in range(32)]
-            ours, theirs = _alternate(fused(NARROW, 32), lambda: [step() for step in one], rounds=rounds)
-            _row(table, "step of 32 members, 20 × 16, batch 100", ours, theirs, "≥ 10")
-            small = [eager(NARROW, seed, 10) for seed in range(32)]
-            ours, theirs = _alternate(fused(NARROW, 32, 10), lambda: [step() for step in small], rounds=rounds)
-            _row(table, "step of 32 members, 20 × 16, batch 10", ours, theirs, "≥ 10")
-            nets = StackConfig(32, 1, 100, 32, scheme="he")
-            loop = _alternate(lambda: modules_loop(nets, 20), rounds=3)[0] * 50
-            for method in ("weights", "projected"):
-                ours = _alternate(lambda m=method: simulate(nets, 1000, method=m), rounds=3)[0]
-                _row(table, f"lengths and gradients, 1,000 nets 100 × 32, {method}", ours, loop, "≥ 20")
+            rows = measure(rounds)
     finally:
         torch.set_num_threads(threads)
     if DEVICE == "cpu" and sys.platform == "linux":
         ours, theirs = _peak("fused"), _peak("eager")
-        table.add_row("peak memory, 1000 × 63", f"{ours:.0f} MiB", f"{theirs:.0f} MiB", f"{theirs / ours:.1f}×", "≥ 1")
+        rows.append(Compared("peak memory, 1000 × 63, beside eager PyTorch", ours, theirs, "MiB", theirs / ours, "1"))
+        with CSV.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, [f.name for f in fields(Compared)], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in asdict(r).items()} for r in rows)
+    table = Table("what", "firstlight", "beside it", "ratio", "goal", title=f"one thread, {DEVICE}, CPU-seconds")
+    for row in rows:
+        table.add_row(
+            row.what, *(f"{v:.4g} {row.unit}" for v in (row.firstlight, row.beside)), f"{row.ratio:.3g}", row.goal
+        )
     return table
-
-
-def _row(table: Table, what: str, ours: float, theirs: float, goal: str) -> None:
-    table.add_row(what, f"{1e3 * ours:.1f} ms", f"{1e3 * theirs:.1f} ms", f"{theirs / ours:.1f}×", goal)

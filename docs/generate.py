@@ -223,6 +223,28 @@ def lab_times() -> str:
     return markdown_table(("experiment", "figures", "runs", "CPU-seconds", "seconds on the clock"), rows)
 
 
+def lab_trainer() -> str:
+    """The trainer beside eager PyTorch, as ``python -m benchmarks trainer`` last measured them."""
+
+    def amount(value: str, unit: str) -> str:
+        number = float(value)
+        return (
+            f"{number:.0f} {unit}" if unit != "s" else f"{number:.2g} s" if number >= 0.5 else f"{1e3 * number:.3g} ms"
+        )
+
+    rows = [
+        (
+            r["what"],
+            amount(r["firstlight"], r["unit"]),
+            amount(r["beside"], r["unit"]),
+            f"{float(r['ratio']):.2g}",
+            r["goal"],
+        )
+        for r in _stored("trainer")
+    ]
+    return markdown_table(("one thread, CPU-seconds", "firstlight", "beside it", "ratio", "goal"), rows)
+
+
 def lab_article() -> str:
     """Medians of 25 networks under each reading of the article's set-up, from ``python -m benchmarks article``.
 
@@ -294,6 +316,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "accuracy-overall": lambda: accuracy(overall=True),
     "lab-times": lab_times,
     "lab-article": lab_article,
+    "lab-trainer": lab_trainer,
     **{f"start-{name}": start(name) for name in ("summary", "comparison", "calibration", "strata", "misses")},
 }
 

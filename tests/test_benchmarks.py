@@ -39,3 +39,15 @@ def test_the_comparison_of_a_small_network() -> None:
     assert ratio > 1
     assert with_input > 0
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_the_trainers_table_has_a_row_for_every_goal(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import trainer
+
+    small = trainer.StackConfig(4, 3, 2, 4, scheme="he")
+    for name, value in (("DEEP", small), ("NARROW", small), ("NETS", small), ("DRAWS", 6), ("LOOP", 3)):
+        monkeypatch.setattr(trainer, name, value)
+    rows = trainer.measure(rounds=1)
+    assert all(row.firstlight > 0 and row.beside > 0 and row.ratio > 0 for row in rows)
+    assert [row.goal for row in rows].count("10") == 2
+    assert {row.goal for row in rows} == {"2.5", "10", "20", ""}
