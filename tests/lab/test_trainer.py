@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from firstlight.errors import DataError, InputError
-from firstlight.lab import checkpoint, trainer
+from firstlight.lab import checkpoint, models, trainer
 from firstlight.lab.draws import Member, layer_draw
 from firstlight.lab.evaluate import evaluate
 from firstlight.lab.models import StackConfig
@@ -301,3 +301,32 @@ def test_the_readouts_gain_is_its_own() -> None:
     torch.testing.assert_close(after.layers[-1].weight, before.layers[-1].weight * (6.0 / law.gain))
     _, stack = train(scaled, Training(steps=0), (X, Y), [Member(1)])
     assert torch.equal(to_module(stack).layers[-1].weight, after.layers[-1].weight)
+
+
+def test_members_that_differ_by_their_rate_alone_start_from_the_same_weights() -> None:
+    config = replace(CONFIG, scheme="lecun(bias_std=0.1)")
+    members = [Member(3, rate=0.1), Member(4), Member(3, rate=0.2), Member(3, gain=2.0)]
+    _, stack = train(config, Training(steps=0), (X, Y), members)
+    _, alone = train(config, Training(steps=0), (X, Y), [Member(3)])
+    for layer in range(config.depth + 1):
+        for one, other in ((stack.weight(layer), alone.weight(layer)), (stack.bias(layer), alone.bias(layer))):
+            assert one is not None
+            assert other is not None
+            assert torch.equal(one[0], other[0])
+            assert torch.equal(one[2], other[0])
+        assert not torch.equal(stack.weight(layer)[1], stack.weight(layer)[0])
+    assert not torch.equal(stack.weight(0)[3], stack.weight(0)[0])
+
+
+def test_a_budget_is_solved_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[StackConfig] = []
+
+    def counted(config: StackConfig) -> int:
+        calls.append(config)
+        return solve(config)
+
+    solve = models.width_for
+    monkeypatch.setattr(models, "width_for", counted)
+    config = StackConfig(6, 3, 50, None, 5000)
+    train(config, Training(steps=1), (X, Y), [Member()])
+    assert len(calls) == 1

@@ -76,6 +76,12 @@ def layer_draw(config: StackConfig, layer: int) -> tuple[Target, Draw]:
     return target, law
 
 
+def check_stack(config: StackConfig) -> None:
+    """Raise what would keep a stack's weights from being drawn (see `layer_draw`)."""
+    for layer in {0, min(1, config.depth), config.depth}:
+        layer_draw(config, layer)
+
+
 def draw(target: Target, law: Draw, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """One weight tensor from its law; the numbers depend on seed, name and shape alone."""
     stream = Stream(seed, target.name)
@@ -116,11 +122,17 @@ def draw_stack(stack: Network, members: Sequence[Member]) -> None:
     See `layer_weight` for the gains.
     """
     config = stack.config
+    first = [next(i for i, m in enumerate(members) if (m.seed, m.gain) == (own.seed, own.gain)) for own in members]
     for run in stack.weights:
         run.zero_()
     for layer in range(config.depth + 1):
         into, bias = stack.weight(layer), stack.bias(layer)
         for index, member in enumerate(members):
+            if first[index] < index:  # members that differ by their rate alone start from the same weights
+                into[index].copy_(into[first[index]])
+                if bias is not None:
+                    bias[index].copy_(bias[first[index]])
+                continue
             into[index].copy_(layer_weight(config, layer, member, stack.dtype).reshape(into[index].shape))
             if bias is not None and (drawn := layer_bias(config, layer, member, bias.shape[1])) is not None:
                 bias[index].copy_(drawn)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
@@ -88,7 +89,7 @@ class StackConfig:
         activations.get(self.activation)
         _ = self.hidden, self.etas
 
-    @property
+    @cached_property  # a budget is solved once, not at every look at a layer
     def hidden(self) -> tuple[int, ...]:
         """Width of each hidden layer."""
         if isinstance(self.width, tuple):
