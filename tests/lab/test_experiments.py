@@ -1,5 +1,6 @@
 """Every experiment runs at tiny size and draws its figures; theory and measurement agree where they must."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from typer.testing import CliRunner
 from firstlight.errors import DataError, InputError, RegistryError
 from firstlight.lab.data import load
 from firstlight.lab.engines import in_process
-from firstlight.lab.experiment import configure, experiment_names, part_of, parts
-from firstlight.lab.experiments import hanin_2018, sussillo_2014, xavier_article
-from firstlight.lab.figures._forms import one_form
+from firstlight.lab.experiment import Task, configure, experiment_names, part_of, parts
+from firstlight.lab.experiments import _tasks, hanin_2018, sussillo_2014, xavier_article
+from firstlight.lab.experiments._learning import Learning, learning
+from firstlight.lab.figures._forms import form_of, mark, one_form
 from firstlight.lab.figures._style import style
 from firstlight.lab.reproduce import chosen_figures, draw, figures, tasks_of
 from firstlight.lab.store import Store
+from firstlight.lab.sweep import run_tasks
 from firstlight.theory import lengths
 
 
@@ -38,6 +41,7 @@ def _tiny(config: object) -> object:
         changes |= {"parameters": 0, "width": 8, "reports": 2, "steps": 4, "count_mistakes": False}
         changes["depth"] = min(config.depth, 12)
         changes["rates"] = config.rates[:2]
+        changes["pilot"] = min(config.pilot, 2)
     return replace(config, **changes)  # type: ignore[type-var]
 
 
@@ -210,3 +214,68 @@ def test_the_claim_is_drawn_from_the_runs_of_one_form_and_says_its_error(tmp_pat
     assert "3 networks each" in texts
     # means 5 and 2, each with a standard error of 1/√3
     assert "3.00 ± 1.63 epochs" in " ".join(texts.split())
+
+
+def test_a_caption_says_of_which_form_the_runs_are() -> None:
+    def said(keys: str, quick: str, full: str) -> str:
+        return form_of(mark(pd.DataFrame({"key": list(keys)}), set(quick), set(full))).strip()
+
+    assert said("ab", "ab", "cdef") == "Quick form."
+    assert said("cdef", "ab", "cdef") == "Full form."
+    assert said("cd", "ab", "cdef") == "Full form, 2 of its 4 runs."
+    assert said("ac", "ab", "abcd") == "Full form, 2 of its 4 runs."  # the first seeds of the full form
+    assert said("ab", "ab", "abcd") == "Quick form."
+    assert said("ab", "ab", "ab") == "Full form."
+    assert said("xy", "ab", "cdef") == "Runs of a sweep."
+    assert said("acx", "ab", "cdef") == "Runs of a sweep among them."
+    assert form_of(pd.DataFrame({"key": ["a"]})) == ""
+
+
+@pytest.mark.usefixtures("images")
+def test_after_a_pilot_the_best_rate_alone_goes_on() -> None:
+    config = Learning(
+        depth=2, width=8, scheme="he", rates=(1e-6, 0.1, 1e30), pilot=30, steps=20, samples=500, reports=2
+    )
+    both, (alone,) = learning(config, [0, 1]), learning(config, [1])
+    for rows in both:
+        tried = {row["rate"]: row["pilot_loss"] for row in rows if "pilot_loss" in row}
+        assert set(tried) == set(config.rates)
+        assert tried[0.1] < tried[1e-6] < np.inf == tried[1e30]  # an overflow is the worst
+        trained = [row for row in rows if "loss" in row]
+        assert {row["rate"] for row in trained} == {0.1}
+        assert [row["step"] for row in trained] == [10, 20]
+    assert [r["loss"] for r in both[1] if "loss" in r] == pytest.approx([r["loss"] for r in alone if "loss" in r])
+
+
+def test_nothing_is_done_where_one_of_the_runs_could_not_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(tasks: object, url: str, inside: object = None) -> Iterator[int]:
+        raise AssertionError("work was begun")
+
+    store = Store(tmp_path / "store")
+    part = "sussillo-2014/moments"
+    good, bad = (Task(part, sussillo_2014.Walk(depth=2, width=4, draws=9, scheme=s), (0,)) for s in ("he", "hee"))
+    with pytest.raises(RegistryError, match="'he'"):
+        run_tasks([good, bad], store, nobody)
+    with pytest.raises(InputError, match="'mnist'"):
+        run_tasks([good, Task("sussillo-2014/depth", Learning(task="mnits"), (0,))], store, nobody)
+    (tmp_path / "other").mkdir()
+    monkeypatch.setenv("FIRSTLIGHT_DATA", str(tmp_path / "other"))
+    monkeypatch.setattr(
+        "firstlight.lab.experiments._tasks._arrays", _tasks._arrays.__wrapped__
+    )  # not what is in memory
+    with pytest.raises(DataError, match="FIRSTLIGHT_DATA"):
+        run_tasks([good, Task("sussillo-2014/depth", Learning("speech"), (0,))], store, nobody)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_store_that_has_everything_need_not_be_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, task = Store(tmp_path), Task("xavier-article/chain", xavier_article.Chain(), (0,))
+    assert run_tasks([task], store, in_process) == (1, 0)
+
+    def refuse(self: Store) -> None:
+        raise DataError("store", got="read-only", expected="a place that can be written")
+
+    monkeypatch.setattr(Store, "check_writable", refuse)
+    assert run_tasks([task], store, in_process) == (0, 1)
+    with pytest.raises(DataError, match="can be written"):
+        run_tasks([replace(task, seeds=(0, 1))], store, in_process)

@@ -53,7 +53,7 @@ def reproduce(
     ] = None,
     figure: Annotated[str | None, typer.Option(help="Only this figure.")] = None,
     full: Annotated[
-        bool, typer.Option("--full/--quick", help="The published grid (hours, resumable), or minutes of it.")
+        bool, typer.Option("--full/--quick", help="The long form (an hour or two of a core, resumable), or minutes.")
     ] = False,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="DIR", help="Figures, and the store unless --store says.")

@@ -37,6 +37,8 @@ class Part:
         full: Runs of the published figure.
         group: Configuration → most seeds of a task; None for all of them. A task's runs are written when it ends,
             and its ensemble goes on until the last member is done.
+        check: Raises what keeps a configuration from being run (names that nothing has, data that is missing);
+            called before any work is done.
         needed: (configuration, figure) → whether the figure shows the run; None where all figures show all.
     """
 
@@ -47,6 +49,7 @@ class Part:
     quick: Callable[[], Grid] = list
     full: Callable[[], Grid] = list
     group: Callable[[Any], int] | None = None
+    check: Callable[[Any], object] | None = None
     needed: Callable[[Any, str], bool] | None = None
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from firstlight.errors import DataError, InputError, RegistryError
 from firstlight.lab.engines import Engine
-from firstlight.lab.experiment import Task, grouped, near, parts
+from firstlight.lab.experiment import Task, grouped, near, part_of, parts, run_key
 from firstlight.lab.store import Store
 from firstlight.lab.sweep import Progress, run_tasks
 
@@ -108,11 +108,13 @@ def draw(experiment: str, figure: str, store: Store, path: Path) -> Path:
     Raises:
         DataError: The store lacks a part that the figure needs.
     """
+    from firstlight.lab.figures._forms import mark
     from firstlight.lab.figures._style import style
 
     needs, make = figures(experiment)[figure]
     known = parts(experiment)
-    frames: list[Any] = [store.frame(known[part]) for part in needs]
+    quick, full = (_keys(tasks_of(experiment, figure, form)) for form in ("quick", "full"))
+    frames: list[Any] = [mark(store.frame(known[part]), quick, full) for part in needs]
     with style():
         drawn = make(*frames)
         part = path.with_name(f".{path.name}.part")
@@ -123,3 +125,7 @@ def draw(experiment: str, figure: str, store: Store, path: Path) -> Path:
             part.unlink(missing_ok=True)
             raise DataError(str(path), got=str(error), expected="a file that can be written") from error
     return path
+
+
+def _keys(tasks: list[Task]) -> set[str]:
+    return {run_key(part_of(task.part), task.config, seed) for task in tasks for seed in task.seeds}

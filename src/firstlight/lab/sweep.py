@@ -113,10 +113,15 @@ def run_tasks(
         Runs that were done now, and runs that the store had.
 
     Raises:
-        DataError: The store cannot be written; before any work is done.
+        FirstlightError: A configuration that cannot be run, data that is missing, or a store that cannot be written;
+            before any work is done. A store that has all runs already need not be writable.
     """
-    store.check_writable()
     left = pending(tasks, store)
+    for config, part in {task.config: part_of(task.part) for task in left}.items():
+        if part.check is not None:
+            part.check(config)
+    if left:
+        store.check_writable()
     total = len({run_key(part_of(task.part), task.config, seed) for task in tasks for seed in task.seeds})
     had = total - sum(len(task.seeds) for task in left)
     done = 0

@@ -137,8 +137,14 @@ def download(
         file.name,
         got="no usable answer (" + "; ".join(failures) + ")",
         expected=f"the file of {file.size:,} bytes with MD5 {file.md5}",
-        action=f"Check the network, or put the file into {folder} by hand.",
+        action=_advice(folder),
     )
+
+
+def _advice(folder: Path) -> str:
+    named = os.environ.get(ENVIRONMENT, "")
+    asked = f"${ENVIRONMENT} is {named!r} and does not hold it. " if named else ""
+    return f"{asked}Check the network, put the file into {folder} by hand, or name its folder by ${ENVIRONMENT}."
 
 
 def _copy(url: str, write: Callable[[bytes], object], advance: Callable[[int], object] | None) -> None:

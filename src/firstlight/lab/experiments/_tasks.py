@@ -14,7 +14,7 @@ from firstlight.errors import InputError
 from firstlight.lab.data import load
 from firstlight.lab.data.places import cache_dir
 from firstlight.lab.evaluate import Data
-from firstlight.lab.experiment import Part, run_key
+from firstlight.lab.experiment import near
 from firstlight.lab.losses import Loss
 
 # "speech" stands in for TIMIT, which is not free; "timit" is the user's own copy of it
@@ -43,7 +43,7 @@ def task_data(task: str, samples: int = 0) -> tuple[Data, Data, int, Loss]:
         DataError: The data set is on no disk and cannot be fetched.
     """
     if task not in TASKS:
-        raise InputError("task", got=repr(task), expected=" or ".join(map(repr, TASKS)))
+        raise InputError("task", got=repr(task), expected=" or ".join(map(repr, TASKS)), action=near(task, TASKS))
     train, test, classes, _ = _arrays(_SETS[task.removesuffix("-autoencoder")])
     if samples:
         train = train[0][:samples], train[1][:samples]
@@ -52,7 +52,7 @@ def task_data(task: str, samples: int = 0) -> tuple[Data, Data, int, Loss]:
     return train, test, classes, "cross-entropy"
 
 
-def checkpoint_file(part: Part, config: Any, seeds: Sequence[int]) -> Path:
+def checkpoint_file(config: Any, seeds: Sequence[int]) -> Path:
     """Where a long run keeps the state that it resumes from: in the cache, by what is run."""
-    keys = " ".join(run_key(part, config, seed) for seed in seeds)
-    return cache_dir() / "checkpoints" / f"{hashlib.sha256(keys.encode()).hexdigest()[:24]}.pt"
+    text = f"{config!r} {tuple(seeds)}"
+    return cache_dir() / "checkpoints" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.pt"

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from firstlight.lab.draws import Member
+from firstlight.lab.draws import Member, check_stack
 from firstlight.lab.experiment import Grid, Part, Row
 from firstlight.lab.experiments._tasks import task_data
 from firstlight.lab.models import StackConfig
@@ -43,8 +43,7 @@ class Trained:
 def trained(config: Trained, seeds: Sequence[int]) -> list[list[Row]]:
     """Training accuracy over the last quarter of the steps, for each rate."""
     data, _, classes, _ = task_data("mnist", config.samples)
-    scheme = f"lecun(gain={math.sqrt(config.weight_variance)!r}, bias_std={math.sqrt(config.bias_variance)!r})"
-    stack = StackConfig(data[0].shape[1], classes, config.depth, config.width, activation="tanh", scheme=scheme)
+    stack = _stack(config, data[0].shape[1], classes)
     training = Training(
         steps=config.steps, batch=100, schedule=Schedule(config.rates[0]), report_every=max(1, config.steps // 4)
     )
@@ -53,6 +52,17 @@ def trained(config: Trained, seeds: Sequence[int]) -> list[list[Row]]:
     rows = [{"rate": r.member.rate, "accuracy": r.rows[-1]["accuracy"] if r.rows else None} for r in results]
     count = len(config.rates)
     return [rows[at : at + count] for at in range(0, len(rows), count)]
+
+
+def _stack(config: Trained, inputs: int, classes: int) -> StackConfig:
+    scheme = f"lecun(gain={math.sqrt(config.weight_variance)!r}, bias_std={math.sqrt(config.bias_variance)!r})"
+    return StackConfig(inputs, classes, config.depth, config.width, activation="tanh", scheme=scheme)
+
+
+def check(config: Trained) -> None:
+    """Raise what keeps a run from being started."""
+    data, _, classes, _ = task_data("mnist", config.samples)
+    check_stack(_stack(config, data[0].shape[1], classes))
 
 
 VARIANCES = (1.0, 1.3, 1.6, 1.76, 2.0, 2.4, 3.0, 4.0)
@@ -69,5 +79,6 @@ PARTS = (
         trained,
         quick=lambda: _grid((*VARIANCES[::2], 1.76), (10, 20, 40, 80), Trained(width=50, steps=200)),
         full=lambda: _grid(VARIANCES, (10, 20, 40, 70, 100, 150, 200), Trained(width=300, steps=3000)),
+        check=check,
     ),
 )

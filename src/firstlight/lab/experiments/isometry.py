@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from firstlight.lab.draws import draw, layer_draw
+from firstlight.lab.draws import check_stack, draw, layer_draw
 from firstlight.lab.experiment import Grid, Part, Row
 from firstlight.lab.kernels import kernel
 from firstlight.lab.models import StackConfig
@@ -39,11 +39,20 @@ class Spectra:
     draws: int = 4
 
 
-def spectra(config: Spectra, seeds: Sequence[int]) -> list[list[Row]]:
-    """Hundred quantiles of the squared singular values over the mean, their mean and relative variance."""
-    stack = StackConfig(
+def _stack(config: Spectra) -> StackConfig:
+    return StackConfig(
         config.width, 1, config.depth, config.width, activation=config.activation, scheme=config.scheme, bias=False
     )
+
+
+def check(config: Spectra) -> None:
+    """Raise what keeps a run from being started."""
+    check_stack(_stack(config))
+
+
+def spectra(config: Spectra, seeds: Sequence[int]) -> list[list[Row]]:
+    """Hundred quantiles of the squared singular values over the mean, their mean and relative variance."""
+    stack = _stack(config)
     f = kernel(config.activation)
     results = []
     for seed in pieces(seeds):
@@ -94,5 +103,6 @@ PARTS = (
         spectra,
         quick=lambda: _grid((2, 8, 32), 100, 4),
         full=lambda: _grid((1, 2, 4, 8, 16, 32, 64), 400, 8),
+        check=check,
     ),
 )

@@ -14,15 +14,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from firstlight.lab.draws import Member
+from firstlight.lab.draws import check_stack
 from firstlight.lab.experiment import Grid, Part, Row
-from firstlight.lab.experiments._tasks import checkpoint_file, task_data
+from firstlight.lab.experiments._learning import Learning, check_learning, learning
 from firstlight.lab.models import StackConfig
-from firstlight.lab.optimizer import Method
 from firstlight.lab.progress import pieces
-from firstlight.lab.schedules import Reading, Schedule, Shape
 from firstlight.lab.simulate import simulate
-from firstlight.lab.trainer import Training, train
 
 
 @dataclass(frozen=True)
@@ -46,14 +43,20 @@ class Walk:
     draws: int = 1000
 
 
-LONG = 5000  # steps from which a run keeps a checkpoint to resume from
 SAMPLES = 8  # single walks that are kept
+
+
+def _walk_stack(config: Walk) -> StackConfig:
+    return StackConfig(config.width, 1, config.depth, config.width, activation=config.activation, scheme=config.scheme)
+
+
+def _check_walk(config: Walk) -> None:
+    check_stack(_walk_stack(config))
 
 
 def _log_walks(config: Walk, seed: int) -> np.ndarray:
     """ln(|δ_l|²/|δ_D|²) of each network (draws, depth); -inf where a layer is dead."""
-    stack = StackConfig(config.width, 1, config.depth, config.width, activation=config.activation, scheme=config.scheme)
-    back = simulate(stack, config.draws, seed=seed, gain=config.gain).backward
+    back = simulate(_walk_stack(config), config.draws, seed=seed, gain=config.gain).backward
     with np.errstate(divide="ignore"):
         return np.log(back / back[:, -1:])
 
@@ -92,107 +95,6 @@ def moments(config: Walk, seeds: Sequence[int]) -> list[list[Row]]:
         }
         results.append([row])
     return results
-
-
-@dataclass(frozen=True)
-class Learning:
-    """Training of one deep stack, each seed once per rate.
-
-    Attributes:
-        task: "mnist", "speech" (spoken digits) or "timit" (the user's own copy), each also with "-autoencoder".
-        depth: Hidden layers.
-        width: Units of each; 0 where `parameters` says.
-        parameters: Budget of all weights and biases; 0 where `width` says.
-        activation: φ.
-        scheme: Law of the weights.
-        gain: g in place of the scheme's own, or None.
-        readout_gain: The same of the readout.
-        rates: Learning rates, all tried.
-        shape: Of the schedule.
-        warmup: Steps of linear warm-up.
-        lambda_in: First relative rate of the paper.
-        lambda_out: Last relative rate of the paper.
-        reading: Over layers, over steps, or of the first layer and the readout alone.
-        method: "sgd" or "adam".
-        momentum: Of SGD.
-        batch: Samples of a step.
-        steps: Optimizer steps.
-        samples: Training samples; 0 for all.
-        reports: Rows of the history.
-        count_mistakes: Whether rows hold the mistakes on the whole training set.
-    """
-
-    task: str = "mnist"
-    depth: int = 16
-    width: int = 0
-    parameters: int = 0
-    activation: str = "relu"
-    scheme: str = "random-walk"
-    gain: float | None = None
-    readout_gain: float | None = None
-    rates: tuple[float, ...] = (0.01,)
-    shape: Shape = "constant"
-    warmup: int = 0
-    lambda_in: float = 1.0
-    lambda_out: float = 1.0
-    reading: Reading = "layers"
-    method: Method = "sgd"
-    momentum: float = 0.0
-    batch: int = 100
-    steps: int = 600
-    samples: int = 0
-    reports: int = 4
-    count_mistakes: bool = False
-
-
-def learning(config: Learning, seeds: Sequence[int]) -> list[list[Row]]:
-    """Histories; every row with its rate, and where it overflowed if it did."""
-    data, test, outputs, loss = task_data(config.task, config.samples)
-    stack = StackConfig(
-        data[0].shape[1],
-        outputs,
-        config.depth,
-        config.width or None,
-        config.parameters or None,
-        config.activation,
-        config.scheme,
-        config.gain,
-        readout_gain=config.readout_gain,
-    )
-    if config.scheme == "looks-linear" and stack.hidden[0] % 2:
-        # mirrored blocks need an even width; an odd one would silently be drawn plainly orthogonal
-        stack = replace(stack, width=stack.hidden[0] - 1, parameters=None)
-    training = Training(
-        steps=config.steps,
-        batch=config.batch,
-        schedule=Schedule(
-            config.rates[0], config.shape, config.warmup, config.lambda_in, config.lambda_out, config.reading
-        ),
-        method=config.method,
-        momentum=config.momentum,
-        loss=loss,
-        report_every=max(1, config.steps // config.reports),
-        count_mistakes=config.count_mistakes,
-    )
-    members = [Member(seed, rate=rate) for seed in seeds for rate in config.rates]
-    kept = checkpoint_file(PARTS[2], config, seeds) if config.steps >= LONG else None
-    results, _ = train(stack, training, data, members, test=test, save_to=kept)
-    if kept is not None:
-        kept.unlink(missing_ok=True)
-    rows: list[list[Row]] = []
-    for at in range(0, len(members), len(config.rates)):
-        mine: list[Row] = []
-        for result in results[at : at + len(config.rates)]:
-            where = result.divergence
-            fate = {
-                "rate": result.member.rate,
-                "hidden": stack.hidden[0],
-                "overflow_step": where.step if where else None,
-                "overflow_layer": where.layer if where else None,
-            }
-            mine += [fate | row for row in result.rows] or [fate]
-        rows.append(mine)
-    return rows
 
 
 def _walks_quick() -> Grid:
@@ -243,16 +145,22 @@ def _depth_quick() -> Grid:
     ]
 
 
+AUTOENCODER_RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # its loss is a mean over some hundred outputs
+
+
 def _depth_full() -> Grid:
-    return [
-        (
-            Learning(task, d, parameters=4_000_000, scheme=s, rates=RATES, steps=6000, count_mistakes=True),
-            (0,),
-        )
-        for task in ("mnist", "mnist-autoencoder", "speech", "speech-autoencoder")
-        for s in ("random-walk", "looks-linear")
-        for d in (4, 8, 16, 32, 64, 128, 256, 512, 1000)
+    """A quarter of a million parameters at every depth, every task; of MNIST three seeds and two more starts."""
+    base = Learning(parameters=250_000, rates=RATES, pilot=100, shape="cosine", steps=1200)
+    starts = {"random-walk": (4, 16, 64, 256, 1000), "looks-linear": (4, 16, 64, 256, 1000)}
+    more = {"he": (4, 16, 64, 256), "torch-default": (4, 16)}
+    grid: Grid = [
+        (replace(base, scheme=s, depth=d), (0, 1, 2)) for s, depths in (starts | more).items() for d in depths
     ]
+    for task in ("mnist-autoencoder", "speech", "speech-autoencoder"):
+        rates = AUTOENCODER_RATES if task.endswith("autoencoder") else RATES
+        other = replace(base, task=task, rates=rates)
+        grid += [(replace(other, scheme=s, depth=d), (0,)) for s, depths in starts.items() for d in depths]
+    return grid
 
 
 def _rates(depth: int, steps: int, seeds: int) -> Grid:
@@ -318,22 +226,39 @@ def _thousand_full() -> Grid:
 
 
 PARTS = (
-    Part("sussillo-2014/walks", Walk, walks, quick=_walks_quick, full=_walks_full),
+    Part("sussillo-2014/walks", Walk, walks, quick=_walks_quick, full=_walks_full, check=_check_walk),
     Part(
         "sussillo-2014/moments",
         Walk,
         moments,
         quick=lambda: _moments(500, (10, 30, 100), (20, 50, 100)) + _gains(300),
         full=lambda: _moments(4000, (10, 30, 100, 300), (10, 20, 50, 100, 200)) + _gains(2000),
+        check=_check_walk,
         needed=lambda config, figure: (config.gain is None) == (figure == "moments"),
     ),
-    Part("sussillo-2014/depth", Learning, learning, quick=_depth_quick, full=_depth_full),
+    Part(
+        "sussillo-2014/depth",
+        Learning,
+        learning,
+        quick=_depth_quick,
+        full=_depth_full,
+        check=check_learning,
+        group=lambda config: 1 if config.pilot else 3,  # deep runs are long; each is kept when it ends
+    ),
     Part(
         "sussillo-2014/rates",
         Learning,
         learning,
         quick=lambda: _rates(30, 300, 1),
-        full=lambda: _rates(100, 3000, 3),
+        full=lambda: _rates(100, 600, 3),
+        check=check_learning,
     ),
-    Part("sussillo-2014/thousand", Learning, learning, quick=_thousand_quick, full=_thousand_full),
+    Part(
+        "sussillo-2014/thousand",
+        Learning,
+        learning,
+        quick=_thousand_quick,
+        full=_thousand_full,
+        check=check_learning,
+    ),
 )

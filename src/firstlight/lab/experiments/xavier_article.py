@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from firstlight.lab.data import load
-from firstlight.lab.draws import Member
+from firstlight.lab.draws import Member, check_stack
 from firstlight.lab.experiment import Grid, Part, Row
 from firstlight.lab.experiments._tasks import task_data
 from firstlight.lab.models import StackConfig
@@ -49,15 +49,17 @@ class Plane:
     activation: str = "relu"
 
 
+def _plane_stack(config: Plane) -> StackConfig:
+    scheme = f"lecun(gain={math.sqrt(config.factor)!r})"
+    return StackConfig(2, 1, 2, (6, 3), activation=config.activation, scheme=scheme)
+
+
 def plane(config: Plane, seeds: Sequence[int]) -> list[list[Row]]:
     """Cost and accuracy after 0, 10, 100 and 1000 epochs, and dead hidden units at the end.
 
     Every seed draws its own points and weights. A unit counts as dead if it is 0 on all points.
     """
-    results = []
-    stack = StackConfig(
-        2, 1, 2, (6, 3), activation=config.activation, scheme=f"lecun(gain={math.sqrt(config.factor)!r})"
-    )
+    results, stack = [], _plane_stack(config)
     training = Training(steps=EPOCHS[-1] + 1, batch=None, schedule=Schedule(config.rate), loss="binary", report_every=1)
     for seed in pieces(seeds):
         points, _ = load(config.data, n=config.points, seed=seed)
@@ -98,14 +100,15 @@ class Layers:
     draws: int = 400
 
 
+def _layers_stack(config: Layers) -> StackConfig:
+    return StackConfig(config.width, 1, config.depth, config.width, activation=config.activation, scheme=config.scheme)
+
+
 def layers(config: Layers, seeds: Sequence[int]) -> list[list[Row]]:
     """Mean square of activations and of gradients in each layer, with standard errors over networks."""
     results = []
     for seed in pieces(seeds):
-        stack = StackConfig(
-            config.width, 1, config.depth, config.width, activation=config.activation, scheme=config.scheme
-        )
-        out = simulate(stack, config.draws, seed=seed)
+        out = simulate(_layers_stack(config), config.draws, seed=seed)
         root = math.sqrt(config.draws)
         results.append(
             [
@@ -174,16 +177,34 @@ class Mnist:
     samples: int = 0
 
 
+def _mnist_stack(config: Mnist, inputs: int, classes: int) -> StackConfig:
+    return StackConfig(inputs, classes, 4, 300, activation="tanh", scheme=config.scheme)
+
+
 def mnist(config: Mnist, seeds: Sequence[int]) -> list[list[Row]]:
     """Loss and test accuracy ten times an epoch."""
     data, test, classes, _ = task_data("mnist", config.samples)
-    stack = StackConfig(data[0].shape[1], classes, 4, 300, activation="tanh", scheme=config.scheme)
+    stack = _mnist_stack(config, data[0].shape[1], classes)
     per_epoch = len(data[0]) // 100
     training = Training(
         steps=config.epochs * per_epoch, batch=100, schedule=Schedule(0.1), report_every=max(1, per_epoch // 10)
     )
     results, _ = train(stack, training, data, [Member(s) for s in seeds], test=(test[0][:2000], test[1][:2000]))
     return [[{"overflow_step": r.divergence.step if r.divergence else None} | row for row in r.rows] for r in results]
+
+
+def _check_plane(config: Plane) -> None:
+    load(config.data, n=config.points, seed=0)
+    check_stack(_plane_stack(config))
+
+
+def _check_layers(config: Layers) -> None:
+    check_stack(_layers_stack(config))
+
+
+def _check_mnist(config: Mnist) -> None:
+    data, _, classes, _ = task_data("mnist", config.samples)
+    check_stack(_mnist_stack(config, data[0].shape[1], classes))
 
 
 FACTORS = (0.0, 0.01, 1.0, 100.0)
@@ -220,8 +241,23 @@ PARTS = (
         plane,
         quick=lambda: _plane(SETS, 25, (100,)),
         full=lambda: _plane(SETS, 200, (100, 300)),
+        check=_check_plane,
     ),
-    Part("xavier-article/layers", Layers, layers, quick=lambda: _layers(200), full=lambda: _layers(2000)),
+    Part(
+        "xavier-article/layers",
+        Layers,
+        layers,
+        quick=lambda: _layers(200),
+        full=lambda: _layers(2000),
+        check=_check_layers,
+    ),
     Part("xavier-article/chain", Chain, chain, quick=_chain, full=_chain),
-    Part("xavier-article/mnist", Mnist, mnist, quick=lambda: _mnist(2, 10_000, 1), full=lambda: _mnist(5, 0, 5)),
+    Part(
+        "xavier-article/mnist",
+        Mnist,
+        mnist,
+        quick=lambda: _mnist(2, 10_000, 1),
+        full=lambda: _mnist(5, 0, 5),
+        check=_check_mnist,
+    ),
 )

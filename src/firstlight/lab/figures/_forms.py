@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
 
-from firstlight.lab.figures._style import Frame
+Frame = Any  # a pandas data frame; its stubs know less of groupby than is used here
 
 
 def one_form(frame: Frame, effort: Sequence[str], run: Sequence[str]) -> Frame:
@@ -26,3 +28,31 @@ def one_form(frame: Frame, effort: Sequence[str], run: Sequence[str]) -> Frame:
         return (len(rows[list(run)].drop_duplicates()), *size)
 
     return max(frame.groupby(list(effort), sort=True), key=rank)[1]
+
+
+def mark(frame: Frame, quick: AbstractSet[str], full: AbstractSet[str]) -> Frame:
+    """The frame with a column `form` that says of which of a figure's grids a run is, and how large the full one is.
+
+    Args:
+        frame: Rows of a part.
+        quick: Keys of the runs of the figure's quick form.
+        full: The same of its full form.
+    """
+    names = {(True, True): "both", (True, False): "quick", (False, True): "full", (False, False): "own"}
+    return frame.assign(form=[names[key in quick, key in full] for key in frame["key"]], full_runs=len(full))
+
+
+def form_of(frame: Frame) -> str:
+    """The sentence of a caption that says which form the shown runs are of; empty for frames that are not marked."""
+    if "form" not in frame:
+        return ""
+    runs = frame.drop_duplicates("key")
+    count, forms = len(runs), set(runs["form"])
+    if forms <= {"quick", "both"} and count < runs["full_runs"].iloc[0]:
+        return "Quick form. "  # it may be the beginning of the full one
+    if forms <= {"full", "both"}:
+        of = int(runs["full_runs"].iloc[0])
+        return "Full form. " if count == of else f"Full form, {count} of its {of} runs. "
+    if "own" in forms:
+        return "Runs of a sweep. " if forms == {"own"} else "Runs of a sweep among them. "
+    return "Quick and full form together. "

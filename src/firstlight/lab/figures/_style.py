@@ -13,7 +13,7 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-Frame = Any  # a pandas data frame; its stubs know less of groupby than is used here
+from firstlight.lab.figures._forms import Frame, form_of
 
 # Okabe & Ito, without the yellow that is lost on white
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -63,8 +63,8 @@ def panels(rows: int, columns: int, title: str, width: float = 4.6, height: floa
     return figure, list(axes.flat)
 
 
-def note(figure: Figure, text: str) -> None:
-    """A line under the figure: set-up, data, what stands in for what."""
+def note(figure: Figure, frame: Frame, text: str) -> None:
+    """A line under the figure: form of the runs that it shows, set-up, data, what stands in for what."""
     room = int(figure.get_figwidth() * 17)
-    lines = [line for paragraph in text.split("\n") for line in textwrap.wrap(paragraph, room)]
+    lines = [line for paragraph in (form_of(frame) + text).split("\n") for line in textwrap.wrap(paragraph, room)]
     figure.text(0.01, -0.02, "\n".join(lines), fontsize=8, color=GREY, va="top")

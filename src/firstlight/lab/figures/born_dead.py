@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from firstlight.lab.figures._forms import one_form
-from firstlight.lab.figures._style import COLOURS, MARKS, Frame, note, panels
+from firstlight.lab.figures._forms import Frame, one_form
+from firstlight.lab.figures._style import COLOURS, MARKS, note, panels
 from firstlight.theory import lengths
 
 
@@ -32,6 +32,7 @@ def dead(frame: Frame) -> Figure:
     axis.legend()
     note(
         figure,
+        frame,
         "He weights, zero biases. Filled: the output is zero at a given input, line: exact probability. Hollow: it "
         f"is zero at all of {int(frame['inputs'].iloc[0])} inputs; no training brings such a network back.",
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from firstlight.lab.figures._forms import one_form
-from firstlight.lab.figures._style import COLOURS, Frame, note, panels
+from firstlight.lab.figures._forms import Frame, one_form
+from firstlight.lab.figures._style import COLOURS, note, panels
 from firstlight.theory import mean_field
 
 
@@ -36,6 +36,7 @@ def trained(frame: Frame) -> Figure:
     figure.colorbar(dots, label="training accuracy")
     note(
         figure,
+        frame,
         f"tanh, {int(frame['width'].iloc[0])} units, σ_b² = {bias:g}, MNIST, {int(frame['steps'].iloc[0])} steps of "
         "SGD, best of the tried rates. The number of steps moves the border; its shape follows ξ_c.",
     )

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from firstlight.errors import DataError
 from firstlight.lab.experiments.hanin_2018 import LAWS, Net, needed, widths
-from firstlight.lab.figures._forms import one_form
-from firstlight.lab.figures._style import COLOURS, GREY, MARKS, Frame, note, panels
+from firstlight.lab.figures._forms import Frame, one_form
+from firstlight.lab.figures._style import COLOURS, GREY, MARKS, note, panels
 from firstlight.theory import lengths, residual
 from firstlight.theory.weights import truncated_normal_variance
 
@@ -58,7 +58,7 @@ def figure_1a(frame: Frame) -> Figure:
         axis.plot(depth, exact, color=colour, lw=1)
     axis.set(yscale="log", xlabel="depth = width", ylabel="mean of M_d / M_0 (line: exact)")
     axis.legend()
-    note(figure, f"{int(frame['draws'].iloc[0]):,} networks a point, MNIST images. {_SPREAD}")
+    note(figure, frame, f"{int(frame['draws'].iloc[0]):,} networks a point, MNIST images. {_SPREAD}")
     return figure
 
 
@@ -75,7 +75,7 @@ def figure_2a(frame: Frame) -> Figure:
         axis.plot(np.arange(modules + 1), path, color=colour, lw=1)
     axis.set(yscale="log", xlabel="modules", ylabel="mean of M_L / M_0 (line: wide limit)")
     axis.legend()
-    note(figure, f"Modules of width 5, {int(frame['draws'].iloc[0]):,} networks a point. {_SPREAD}")
+    note(figure, frame, f"Modules of width 5, {int(frame['draws'].iloc[0]):,} networks a point. {_SPREAD}")
     return figure
 
 
@@ -94,6 +94,7 @@ def figure_4(frame: Frame) -> Figure:
     axis.legend()
     note(
         figure,
+        frame,
         f"3 × 3 kernels, 28 × 28, zero padding, {int(frame['draws'].iloc[0])} networks a point. With depth/10 "
         "channels, 1 to 5, single lengths spread so widely (the second failure mode) that so few networks miss the "
         "mean, which rare ones carry: the points lie below the exact line.",
@@ -131,6 +132,7 @@ def _limits(figure: Figure, axis: Axes, frame: Frame) -> None:
     samples = int(frame["samples"].iloc[0]) or 60_000
     note(
         figure,
+        frame,
         f"MNIST, {samples:,} samples, SGD at .01, batch 1024, up to {limit:g} epochs (dotted).\n"
         "Bars: ± 2 standard errors. Percentages: networks that never start, counted at the limit; on it none does.",
     )
@@ -213,6 +215,7 @@ def claim(frame: Frame) -> Figure:
     error = np.hypot(*(e.std(ddof=1) / np.sqrt(len(e)) for e in epochs))
     note(
         figure,
+        frame,
         f"{len(epochs[0])} networks each, He normal, MNIST, SGD at .01, batch 1024. The deep one is earlier by "
         f"{difference:.2f} ± {2 * error:.2f} epochs (2 s.e.).",
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from firstlight.lab.figures._forms import one_form
-from firstlight.lab.figures._style import COLOURS, MARKS, Frame, note, panels
+from firstlight.lab.figures._forms import Frame, one_form
+from firstlight.lab.figures._style import COLOURS, MARKS, note, panels
 from firstlight.theory import weights
 
 
@@ -34,6 +34,7 @@ def spectra(frame: Frame) -> Figure:
     right.legend(loc=(0.02, 0.1), fontsize=7.5, ncols=2)
     note(
         figure,
+        frame,
         f"{int(frame['width'].iloc[0])} units, {int(frame['draws'].iloc[0])} networks each; tanh at g = 1.05. Variance "
         "law: L(μ₂/μ₁² - 1 - s₁), s₁ = -1 for Gaussian weights and 0 for orthogonal ones. Flat at 1 is isometry. "
         "Looks-linear: half of the units mirror the others, so half of the singular values are 0.",

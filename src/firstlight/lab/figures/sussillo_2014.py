@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from firstlight.lab.figures._forms import one_form
-from firstlight.lab.figures._style import COLOURS, GREY, MARKS, Frame, note, panels
+from firstlight.lab.figures._forms import Frame, one_form
+from firstlight.lab.figures._style import COLOURS, GREY, MARKS, note, panels
 from firstlight.theory import activations, random_walk
 from firstlight.theory.random_walk import Walk
 
@@ -33,6 +34,8 @@ TASKS = {
     "timit": "TIMIT",
     "timit-autoencoder": "TIMIT, autoencoder",
 }
+# error of answers that ignore the input: nine of ten wrong; the variance of standardized data
+CHANCE = {"accuracy": 90.0, "loss": 1.0}
 _WALK = ["activation", "depth", "width", "scheme"]
 
 
@@ -76,6 +79,7 @@ def walks(frame: Frame) -> Figure:
     axes[0].legend(loc="lower right")
     note(
         figure,
+        frame,
         f"{int(frame['width'].iloc[0])} units a layer. Grey: single networks. The gradient enters right.",
     )
     return figure
@@ -107,7 +111,7 @@ def moments(frame: Frame) -> Figure:
         title="variance (lines: exact)",
     )
     right.legend(*left.get_legend_handles_labels(), ncols=1, loc="upper left", fontsize=7.5)
-    note(figure, "Z = |δ_1|²/|δ_D|² over normal weights with the exact gain of Sussillo & Abbott's law.")
+    note(figure, frame, "Z = |δ_1|²/|δ_D|² over normal weights with the exact gain of Sussillo & Abbott's law.")
     return figure
 
 
@@ -147,6 +151,7 @@ def gains(frame: Frame) -> Figure:
         axis.legend(fontsize=7, loc="lower right" if record.degree == 1.0 or activation == "tanh" else "upper left")
     note(
         figure,
+        frame,
         "100 layers of 100 units. tanh and gelu: theory is the infinitely wide network's; near a gain at "
         "which lengths have two fates, single networks of this width go either way.",
     )
@@ -160,47 +165,70 @@ def _best(frame: Frame) -> Frame:
 
 
 def depth(frame: Frame) -> Figure:
-    """Training error against depth at equal parameters, best of the tried rates."""
+    """Training error against depth at equal parameters, each network at the best of the tried rates."""
     frame = one_form(frame, ["parameters", "steps"], ["task", "depth", "scheme", "seed"])
     best = _best(frame)
-    tasks = list(best.groupby("task"))
+    tasks = [(task, best[best["task"] == task]) for task in TASKS if task in set(best["task"])]
     # a scheme looks the same in every panel
     schemes = sorted(str(s) for s in best["scheme"].unique())
     look = {scheme: (COLOURS[i % len(COLOURS)], MARKS[i % len(MARKS)]) for i, scheme in enumerate(schemes)}
-    figure, axes = panels(1, len(tasks), "Training error against depth, the same number of parameters at every depth")
-    for axis, (task, runs) in zip(axes, tasks, strict=True):
+    figure, axes = panels(
+        math.ceil(len(tasks) / 2), min(2, len(tasks)), "Training error against depth, equal parameters at every depth"
+    )
+    for axis, (task, runs) in zip(axes, tasks, strict=False):
         measure = "loss" if task.endswith("autoencoder") else "accuracy"
+        runs = runs.assign(value=runs["loss"] if measure == "loss" else 100 * (1 - runs["accuracy"]))
         for scheme, group in runs.groupby("scheme"):
             colour, mark = look[str(scheme)]
-            group = group.sort_values("depth")
-            value = group["loss"] if measure == "loss" else 100 * (1 - group["accuracy"])
-            axis.plot(group["depth"], value, mark + "-", color=colour, label=NAMES.get(scheme, scheme))
+            value = group.groupby("depth")["value"].agg(["median", "min", "max"])
+            middle = value["median"]
+            spread = [middle - value["min"], value["max"] - middle]
+            axis.errorbar(value.index, middle, spread, fmt=mark + "-", color=colour, mfc="none", capsize=2)
         axis.set(
             xscale="log",
             yscale="log",
             xlabel="hidden layers, and units of each",
-            title=TASKS.get(str(task), task),
+            title=TASKS[task],
             ylabel="mean square error" if measure == "loss" else "training error, %",
         )
-        hidden = runs.groupby("depth")["hidden"].first()
+        hidden = runs.groupby("depth")["hidden"].max()  # mirrored weights need an even number: one less for some
         axis.set_xticks(list(hidden.index), [f"{int(d):,}\n{int(n)}" for d, n in hidden.items()])
         axis.xaxis.set_minor_locator(NullLocator())
         axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.yaxis.set_minor_formatter(NullFormatter())
-        if measure == "accuracy":
-            axis.axhline(90.0, color=GREY, lw=0.8, ls=":")
-    handles = [Line2D([], [], color=c, marker=m, label=NAMES.get(s, s)) for s, (c, m) in look.items()]
-    handles.append(Line2D([], [], color=GREY, lw=0.8, ls=":", label="chance"))
+        axis.axhline(CHANCE[measure], color=GREY, lw=0.8, ls=":")
+    for axis in axes[len(tasks) :]:
+        axis.set_visible(False)
+    handles = [Line2D([], [], color=c, marker=m, mfc="none", label=NAMES.get(s, s)) for s, (c, m) in look.items()]
+    handles.append(Line2D([], [], color=GREY, lw=0.8, ls=":", label="chance; the overall mean as answer"))
     figure.legend(handles=handles, loc="outside right upper")
-    rates = ", ".join(f"{r:g}" for r in json.loads(frame["rates"].iloc[0]))
-    note(
-        figure,
-        f"{int(frame['parameters'].max()):,} parameters, {int(frame['steps'].max()):,} steps of SGD, batch "
-        f"100, best of the rates {rates} (the same for all). Error over the last quarter of training.\n"
-        "Speech: spoken digits in place of TIMIT.",
-    )
+    note(figure, frame, _depth_note(frame))
     return figure
+
+
+def _depth_note(frame: Frame) -> str:
+    steps, pilot = int(frame["steps"].iloc[0]), int(frame["pilot"].iloc[0])
+    shape = {"cosine": ", half a cosine to zero"}.get(frame["shape"].iloc[0], "")
+    grids = [
+        ", ".join(f"{rate:g}" for rate in json.loads(text)) + kind
+        for kind, group in frame.groupby(
+            frame["task"].str.endswith("autoencoder").map({True: " (autoencoders)", False: ""})
+        )
+        for text in group["rates"].iloc[:1]
+    ]
+    chosen = f"each network at the best of {'; '.join(grids)}"
+    how = f"chosen by {pilot} steps at each" if pilot else "all trained to the end"
+    seeds = frame.groupby("task")["seed"].nunique()
+    bars = (
+        f" Points: median of up to {seeds.max()} seeds, bars from least to largest."
+        if seeds.max() > 1
+        else " One seed."
+    )
+    return (
+        f"{int(frame['parameters'].iloc[0]):,} parameters, {steps:,} steps of SGD{shape}, batch 100; rate: {chosen}, "
+        f"{how}. Error over the last quarter of training.{bars}\nSpeech: spoken digits in place of TIMIT."
+    )
 
 
 def rates(frame: Frame) -> Figure:
@@ -239,6 +267,7 @@ def rates(frame: Frame) -> Figure:
     figure.colorbar(image, ax=axes[1:], label="training loss", shrink=0.8)
     note(
         figure,
+        frame,
         f"{int(frame['depth'].iloc[0])} layers of {width} units, MNIST, {int(frame['steps'].iloc[0]):,} "
         "steps, best of the base rates "
         + ", ".join(f"{r:g}" for r in json.loads(frame["rates"].iloc[0]))
@@ -263,6 +292,7 @@ def thousand(frame: Frame) -> Figure:
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     note(
         figure,
+        frame,
         "Batch 100, warm-up, then half a cosine; with Adam the first layer and the readout have 100 times the rate "
         "(150 in the long runs, 1000 with 10,000 layers). Lines: running error; dotted: all 60,000 images. Dotted "
         "grey: chance. One seed each.",

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from firstlight.lab.experiments.xavier_article import EPOCHS, FACTORS, MNIST_SCHEMES
-from firstlight.lab.figures._forms import one_form
-from firstlight.lab.figures._style import COLOURS, GREY, MARKS, Frame, note, panels
+from firstlight.lab.figures._forms import Frame, one_form
+from firstlight.lab.figures._style import COLOURS, GREY, MARKS, note, panels
 from firstlight.theory import lengths, mean_field
 
 # Median cost over 25 seeds after 0, 10, 100 and 1000 epochs, as published with the article's own code.
@@ -45,6 +45,7 @@ def plane(frame: Frame) -> Figure:
     seeds = frame.groupby(["data", "factor"])["seed"].nunique().max()
     note(
         figure,
+        frame,
         f"Weights N(0, 1)·√(v/fan_in), ReLU, full batch, rate 0.1; median and quartiles of {seeds} seeds, each with "
         "its own points. Dotted: ln 2, a guess. v = 0 stays there for ever.",
     )
@@ -78,6 +79,7 @@ def layers(frame: Frame) -> Figure:
     axes[0].legend()
     note(
         figure,
+        frame,
         f"{int(frame['width'].iloc[0])} units, {int(frame['draws'].iloc[0]):,} networks; lines: exact means, dashed: "
         "wide limit. The derivation assumes a linear layer: relu loses half of the mean square per layer, "
         "tanh loses some.",
@@ -99,7 +101,7 @@ def chain(frame: Frame) -> Figure:
             )
         axis.set(yscale="log", xlabel="after layer", ylabel=f"length of the {which}", title=which)
     axes[0].legend()
-    note(figure, "Input (1, 1). Points: autograd; lines: c to the power of the number of layers passed.")
+    note(figure, frame, "Input (1, 1). Points: autograd; lines: c to the power of the number of layers passed.")
     return figure
 
 
@@ -114,7 +116,7 @@ def mnist(frame: Frame) -> Figure:
         axis.fill_between(table.index, table["min"], table["max"], color=colour, alpha=0.15, lw=0)
     axis.set(yscale="log", xlabel="epoch", ylabel="test error, %")
     axis.legend()
-    note(figure, f"Batch 100, {frame['seed'].nunique()} seed(s); bands: least and largest.")
+    note(figure, frame, f"Batch 100, {frame['seed'].nunique()} seed(s); bands: least and largest.")
     return figure
 
 
