@@ -5,9 +5,10 @@ See docs/signal.md for what each field means, how each kind of operation moves i
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -81,6 +82,50 @@ class Grid:
     hermite: Array
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Powers:
+    """Powers of the entries of a cube: Hermite coefficients (a_k) make Σ a_k² c^k of each (Mehler).
+
+    Attributes:
+        shape: Of the cube.
+        table: c^0 … c^(K-1) of the levels, shape (levels, K).
+        last: c^2K of the levels, with which what K coefficients miss is counted.
+        level: Which one each entry has; None where all are kept apart.
+    """
+
+    shape: tuple[int, ...]
+    table: Array
+    last: Array
+    level: npt.NDArray[np.intp] | None
+
+    def series(self, power: Array, rest: float) -> Array:
+        """Σ_k power_k c^k + rest·c^2K over the cube."""
+        line = self.table @ power + rest * self.last
+        return (line if self.level is None else line[self.level]).reshape(self.shape)
+
+    def mean(self, weights: Array) -> tuple[Array, float]:
+        """Σ weight·c^k over the cube for each k, and Σ weight·c^2K."""
+        line = weights.reshape(-1)
+        if self.level is not None:
+            line = np.bincount(self.level, line, len(self.last))
+        return line @ self.table, float(line @ self.last)
+
+
+_FEW = 32  # correlations up to which equal ones are not sought
+
+
+def powers(cube: Array, count: int) -> Powers:
+    """Powers of a cube's entries below `count`."""
+    levels, level = cube.reshape(-1), None
+    if cube.size > _FEW:
+        levels, level = np.unique(levels, return_inverse=True)
+    table = np.empty((len(levels), count))
+    table[:, 0] = 1.0
+    table[:, 1:] = levels[:, None]
+    np.multiply.accumulate(table, axis=1, out=table)
+    return Powers(cube.shape, table, np.square(table[:, -1] * levels), level)
+
+
 def _cubics() -> tuple[Array, Array]:
     """(excess, b): the excess kurtosis of z + b·(z³ - 3z) at variance 1, from E of products of Hermite polynomials."""
     b = np.linspace(-0.06, 0.1, 161)
@@ -141,26 +186,39 @@ class Source:
         - γ₃²/36·(2z³ - 5z), brought back to variance 1, with b such that the kurtosis is right without skewness
         (γ₄/24 to first order).
         """
-        if self.table is not None:
-            return self.table
+        return self.bent(self.scatter) if self.table is None else self.table
+
+    def bent(self, scatter: float) -> Array:
+        """`values`, had the variance another scatter."""
         if self.quantiles is not None:
             return self.mean[:, None] + self.sd[:, None] * self.quantiles
         z = self.grid.z
         skew = min(max(self.skew, -1.5), 1.5)
-        excess = min(max(3.0 * self.scatter + self.excess, -0.8), 5.5)
+        excess = min(max(3.0 * scatter + self.excess, -0.8), 5.5)
         if skew != 0.0 or excess != 0.0:
             b = float(np.interp(excess, *_CUBIC))
             if b < 0.0:  # beyond its turning point a flat law ends: quantiles must not fall
                 end = (1.0 - 1.0 / (3.0 * b)) ** 0.5
                 z = np.clip(z, -end, end)
-            z = z + skew / 6.0 * (z * z - 1.0) + b * (z * z * z - 3.0 * z)
+            bent = z + b * (z * (z * z - 3.0))
             if skew != 0.0:
                 cubic = self.grid.z
-                z = z - skew * skew / 36.0 * (2.0 * cubic * cubic * cubic - 5.0 * cubic)
+                bent += skew / 6.0 * (z * z - 1.0) - skew * skew / 36.0 * (cubic * (2.0 * cubic * cubic - 5.0))
+            z = bent
             w = self.grid.weights
             z = z - float(z @ w)
             z = z / float((z * z) @ w) ** 0.5
         return self.mean[:, None] + self.sd[:, None] * z
+
+    def average(self, field: Array) -> float:
+        """Mean over all entries of what stands on the nodes, shape (rows, n)."""
+        per_row = field @ self.grid.weights
+        return float(self.share @ per_row)
+
+    @property
+    def powers(self) -> Powers:
+        """Powers of the correlations, worked out once."""
+        return once(self, "_powers", self.corr, lambda: powers(self.corr, self.grid.hermite.shape[1]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -238,12 +296,12 @@ class Signal:
     @property
     def atoms(self) -> tuple[int, ...]:
         """All atom sizes in order."""
-        return tuple([n for group in self.groups for n in group])
+        return _atoms(self.groups)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the tensor."""
-        return tuple([math.prod(g) for g in self.groups])
+        return _shape(self.groups)
 
     @property
     def ndim(self) -> int:
@@ -253,7 +311,7 @@ class Signal:
     @property
     def numel(self) -> int:
         """Number of entries."""
-        return math.prod([n for group in self.groups for n in group])
+        return math.prod(_atoms(self.groups))
 
     @property
     def mean_q(self) -> float:
@@ -266,13 +324,25 @@ class Signal:
         return _mean(self, "_mean_mean", self.mean)
 
 
+@functools.lru_cache(maxsize=4096)
+def _atoms(groups: Groups) -> tuple[int, ...]:
+    return tuple([n for group in groups for n in group])
+
+
+@functools.lru_cache(maxsize=4096)
+def _shape(groups: Groups) -> tuple[int, ...]:
+    return tuple([math.prod(g) for g in groups])
+
+
 def _mean(x: Signal, name: str, field: Array) -> float:
-    """The mean of a field, worked out once: a copy of the signal with the same field has it as well."""
-    if field.size == 1:
-        return float(field.reshape(-1)[0])
+    return field.item() if field.size == 1 else once(x, name, field, lambda: float(field.mean()))
+
+
+def once(x: Signal | Source, name: str, field: Array, make: Callable[[], K]) -> K:
+    """What follows from a field, worked out once: a copy with the same field has it as well."""
     known = x.__dict__.get(name)
     if known is None or known[0] is not field:
-        known = x.__dict__[name] = (field, float(field.mean()))
+        known = x.__dict__[name] = (field, make())
     return known[1]
 
 
@@ -299,7 +369,9 @@ class Cotangent:
     rest: tuple[Cotangent, ...] = ()
 
 
+K = TypeVar("K")
 T = TypeVar("T", Signal, Source, Cotangent)
+_DERIVED = {"q": "_mean_q", "mean": "_mean_mean", "corr": "_powers", "table": "_draw"}  # by the field they follow from
 
 
 def replace(x: T, **changes: Any) -> T:
@@ -307,8 +379,6 @@ def replace(x: T, **changes: Any) -> T:
     new = object.__new__(type(x))
     new.__dict__.update(x.__dict__)
     new.__dict__.update(changes)
-    if "q" in changes:
-        new.__dict__.pop("_mean_q", None)  # or the old field would live as long as the copy
-    if "mean" in changes:
-        new.__dict__.pop("_mean_mean", None)
+    for name in _DERIVED.keys() & changes.keys():
+        new.__dict__.pop(_DERIVED[name], None)  # or the old field would live as long as the copy
     return new

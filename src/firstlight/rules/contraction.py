@@ -7,7 +7,6 @@ q' = n(s²+μ²)q + n(n-1)μ² r_f (THEORY §6, Affine); nothing in it is specia
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from math import prod
 
@@ -15,9 +14,27 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Groups, Noise, Signal, next_id, replace
 from firstlight.rules.forms import combine, joint
-from firstlight.rules.layout import align, axis_atoms, correlations, expand, moments, permute, regroup, state_weights
-from firstlight.rules.noise import fresh_linear, pair_shares, sample_correlation, stray, strayed, within_draw
-from firstlight.rules.source import mehler
+from firstlight.rules.layout import (
+    align,
+    axis_atoms,
+    common,
+    correlations,
+    expand,
+    moments,
+    permute,
+    regroup,
+    state_weights,
+)
+from firstlight.rules.noise import (
+    fresh_linear,
+    pair_shares,
+    sample_correlation,
+    squares_of,
+    stray,
+    strayed,
+    strayed_on,
+    summed_pairs,
+)  # fmt: skip
 
 _LARGEST = 1 << 18  # entries of a product's fields
 PER_ROW = "per row"  # tag of a gradient that was divided by the length of a row of weights, with what that adds
@@ -31,10 +48,13 @@ def energy_cube(x: Signal, *, one_draw: bool = False) -> Array:
         one_draw: Within one draw of the weights, without what the source's variance scatters between draws.
     """
     if x.source is not None and x.values is not None:
-        squares = np.square(within_draw(x.source, x.values)[1] if one_draw else x.values)
-        total = float(x.source.share @ (squares @ x.source.grid.weights))
-        fourth = float(x.source.share @ (np.square(squares) @ x.source.grid.weights))
-        return mehler(squares, x.source, fourth) / total / total - 1.0 if total > 0.0 else np.zeros_like(x.corr)
+        squares, coefficients = squares_of(x.source, x.values, one_draw=one_draw)
+        total = x.source.average(squares)
+        if total <= 0.0:
+            return np.zeros_like(x.corr)
+        power = x.source.share @ np.square(coefficients)
+        rest = x.source.average(np.square(squares)) - float(power.sum())
+        return x.source.powers.series(power, rest) / total / total - 1.0
     q = x.mean_q
     free = x.corr - (x.mean_mean * (x.mean_mean / q) if q > 0.0 else 0.0)  # the square alone may overflow
     return 2.0 * strayed(x, np.square(free))
@@ -45,13 +65,14 @@ def _wander(x: Signal, y: Signal, uneven: float) -> float:
 
     c = c_x·c_y: of 1 - c², what c_x strays by is c_y²·(1 - c_x²). The more uneven y, the fewer units count.
     """
-    left, right = sample_correlation(x) ** 2, sample_correlation(y) ** 2
+    c = sample_correlation(x)
+    left, right = c**2, sample_correlation(y) ** 2
     if left * right >= 1.0:
         return x.wander
     wander = x.wander * right * (1.0 - left) / (1.0 - left * right)
     if y.weights is None and not y.data:
-        units = prod(n for n, b in zip(x.atoms, x.batch, strict=True) if not b)
-        return stray(replace(x, wander=wander), units / uneven) if uneven > 0.0 else wander
+        units = prod([n for n, b in zip(x.atoms, x.batch, strict=True) if not b])
+        return strayed_on(wander, c, units / uneven) if uneven > 0.0 and any(x.batch) else wander
     return min(1.0, wander)
 
 
@@ -106,7 +127,7 @@ def _times(a: Array, b: Array, factor: float) -> Array:
 
 def pair_mean(x: Signal, cube: Array) -> float:
     """Mean of a cube over the ordered pairs of entries."""
-    return float(np.sum(pair_shares(x, cube.shape) * cube))
+    return float(np.vdot(pair_shares(x, cube.shape), cube))
 
 
 def without(groups: Groups, gone: Sequence[int], *, keep_axes: bool) -> Groups:
@@ -123,7 +144,7 @@ def without(groups: Groups, gone: Sequence[int], *, keep_axes: bool) -> Groups:
 
 def _count(f: Array, sizes: Sequence[int], axes: tuple[int, ...]) -> float:
     """How many entries each entry of a broadcastable field stands for along the axes."""
-    return float(prod(n for i, n in enumerate(sizes) if i in axes and f.shape[i] == 1))
+    return float(prod([sizes[i] for i in axes if f.shape[i] == 1]))
 
 
 def sum_atoms(x: Signal, atoms: Sequence[int], *, mean: bool = False, keep_axes: bool = True) -> Signal:
@@ -162,7 +183,6 @@ def sum_atoms(x: Signal, atoms: Sequence[int], *, mean: bool = False, keep_axes:
     hat = float(np.clip(hat, -1.0, 1.0))
     q = np.maximum(diagonal + off * hat, np.square(first / scale)) * scale**2
     corr = correlations(same + pairs * other, q)
-    value = None
     groups = without(x.groups, gone, keep_axes=keep_axes)
     return Signal(
         groups=groups,
@@ -172,7 +192,6 @@ def sum_atoms(x: Signal, atoms: Sequence[int], *, mean: bool = False, keep_axes:
         batch=tuple(x.batch[i] for i in rest),
         noise=x.noise,
         scatter=x.scatter,
-        value=value,
         gaussian=total >= 16,
     )
 
@@ -237,8 +256,6 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
             x, w = _match(x, left.index(a), w, right.index(a))
             mine = x.groups[left.index(a)]
         atoms[a] = mine or other
-    for a in order:  # matching one axis never changes another
-        assert a in atoms
     batch_labels = {a for a in left if any(x.batch[i] for i in axis_atoms(x, left.index(a)))}
     batch_labels |= {a for a in right if any(w.batch[i] for i in axis_atoms(w, right.index(a)))}
     one, two = _bounded(_by_label(x, left, order, atoms), _by_label(w, right, order, atoms))
@@ -320,9 +337,11 @@ def _fresh_map(x: Signal, w: Signal, units: int) -> Signal:
     """
     gone = axis_atoms(x, x.ndim - 1)
     first = gone[0]
-    q = x.q.sum(axis=gone) * _count(x.q, x.atoms, gone) * float(w.q.reshape(-1)[0])
+    q = x.q.sum(axis=gone) * (_count(x.q, x.atoms, gone) * w.q.item())
     same = moments(x)[(..., *(0,) * len(gone))]
-    same = correlations(np.broadcast_to(same, x.corr.shape[:first]), q)
+    if same.shape != x.corr.shape[:first]:
+        same = np.broadcast_to(same, x.corr.shape[:first])
+    same = correlations(same, q)
     group = w.groups[units]
     corr = np.zeros((*same.shape, *(2,) * len(group)))
     corr[(..., *(0,) * len(group))] = same
@@ -370,30 +389,12 @@ def scatter_of(x: Signal, summed: Sequence[int]) -> float:
     if x.data:
         return max(x.scatter, 0.0)
     cube = energy_cube(x, one_draw=True)
-    out = np.ones((1,) * cube.ndim)
-    for i, s in enumerate(cube.shape):
-        w = state_weights(x.atoms[i], s) / x.atoms[i] if i in summed else np.eye(1, s)[0]
-        out = out * w.reshape((1,) * i + (-1,) + (1,) * (cube.ndim - i - 1))
-    return max(float(np.sum(out * cube)) + x.scatter, 0.0)
+    return max(float(np.vdot(summed_pairs(x.atoms, cube.shape, tuple(summed)), cube)) + x.scatter, 0.0)
 
 
 def _match(x: Signal, i: int, w: Signal, j: int) -> tuple[Signal, Signal]:
     """Give axis i of x and axis j of w the same atoms."""
-    one = Signal(groups=(x.groups[i],), mean=np.zeros(()), q=np.ones(()), corr=np.ones(()))
-    target = _axis_atoms(one.groups[0], w.groups[j])
+    target = common(x.groups[i], w.groups[j])
     x = regroup(x, (*x.groups[:i], target, *x.groups[i + 1 :]))
     w = regroup(w, (*w.groups[:j], target, *w.groups[j + 1 :]))
     return x, w
-
-
-def _axis_atoms(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
-    borders: set[int] = {1}
-    for group in (left, right):
-        size = 1
-        for n in reversed(group):
-            size *= n
-            borders.add(size)
-    ordered = sorted(borders)
-    if any(high % low for low, high in itertools.pairwise(ordered)):
-        return (ordered[-1],)
-    return tuple(high // low for low, high in itertools.pairwise(ordered))[::-1]

@@ -8,6 +8,7 @@ the covariance of two noises is one scalar product, however deep the network.
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def joint(a: Noise, b: Noise, sign: float = 1.0) -> float:
     if a.variance * b.variance <= 1e-8:
         return 1.0
     found = covariance(a, b)
-    return float(np.exp(np.clip(sign * found, -1.0, 1.0))) if found else 1.0
+    return math.exp(min(max(sign * found, -1.0), 1.0)) if found else 1.0
 
 
 def combine(terms: Terms, own: float = 0.0, drift: float = 0.0) -> Noise:

@@ -255,7 +255,7 @@ def expand(x: Signal, groups: Groups, batch: Sequence[tuple[bool, ...]] | None =
     return x
 
 
-def _common(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
+def common(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
     """Atoms that refine both factorisations of one axis; the whole axis where none does."""
     borders = sorted({1, *_suffixes(left), *_suffixes(right)})
     for low, high in itertools.pairwise(borders):
@@ -281,7 +281,7 @@ def align(x: Signal, y: Signal) -> tuple[Signal, Signal]:
     if left != right or x.ndim != y.ndim:
         target: list[tuple[int, ...]] = []
         for a, b in zip(left, right, strict=True):
-            target.append(_common(a, b) if a and b else (a or b))
+            target.append(common(a, b) if a and b else (a or b))
         groups = tuple(target)
         parts: list[Signal] = []
         labels: list[list[tuple[bool, ...]]] = []

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import deque
+from dataclasses import dataclass
 
 import numpy as np
 
-from firstlight.graph.signal import SILENT, Array, Grid, Noise, Signal, Source, replace
+from firstlight.graph.signal import SILENT, Array, Grid, Noise, Signal, Source, once
 from firstlight.rules.forms import combine
 from firstlight.rules.layout import state_weights
-from firstlight.theory import log_moments, special
+from firstlight.theory import log_moments
 
 _NARROW = 1e-3  # relative variance of a layer's length from which its law is taken beyond first order in 1/width
 _EXACT = 32.0  # effective units below which it is taken exactly
+_FAR = 24.0  # from here the asymptotic series of ψ and ψ₁ miss less than 1e-16
 _WIDEST = 1e6  # variance of a log-norm beyond which it is no longer followed
 
 
@@ -32,6 +35,17 @@ def _pair_shares(atoms: tuple[int, ...], states: tuple[int, ...]) -> Array:
     return out
 
 
+@functools.lru_cache(maxsize=4096)
+def summed_pairs(atoms: tuple[int, ...], states: tuple[int, ...], summed: tuple[int, ...]) -> Array:
+    """Share of the pairs of summed entries of one site at each index of a cube."""
+    out = np.ones((1,) * len(states))
+    for i, s in enumerate(states):
+        w = state_weights(atoms[i], s) / atoms[i] if i in summed else np.eye(1, s)[0]
+        out = out * w.reshape((1,) * i + (-1,) + (1,) * (len(states) - i - 1))
+    out.setflags(write=False)
+    return out
+
+
 def gaussian_energy(x: Signal, fan: float = np.inf, unit: int | None = None) -> float:
     """Relative variance of Σ x² for jointly Gaussian entries: 2·(mean of c² over pairs of entries).
 
@@ -39,38 +53,45 @@ def gaussian_energy(x: Signal, fan: float = np.inf, unit: int | None = None) -> 
     c² is c² + (1 - c²)/fan wherever the unit (atom `unit`) is the same.
     """
     square = strayed(x, np.square(x.corr))
-    if unit is not None and np.isfinite(fan):
-        near = [slice(None)] * square.ndim
-        near[unit] = slice(0, 1)
-        square = square.copy()
-        square[tuple(near)] += (1.0 - square[tuple(near)]) / fan
-        square = _swayed(x, square, unit)
-    return float(2.0 * np.sum(pair_shares(x, square.shape) * square))
+    if unit is not None and math.isfinite(fan):
+        near = square[(*(slice(None),) * unit, slice(0, 1))]
+        near += (1.0 - near) / fan
+        _sway(x, square, unit)
+    return 2.0 * float(np.vdot(pair_shares(x, square.shape), square))
 
 
-def _swayed(x: Signal, square: Array, unit: int) -> Array:
-    """E c² over draws where only positions of one unit differ; adds to an array of the caller's own."""
+def _sway(x: Signal, square: Array, unit: int) -> None:
+    """Make c² E c² over draws where only positions of one unit differ."""
     if x.sway[0] > 0.0:
         here = tuple(slice(0, 1) if b or i == unit else slice(None) for i, b in enumerate(x.batch))
         origin = square[(0,) * square.ndim]
         square[here] = np.minimum(square[here] + x.sway[0], 1.0)
         square[(0,) * square.ndim] = origin
-    return square
 
 
 def strayed(x: Signal, square: Array) -> Array:
-    """E c² over draws where only samples differ, from the mean correlation's c²."""
-    if x.wander <= 0.0 or not any(x.batch):
-        return square
-    square = square.copy()
-    samples = tuple(slice(None) if b else slice(0, 1) for b in x.batch)
-    square[samples] += x.wander * (1.0 - square[samples])
+    """E c² over draws where only samples differ, from the mean correlation's c², an array of the caller's own."""
+    if x.wander > 0.0 and any(x.batch):
+        samples = square[_samples(x.batch)]
+        samples += x.wander * (1.0 - samples)
     return square
+
+
+@functools.lru_cache(maxsize=1024)
+def _samples(batch: tuple[bool, ...]) -> tuple[slice, ...]:
+    """Where in a cube only samples differ."""
+    return tuple(slice(None) if b else slice(0, 1) for b in batch)
 
 
 def sample_correlation(x: Signal) -> float:
     """Correlation of the same entry in two samples."""
-    return float(x.corr[tuple(1 if b and s > 1 else 0 for b, s in zip(x.batch, x.corr.shape, strict=True))])
+    return x.corr.item(two_samples(x.batch, x.corr.shape))
+
+
+@functools.lru_cache(maxsize=1024)
+def two_samples(batch: tuple[bool, ...], states: tuple[int, ...]) -> tuple[int, ...]:
+    """The place in a cube of the same entry in two samples."""
+    return tuple(1 if b and s > 1 else 0 for b, s in zip(batch, states, strict=True))
 
 
 def stray(x: Signal, fan: float) -> float:
@@ -80,11 +101,16 @@ def stray(x: Signal, fan: float) -> float:
     E tr G'² = (1 + 1/n) tr G² + (tr G)²/n and E (tr G')² = (tr G)² + (2/n) tr G², so for φ = tr G²/(tr G)², the
     mean c² of many samples, φ' - φ = (1 - φ)(1 + 2φ)/n: independent samples line up within about n layers.
     """
-    if not np.isfinite(fan) or fan <= 0.0 or not any(x.batch):
-        return x.wander
-    square = sample_correlation(x) ** 2
-    phi = square + x.wander * (1.0 - square)
-    return min(1.0, x.wander + (1.0 - x.wander) * (1.0 + 2.0 * phi) / fan)
+    return strayed_on(x.wander, sample_correlation(x), fan) if any(x.batch) else x.wander
+
+
+def strayed_on(wander: float, correlation: float, fan: float) -> float:
+    """`stray` for samples of a given correlation."""
+    if not math.isfinite(fan) or fan <= 0.0:
+        return wander
+    square = correlation**2
+    phi = square + wander * (1.0 - square)
+    return min(1.0, wander + (1.0 - wander) * (1.0 + 2.0 * phi) / fan)
 
 
 def fresh_linear(
@@ -108,7 +134,10 @@ def fresh_linear(
 
 
 def chi_square_log(half: float) -> tuple[float, float]:
-    """(variance, drift) of ln of a mean of 2·half squared normals; the large-n series where it is exact enough."""
+    """(variance, drift) of ln of a mean of 2·half squared normals, half ≥ ½; the large-n series where it is exact.
+
+    Below it by ψ₁(x) = ψ₁(x + 1) + 1/x² and ψ(x) = ψ(x + 1) - 1/x, from where the series is good to the last digits.
+    """
     if half > 1e4:
         return 1.0 / half, -0.5 / half
     if half > 12.0:  # the asymptotic series, good to 1e-12 from here
@@ -116,30 +145,74 @@ def chi_square_log(half: float) -> tuple[float, float]:
         y = x * x
         variance = x * (1.0 + 0.5 * x + y * (1.0 / 6.0 - y * (1.0 / 30.0 - y * (1.0 / 42.0 - y / 30.0))))
         return variance, -0.5 * x - y * (1.0 / 12.0 - y * (1.0 / 120.0 - y * (1.0 / 252.0 - y / 240.0)))
-    half = max(half, 0.5)
-    return _polygammas(half)
+    at = half = max(half, 0.5)
+    above, below = 0.0, 0.0
+    while at < _FAR:
+        above += 1.0 / (at * at)
+        below += 1.0 / at
+        at += 1.0
+    variance, drift = chi_square_log(at)
+    return variance + above, drift + math.log(at / half) - below
 
 
-@functools.lru_cache(maxsize=1024)
-def _polygammas(half: float) -> tuple[float, float]:
-    return float(special.trigamma(half)), float(special.digamma(half)) - math.log(half)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Draw:
+    """A source within one draw of the weights, where its entries are Gaussian: `scatter` is between draws.
+
+    Attributes:
+        values: Its values u on the nodes, shape (rows, n).
+        square: u² less its mean, shape (rows, n).
+        mean: E u² of each row.
+        spread: Var u² of each row.
+        hermite: Hermite coefficients of `square`, shape (rows, K).
+    """
+
+    values: Array
+    square: Array
+    mean: Array
+    spread: Array
+    hermite: Array
 
 
-def within_draw(source: Source, values: Array) -> tuple[Array, Array]:
-    """Values of the source and of a chain on it within one draw: `scatter` is between draws, the entries Gaussian."""
-    if source.scatter <= 0.0:
-        return source.values, values
-    if _within and _within[0][0] is source and _within[0][1] is values:
-        return _within[0][2]
-    bent, plain = source.values, replace(source, scatter=0.0, table=None).values
-    lines = np.empty_like(values)
-    for line, row in zip(lines, zip(plain, bent, values, strict=True), strict=True):
-        line[:] = np.interp(*row)
-    _within[:] = [(source, values, (plain, lines))]
-    return plain, lines
+def _draw(source: Source) -> _Draw:
+    values = source.values if source.scatter <= 0.0 else source.bent(0.0)
+    square = np.square(values)
+    mean = square @ source.grid.weights
+    square -= mean[:, None]
+    return _Draw(values, square, mean, np.square(square) @ source.grid.weights, square @ source.grid.hermite)
 
 
-_within: list[tuple[Source, Array, tuple[Array, Array]]] = []  # the last answer: a chain's end is asked for it again
+def _one_draw(source: Source) -> _Draw:
+    """Worked out once for every source that carries its values."""
+    return _draw(source) if source.table is None else once(source, "_draw", source.table, lambda: _draw(source))
+
+
+def squares_of(source: Source, values: Array, *, one_draw: bool = False) -> tuple[Array, Array]:
+    """Squares of a chain's values on the nodes, and their Hermite coefficients, shapes (rows, n) and (rows, K).
+
+    Args:
+        source: Of the chain.
+        values: Shape (rows, n).
+        one_draw: Within one draw of the weights, without what the source's variance scatters between draws.
+    """
+    one_draw = one_draw and source.scatter > 0.0
+    for of, at, within, found in _squares:
+        if of is source and at is values and within is one_draw:
+            return found
+    lines = values
+    if one_draw:
+        lines = np.empty_like(values)
+        rows = zip(lines, _one_draw(source).values, source.values, values, strict=True)
+        for line, plain, bent, row in rows:
+            line[:] = np.interp(plain, bent, row)
+    squares = np.square(lines)
+    found = squares, squares @ source.grid.hermite
+    _squares.append((source, values, one_draw, found))
+    return found
+
+
+# the last answers: a chain's end is asked for them again
+_squares: deque[tuple[Source, Array, bool, tuple[Array, Array]]] = deque(maxlen=2)
 
 
 def noise_from(source: Source, values: Array, x: Signal, total: float) -> tuple[Noise, float]:
@@ -151,46 +224,41 @@ def noise_from(source: Source, values: Array, x: Signal, total: float) -> tuple[
     Returns:
         The noise and the sensitivity.
     """
-    if not np.isfinite(total) or total <= 0.0:
+    if not math.isfinite(total) or total <= 0.0:
         return SILENT, 0.0
     w = source.grid.weights
-    bent, values = within_draw(source, values)
-    squares = np.square(values)
-    base = np.square(bent)
-    first = base @ w
-    base = base - first[:, None]
-    spread = (base * base) @ w
-    slope = np.where(spread > 0.0, ((squares * base) @ w) / np.maximum(spread, 1e-300), 0.0)
-    rest = squares - slope[:, None] * base
-    b = rest @ source.grid.hermite
-    fourth = float(source.share @ (np.square(rest) @ w))
-    power = source.share @ np.square(b)
-    sensitivity = float(source.share @ (slope * first)) / total
-    weights = pair_shares(x, source.corr.shape).ravel()
-    c = source.corr.ravel()
-    keep = (weights > 0.0) & (np.abs(c) > 1e-9)
-    c, weights = c[keep], weights[keep]
-    n = len(power)
-    means = weights @ np.vander(c, n, increasing=True)
+    draw = _one_draw(source)
+    squares, coefficients = squares_of(source, values, one_draw=True)
+    slope = ((squares * draw.square) @ w) / np.maximum(draw.spread, 1e-300)
+    slope[draw.spread <= 0.0] = 0.0
+    fourth = source.average(np.square(squares - slope[:, None] * draw.square))
+    power = source.share @ np.square(coefficients - slope[:, None] * draw.hermite)
+    sensitivity = float(source.share @ (slope * draw.mean)) / total
+    related = np.abs(source.corr) > 1e-9
+    means, last = source.powers.mean(pair_shares(x, source.corr.shape) * related)
     tail = max(fourth - float(power.sum()), 0.0)
-    own = float(power[1:] @ means[1:] + tail * float(weights @ c ** (2 * n)))
+    own = float(power[1:] @ means[1:]) + tail * last
     own = max(own, 0.0) / total / total
     drift = -0.5 * own
-    if len(values) == 1 and own > _NARROW:
+    if len(squares) == 1 and own > _NARROW:
         units = 1.0 / float(means[0])
         shared = 1.0 - float(f"{1.0 - float(means[1] * units):.2g}")  # rounded, so that equal laws are found again
         one = squares[0]
         if shared < 1.0:  # a unit's mean over its sites, as a function of what they have in common
-            one = _site_mean(source.grid, one, max(shared, 0.0))
+            one = _site_mean(source.grid, coefficients[0], max(shared, 0.0))
         sites = 1.0 / float(means[2] * units) if means[2] > 0.0 else 1.0
         own, drift = _narrow(one, w, sensitivity, own, units, sites)
     return combine([(sensitivity, source.noise)], own, drift), sensitivity
 
 
-def _site_mean(grid: Grid, squares: Array, shared: float) -> Array:
-    """E[f(u)² | z] for u = √c z + √(1-c) e: each Hermite coefficient times c^(k/2)."""
-    level: Array = np.power(shared, 0.5 * np.arange(grid.hermite.shape[1], dtype=np.float64))
-    return np.maximum((grid.hermite @ ((squares @ grid.hermite) * level)) / grid.weights, 0.0)
+def _site_mean(grid: Grid, coefficients: Array, shared: float) -> Array:
+    """E[f(u)² | z] for u = √c z + √(1-c) e: each Hermite coefficient of f² times c^(k/2)."""
+    return np.maximum((grid.hermite @ (coefficients * _half_powers(shared, len(coefficients)))) / grid.weights, 0.0)
+
+
+@functools.lru_cache(maxsize=256)
+def _half_powers(c: float, count: int) -> Array:
+    return np.power(c, 0.5 * np.arange(count, dtype=np.float64))
 
 
 def _narrow(squares: Array, w: Array, sensitivity: float, own: float, n: float, sites: float) -> tuple[float, float]:

@@ -102,12 +102,13 @@ class Rule:
             bound[names[-1]] = rest if rest else options.get(names[-1], rest)
             bound.update(options)
             return bound
-        if any(isinstance(a, Signal) for a in args[len(names) :]):
+        if len(args) > len(names) and any(isinstance(a, Signal) for a in args[len(names) :]):
             raise InputError(
                 node.name, got=f"{len(args)} arguments", expected=f"at most {len(names)}: {', '.join(names)}"
             )
         bound = dict(zip(names, args, strict=False))
-        bound.update({k: v for k, v in options.items() if k in names})
+        if options:
+            bound.update({k: v for k, v in options.items() if k in names})
         return bound
 
 

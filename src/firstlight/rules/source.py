@@ -5,19 +5,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 from dataclasses import dataclass
-from math import ceil, log2
+from math import ceil, isfinite, log2
 
 import numpy as np
 
 from firstlight.graph.signal import Array, Grid, Signal, Source, next_id, replace
-from firstlight.rules.noise import noise_from
+from firstlight.rules.noise import noise_from, two_samples
 from firstlight.theory import special
 from firstlight.theory.cross import absolute_cross
 from firstlight.theory.gaussian import gauss_nodes
 
 TERMS = 48  # Hermite coefficients; what is left is counted at the power 2·TERMS
 _ROWS = 16  # rows of a source whose entries differ in scale
-_FEW = 32  # correlations up to which equal ones are not sought
 _PAIRS = 48  # rows of a source whose entries differ in mean
 
 
@@ -122,10 +121,10 @@ SMOOTH = Bend()
 
 def central(x: Signal) -> tuple[Array, Array]:
     """Variance field of the entries and the cube of centred correlations."""
+    if not x.mean.any():
+        return np.maximum(x.q, 0.0), x.corr
     variance = np.maximum(x.q - np.square(x.mean), 0.0)
     variance = np.where(variance <= 1e-13 * x.q, 0.0, variance)
-    if not x.mean.any():
-        return variance, x.corr
     q = x.mean_q
     square = float(np.square(x.mean).mean())
     if q - square <= 1e-13 * q or q <= 0.0:
@@ -297,13 +296,10 @@ def _shape_of(x: Signal, variance: Array) -> tuple[float, float]:
 
 def _cumulants(source: Source, values: Array) -> tuple[float, float]:
     """Third and fourth cumulants of the values, all rows together."""
-    w = source.grid.weights
-    m = float(source.share @ (values @ w))
-    d = values - m
+    d = values - source.average(values)
     square = d * d
-    second = float(source.share @ (square @ w))
-    third = float(source.share @ ((square * d) @ w))
-    return third, float(source.share @ ((square * square) @ w)) - 3.0 * second * second
+    second = source.average(square)
+    return source.average(square * d), source.average(square * square) - 3.0 * second * second
 
 
 def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, float] | None = None) -> Signal:
@@ -323,7 +319,8 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
     ndim = len(x.atoms)
     mean, q = spread(source, first, ndim), spread(source, second, ndim)
     total = float(source.share @ second)
-    if not np.isfinite(total) or total <= 0.0:
+    power = source.share @ np.square(values @ source.grid.hermite)
+    if not isfinite(total) or total <= 0.0:
         corr = np.ones_like(source.corr)
     elif slopes is not None and not source.mean.any():
         even, odd = 0.5 * (slopes[0] - slopes[1]), 0.5 * (slopes[0] + slopes[1])
@@ -331,7 +328,7 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
         raw = odd**2 * near + even**2 * absolute_cross(1.0, 1.0, near)
         corr = raw / (odd**2 + even**2)
     else:
-        corr = mehler(values, source, total) / total
+        corr = source.powers.series(power, total - power.sum()) / total
     noise, sensitivity = noise_from(source, values, x, total)
     return replace(
         x,
@@ -343,7 +340,7 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
         gaussian=False,
         noise=noise,
         scatter=source.scatter * sensitivity * sensitivity,
-        wander=_wander(x, source, values, corr),
+        wander=_wander(x, source, power, total, corr),
         data=False,
         cumulants=_cumulants(source, values),
         tag=None,
@@ -355,23 +352,21 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
     )
 
 
-def _wander(x: Signal, source: Source, values: Array, corr: Array) -> float:
+def _wander(x: Signal, source: Source, power: Array, total: float, corr: Array) -> float:
     """`Signal.wander` behind a function f: its c' = C(c) strays by C'(c) times what c strays by.
 
-    C'(c) = Σ k b_k² c^(k-1)/Σ b_k² with the Hermite coefficients b_k of f.
+    C'(c) = Σ k b_k² c^(k-1)/Σ b_k² with the squares of the Hermite coefficients b_k of f.
     """
-    if source.wander <= 0.0:
+    if source.wander <= 0.0 or total <= 0.0:  # or nothing comes through
         return 0.0
-    at = tuple(1 if b and s > 1 else 0 for b, s in zip(x.batch, source.corr.shape, strict=True))
-    c, bent = float(source.corr[at]), float(corr[at])
-    power = source.share @ np.square(values @ source.grid.hermite)
-    k = np.arange(len(power))
-    level = float(source.share @ (np.square(values) @ source.grid.weights))
-    if level <= 0.0:  # nothing comes through
-        return 0.0
-    slope = float(power[1:] @ (k[1:] * c ** (k[1:] - 1))) / level
+    at = two_samples(x.batch, source.corr.shape)
+    c, bent = source.corr.item(at), corr.item(at)
+    slope = float(power[1:] @ (_ORDERS * c ** (_ORDERS - 1.0))) / total
     left = 1.0 - bent * bent
     return min(1.0, source.wander * slope * slope * (1.0 - c * c) / left) if left > 1e-12 else source.wander
+
+
+_ORDERS = np.arange(1.0, TERMS)
 
 
 def mehler(values: Array, source: Source, total: float, other: Array | None = None) -> Array:
@@ -386,11 +381,4 @@ def mehler(values: Array, source: Source, total: float, other: Array | None = No
     a = values @ source.grid.hermite
     b = a if other is None else other @ source.grid.hermite
     power = source.share @ (a * b)
-    rest = total - power.sum()
-    c = source.corr
-    if c.size <= _FEW:
-        line = c.ravel()
-        return (np.vander(line, TERMS, increasing=True) @ power + rest * line ** (2 * TERMS)).reshape(c.shape)
-    levels, inverse = np.unique(c, return_inverse=True)
-    table = np.vander(levels, TERMS, increasing=True) @ power + rest * levels ** (2 * TERMS)
-    return table[inverse].reshape(c.shape)
+    return source.powers.series(power, total - float(power.sum()))

@@ -182,7 +182,7 @@ def sum_windows(x: Signal, maps: Mapping[int, Array], strides: Mapping[int, int]
 def pair_average(x: Signal, atoms: Sequence[int]) -> float:
     """Mean correlation over pairs that differ in at least one of the atoms and in no other."""
     weights, total = _pair_weights(x.atoms, x.corr.shape, tuple(atoms))
-    return float((weights * x.corr).sum()) / total if total > 0 else 0.0
+    return float(np.vdot(weights, x.corr)) / total if total > 0 else 0.0
 
 
 @functools.lru_cache(maxsize=4096)

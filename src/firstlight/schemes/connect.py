@@ -87,7 +87,7 @@ def connections(graph: Graph, sites: Mapping[str, Site]) -> dict[str, Connection
     drives = {name: [u for u in read[name] if _is_map(u, site)] for name, site in known.items()}
     wiring = _wire(graph, {u.node.name for us in drives.values() for u in us})
     branches = _branches(wiring)
-    depth = _longest(wiring)
+    depth = max(_longest(wiring), default=0)
     result: dict[str, Connection] = {}
     for name, site in known.items():
         if not drives[name]:
@@ -193,7 +193,7 @@ def _last_map(wiring: _Wiring, start: int) -> int | None:
     return i
 
 
-def _connection(wiring: _Wiring, branches: list[_Branch], depth: list[int], i: int, site: Site | None) -> Connection:
+def _connection(wiring: _Wiring, branches: list[_Branch], depth: int, i: int, site: Site | None) -> Connection:
     around = [b for b in branches if b.inside >> i & 1]
     inner = min(around, key=lambda b: b.inside.bit_count(), default=None)
     before = _activation_before(wiring, i)
@@ -215,7 +215,7 @@ def _connection(wiring: _Wiring, branches: list[_Branch], depth: list[int], i: i
         activation_side=side,
         feeds_activation=after is not None,
         width=width,
-        depth=max(depth, default=0),
+        depth=depth,
         branches=len(branches),
         branch_layers=inner.layers if inner else 0,
         traced=True,
