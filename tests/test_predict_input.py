@@ -65,10 +65,6 @@ def test_complex_inputs(inputs):
     assert "complex" in refused(nn.Linear(4, 4), inputs, "he")
 
 
-def test_complex_weights():
-    assert "complex" in refused(nn.Linear(4, 4, dtype=torch.complex64), torch.randn(3, 4), "he")
-
-
 @pytest.mark.parametrize("shape", [(0, 4), (3, 0)])
 def test_sizes_of_zero(shape):
     model = nn.Linear(shape[1], 4) if shape[1] else nn.Flatten()

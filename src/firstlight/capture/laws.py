@@ -29,7 +29,7 @@ def live_laws(model: nn.Module, graph: Graph) -> dict[str, Law]:
     out: dict[str, Law] = {}
     for name, parameter in graph.parameters.items():
         found = [tensors[n] for n in (name, *parameter.aliases) if n in tensors]
-        if not found or not found[0].is_floating_point():
+        if not found or not (found[0].is_floating_point() or found[0].is_complex()):
             continue
         if found[0].device.type == "meta":
             raise InputError(
@@ -46,6 +46,10 @@ def law_of(w: Tensor) -> Law:
     """Mean, variance, kurtosis and structure of the entries; mean squares per row where they differ."""
     if w.numel() == 0:
         return Law(0.0, 0.0, structure="constant")
+    if w.is_complex():  # the variance is E|w - mean|²; the law of a complex tensor is taken as circular Gaussian
+        x = w.detach().to(torch.complex128)
+        mean = float(x.mean().real)
+        return Law(mean, float((x.real - mean).square().mean() + x.imag.square().mean()), source="live")
     x = w.detach().to(torch.float64)
     mean = float(x.mean())
     centred = x - mean

@@ -110,7 +110,6 @@ def predict(
     if on_missing == "raise":
         require_rules(graph)
     notes: list[str] = []
-    _require_real(graph)
     if laws is None:
         known = live_laws(model, graph)
         _require_finite(known)
@@ -128,18 +127,6 @@ def predict(
         first = next((p.spec.dtype for p in graph.parameters.values() if p.role == "parameter"), "float32")
         dtype = first if first in RANGES else "float32"
     return summarise(run, scheme, {n: law.source for n, law in known.items()}, dtype_called(dtype), notes)
-
-
-def _require_real(graph: Graph) -> None:
-    """Raise where a parameter is complex: laws are those of real entries."""
-    for name, p in graph.parameters.items():
-        if p.spec.dtype.startswith("complex"):
-            raise InputError(
-                f"model, parameter {name!r}",
-                got=f"entries of type {p.spec.dtype}",
-                expected="real weights",
-                action="Use measure(model, batch), or hold real and imaginary parts as two parameters.",
-            )
 
 
 def _require_finite(laws: Mapping[str, Law]) -> None:
@@ -170,7 +157,7 @@ def _undrawn(model: nn.Module, graph: Graph, known: Mapping[str, Law], notes: li
     if real:
         from firstlight.capture.laws import law_of
 
-        out.update({n: law_of(tensors[n]) for n in real if tensors[n].is_floating_point()})
+        out.update({n: law_of(tensors[n]) for n in real if tensors[n].is_floating_point() or tensors[n].is_complex()})
     out.update({n: law for n, law in buffer_laws(graph).items() if n in missing and n not in out})
     left = [n for n in missing if n not in out]
     if left:

@@ -268,6 +268,7 @@ class Signal:
         tag: What the signal is of an earlier one: ("square" | "mean square" | "inverse rms", ident, level).
         value: Entries, for tensors that depend on no weight and are known (masks, indices).
         integer: Whether the entries are integers or booleans.
+        complex: Whether they are complex numbers; then q is E|x|², corr of Re E x x̄', mean is Re E x.
         ident: Order of creation.
     """
 
@@ -291,6 +292,7 @@ class Signal:
     tag: tuple[str, int, float] | None = None
     value: npt.NDArray[Any] | None = None
     integer: bool = False
+    complex: bool = False
     ident: int = field(default_factory=next_id)
 
     @property

@@ -34,17 +34,17 @@ def unit_axis(node: Node, rank: int) -> int:
     return rank - 1
 
 
-def tensor(node: Node, x: Signal, reference: float) -> TensorPrediction:
-    """One tensor's numbers."""
+def tensor(node: Node, x: Signal, reference: float, *, paired: bool = False) -> TensorPrediction:
+    """One tensor's numbers; of a complex one they are, as measured, those of its real and imaginary parts."""
     batch, places, units = _kinds(x.groups, x.batch, unit_axis(node, x.ndim))
 
     def pair(atoms: tuple[int, ...]) -> float | None:
         return min(max(pair_average(x, atoms), -1.0), 1.0) if atoms else None
 
-    q = x.mean_q
+    q, m = (x.mean_q / 2.0, x.mean_mean / 2.0) if paired else (x.mean_q, x.mean_mean)
     log_q = math.log(q) if q > 0.0 else -math.inf
     return TensorPrediction(
-        x.mean_mean, q, pair(batch), pair(places), pair(units), log_q + x.noise.drift,
+        m, q, pair(batch), pair(places), pair(units), log_q + x.noise.drift,
         math.sqrt(max(x.noise.variance, 0.0)), reference, dead(x),
     )  # fmt: skip
 
@@ -98,8 +98,8 @@ def summarise(run: Run, scheme: str, laws: Mapping[str, str], dtype: str, notes:
                 node.module_type,
                 node.source,
                 out[0].shape,
-                tensor(node, out[0], origin),
-                None if g is None else tensor(node, g, end),
+                tensor(node, out[0], origin, paired=out[0].complex),
+                None if g is None else tensor(node, g, end, paired=out[0].complex),
                 tuple(dict.fromkeys(run.caveats.get(node.name, ()))),
             )
         )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from firstlight.errors import FirstlightError, MissingRuleError, ModelError
-from firstlight.graph.ir import Arg, ConstantRef, Graph, Law, Node, ParameterRef, Ref
+from firstlight.graph.ir import Arg, ConstantRef, Graph, Law, Node, ParameterRef, Ref, TensorSpec
 from firstlight.graph.signal import Array, Cotangent, Signal, replace
 from firstlight.rules import Call, Rule, find
 from firstlight.rules.empirical import constant, from_parameter, uniform
@@ -130,7 +130,7 @@ def _outputs(run: Run, node: Node, inputs: Mapping[str, Signal], sampler: Sample
         call.caveat(f"the rule failed ({type(error).__name__}: {error}): the statistics of its first input are kept")
         found = _fallback(node, args)
     outputs: tuple[Any, ...] = found if several(found) else (found,)
-    fitted = tuple(_fit(call, out, spec.shape) for out, spec in zip(outputs, node.outputs, strict=False))
+    fitted = tuple(_fit(call, out, spec) for out, spec in zip(outputs, node.outputs, strict=False))
     if call.caveats:
         run.caveats[node.name] = call.caveats
     return fitted
@@ -148,14 +148,17 @@ def _fallback(node: Node, args: tuple[Any, ...]) -> tuple[Signal, ...]:
     return tuple(like_shape(first, o.shape) for o in node.outputs)
 
 
-def _fit(call: Call, out: Any, shape: tuple[int, ...]) -> Signal:
+def _fit(call: Call, out: Any, spec: TensorSpec) -> Signal:
     """The recorded shape and finite statistics, whatever a rule returned."""
     if not isinstance(out, Signal):
         value = float(out) if isinstance(out, int | float) else 0.0
-        out = uniform(shape, value, value * value)
-    if out.shape != shape:
-        call.caveat(f"the rule gave the shape {out.shape} instead of {shape}")
-        out = like_shape(out, shape)
+        out = uniform(spec.shape, value, value * value)
+    if out.shape != spec.shape:
+        call.caveat(f"the rule gave the shape {out.shape} instead of {spec.shape}")
+        out = like_shape(out, spec.shape)
+    paired = spec.dtype.startswith("complex")
+    if out.complex is not paired:
+        out = replace(out, complex=paired)
     biggest = float(out.q.max()) if out.q.size else 0.0
     if not np.isfinite(biggest) or biggest > LARGEST:
         if out.value is None:

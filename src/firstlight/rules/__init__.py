@@ -58,6 +58,9 @@ from firstlight.rules import (
     selection as selection,
 )
 from firstlight.rules import (
+    spectral as spectral,
+)
+from firstlight.rules import (
     stochastic as stochastic,
 )
 from firstlight.rules import (

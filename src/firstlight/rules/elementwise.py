@@ -40,6 +40,8 @@ def apply(call: Call, x: Signal, p: Pointwise) -> Signal:
     """f(x): values on the nodes of x's source; on entries that are known, the function itself."""
     if x.value is not None:
         return known(x, p.f)
+    if x.complex:
+        call.caveat("a pointwise function of complex numbers, taken as if they were real")
     raw = x.source is None
     source, values = as_source(x, p.bend)
     if raw and not x.gaussian and x.weights is None and x.numel > 1 and source.quantiles is None:
@@ -179,7 +181,6 @@ _activation("hardswish", "hardswish", "F.hardswish(x)")
 _activation("softsign", "softsign", "F.softsign(x)")
 _activation("sin", "sin", "torch.sin(x)")
 _activation("erf", "erf", "torch.erf(x)")
-_activation("abs", "abs", "x.abs()")
 _activation("logsigmoid", "logsigmoid", "F.logsigmoid(x)")
 _activation("log_sigmoid", "logsigmoid", "F.logsigmoid(x)")
 _activation("tanhshrink", "tanhshrink", "F.tanhshrink(x)")

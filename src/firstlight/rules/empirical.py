@@ -85,6 +85,8 @@ def constant(a: npt.NDArray[Any], like: Signal | None = None, batch_axis: int | 
     """A tensor whose entries are known: every entry is its own mean."""
     del like
     a = np.asarray(a)
+    if a.dtype.kind == "c":
+        return _complex_constant(a, batch_axis)
     integer = a.dtype.kind in "iub"
     data = a.astype(np.float64)
     finite = np.nan_to_num(data, nan=0.0, posinf=1e30, neginf=-1e30)
@@ -93,6 +95,14 @@ def constant(a: npt.NDArray[Any], like: Signal | None = None, batch_axis: int | 
     corr = _normalised(_thin(squeezed))
     batch = tuple(axis == batch_axis for axis, g in enumerate(groups) for _ in g)
     return Signal(groups, _shrink(squeezed), _shrink(np.square(squeezed)), corr, batch, value=a, integer=integer)
+
+
+def _complex_constant(a: npt.NDArray[Any], batch_axis: int | None) -> Signal:
+    """Known complex entries: E|a|², Re E a a', and the means of the real parts."""
+    re, im = constant(np.real(a), batch_axis=batch_axis), constant(np.imag(a), batch_axis=batch_axis)
+    level = re.mean_q + im.mean_q
+    corr = (re.corr * re.mean_q + im.corr * im.mean_q) / level if level > 0.0 else re.corr
+    return replace(re, q=_shrink(re.q + im.q), corr=corr, value=None, complex=True)
 
 
 def _shrink(field: Array) -> Array:
@@ -210,7 +220,9 @@ def from_parameter(p: Parameter, law: Law) -> Signal:
     if law.structure != "constant" and law.source == "live" and abs(mean) < 4.0 * (law.variance / n) ** 0.5:
         mean, q = 0.0, q  # an empirical mean within its own sampling error is no evidence of one
     fourth = (law.kurtosis - 3.0) * law.variance**2 if law.structure == "iid" else 0.0
-    out = uniform(p.spec.shape, mean, q, weights=Weights(p.name, law.kurtosis, law.structure), cumulants=(0.0, fourth))
+    paired = p.spec.dtype.startswith("complex")
+    law_of = Weights(p.name, law.kurtosis, law.structure)
+    out = uniform(p.spec.shape, mean, q, weights=law_of, cumulants=(0.0, fourth), complex=paired)
     if law.row_q is not None and p.spec.shape and len(law.row_q) == p.spec.shape[0] and p.spec.shape[0] > 1:
         rows = np.asarray(law.row_q, dtype=np.float64)
         shape = (len(rows), *(1,) * (len(out.atoms) - 1))

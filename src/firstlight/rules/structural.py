@@ -83,7 +83,7 @@ def _by_recorded_shape(call: Call, input: Signal, **_: Any) -> Signal:
     return reshape(input, call.node.outputs[0].shape)
 
 
-@rule("flatten", "unflatten", "squeeze", "unsqueeze", "ravel", "view_as_real", example="x.unsqueeze(1).flatten(1)")
+@rule("flatten", "unflatten", "squeeze", "unsqueeze", "ravel", example="x.unsqueeze(1).flatten(1)")
 def by_shape(call: Call, input: Signal, *_: Any) -> Signal:
     """Merge, split, drop or insert axes: the recorded output shape says which."""
     return reshape(input, call.node.outputs[0].shape)
