@@ -220,14 +220,12 @@ def test_a_caption_says_of_which_form_the_runs_are() -> None:
     def said(keys: str, quick: str, full: str) -> str:
         return form_of(mark(pd.DataFrame({"key": list(keys)}), set(quick), set(full))).strip()
 
-    assert said("ab", "ab", "cdef") == "Quick form."
-    assert said("cdef", "ab", "cdef") == "Full form."
-    assert said("cd", "ab", "cdef") == "Full form, 2 of its 4 runs."
-    assert said("ac", "ab", "abcd") == "Full form, 2 of its 4 runs."  # the first seeds of the full form
-    assert said("ab", "ab", "abcd") == "Quick form."
-    assert said("ab", "ab", "ab") == "Full form."
-    assert said("xy", "ab", "cdef") == "Runs of a sweep."
-    assert said("acx", "ab", "cdef") == "Runs of a sweep among them."
+    assert said("ab", "ab", "cdef") == "Quick form, 2 runs."
+    assert said("cddd", "ab", "cdef") == "Full form, 2 runs."  # rows of one run have one key
+    assert said("ab", "ab", "abcd") == "Quick form, 2 runs."  # the first seeds of the full form
+    assert said("abc", "ab", "abcd") == "Full form, 3 runs."
+    assert said("xy", "ab", "cdef") == "Of a sweep, 2 runs."
+    assert said("acx", "ab", "cdef") == "Of several forms, 3 runs."
     assert form_of(pd.DataFrame({"key": ["a"]})) == ""
 
 

@@ -31,7 +31,7 @@ def one_form(frame: Frame, effort: Sequence[str], run: Sequence[str]) -> Frame:
 
 
 def mark(frame: Frame, quick: AbstractSet[str], full: AbstractSet[str]) -> Frame:
-    """The frame with a column `form` that says of which of a figure's grids a run is, and how large the full one is.
+    """The frame with a column `form` that says of which of a figure's grids a run is.
 
     Args:
         frame: Rows of a part.
@@ -39,20 +39,21 @@ def mark(frame: Frame, quick: AbstractSet[str], full: AbstractSet[str]) -> Frame
         full: The same of its full form.
     """
     names = {(True, True): "both", (True, False): "quick", (False, True): "full", (False, False): "own"}
-    return frame.assign(form=[names[key in quick, key in full] for key in frame["key"]], full_runs=len(full))
+    return frame.assign(form=[names[key in quick, key in full] for key in frame["key"]])
 
 
 def form_of(frame: Frame) -> str:
     """The sentence of a caption that says which form the shown runs are of; empty for frames that are not marked."""
     if "form" not in frame:
         return ""
-    runs = frame.drop_duplicates("key")
-    count, forms = len(runs), set(runs["form"])
-    if forms <= {"quick", "both"} and count < runs["full_runs"].iloc[0]:
-        return "Quick form. "  # it may be the beginning of the full one
-    if forms <= {"full", "both"}:
-        of = int(runs["full_runs"].iloc[0])
-        return "Full form. " if count == of else f"Full form, {count} of its {of} runs. "
-    if "own" in forms:
-        return "Runs of a sweep. " if forms == {"own"} else "Runs of a sweep among them. "
-    return "Quick and full form together. "
+    runs = frame.drop_duplicates("key")["form"]
+    forms = set(runs)
+    name = {
+        frozenset({"both"}): "Quick form",  # or the first seeds of the full one
+        frozenset({"quick"}): "Quick form",
+        frozenset({"quick", "both"}): "Quick form",
+        frozenset({"full"}): "Full form",
+        frozenset({"full", "both"}): "Full form",
+        frozenset({"own"}): "Of a sweep",
+    }.get(frozenset(forms), "Of several forms")
+    return f"{name}, {len(runs)} runs. "

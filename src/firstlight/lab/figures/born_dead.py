@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from firstlight.lab.figures._forms import Frame, one_form
 from firstlight.lab.figures._style import COLOURS, MARKS, note, panels
@@ -29,6 +30,9 @@ def dead(frame: Frame) -> Figure:
         depth = np.unique(np.geomspace(1, frame["depth"].max(), 60).astype(int))
         axis.plot(depth, [lengths.p_dead([int(width)] * int(d)) for d in depth], color=colour, lw=1)
     axis.set(xscale="log", xlabel="depth", ylabel="share of networks", ylim=(-0.03, 1.03))
+    depths = sorted(frame["depth"].unique())
+    axis.set_xticks(depths, [f"{d:g}" for d in depths])
+    axis.xaxis.set_minor_locator(NullLocator())
     axis.legend()
     note(
         figure,

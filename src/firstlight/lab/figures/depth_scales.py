@@ -30,9 +30,9 @@ def trained(frame: Frame) -> Figure:
         axis.plot(fine, times * scale, line, color=COLOURS[1], label=f"{times} ξ_c" if times > 1 else "ξ_c")
     critical = mean_field.critical_point("tanh", bias)[1]
     axis.axvline(critical, color=COLOURS[2], ls="--", lw=1, label=f"critical σ_w² = {critical:.3f}")
-    axis.set(yscale="log", ylim=(0.7 * depth.min(), 1.5 * depth.max()), xlabel="σ_w²", ylabel="depth")
+    axis.set(yscale="log", ylim=(0.5 * depth.min(), 1.5 * depth.max()), xlabel="σ_w²", ylabel="depth")
     axis.grid(visible=False)
-    axis.legend(loc="lower right")
+    axis.legend(loc="lower center", ncols=3)
     figure.colorbar(dots, label="training accuracy")
     note(
         figure,

@@ -15,7 +15,6 @@ from firstlight.lab.figures._style import COLOURS, GREY, MARKS, note, panels
 from firstlight.theory import lengths, residual
 from firstlight.theory.weights import truncated_normal_variance
 
-_NAMES = {spec: name for name, spec in LAWS.items()}
 # multiplier of the mean length per relu layer: c/2 for weights of variance c/fan_in
 _FACTOR = {
     "He normal": 1.0,
@@ -65,7 +64,7 @@ def figure_1a(frame: Frame) -> Figure:
 def figure_2a(frame: Frame) -> Figure:
     """Mean length of residual networks against the number of modules."""
     frame = _shown(frame, "2a")
-    figure, (axis,) = panels(1, 1, "2a. Residual networks: the sum of the weights η must stay bounded", 6.0, 4.0)
+    figure, (axis,) = panels(1, 1, "2a. Residual networks: the sum of η must stay bounded", 6.0, 4.0)
     for colour, mark, (base, run) in zip(COLOURS, MARKS, frame.groupby("base"), strict=False):
         _bars(axis, run, colour, mark, "η = 1" if base == 1 else f"η = {base:g}^l")
         modules = int(frame["depth"].max())
@@ -83,8 +82,10 @@ def figure_4(frame: Frame) -> Figure:
     """Mean length of convolutional networks."""
     frame = _shown(frame, "4")
     figure, (axis,) = panels(1, 1, "4. Convolutional networks: same order, heavier tails", 6.0, 4.0)
-    for colour, mark, (scheme, run) in zip(COLOURS, MARKS, frame.groupby("scheme", sort=False), strict=False):
-        name = _NAMES[scheme]
+    for colour, mark, (name, scheme) in zip(COLOURS, MARKS, LAWS.items(), strict=False):  # looks as in 1a
+        run = frame[frame["scheme"] == scheme]
+        if run.empty:
+            continue
         _bars(axis, run, colour, mark, name)
         depth = int(frame["depth"].max())
         kept = lengths.zero_padding_path(28, 28, depth)
@@ -154,7 +155,7 @@ def figure_1b(frame: Frame) -> Figure:
 def figure_2b(frame: Frame) -> Figure:
     """Epochs to start of residual networks."""
     frame = _shown(frame, "2b")
-    figure, (axis,) = panels(1, 1, "2b. Residual networks: too large a sum of η and training does not start", 7.6, 4.0)
+    figure, (axis,) = panels(1, 1, "2b. Residual networks: too large a sum of η, no start", 7.6, 4.0)
     for colour, mark, (base, run) in zip(COLOURS, MARKS, frame.groupby("base"), strict=False):
         _started(axis, run, list(run["depth"]), colour, mark, "η = 1" if base == 1 else f"η = {base:g}^l")
     axis.set(xlabel="modules of width 5")

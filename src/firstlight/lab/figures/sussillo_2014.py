@@ -76,6 +76,9 @@ def walks(frame: Frame) -> Figure:
         )
         axis.axhline(0.0, color=GREY, lw=0.8, ls=":")
         axis.set(title=f"{activation}, {NAMES.get(scheme, scheme)}", xlabel="layer", ylabel="ln |δ_l|²/|δ_D|²")
+    limits = [axis.get_ylim() for axis in axes]
+    for axis in axes:
+        axis.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
     axes[0].legend(loc="lower right")
     note(
         figure,
@@ -168,6 +171,7 @@ def depth(frame: Frame) -> Figure:
     """Training error against depth at equal parameters, each network at the best of the tried rates."""
     frame = one_form(frame, ["parameters", "steps"], ["task", "depth", "scheme", "seed"])
     best = _best(frame)
+    lost = frame[~frame["key"].isin(best["key"])].drop_duplicates("key")  # overflowed at every rate
     tasks = [(task, best[best["task"] == task]) for task in TASKS if task in set(best["task"])]
     # a scheme looks the same in every panel
     schemes = sorted(str(s) for s in best["scheme"].unique())
@@ -191,17 +195,24 @@ def depth(frame: Frame) -> Figure:
             title=TASKS[task],
             ylabel="mean square error" if measure == "loss" else "training error, %",
         )
-        hidden = runs.groupby("depth")["hidden"].max()  # mirrored weights need an even number: one less for some
+        hidden = (
+            frame[frame["task"] == task].groupby("depth")["hidden"].max()
+        )  # mirrored weights need an even number: one less for some
         axis.set_xticks(list(hidden.index), [f"{int(d):,}\n{int(n)}" for d, n in hidden.items()])
         axis.xaxis.set_minor_locator(NullLocator())
-        axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0, 7.0)))
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.yaxis.set_minor_formatter(NullFormatter())
+        axis.set_ylim(bottom=0.8 * runs["value"].min())
         axis.axhline(CHANCE[measure], color=GREY, lw=0.8, ls=":")
+        for scheme, group in lost[lost["task"] == task].groupby("scheme"):
+            axis.plot(group["depth"], [CHANCE[measure]] * len(group), "x", color=look[str(scheme)][0], ms=8, mew=1.8)
     for axis in axes[len(tasks) :]:
         axis.set_visible(False)
     handles = [Line2D([], [], color=c, marker=m, mfc="none", label=NAMES.get(s, s)) for s, (c, m) in look.items()]
     handles.append(Line2D([], [], color=GREY, lw=0.8, ls=":", label="chance; the overall mean as answer"))
+    if len(lost):
+        handles.append(Line2D([], [], color=GREY, marker="x", ms=8, mew=1.8, ls="", label="overflow at every rate"))
     figure.legend(handles=handles, loc="outside right upper")
     note(figure, frame, _depth_note(frame))
     return figure
@@ -238,9 +249,10 @@ def rates(frame: Frame) -> Figure:
     gain = best[best["gain"].notna()].sort_values("gain")
     lambdas = best[best["gain"].isna()]
     figure, axes = panels(1, 3, "Gain and learning rates at one depth", 4.0)
-    width = int(frame["hidden"].iloc[0])
-    mean = gain.groupby("gain")["loss"].mean()
-    axes[0].plot(mean.index, mean.to_numpy(), "o-", color=COLOURS[1])
+    width, seeds = int(frame["hidden"].iloc[0]), int(frame["seed"].nunique())
+    over = gain.groupby("gain")["loss"].agg(["mean", "min", "max"])
+    spread = [over["mean"] - over["min"], over["max"] - over["mean"]]
+    axes[0].errorbar(over.index, over["mean"], spread, fmt="o-", color=COLOURS[1], capsize=2)
     for value, colour, name in (
         (random_walk.median_gain("relu", width), COLOURS[2], "random walk"),
         (random_walk.mean_gain("relu"), COLOURS[5], "He"),
@@ -248,7 +260,8 @@ def rates(frame: Frame) -> Figure:
         axes[0].axvline(value, color=colour, ls="--", lw=1, label=f"{name} {value:.3f}")
     axes[0].set(xlabel="gain g", ylabel="training loss at the end", title="gain")
     axes[0].legend()
-    low, high = lambdas["loss"].min(), lambdas["loss"].max()
+    means = lambdas.groupby(["reading", "lambda_in", "lambda_out"])["loss"].mean()
+    low, high = means.min(), means.max()
     for axis, reading, words in (
         (axes[1], "layers", "first and last layer"),
         (axes[2], "steps", "first and last step"),
@@ -271,7 +284,8 @@ def rates(frame: Frame) -> Figure:
         f"{int(frame['depth'].iloc[0])} layers of {width} units, MNIST, {int(frame['steps'].iloc[0]):,} "
         "steps, best of the base rates "
         + ", ".join(f"{r:g}" for r in json.loads(frame["rates"].iloc[0]))
-        + ".\nThe available text does not define the paper's λ: both readings, relative to the base rate.",
+        + (". One seed." if seeds == 1 else f". Means over {seeds} seeds; bars from least to largest.")
+        + "\nThe available text does not define the paper's λ: both readings, relative to the base rate.",
     )
     return figure
 
@@ -288,6 +302,9 @@ def thousand(frame: Frame) -> Figure:
         show(axis, runs)
         axis.axhline(90, color=GREY, lw=0.8, ls=":")
         axis.set(xscale="log", yscale="log", xlabel="epochs", ylabel="training error, %")
+        low, right = axis.get_ylim()[0], float(runs["epoch"].max())
+        # room for the legend, and for the counts beside the ends
+        axis.set(ylim=(0.6 * low, None), xlim=(None, (1.2 if show is _starts else 3.0) * right))
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     note(
@@ -328,18 +345,19 @@ def _long_runs(axis: Axes, frame: Frame) -> None:
         counted = run[run["mistakes"].notna()]
         axis.plot(counted["epoch"], counted["mistakes"] / 600, color=colour, ls=":", lw=1)
         if len(counted):
+            aside = method == "SGD" or end["epoch"] == frame["epoch"].max()  # there no other run is in the way
             where = (end["epoch"], counted["mistakes"].iloc[-1] / 600)
             axis.annotate(
                 f"{counted['mistakes'].iloc[-1]:.0f} mistakes",
                 where,
-                xytext=(-5, -9),
+                xytext=(6, 0) if aside else (-5, -9),
                 textcoords="offset points",
-                ha="right",
+                ha="left" if aside else "right",
+                va="center",
                 fontsize=8.5,
                 color=colour,
             )
     axis.set(title="1000 looks-linear layers of 64 relu, long runs")
-    axis.margins(x=0.1, y=0.12)
     axis.legend(fontsize=7.5, loc="lower left")
 
 

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from firstlight.lab.experiments.xavier_article import EPOCHS, FACTORS, MNIST_SCHEMES
 from firstlight.lab.figures._forms import Frame, one_form
@@ -115,8 +116,15 @@ def mnist(frame: Frame) -> Figure:
         axis.plot(table.index, table["mean"], mark + "-", color=colour, label=name, ms=3.5)
         axis.fill_between(table.index, table["min"], table["max"], color=colour, alpha=0.15, lw=0)
     axis.set(yscale="log", xlabel="epoch", ylabel="test error, %")
+    for ticks in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+        ticks(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "125" else ""))
     axis.legend()
-    note(figure, frame, f"Batch 100, {frame['seed'].nunique()} seed(s); bands: least and largest.")
+    seeds = frame["seed"].nunique()
+    note(
+        figure,
+        frame,
+        "Batch 100; " + ("one seed." if seeds == 1 else f"mean of {seeds} seeds, bands from least to largest."),
+    )
     return figure
 
 
