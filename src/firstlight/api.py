@@ -349,7 +349,6 @@ def diagnose(
     from firstlight.capture.evidence import gather, look
     from firstlight.checks.remedy import tried_on
     from firstlight.checks.verdict import judge
-    from firstlight.schemes import apply
 
     def judged(module: nn.Module, levels: tuple[float | None, float | None] | None = None) -> tuple[Report, Evidence]:
         kept = optimizer if module is model else None
@@ -364,19 +363,23 @@ def diagnose(
     if not try_remedies:
         return report
     known = (evidence.probe.loss_silent, evidence.probe.loss_constant)
-
-    copies: list[nn.Module] = []
+    copies: list[tuple[nn.Module, dict[str, Any]]] = []
 
     def drawn(spec: str) -> nn.Module:
         if not copies:
-            copies.append(deepcopy(model))
-        apply.initialize(copies[0], spec, seed=seed)
-        return copies[0]
+            rows = [r for r in initialize(model, dry_run=True).table.rows if r.role == "other"]
+            asks = any(model.get_parameter(r.name).requires_grad for r in rows)  # uses that only the graph tells
+            copies.append((deepcopy(model), {"batch": batch, "get_inputs": get_inputs} if asks else {}))
+        initialize(copies[0][0], spec, seed=seed, **copies[0][1])
+        return copies[0][0]
 
     def looked(spec: str) -> Probe:
         return look(drawn(spec), batch, loss, targets=targets, get_inputs=get_inputs, seed=seed, levels=known)
 
-    return tried_on(report, looked, lambda spec: judged(drawn(spec), known)[0])
+    def line(spec: str) -> str:
+        return f'firstlight.initialize(model, "{spec}"{", batch=batch" if copies and copies[0][1] else ""})'
+
+    return tried_on(report, looked, lambda spec: judged(drawn(spec), known)[0], line)
 
 
 def explain(code: str) -> str:

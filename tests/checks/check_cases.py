@@ -51,7 +51,7 @@ def mlp(
 
 def case(model: nn.Module, x: torch.Tensor | None = None, **changes: Any) -> Case:
     batch, y = data()
-    return Case(model, batch if x is None else x, F.cross_entropy, y, **changes)
+    return Case(model, batch if x is None else x, F.cross_entropy, changes.pop("targets", y), **changes)
 
 
 def edit(model: nn.Module, name: str, change: Callable[[torch.Tensor], Any]) -> nn.Module:
@@ -136,6 +136,38 @@ def one_unit(head: nn.Module, width: int) -> Case:
         lambda out, t: F.binary_cross_entropy(out[:, :1].clamp(0, 1), t[:, None].float()),
         y,
     )
+
+
+def rings(act: Callable[[], nn.Module]) -> Case:
+    """One ring inside another, which no linear function tells apart."""
+    angle = torch.linspace(0, 12.5, 32)
+    y = torch.arange(32) % 2
+    x = (1.0 + y)[:, None] * torch.stack([angle.cos(), angle.sin()], 1)
+    return case(mlp(2, 32, act, inputs=2), x, targets=y)
+
+
+def squared(classes_last: bool) -> Case:
+    """Targets with the outputs' last axis, or without, whereupon they are broadcast."""
+    x, _ = data()
+    y = (x @ torch.ones(16)) / 4
+    seeded()
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 1))
+    return Case(model, x, lambda o, t: (o - t).square().mean(), y[:, None] if classes_last else y)
+
+
+class Listed(nn.Module):
+    """Hidden layers in a list, which torch does not see; or in a ModuleList."""
+
+    def __init__(self, hidden: bool) -> None:
+        super().__init__()
+        layers = list(mlp())
+        self.layers = layers[:-1] if hidden else nn.ModuleList(layers[:-1])
+        self.head = layers[-1]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x)
 
 
 def regression(scale: float, shift: float) -> Case:
@@ -289,6 +321,13 @@ CASES: dict[str, tuple[Callable[[], Case], Callable[[], Case]]] = {
     "FWD006": (
         lambda: case(Residual(16, 12)),
         lambda: case(Residual(16, 12, scale=12**-0.5)),
+    ),
+    "FWD008": (lambda: rings(nn.Identity), lambda: rings(nn.Tanh)),
+    "GRD006": (lambda: case(Listed(True)), lambda: case(Listed(False))),
+    "OUT004": (lambda: squared(False), lambda: squared(True)),
+    "OUT005": (
+        lambda: case(Through(mlp(), lambda z: 1e-9 * z, behind=True)),
+        lambda: case(Through(mlp(), lambda z: 1e-2 * z, behind=True)),
     ),
     "FWD007": (lambda: case(Residual(16, 6, branch=1e-3)), lambda: case(Residual(16, 6, zero_ends=True))),
     "LRN001": (lambda: with_dropout(40, 0.5, 9.0), lambda: with_dropout(3, 0.5, 2.0)),

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from firstlight.capture.facts import input_facts, optimizer_facts
+from firstlight.capture.bounds import is_linear, linear_answers
+from firstlight.capture.facts import input_facts, optimizer_facts, unregistered
 from firstlight.capture.inputs import GetInputs, Inputs, check_batch, check_model, described
 from firstlight.capture.measure import Loss, measure
 from firstlight.capture.preserve import preserved
@@ -17,6 +18,7 @@ from firstlight.capture.probe import probe, without_noise
 from firstlight.capture.tensors import map_tensors
 from firstlight.checks.evidence import Evidence, Probe
 from firstlight.errors import InputError
+from firstlight.graph.measurement import Measurement
 
 
 def gather(
@@ -57,12 +59,16 @@ def gather(
     measurement = replace(measurement, training=training)
     try:
         looked = _look(model, inputs, on_output, seed, levels)
+        if on_output is not None and is_linear(measurement):
+            looked = replace(looked, loss_linear=_linear(inputs, looked.loss_constant, measurement, on_output))
     except RuntimeError as error:  # a second backward pass that the model does not allow, for one
         trainable = sum(p.requires_grad for p in model.parameters())
         looked = Probe(usable=False, trainable=trainable, notes=(f"no probe: {str(error).splitlines()[0]}",))
     return Evidence(
         measurement=measurement,
         inputs=input_facts(inputs.args, inputs.kwargs),
+        targets=next(iter(input_facts((targets,), {})), None),
+        unregistered=unregistered(model),
         probe=looked,
         optimizer=None if optimizer is None else optimizer_facts(optimizer, model),
     )
@@ -103,6 +109,18 @@ def _look(
     with preserved(model, weights=True), torch.inference_mode(False):
         torch.manual_seed(seed)
         return probe(forward, model, inputs.batch_size, on_output, seed=seed, moved=moved, levels=levels)
+
+
+def _linear(
+    inputs: Inputs, constant: float | None, measurement: Measurement, loss: Callable[[Any], torch.Tensor]
+) -> float | None:
+    """The bound of all linear networks, where the inputs are one table."""
+    tables = [t for t in (*inputs.args, *inputs.kwargs.values()) if isinstance(t, torch.Tensor)]
+    shapes = [n.output.shape for n in measurement.nodes if n.name in measurement.outputs]
+    if constant is None or len(tables) != 1 or len(shapes) != 1 or shapes[0][:1] != tables[0].shape[:1]:
+        return None
+    table = tables[0]
+    return linear_answers(table, shapes[0], loss, constant) if table.is_floating_point() and table.dim() > 1 else None
 
 
 def _on_output(loss: Loss | None, batch: Any, targets: Any) -> Callable[[Any], torch.Tensor] | None:

@@ -57,3 +57,20 @@ def optimizer_facts(optimizer: torch.optim.Optimizer, model: nn.Module) -> Optim
     lr = max((float(group["lr"]) for group in optimizer.param_groups if "lr" in group), default=math.nan)
     momentum = max((float(group.get("momentum", 0.0)) for group in optimizer.param_groups), default=0.0)
     return OptimizerFacts(type(optimizer).__name__, lr, names, momentum)
+
+
+def unregistered(model: nn.Module) -> tuple[str, ...]:
+    """Attributes of the model's modules that hold modules in a plain list, tuple or dict, which torch does not see."""
+    found: list[str] = []
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            held = list(value.values()) if isinstance(value, dict) else value
+            if name.startswith("_") or not isinstance(held, list | tuple) or not held:
+                continue
+            inside = [m for m in held if isinstance(m, nn.Module)]
+            known = {id(m) for m in model.modules()}
+            if len(inside) == len(held) and any(
+                id(m) not in known and any(True for _ in m.parameters()) for m in inside
+            ):
+                found.append(f"{path}.{name}" if path else name)
+    return tuple(found)

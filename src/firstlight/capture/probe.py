@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from firstlight.capture.answers import best_readout, constant_answers, only_readout
+from firstlight.capture.bounds import free_answers
 from firstlight.checks.evidence import REPEATS, Probe, Pull, repeat_error
 
 Loss = Callable[[Any], torch.Tensor]
@@ -156,6 +157,7 @@ def _probe(
         notes = (*notes, "the loss pulls all samples alike: a fixed random residual was used")
     spread = f32 - _mean(f32, axis)
     silent, constant = constant_answers(out, f, loss, axis) if levels is None else levels
+    free = free_answers(out, f, loss, constant) if levels is None else None
     finite = bool(torch.isfinite(f32).all() and torch.isfinite(r32).all())
     finite = finite and (value is None or math.isfinite(value))
     common = {
@@ -166,6 +168,7 @@ def _probe(
         "loss": value,
         "loss_silent": silent,
         "loss_constant": constant,
+        "loss_free": free,
         "residual": float(centred.norm()),
         "residual_mean": float(mean_r.expand_as(r32).norm()),
         "trainable": len(params),

@@ -10,6 +10,9 @@ from firstlight.checks import (
     batch as batch,
 )
 from firstlight.checks import (
+    bounds as bounds,
+)
+from firstlight.checks import (
     information as information,
 )
 from firstlight.checks import (

@@ -8,7 +8,7 @@ from firstlight.checks.evidence import LARGEST, Evidence
 from firstlight.checks.fate import decide
 from firstlight.checks.phrases import number, severity
 from firstlight.checks.registry import check
-from firstlight.graph.results import Finding
+from firstlight.graph.results import Finding, NodeStats
 
 
 @check("NUM001", stage=30)
@@ -35,7 +35,7 @@ def first_non_finite(e: Evidence) -> Iterator[Finding]:
     fatal = not decide(e).starts
     for n in e.nodes:
         if n.name in bad and not any(name in bad for name in n.inputs):
-            overflow = n.output.inf_count > 0 and n.output.nan_count == 0
+            overflow = n.output.inf_count > 0 and n.output.nan_count == 0 and n.op not in _POLES
             yield Finding(
                 "NUM001", severity(fatal, "info"), n.name,
                 f"{n.op} makes {n.output.nan_count} NaN and {n.output.inf_count} infinite entries"
@@ -43,7 +43,7 @@ def first_non_finite(e: Evidence) -> Iterator[Finding]:
                 "0; all its inputs are finite (IEEE 754)",
                 f"The numbers leave the range of {n.output.dtype}." if overflow
                 else "The operation is outside its domain: the root or logarithm of a negative number, 0/0, ∞-∞.",
-                'firstlight.initialize(model, "he")' if overflow else "x = x.clamp_min(1e-6)  # before this operation",
+                'firstlight.initialize(model, "he")' if overflow else _clamped(e, n),
             )  # fmt: skip
             return
     for n in reversed(e.nodes):
@@ -53,9 +53,21 @@ def first_non_finite(e: Evidence) -> Iterator[Finding]:
                 f"the gradient of {n.op}'s output has {n.grad.nan_count} NaN and {n.grad.inf_count} infinite entries",
                 "0; its output is finite (IEEE 754)",
                 "The backward pass leaves the domain: the derivative of a root at 0, or an overflow.",
-                "x = x.clamp_min(1e-6)  # before this operation",
+                _clamped(e, n),
             )  # fmt: skip
             return
+
+
+# Functions with a pole or an edge of their domain at 0.
+_POLES = frozenset(["log", "log2", "log10", "sqrt", "rsqrt", "reciprocal", "div", "truediv", "pow"])
+
+
+def _clamped(e: Evidence, n: NodeStats) -> str:
+    """A line that keeps the argument of an operation positive: runs as it stands where the operation is a module."""
+    alone = n.module and sum(other.module == n.module for other in e.nodes) == 1
+    if not alone:
+        return f"# x = x.clamp_min(1e-6) before this operation, {n.source or n.name}"
+    return f"model.get_submodule({n.module!r}).register_forward_pre_hook(lambda module, x: (x[0].clamp_min(1e-6),))"
 
 
 def _masks_only(e: Evidence, bad: set[str]) -> bool:

@@ -77,7 +77,7 @@ def not_normalised(e: Evidence) -> Iterator[Finding]:
             "dead",
             "input",
         )
-        fatal = (fatal and (x.rms > 10.0 or offset)) or (fate.reason in ("silent", "budget") and x.rms < 0.1)
+        fatal = (fatal and (x.rms > 10.0 or offset)) or (fate.reason in ("silent", "budget", "weak") and x.rms < 0.1)
         fatal = fatal
         kind = "raw pixels or other raw measurements" if x.rms > 10.0 else "nearly zero" if x.rms < 0.1 else "offset"
         yield Finding(

@@ -96,6 +96,8 @@ class Probe:
         loss_silent: Loss of the answer 0 for everything (a uniform guess for logits); None where not finite.
         loss_constant: Loss of the best answer that is the same for every sample; None where not found.
         loss_readout: Least loss of a linear read-out of the features as they are; None where more than it can move.
+        loss_free: Least loss of any answers that the last operation can give; None where there is room for a start.
+        loss_linear: Least loss of any linear function of the inputs; None where the network is not linear.
         residual: |r_c|, the part of ∂L/∂f that differs between samples.
         residual_mean: |r - r_c|.
         pulls: By parameter name.
@@ -118,6 +120,8 @@ class Probe:
     loss_silent: float | None = None
     loss_constant: float | None = None
     loss_readout: float | None = None
+    loss_free: float | None = None
+    loss_linear: float | None = None
     residual: float = math.nan
     residual_mean: float = math.nan
     pulls: Mapping[str, Pull] = field(default_factory=lambda: MappingProxyType({}))
@@ -173,6 +177,8 @@ class Evidence:
         optimizer: Facts on the optimizer, where one was given.
         comparison: Predicted beside measured, where theory was asked.
         law_p_start: P(start) of the law by `predict`, likewise.
+        targets: Facts on the targets, where they were given beside the loss.
+        unregistered: Attributes that hold modules in a plain list or dict: torch does not find their parameters.
     """
 
     measurement: Measurement
@@ -181,6 +187,8 @@ class Evidence:
     optimizer: OptimizerFacts | None = None
     comparison: Comparison | None = None
     law_p_start: float | None = None
+    targets: InputFacts | None = None
+    unregistered: tuple[str, ...] = ()
 
     @property
     def nodes(self) -> tuple[NodeStats, ...]:

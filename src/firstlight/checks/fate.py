@@ -10,11 +10,12 @@ from typing import Literal
 
 from firstlight.checks.evidence import LARGEST, Evidence, Probe, repeat_error
 from firstlight.checks.mainline import NONLINEAR, RECURRENT, SATURATING, stations
-from firstlight.checks.reach import stalled_steps
+from firstlight.checks.reach import ADAM_EPS, stalled_steps
 from firstlight.graph.results import NodeStats
 from firstlight.theory import lengths
 
-Reason = Literal["", "non-finite", "disconnected", "silent", "drowned", "exploded", "slow", "half", "budget", "stalled"]
+Reason = Literal["", "non-finite", "disconnected", "silent", "drowned", "exploded", "slow", "half", "budget", "stalled",
+                 "unreachable", "linear", "weak"]  # fmt: skip
 
 # A difference between samples below this many units of roundoff is rounding error: a sum of n terms carries about
 # √n/2 units, and layers of up to a thousand terms are common.
@@ -61,6 +62,9 @@ def decide(evidence: Evidence) -> Fate:
         return Fate(False, "disconnected", -math.inf, "no gradient path from the loss to a parameter that is trained")
     if not p.finite or any(n.output.nan_count for n in evidence.nodes):  # an infinity that a softmax ends is a mask
         return Fate(False, "non-finite", -math.inf, "NaN or infinite values in the pass or its gradients")
+    bounded = _unreachable(evidence) or _linear(p)
+    if bounded is not None:
+        return bounded
     floor = NOISE * evidence.eps
     level = _signal(p, evidence) if p.usable else _measured(evidence)
     if level < floor:
@@ -73,7 +77,7 @@ def decide(evidence: Evidence) -> Fate:
     drowned = _drowned(p)
     if drowned is not None:
         return drowned
-    for rule in (_closed, _half, _exploded, _faint_input, _far_targets, _slow, _features, stalled):
+    for rule in (_closed, _half, _exploded, _faint_input, _far, _slow, _features, stalled):
         fate = rule(evidence)
         if fate is not None:
             return fate
@@ -82,10 +86,14 @@ def decide(evidence: Evidence) -> Fate:
 
 
 def _signal(p: Probe, evidence: Evidence) -> float:
-    """The clearest trace of the input: in the gradient here, in the outputs, or at a nearby reachable point."""
-    level = p.contrast
+    """The clearest trace of the input: in the gradient here, in the outputs, or at a nearby reachable point.
+
+    The gradient here sums over the samples, whose rounding errors are independent of each other: relative to what they
+    have in common the error is 1/√samples of that of one, so that the contrast counts √samples times.
+    """
     if p.samples < 2:
         return 1.0 if p.signal > 0.0 else 0.0
+    level = min(1.0, math.sqrt(p.samples) * p.contrast)
     if p.moved is not None and p.moved.finite:
         level = max(level, p.moved.contrast)
     if p.output_rms > 0.0 and p.signal > 0.0:
@@ -93,9 +101,22 @@ def _signal(p: Probe, evidence: Evidence) -> float:
     faintest = faintest_station(evidence)
     if faintest is not None and faintest[1] < FIRST_STEP:
         closing = any(n.op in CLOSING for n in evidence.nodes)
-        if faintest[1] > 0.0 and (closing or _shut(evidence)):
+        if faintest[1] > 0.0 and (closing or _shut(evidence)) and not _grows(evidence, faintest[0]):
             level = min(level, faintest[1] / FIRST_STEP)
     return level
+
+
+def _grows(evidence: Evidence, node: NodeStats) -> bool:
+    """Whether the matrix that made this signal faint gets a pull above Adam's ε: its first step makes it ordinary."""
+    made: tuple[str, ...] = ()
+    for s in stations(evidence):
+        made = s.node.parameters or made
+        if s.node is node:
+            break
+    pulls = evidence.probe.pulls
+    wide = {x.name for x in evidence.parameters if len(x.shape) > 1}
+    held = [pulls[name] for name in made if name in pulls and name in wide]
+    return bool(held) and max(p.signal / math.sqrt(p.entries) for p in held) >= ADAM_EPS
 
 
 def _measured(evidence: Evidence) -> float:
@@ -126,6 +147,34 @@ def faintest_station(evidence: Evidence) -> tuple[NodeStats, float] | None:
     last = max((i for i, s in enumerate(line) if s.node.parameters), default=0)
     inner = [(s.node, math.sqrt(max(0.0, s.node.output.sample_variance or 0.0))) for s in line[:last]]
     return min(inner, key=lambda pair: pair[1], default=None)
+
+
+def _unreachable(evidence: Evidence) -> Fate | None:
+    """Answers of which even the best, sample by sample, are no start: out of range, or not matched with samples.
+
+    Where all targets of the batch are alike the best constant answer is the best of all, and that says nothing.
+    """
+    p = evidence.probe
+    if p.loss_free is None or p.loss_constant is None:
+        return None
+    known = evidence.targets is not None and evidence.targets.spread > 0.0
+    if not known and not p.loss_constant > 1e-2 * (p.loss_silent or math.inf):
+        return None
+    return Fate(
+        False, "unreachable", -math.inf,
+        f"the best answers that these outputs can give have a loss of {p.loss_free:.3g}, the best constant one "
+        f"{p.loss_constant:.3g}",
+    )  # fmt: skip
+
+
+def _linear(p: Probe) -> Fate | None:
+    if p.loss_linear is None or p.loss_constant is None or p.loss_constant <= 0.0:
+        return None
+    return Fate(
+        False, "linear", math.log(0.9 / (p.loss_linear / p.loss_constant)) - 1.0,
+        f"the network is linear, and the best linear function of the inputs has {p.loss_linear / p.loss_constant:.2f} "
+        "of the best constant answer's loss on this batch",
+    )  # fmt: skip
 
 
 def _drowned(p: Probe) -> Fate | None:
@@ -226,16 +275,22 @@ def _faint_input(evidence: Evidence) -> Fate | None:
     )  # fmt: skip
 
 
-def _far_targets(evidence: Evidence) -> Fate | None:
-    """Targets so large that the loss cannot fall by a tenth even if the pull grows, as the layers align, on the way."""
+def _far(evidence: Evidence) -> Fate | None:
+    """A pull so weak, or targets so large, that the loss cannot fall by a tenth even if the pull grows on the way.
+
+    Where the gradient tells nothing here (a saddle, a plateau) its size says nothing either: not asked.
+    """
     p = evidence.probe
-    if p.loss is None or p.loss_constant is None or p.loss_constant < 100.0:
+    if p.loss is None or p.loss_constant is None or p.loss_constant <= 0.0:
+        return None
+    if p.loss_constant < 100.0 and (p.moved is not None or p.samples < 2):
         return None
     fall = _alignment(evidence) * ADAM_LR * STEPS * sum(x.reach for x in p.pulls.values())
     if fall >= 0.1 * p.loss_constant:
         return None
     text = f"{STEPS} steps of {ADAM_LR:g} lower the loss by about {fall:.1e} of {p.loss_constant:.1e}"
-    return Fate(False, "budget", math.log(max(fall, 1e-30) / (0.1 * p.loss_constant)), text)
+    reason: Reason = "budget" if p.loss_constant >= 100.0 else "weak"
+    return Fate(False, reason, math.log(max(fall, 1e-30) / (0.1 * p.loss_constant)), text)
 
 
 def _alignment(evidence: Evidence) -> float:

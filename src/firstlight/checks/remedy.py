@@ -24,36 +24,49 @@ def asks_for_draw(report: Report) -> bool:
     return any(f.remedy.startswith(_CALL) and f.severity != "info" for f in report.findings)
 
 
-def tried_on(report: Report, looked: Callable[[str], Probe], tried: Callable[[str], Report]) -> Report:
+def tried_on(
+    report: Report, looked: Callable[[str], Probe], tried: Callable[[str], Report], line: Callable[[str], str]
+) -> Report:
     """Put the initialization that helps into the findings that ask for one, with what it gives.
 
     Args:
         report: Of the network as it is.
         looked: Draws a copy of the network from a scheme and probes it: one forward pass and two gradients.
-        tried: The same, diagnosed in full. Asked once, of the first scheme that the probe finds healthy, or of the one
-            that keeps most of the input; not at all where none keeps anything.
+        tried: The same, diagnosed in full. Asked once, of the first scheme that the probe finds healthy, its loss at
+            the start included, or of the one that keeps most of the input; not at all where none keeps anything.
+        line: The line of code that draws from a scheme as it was tried.
     """
     if not asks_for_draw(report):
         return report
     kept: dict[str, float] = {}
+    above: dict[str, float] = {}
     for spec in CANDIDATES:
         try:
             probe = looked(spec)
         except _CANNOT:
             continue  # a module that cannot be copied or drawn anew keeps its plain remedy
         kept[spec] = min(probe.contrast, _HEALTHY) if probe.finite and probe.output_rms < _LARGE else 0.0
-        if kept[spec] >= _HEALTHY or (len(kept) >= _DIFFERENT and max(kept.values()) < _ANYTHING):
+        above[spec] = excess(probe)
+        fine = kept[spec] >= _HEALTHY and above[spec] <= 1.0
+        if fine or (len(kept) >= _DIFFERENT and max(kept.values()) < _ANYTHING):
             break
     if not kept:
         return report
-    best = max(kept, key=lambda spec: kept[spec])
+    best = max(kept, key=lambda spec: (kept[spec], -above[spec]))
     if kept[best] < _ANYTHING:
         note = f"tried on a copy ({', '.join(kept)}): not enough alone, {kept[best]:.1e} of the gradient is left"
-        return _written(report, best, f"{note} to tell samples apart")
+        return _written(report, line(best), f"{note} to tell samples apart")
     try:
-        return with_remedy(report, best, tried(best))
+        return with_remedy(report, line(best), tried(best))
     except _CANNOT:
         return report
+
+
+def excess(p: Probe) -> float:
+    """Loss at the start over twice that of the answer 0 or the best constant one, where OUT002 begins; at least 1."""
+    if p.loss is None or p.loss_silent is None:
+        return 0.0
+    return max(1.0, p.loss / max(2.0 * max(p.loss_silent, p.loss_constant or 0.0), 1e-30))
 
 
 _CANNOT = (FirstlightError, RuntimeError, TypeError, NotImplementedError)
@@ -63,8 +76,8 @@ _HEALTHY, _LARGE = 0.1, 100.0
 _ANYTHING = 1e-4
 
 
-def with_remedy(report: Report, spec: str, after: Report) -> Report:
-    """The report with that initialization in its remedies, and what it gave; or the news that none helps."""
+def with_remedy(report: Report, line: str, after: Report) -> Report:
+    """The report with that line in its remedies, and what it gave; or the news that none helps."""
     helps = after.verdict != "will not start"
     gave = f"tried on a copy: {after.verdict}, P(start) {report.p_start:.2f} -> {after.p_start:.2f}"
     first = next((f for f in after.findings if f.severity == "error"), None)
@@ -73,14 +86,12 @@ def with_remedy(report: Report, spec: str, after: Report) -> Report:
         if first is not None
         else gave
     )
-    return _written(report, spec, gave if helps else left)
+    return _written(report, line, gave if helps else left)
 
 
-def _written(report: Report, spec: str, effect: str) -> Report:
+def _written(report: Report, line: str, effect: str) -> Report:
     findings = tuple(
-        replace(f, remedy=f'{_CALL}model, "{spec}")', effect=effect)
-        if f.remedy.startswith(_CALL) and f.severity != "info"
-        else f
+        replace(f, remedy=line, effect=effect) if f.remedy.startswith(_CALL) and f.severity != "info" else f
         for f in report.findings
     )
     return replace(report, findings=findings)

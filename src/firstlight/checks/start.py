@@ -63,7 +63,7 @@ def targets_off(e: Evidence) -> Iterator[Finding]:
     When it is harmless:
         If the loss is scaled on purpose (a sum instead of a mean).
     Remedy:
-        `y = (y - y.mean()) / y.std()`, or set the read-out's bias to the targets' mean.
+        `targets = (targets - targets.mean()) / targets.std()`, or set the read-out's bias to the targets' mean.
     Source:
         Squared error of a constant: the targets' variance, 1 for standardised ones; 100 is 10 in standard deviation.
     """
@@ -75,7 +75,8 @@ def targets_off(e: Evidence) -> Iterator[Finding]:
             "OUT003", "error" if decide(e).reason == "budget" else "warning", "",
             f"the best constant answer has loss {number(p.loss_constant)}, the answer 0 has {number(p.loss_silent)}",
             "100 (standardised targets give 1)", "The targets are far from where the outputs start.",
-            "y = (y - y.mean()) / y.std()", evidence={"constant": p.loss_constant, "silent": p.loss_silent},
+            "targets = (targets - targets.mean()) / targets.std()",
+            evidence={"constant": p.loss_constant, "silent": p.loss_silent},
         )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from firstlight.checks.fate import decide
 from firstlight.checks.mainline import NONLINEAR, SATURATING, stations
 from firstlight.checks.phrases import listed, number, severity
 from firstlight.checks.registry import check
-from firstlight.graph.results import Finding
+from firstlight.graph.results import Finding, NodeStats
 from firstlight.theory import lengths
 
 
@@ -25,7 +25,7 @@ def constant_output(e: Evidence) -> Iterator[Finding]:
     When it is harmless:
         Never as the output; an attention over a single key is harmless.
     Remedy:
-        Return the logit and use `torch.nn.BCEWithLogitsLoss()`, or two outputs with cross entropy.
+        A sigmoid in its place; better still, return the logit and use `torch.nn.BCEWithLogitsLoss()`.
     Source:
         softmax(z) = e^z / e^z.
     """
@@ -36,7 +36,8 @@ def constant_output(e: Evidence) -> Iterator[Finding]:
                 "OUT001", severity(not decide(e).starts), n.name, f"{n.op} over an axis of size 1",
                 "at least 2 entries (e^z/e^z = 1)",
                 "The output is the same constant for every input and every weight.",
-                "loss = torch.nn.BCEWithLogitsLoss()  # on the logit, without the softmax",
+                f"model.set_submodule({n.module!r}, torch.nn.Sigmoid())" if n.module_type == "Softmax" and n.module
+                else "# torch.sigmoid in place of this softmax",
             )  # fmt: skip
 
 
@@ -82,9 +83,10 @@ def dead_units(e: Evidence) -> Iterator[Finding]:
             f"at least one living unit; drawn at random, a network of these widths has a dead layer with probability "
             f"{number(chance)} (Lu et al. 1903.06733)",
             "Nothing passes this layer, forward or backward.",
-            'firstlight.initialize(model, "random-walk")' if chance < 0.3
-            else f"# widen the layers; a redraw is dead again with probability {chance:.2f}",
-            f"alive with probability {1.0 - chance:.2f}", {"p_dead": chance},
+            'firstlight.initialize(model, "random-walk")' if chance < 0.3 else _leaky(relus),
+            f"alive with probability {1.0 - chance:.2f}" if chance < 0.3
+            else f"no unit is ever dead; a redraw would be with probability {chance:.2f}, wider layers more rarely",
+            {"p_dead": chance},
         )  # fmt: skip
         return
     if e.measurement.batch_size < 8:
@@ -102,6 +104,16 @@ def dead_units(e: Evidence) -> Iterator[Finding]:
             "Much of this layer takes no part.",
             "nn.LeakyReLU(0.01)  # in place of the ReLU, if the units stay asleep in training",
         )  # fmt: skip
+
+
+def _leaky(relus: list[NodeStats]) -> str:
+    """A line that puts leaky functions, with the slope that Keras gives them, in place of the rectifiers."""
+    if not all(n.module_type in ("ReLU", "ReLU6") for n in relus if n.op in ("relu", "relu6")):
+        return "# torch.nn.functional.leaky_relu(x, 0.3) in place of every relu, or wider layers"
+    return (
+        "for name in [n for n, m in model.named_modules() if isinstance(m, torch.nn.ReLU)]: "
+        "model.set_submodule(name, torch.nn.LeakyReLU(0.3))"
+    )
 
 
 @check("ACT002", stage=41)

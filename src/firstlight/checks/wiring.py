@@ -40,8 +40,19 @@ def disconnected(e: Evidence) -> Iterator[Finding]:
         "GRD001", "error", e.measurement.outputs[-1] if e.measurement.outputs else "",
         f"the loss reaches none of {p.trainable} trainable parameters", "at least 1 (chain rule)",
         "The graph is cut between the parameters and the loss: a detach(), .data, no_grad() or a NumPy round trip.",
-        "# remove .detach(), .data, .item() or torch.no_grad() between the layers and the loss",
+        _joined(e),
     )  # fmt: skip
+
+
+def _joined(e: Evidence) -> str:
+    """A line that takes the cut out, where it is a module; else where it stands."""
+    cuts = [n for n in e.nodes if n.op == "detach"]
+    if not cuts:
+        return "# remove .detach(), .data, .item() or torch.no_grad() between the layers and the loss"
+    cut = cuts[-1]
+    if cut.module and sum(n.module == cut.module for n in e.nodes) == 1:
+        return f"model.set_submodule({cut.module!r}, torch.nn.Identity())  # it held a detach()"
+    return f"# remove the .detach() at {cut.source or cut.name}"
 
 
 @check("GRD002", stage=21)
@@ -72,7 +83,7 @@ def without_gradient(e: Evidence) -> Iterator[Finding]:
         f"({len(cut)} of them are used in the forward pass): {listed([p.name for p in missing])}",
         "0 (chain rule)",
         "These layers are read but cut off from the loss." if cut else "These parameters are never used.",
-        "# remove the .detach() after them" if cut
+        _joined(e) if cut
             else f"model.get_parameter({missing[0].name!r}).requires_grad_(False)",
         evidence={"missing": float(len(missing)), "cut": float(len(cut))},
     )  # fmt: skip
@@ -103,6 +114,32 @@ def frozen_features(e: Evidence) -> Iterator[Finding]:
             "GRD005", "error", "", fate.text, "a tenth of the best constant answer's loss",
             "The features hardly differ between samples, and only the last layer changes.",
             "model.requires_grad_(True)" if frozen else 'firstlight.initialize(model, "random-walk")',
+        )  # fmt: skip
+
+
+@check("GRD006", stage=19)
+def not_registered(e: Evidence) -> Iterator[Finding]:
+    """Layers are kept in a plain list or dict, where torch does not find them.
+
+    What it measures:
+        Attributes that hold modules with parameters which no `model.parameters()` gives.
+    Why it matters:
+        No optimizer gets them, `.to(device)` and `state_dict` leave them out: they keep their drawn values for ever.
+    When it is harmless:
+        If they are meant to stay as they are, as a frozen teacher hidden from the optimizer.
+    Remedy:
+        `torch.nn.ModuleList` or `torch.nn.ModuleDict`.
+    Source:
+        PyTorch's notes on modules: only attributes that are modules or parameters are registered.
+    """
+    for where in e.unregistered:
+        owner, _, name = where.rpartition(".")
+        holder = f"model.get_submodule({owner!r})" if owner else "model"
+        yield Finding(
+            "GRD006", "warning" if e.probe.trainable and e.probe.connected else "error", where,
+            f"{where} holds layers in a plain list or dict", "modules are attributes, ModuleList or ModuleDict",
+            "torch does not find these layers: they are never trained, moved or saved.",
+            f"{holder}.{name} = torch.nn.ModuleList({holder}.{name})  # ModuleDict for a dict",
         )  # fmt: skip
 
 

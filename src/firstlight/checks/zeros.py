@@ -32,7 +32,7 @@ def non_finite_weights(e: Evidence) -> Iterator[Finding]:
     Source:
         IEEE 754 arithmetic.
     """
-    bad = [p for p in e.parameters if p.nan_count or p.inf_count]
+    bad = [p for p in e.parameters if (p.nan_count or p.inf_count) and not _never_filled(p)]
     for p in bad:
         yield Finding(
             "WGT001", "error" if p.uses else "warning", p.name,
@@ -60,13 +60,15 @@ def never_initialised(e: Evidence) -> Iterator[Finding]:
     """
     fate = decide(e)
     for p in e.parameters:
-        if _count(p) < 2 or p.nan_count or p.inf_count:
+        if _count(p) < 2 or ((p.nan_count or p.inf_count) and not _never_filled(p)):
             continue
         signs: list[str] = []
         if p.subnormal_fraction > 0.0 and p.dtype != "float16":  # binary16 is subnormal from 6e-5 on
             signs.append(f"{100 * p.subnormal_fraction:.3g} % of the non-zero entries are subnormal")
         if p.abs_max > 1e10:
             signs.append(f"the largest entry is {number(p.abs_max)}")
+        if signs and p.nan_count:
+            signs.append(f"{p.nan_count} are NaN")
         if signs and _count(p) > 64 and p.distinct_fraction < 0.25 and p.structure != "constant":
             signs.append(f"only {100 * p.distinct_fraction:.3g} % of the entries are distinct")
         if signs:
@@ -158,6 +160,11 @@ def identical_units(e: Evidence) -> Iterator[Finding]:
         f"{worst.shape[0]} different units instead of {worst.shape[0] - worst.duplicate_rows}",
         {"duplicate_rows": float(worst.duplicate_rows), "fan_in": float(fan_in(worst))},
     )  # fmt: skip
+
+
+def _never_filled(p: ParameterStats) -> bool:
+    """Whether entries are subnormal: what addresses and counters in memory are when read as numbers, NaN among them."""
+    return p.subnormal_fraction > 0.0 and p.dtype != "float16"
 
 
 def _count(p: ParameterStats) -> int:
