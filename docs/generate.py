@@ -162,6 +162,25 @@ def diagnosis() -> str:
     return "\n\n".join(parts)
 
 
+def canonical() -> str:
+    """The canonical cases as ``python -m benchmarks canonical`` last found them: scores and wrong verdicts."""
+    result = json.loads((ROOT / "benchmarks" / "canonical" / "result.json").read_text(encoding="utf-8"))
+    parts = [markdown_table(result["head"], result["rows"])]
+    for name, key in (("Judged wrongly, or ambiguous: now", "wrong"), ("Judged wrongly at first", "wrong_first")):
+        listed = "\n".join(f"- {html.escape(x)}" for x in result[key] if key == "wrong" or "ambiguous" not in x)
+        parts.append(f"### {name}\n\n{listed or 'None.'}")
+    return "\n\n".join(parts)
+
+
+def canonical_remedies() -> str:
+    """What every draw that never starts and is found comes to, after its first finding's line of code."""
+    result = json.loads((ROOT / "benchmarks" / "canonical" / "result.json").read_text(encoding="utf-8"))
+    started, tried = result["share"]
+    rows = [(case, code, f"`{line}`", after, level) for case, code, line, after, level in result["remedies"]]
+    said = f"{started} of {tried} draws that never start and are found start after it ({started / tried:.3f})."
+    return said + "\n\n" + markdown_table(result["remedy_head"], rows)
+
+
 def accuracy(overall: bool = False) -> str:
     """Predicted against drawn, one row per network, depth and scheme, worst first; from the benchmark's CSV."""
     with (ROOT / "benchmarks" / "accuracy" / "table.csv").open(newline="", encoding="utf-8") as file:
@@ -309,6 +328,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "rules": rules,
     "bibliography": bibliography,
     "diagnosis": diagnosis,
+    "canonical": canonical,
+    "canonical-remedies": canonical_remedies,
     "contributing": contributing,
     "accuracy": accuracy,
     "speed": speed,

@@ -21,10 +21,12 @@ import math
 import random
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from benchmarks.diagnosis.nets import Case, Config, build
 from benchmarks.diagnosis.population import NAMES, population
@@ -41,22 +43,30 @@ FIELDS = ("id", "config", "label", "level", "second", "third", "run", "steps", "
 
 def train(case: Case, run: str, order: int = 0) -> tuple[float, int]:
     """Train a copy; return its level (see above) and the steps taken."""
-    model = copy.deepcopy(case.model).train()
+    chance = case.task.chance(SAMPLES // 2)
+    return descend(case.model, case.x, case.task.y, loss_of(case.loss), chance, run, case.config.seed + 100_000 * order)
+
+
+def descend(
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor, loss_fn: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    chance: float, run: str, order: int,
+) -> tuple[float, int]:  # fmt: skip
+    """Train a copy on batches drawn by the seed `order`; return its level and the steps taken."""
+    model = copy.deepcopy(model).train()
     params = [p for p in model.parameters() if p.requires_grad]
     if not params:
         return math.inf, 0
     optimizer, _, lr = run.partition(":")
     kind = torch.optim.Adam if optimizer == "adam" else torch.optim.SGD
     step = kind(params, float(lr), fused=all(p.dtype == torch.float32 for p in params))  # the same, half the time
-    loss_fn, chance = loss_of(case.loss), case.task.chance(SAMPLES // 2)
-    batches = torch.Generator().manual_seed(case.config.seed + 100_000 * order)
+    batches = torch.Generator().manual_seed(order)
     best, same = math.inf, 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for i in range(STEPS):
-            pick = torch.randint(len(case.x), (BATCH,), generator=batches)
+            pick = torch.randint(len(x), (BATCH,), generator=batches)
             try:
-                loss = loss_fn(model(case.x[pick]).float(), case.task.y[pick])
+                loss = loss_fn(model(x[pick]).float(), y[pick])
                 step.zero_grad()
                 loss.backward()
             except RuntimeError:
@@ -66,8 +76,8 @@ def train(case: Case, run: str, order: int = 0) -> tuple[float, int]:
                 return best / chance, i
             if i % CHECK_EVERY == CHECK_EVERY - 1 and (loss.item() < 1.1 * chance or i > STEPS - CHECK_EVERY):
                 with torch.no_grad():
-                    out = model(case.x[: SAMPLES // 2]).float()
-                    value = float(loss_fn(out, case.task.y[: SAMPLES // 2]))
+                    out = model(x[: SAMPLES // 2]).float()
+                    value = float(loss_fn(out, y[: SAMPLES // 2]))
                 best = min(best, value)
                 same = same + 1 if bool((out == out[:1]).all()) else 0
                 if best < STARTED * chance or same == DEAF:
@@ -88,7 +98,7 @@ def _first_order(case: Case) -> tuple[float, str, int]:
 
 def _by_order(case: Case) -> tuple[list[float], str, int]:
     """Lowest level of each batch order; the run that gave the first one, and its steps (0 where not counted)."""
-    if possible(case):
+    if possible(case.model, case.x):
         runs = [(run, order) for order in range(ORDERS) for run in GRID]
         try:
             found = together(case, runs, STEPS, CHECK_EVERY, STARTED, DEAF)

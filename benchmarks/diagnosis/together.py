@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -21,14 +22,14 @@ Apply = Callable[[Tensor], Tensor]
 PLAIN = (nn.Linear, nn.LayerNorm, nn.BatchNorm1d, nn.Sequential, Gated, Dense, Residual)
 
 
-def possible(case: Case) -> bool:
+def possible(model: nn.Module, x: Tensor) -> bool:
     """Whether all layers with parameters are of the kinds known here, in float32, on tables."""
-    holders = [
-        m for m in case.model.modules() if next(m.children(), None) or next(m.parameters(False), None) is not None
-    ]
+    holders = [m for m in model.modules() if next(m.children(), None) or next(m.parameters(False), None) is not None]
+    if any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
+        return False  # a stacked copy would not call them
     kinds = all(isinstance(m, PLAIN) or (isinstance(m, nn.Module) and not list(m.parameters())) for m in holders)
-    trained = [p for p in case.model.parameters() if p.requires_grad]
-    return kinds and bool(trained) and case.x.dim() == 2 and all(p.dtype == torch.float32 for p in trained)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return kinds and bool(trained) and x.dim() == 2 and all(p.dtype == torch.float32 for p in trained)
 
 
 class Stack:
@@ -106,22 +107,44 @@ def levels(
     Raises:
         RuntimeError: If there is no gradient path, or a value outside the loss' domain.
     """
-    model = case.model.train()
-    stack, chance = Stack(model, len(runs)), case.task.chance(SAMPLES // 2)
+    chance = case.task.chance(SAMPLES // 2)
+    seeds = {order: case.config.seed + 100_000 * order for _, order in runs}
+    data = (case.x, case.task.y)
+    return stacked(case.model, data, partial(_losses, case.loss), chance, runs, seeds, (steps, every, deaf), started)
+
+
+def stacked(
+    model: nn.Module, data: tuple[Tensor, Tensor], losses: Callable[[Tensor, Tensor], Tensor], chance: float,
+    runs: Sequence[tuple[str, int]], seeds: Mapping[int, int], limits: tuple[int, int, int], started: float,
+) -> list[float]:  # fmt: skip
+    """The same for any inputs, targets and loss.
+
+    Args:
+        model: Of the kinds that are `possible`.
+        data: Inputs and targets.
+        losses: One per run, of outputs (runs, samples, units) and targets (runs, samples, ...).
+        chance: Loss of the best constant answer on the first half of the samples.
+        runs: Rates and batch orders.
+        seeds: Of each order.
+        limits: Steps, steps from one evaluation to the next, evaluations without difference between samples.
+        started: Level below which a run has started.
+    """
+    (x_all, y_all), (steps, every, deaf) = data, limits
+    stack = Stack(model.train(), len(runs))
     rates = torch.tensor([float(r.partition(":")[2]) for r, _ in runs])[:, None]
     adam = torch.tensor([r.startswith("adam") for r, _ in runs])[:, None]
     orders = sorted({o for _, o in runs})
-    drawn = {o: torch.Generator().manual_seed(case.config.seed + 100_000 * o) for o in orders}
+    drawn = {o: torch.Generator().manual_seed(seeds[o]) for o in orders}
     first, second = torch.zeros_like(stack.flat), torch.zeros_like(stack.flat)
     best, same, alive = [math.inf] * len(runs), [0] * len(runs), [True] * len(runs)
-    head, aim = case.x[: SAMPLES // 2], case.task.y[: SAMPLES // 2]
+    head, aim = x_all[: SAMPLES // 2], y_all[: SAMPLES // 2]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for i in range(steps):
-            picks = {o: torch.randint(len(case.x), (BATCH,), generator=drawn[o]) for o in orders}
-            x = torch.stack([case.x[picks[o]] for _, o in runs])
-            y = torch.stack([case.task.y[picks[o]] for _, o in runs])
-            loss = _losses(case.loss, stack.call(x).float(), y)
+            picks = {o: torch.randint(len(x_all), (BATCH,), generator=drawn[o]) for o in orders}
+            x = torch.stack([x_all[picks[o]] for _, o in runs])
+            y = torch.stack([y_all[picks[o]] for _, o in runs])
+            loss = losses(stack.call(x).float(), y)
             found = torch.autograd.grad(loss.sum(), stack.trained, allow_unused=True)
             g = torch.cat([
                 (torch.zeros_like(p) if d is None else d).flatten(1) for d, p in zip(found, stack.trained, strict=True)
@@ -135,7 +158,7 @@ def levels(
             if i % every == every - 1:
                 with torch.no_grad():
                     out = stack.call(head.expand(len(runs), *head.shape)).float()
-                    values = (_losses(case.loss, out, aim.expand(len(runs), *aim.shape)) / chance).tolist()
+                    values = (losses(out, aim.expand(len(runs), *aim.shape)) / chance).tolist()
                     equal = (out == out[:, :1]).flatten(1).all(1).tolist()
                 for r, value in enumerate(values):
                     if alive[r] and same[r] < deaf:
