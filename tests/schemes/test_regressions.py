@@ -151,3 +151,14 @@ def test_delta_orthogonal_convolutions_are_isometries():
     firstlight.initialize(model, "delta-orthogonal", batch=x)
     with torch.no_grad():
         assert q_of(model(x)) == pytest.approx(q_of(x), rel=1e-5)
+
+
+def test_undo_puts_back_what_an_orthogonal_parametrization_keeps_in_a_buffer():
+    net = torch.nn.utils.parametrizations.orthogonal(torch.nn.Linear(16, 8))
+    net.double()
+    before = {n: t.clone() for n, t in net.state_dict().items()}
+    done = firstlight.initialize(net, "he")
+    assert any(not torch.equal(t, before[n]) for n, t in net.state_dict().items())
+    done.undo()
+    for n, t in net.state_dict().items():
+        assert torch.equal(t, before[n]), n

@@ -104,7 +104,7 @@ def _pass_on(
     try:
         if entry is None:
             names: Mapping[str, Any] = bind_any(node.args, node.options)
-            found: Mapping[str, Any] = sampler(node, bind_any(args, options), grads[0]) if sampler is not None else {}
+            found: Mapping[str, Any] = _sampled(call, sampler, bind_any(args, options), grads)
         elif entry.backward is None:
             return
         else:
@@ -122,6 +122,19 @@ def _pass_on(
         run.caveats[node.name] = call.caveats
     for name, gradient in found.items():
         _deliver(run, names.get(name), gradient, incoming, owed)
+
+
+def _sampled(
+    call: Call, sampler: Sampler | None, bound: Mapping[str, Any], grads: tuple[Cotangent | None, ...]
+) -> Mapping[str, Any]:
+    """Gradients of an operation without a rule; none, said in a caveat, where it cannot be run."""
+    if sampler is None:
+        return {}
+    try:
+        return sampler(call.node, bound, grads[0])
+    except FirstlightError as error:
+        call.caveat(f"no gradient behind it: it cannot be run on sampled inputs ({error.got})")
+        return {}
 
 
 def _fallback(

@@ -119,7 +119,11 @@ def _outputs(run: Run, node: Node, inputs: Mapping[str, Signal], sampler: Sample
         if entry is None:
             assert sampler is not None
             call.caveat("no rule: measured on sampled inputs")
-            found = sampler(node, bind_any(args, options), None)
+            try:
+                found = sampler(node, bind_any(args, options), None)
+            except FirstlightError as error:
+                call.caveat(f"it cannot be run on sampled inputs ({error.got}): its first input's statistics are kept")
+                found = _fallback(node, args)
         else:
             found = entry.forward(call, **entry.bind(node, args, options))
     except FirstlightError:

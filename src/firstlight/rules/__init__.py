@@ -10,6 +10,9 @@ from firstlight.rules import (
     attention as attention,
 )
 from firstlight.rules import (
+    cells as cells,
+)
+from firstlight.rules import (
     choice as choice,
 )
 from firstlight.rules import (

@@ -198,6 +198,13 @@ _simple("exp2", np.exp2, lambda x: np.log(2.0) * np.exp2(x))
 _simple("cos", np.cos, lambda x: -np.sin(x))
 _simple("tan", np.tan, lambda x: 1.0 + np.square(np.tan(x)), example="torch.tan(0.1 * x)")
 _simple("atan", np.arctan, lambda x: 1.0 / (1.0 + x * x))
+# outside of [-1, 1] torch returns NaN; what they are given lies inside
+_simple("asin", lambda x: np.arcsin(np.clip(x, -1.0, 1.0)), lambda x: 1.0 / np.sqrt(_slow(1.0 - x * x)),
+        example="torch.asin(0.2 * torch.tanh(x))")  # fmt: skip
+_simple("acos", lambda x: np.arccos(np.clip(x, -1.0, 1.0)), lambda x: -1.0 / np.sqrt(_slow(1.0 - x * x)),
+        example="torch.acos(0.2 * torch.tanh(x))")  # fmt: skip
+_simple("atanh", lambda x: np.arctanh(np.clip(x, -0.999999, 0.999999)), lambda x: 1.0 / _slow(1.0 - x * x),
+        example="torch.atanh(0.2 * torch.tanh(x))")  # fmt: skip
 _simple("asinh", np.arcsinh, lambda x: 1.0 / np.sqrt(1.0 + x * x))
 _simple("sinh", np.sinh, np.cosh, example="torch.sinh(0.3 * x)")
 _simple("cosh", np.cosh, np.sinh, example="torch.cosh(0.3 * x)")

@@ -13,6 +13,7 @@ from firstlight.rules.gradient import scale, scaled, through_sum, whole, whole_s
 from firstlight.rules.layout import axis_atoms
 from firstlight.rules.registry import Call, Grads, rule
 from firstlight.rules.source import as_source, on_source
+from firstlight.rules.tape import Tape
 
 Number = int | float
 _FOLLOWED = 3  # summands of a gradient behind which sums of a stream are too far to know their masks
@@ -136,15 +137,25 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any, alpha: f
     return _split(grad, input, other, 1.0, -alpha, out)
 
 
-@rule("lerp", example="torch.lerp(x, torch.tanh(x), 0.3)")
+@rule("lerp", example="torch.lerp(torch.tanh(x), x.roll(1, 1), torch.sigmoid(x.roll(2, 1)))")
 def lerp(call: Call, input: Signal, end: Signal, weight: Any) -> Signal:
     """(1 - w)·x + w·end."""
-    w = float(weight) if is_number(weight) else weight.mean_mean
-    return plus(call, scale(input, 1.0 - w), scale(end, w))
+    if not isinstance(weight, Signal):
+        return plus(call, scale(input, 1.0 - float(weight)), scale(end, float(weight)))
+    return _gated(Tape(call), input, end, weight)
+
+
+def _gated(tape: Tape, x: Signal, end: Signal, w: Signal) -> Signal:
+    return tape("add", tape("mul", tape("sub", 1.0, w), x), tape("mul", w, end))
 
 
 @lerp.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, end: Signal, weight: Any) -> Grads:
-    del call, out
-    w = float(weight) if is_number(weight) else weight.mean_mean
+    del out
+    if isinstance(weight, Signal):
+        tape = Tape(call)
+        of = tape.back({_gated(tape, input, end, weight).ident: [grad]})
+        found = {"input": of(input), "end": of(end), "weight": of(weight)}
+        return {n: g for n, g in found.items() if g is not None}
+    w = float(weight)
     return {"input": reduce_to(scaled(grad, 1.0 - w), input), "end": reduce_to(scaled(grad, w), end)}

@@ -15,12 +15,14 @@ from firstlight.rules.cross import add
 from firstlight.rules.elementwise import apply, back, of
 from firstlight.rules.empirical import uniform
 from firstlight.rules.gradient import whole
+from firstlight.rules.layout import axis_atoms, offset
 from firstlight.rules.merge import unit
 from firstlight.rules.products import multiply, times_factor
 from firstlight.rules.ranges import take_range
 from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, first_of, rule
 from firstlight.rules.selection import Step, place, plan_index, taken, where_taken
 from firstlight.rules.structural import like_shape
+from firstlight.rules.windows import pair_average
 from firstlight.theory.activations import get
 
 
@@ -183,15 +185,32 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, index: Any = None
     example="torch.zeros(x.shape[0], 32).index_add(1, torch.arange(64) % 32, x)",
 )
 def index_add(call: Call, input: Signal, dim: int, index: Signal, source: Signal, alpha: float = 1.0) -> Signal:
-    """Entries of one tensor added at indices of another: each place gets its even share of them."""
-    del index
-    call.caveat("added at indices that depend on the signal: taken as spread evenly")
-    times = source.shape[dim] / max(input.shape[dim], 1)
-    q = input.mean_q + alpha**2 * times * source.mean_q
-    m = input.mean_mean + alpha * times * source.mean_mean
+    """Entries of one tensor added at indices of another: n of them that meet have n·q + n(n - 1)·r."""
+    counts = _counts(input, dim, index)
+    if counts is None:
+        call.caveat("added at indices that depend on the signal: taken as spread evenly")
+        counts = np.array([source.shape[dim] / max(input.shape[dim], 1)])
+    alike = pair_average(source, axis_atoms(source, dim)) if "add" in call.node.op else 0.0
+    square = counts + np.maximum(counts * (counts - 1.0), 0.0) * alike
     base = like_shape(source, input.shape)
-    one = (1,) * len(base.atoms)
-    return replace(base, mean=np.full(one, m), q=np.full(one, max(q, m * m)), terms=(), ident=next_id())
+    shape = [1] * len(base.atoms)
+    if len(counts) > 1 and base.groups[dim % base.ndim]:
+        shape[offset(base, dim)] = len(counts)
+    else:
+        counts, square = counts.mean(keepdims=True), square.mean(keepdims=True)
+    m = input.mean_mean + alpha * source.mean_mean * counts.reshape(shape)
+    q = input.mean_q + alpha**2 * source.mean_q * square.reshape(shape)
+    return replace(base, mean=m, q=np.maximum(q, np.square(m)), terms=(), ident=next_id())
+
+
+def _counts(x: Signal, dim: int, index: Signal) -> Array | None:
+    """How many entries come to each index of the axis, where that is known."""
+    if index.value is None:
+        return None
+    at = np.asarray(index.value)
+    while at.ndim > 1:  # `scatter` takes an index for every entry: one line of them
+        at = np.moveaxis(at, dim if at.ndim == x.ndim else 0, 0)[..., 0]
+    return np.bincount(at.astype(np.int64).ravel(), minlength=x.shape[dim]).astype(np.float64)
 
 
 @index_add.adjoint

@@ -105,15 +105,15 @@ for _entry in (randn, rand, bernoulli):
     _entry.adjoint(_nothing)
 
 
-@rule("zeros_like", "zeros", "new_zeros", "empty_like", "new_empty", example="x + torch.zeros_like(x)")
-def zeros(call: Call, unused: Any = None) -> Signal:
+@rule("zeros_like", "zeros", "new_zeros", "empty_like", "new_empty", variadic=True, example="x + torch.zeros_like(x)")
+def zeros(call: Call, unused: tuple[Any, ...] = ()) -> Signal:
     """Zeros."""
     del unused
     return _draw(call, 0.0, 0.0)
 
 
-@rule("ones_like", "ones", "new_ones", example="x + torch.ones_like(x)")
-def ones(call: Call, unused: Any = None) -> Signal:
+@rule("ones_like", "ones", "new_ones", variadic=True, example="x + torch.ones_like(x)")
+def ones(call: Call, unused: tuple[Any, ...] = ()) -> Signal:
     """Ones."""
     del unused
     return _draw(call, 1.0, 1.0)

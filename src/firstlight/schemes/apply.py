@@ -140,16 +140,18 @@ def write(chosen: Plan, seed: int) -> Initialization:
             action="Call model.to_empty(device='cpu') first, or ask for the plan alone: dry_run=True, or --dry-run.",
         )
     drawn = [e for e in chosen.entries if e.draw is not None]
+    parts = [part for e in drawn for part in e.holder.parts]
     saved: _Saved = [
-        (name, p, local_part(p).clone(memory_format=torch.preserve_format)) for e in drawn for name, p in e.holder.parts
+        (name, p, local_part(p).clone(memory_format=torch.preserve_format))
+        for name, p in (*parts, *(b for e in drawn for b in e.holder.buffers))
     ]
-    before = {name: mean_square(p) for name, p, _ in saved}
+    before = {name: mean_square(p) for name, p in parts}
     with _all_or_nothing(saved):
         for entry in drawn:
             _write_entry(entry, seed)
-        after = {name: mean_square(p) for name, p, _ in saved}
+        after = {name: mean_square(p) for name, p in parts}
         table = chosen.table(seed)
-        for name, p, _ in saved:
+        for name, p in parts:
             if math.isinf(after[name]) or (math.isnan(after[name]) and p.numel()):
                 kind = str(p.dtype).removeprefix("torch.")
                 raise ModelError(

@@ -27,6 +27,7 @@ class Holder:
         aliases: Further names of the same tensor.
         inverse: From the tensor that the layer shall see to the parts; None for plain parameters.
         through: Names of the parametrizations.
+        buffers: (qualified name, tensor) of the parametrizations' buffers, which `inverse` may write to.
         obstacle: Why it cannot be drawn; "" where it can.
         lazy: Whether it has no shape yet.
     """
@@ -38,6 +39,7 @@ class Holder:
     aliases: tuple[str, ...] = ()
     inverse: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] | None = None
     through: str = ""
+    buffers: tuple[tuple[str, torch.Tensor], ...] = ()
     obstacle: str = ""
     lazy: bool = False
 
@@ -156,10 +158,16 @@ def _parametrized(modules: dict[str, nn.Module], path: str, chain: parametrize.P
     elif any(is_sharded(p) for _, p in parts):
         obstacle = "it is parametrized and spread over several processes"
 
+    held = [(m, n, b) for m in chain.modules() for n, b in m.named_buffers(recurse=False)]
+
     def inverse(weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
         value: torch.Tensor | tuple[torch.Tensor, ...] = weight
         for step in steps:
             value = step.right_inverse(value)  # type: ignore[operator]
+        for module, name, buffer in held:  # where it made a new one, the old one takes its entries and its place
+            now = module._buffers[name]
+            if now is not None and now is not buffer and now.shape == buffer.shape:
+                module._buffers[name] = buffer.copy_(now)
         return (value,) if isinstance(value, torch.Tensor) else tuple(value)
 
     return Holder(
@@ -169,6 +177,7 @@ def _parametrized(modules: dict[str, nn.Module], path: str, chain: parametrize.P
         module_type=_plain_type(layer),
         inverse=inverse,
         through=" and ".join(_described(s) for s in steps),
+        buffers=tuple((f"{path}.{n}", b) for n, b in chain.named_buffers()),
         obstacle=obstacle,
     )
 
