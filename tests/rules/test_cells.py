@@ -7,6 +7,7 @@ import pytest
 from tests.rules.test_examples import RESOLUTION, compared
 
 STATE = "x.roll(1, 1)"
+COTANGENT = (2.0 / 256.0) ** 0.5  # relative error of the mean square of the part of one cotangent that is read
 
 
 @pytest.mark.parametrize(
@@ -21,4 +22,5 @@ STATE = "x.roll(1, 1)"
 def test_against_draws(text):
     for name, what, predicted, found, error in compared(text, draws=16):
         assert predicted > 0.0, (name, what)
+        error = max(error, COTANGENT) if what == "grad q" else error
         assert abs(math.log(predicted / found)) <= 4.0 * error + RESOLUTION, (name, what, predicted, found, error)
