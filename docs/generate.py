@@ -256,12 +256,38 @@ def lab_trainer() -> str:
             r["what"],
             amount(r["firstlight"], r["unit"]),
             amount(r["beside"], r["unit"]),
-            f"{float(r['ratio']):.2g}",
+            f"{float(r['ratio']):.3g}",
             r["goal"],
         )
         for r in _stored("trainer")
     ]
     return markdown_table(("one thread, CPU-seconds", "firstlight", "beside it", "ratio", "goal"), rows)
+
+
+def lab_depth() -> str:
+    """Training error against depth from ``results/``: median over seeds, and the rates that pilots chose."""
+    from firstlight.lab.experiment import part_of
+    from firstlight.lab.figures.sussillo_2014 import NAMES, TASKS
+    from firstlight.lab.store import Store
+
+    frame = Store(ROOT / "results").frame(part_of("sussillo-2014/depth"))
+    frame = frame[(frame["pilot"] > 0) & (frame["pilot_loss"].isna() if "pilot_loss" in frame else True)]
+    last = frame.sort_values("step").groupby("key").last()
+    depths = sorted(int(d) for d in last["depth"].unique())
+    rows = []
+    for task in TASKS:
+        for scheme in NAMES:
+            runs, cells = last[(last["task"] == task) & (last["scheme"] == scheme)], []
+            for depth in depths if len(runs) else ():
+                at = runs[runs["depth"] == depth]
+                error = at["loss"] if task.endswith("autoencoder") else 100 * (1 - at["accuracy"])
+                unit = "" if task.endswith("autoencoder") else " %"
+                rates = ", ".join(f"{rate:g}" for rate in sorted(set(at["rate"])))
+                done = f"{error.median():.2g}{unit} ({rates})" if error.notna().any() else "overflow"
+                cells.append(done if len(at) else "")
+            if cells:
+                rows.append((TASKS[task], NAMES[scheme], *cells))
+    return markdown_table(("task", "start", *(f"{d:,} layers" for d in depths)), rows)
 
 
 def lab_article() -> str:
@@ -337,6 +363,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "accuracy-overall": lambda: accuracy(overall=True),
     "lab-times": lab_times,
     "lab-article": lab_article,
+    "lab-depth": lab_depth,
     "lab-trainer": lab_trainer,
     **{f"start-{name}": start(name) for name in ("summary", "comparison", "calibration", "strata", "misses")},
 }

@@ -15,6 +15,7 @@ from firstlight.lab.engines import in_process
 from firstlight.lab.experiment import Task, configure, experiment_names, part_of, parts
 from firstlight.lab.experiments import _tasks, hanin_2018, sussillo_2014, xavier_article
 from firstlight.lab.experiments._learning import Learning, learning
+from firstlight.lab.figures import sussillo_2014 as sussillo_figures
 from firstlight.lab.figures._forms import form_of, mark, one_form
 from firstlight.lab.figures._style import style
 from firstlight.lab.reproduce import chosen_figures, draw, figures, tasks_of
@@ -227,6 +228,12 @@ def test_a_caption_says_of_which_form_the_runs_are() -> None:
     assert said("xy", "ab", "cdef") == "Of a sweep, 2 runs."
     assert said("acx", "ab", "cdef") == "Of several forms, 3 runs."
     assert form_of(pd.DataFrame({"key": ["a"]})) == ""
+
+
+@pytest.mark.usefixtures("images")
+def test_the_mean_image_as_answer_has_the_error_that_is_drawn() -> None:
+    (x, _), _, _, _ = _tasks.task_data("mnist-autoencoder")
+    assert sussillo_figures.MEAN_SAMPLE["mnist-autoencoder"] == pytest.approx(x.var(0).mean(), abs=0.001)
 
 
 @pytest.mark.usefixtures("images")

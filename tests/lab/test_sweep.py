@@ -22,6 +22,7 @@ from firstlight.lab.store import Store
 from firstlight.lab.sweep import read_sweep, run_tasks
 from firstlight.lab.trainer import Training, train
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SWEEP = """
 experiment = "sussillo-2014/moments"
 seeds = 3
@@ -78,6 +79,13 @@ def test_mistakes_are_named_before_any_work(tmp_path: Path, before: str, after: 
     assert before in SWEEP
     with pytest.raises((InputError, RegistryError, DataError), match=says):
         read_sweep(_file(tmp_path, SWEEP.replace(before, after)))
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_sweeps_among_the_examples_can_be_run(path: Path) -> None:
+    sweep = read_sweep(path)
+    assert len({task.config for task in sweep.tasks}) == len(sweep.tasks) > 1
+    assert {task.part for task in sweep.tasks} == {sweep.part.name}
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
