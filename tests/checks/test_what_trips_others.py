@@ -251,3 +251,32 @@ def test_the_gradient_spread_over_a_convolution_s_positions_is_not_vanishing() -
     walk = {f.code: f.evidence["log_ratio"] for f in r.findings if f.code in ("GRD003", "GRD004")}
     assert all(abs(v) < 7.0 for v in walk.values()), walk  # positions alone are a factor of 784
     assert r.verdict == "starts"
+
+
+class WrittenLater(nn.Module):
+    """Takes memory as it comes and writes to its two halves one after the other, as some attention layers do."""
+
+    def __init__(self, halves: int) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(nn.Linear(16, 16) for _ in range(halves))
+        self.out = nn.Linear(32, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        both = x.new_empty(len(x), 32).fill_(float("nan"))  # the worst that may have been there
+        for i, part in enumerate(self.parts):
+            both[:, 16 * i : 16 * i + 16].copy_(part(x))
+        return self.out(torch.relu(both))
+
+
+def test_memory_that_is_written_before_it_is_used_is_sound() -> None:
+    seeded()
+    r = report(case(WrittenLater(2)))
+    assert r.verdict == "starts", r
+    assert not severities(r, "NUM001")
+
+
+def test_memory_that_is_never_written_is_not() -> None:
+    seeded()
+    r = report(case(WrittenLater(1)))
+    assert r.verdict == "will not start", r
+    assert "error" in severities(r, "NUM001")

@@ -29,7 +29,7 @@ def first_non_finite(e: Evidence) -> Iterator[Finding]:
     """
     if any(p.nan_count or p.inf_count for p in e.parameters):
         return
-    bad = {n.name for n in e.nodes if not n.output.finite}
+    bad = {n.name for n in e.nodes if not n.output.finite} - e.unwritten
     if e.probe.finite and _masks_only(e, bad):
         return
     fatal = not decide(e).starts

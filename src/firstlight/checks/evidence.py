@@ -24,6 +24,10 @@ def repeat_error(entries: int, repeats: int = REPEATS[1]) -> float:
     return 1.0 / math.sqrt(max(1, entries) * repeats * (repeats - 1) / 2)
 
 
+# Operations that compute nothing: they look at a part of a tensor.
+PARTS = frozenset(["getitem", "narrow", "select", "split", "chunk", "unbind", "diagonal", "as_strided"])
+
+
 @dataclass(frozen=True, slots=True)
 class InputFacts:
     """One input tensor of the batch.
@@ -194,6 +198,16 @@ class Evidence:
     def nodes(self) -> tuple[NodeStats, ...]:
         """Operations in execution order."""
         return self.measurement.nodes
+
+    @property
+    def unwritten(self) -> frozenset[str]:
+        """Parts, taken of tensors without NaN, that hold NaN: memory of `torch.empty` that is yet to be written to."""
+        bad = {n.name for n in self.nodes if n.output.nan_count}
+        return frozenset(
+            n.name
+            for n in self.nodes
+            if n.name in bad and n.op in PARTS and not n.parameters and not any(name in bad for name in n.inputs)
+        )
 
     @property
     def parameters(self) -> tuple[ParameterStats, ...]:

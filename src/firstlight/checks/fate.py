@@ -60,7 +60,8 @@ def decide(evidence: Evidence) -> Fate:
     p = evidence.probe
     if not p.connected or p.trainable == 0:
         return Fate(False, "disconnected", -math.inf, "no gradient path from the loss to a parameter that is trained")
-    if not p.finite or any(n.output.nan_count for n in evidence.nodes):  # an infinity that a softmax ends is a mask
+    undefined = any(n.output.nan_count and n.name not in evidence.unwritten for n in evidence.nodes)
+    if not p.finite or undefined:  # an infinity that a softmax ends is a mask
         return Fate(False, "non-finite", -math.inf, "NaN or infinite values in the pass or its gradients")
     bounded = _unreachable(evidence) or _linear(p)
     if bounded is not None:
