@@ -17,27 +17,27 @@ from benchmarks.diagnosis.score import FOLDER, Answer, Labelled, Score, labelled
 
 RESULT = FOLDER / "result.json"
 ROOT = FOLDER.parents[1]
-HEADLINE = "last"
+HEADLINE = "blind"
 PEERS_ON = "sealed"
 PEERS = ("torchtest2", "torchlens", "torch_audit", "torch_audit_errors", "syndset", "syndset_warnings")
 HEAD = ("diagnoser", "networks", "never start", "ambiguous", "recall", "false alarms", "right cause first",
         "CPU-s median", "p90")  # fmt: skip
 NOTE = (
-    "Labels (label.py): the training loss falls below 0.9 of the best constant answer's within 600 steps for some of "
-    "six learning rates with two of three batch orders: starts; it stays above 0.98 with all: never; else ambiguous, "
-    "counted apart and in no rate. Only the last set is without hindsight: it was drawn and labelled after the last "
-    "change of what decides a start, but for one threshold that was eased afterwards, to no network's good or harm in "
-    "any set. Thresholds were fixed on the fit half and the tuning set; misses of the held half "
-    "and the fresh set were read while rules were written, those of the unseen set after its first score (.853, .031) "
-    "and those of the sealed set after its own (.930, .034), whereupon rules were mended. Right cause: among those "
-    "found whose cause is known by construction "
-    "(causes.py). Peers run on the sealed set, without their training probes; one that raises counts as 'broken'."
+    "Labels (label.py): the training loss falls below 0.9 of the best constant answer's within 600 steps for some "
+    "of six learning rates with two of three batch orders: starts; it stays above 0.98 with all: never; else "
+    "ambiguous, counted apart and in no rate. Only the blind set is without hindsight: nothing of it was seen "
+    "before the rules were as they are; 85 networks of its 169, a random part, were labelled. Thresholds were fixed"
+    " on the fit half and the tuning set; misses of the held half and the fresh set were read while rules were "
+    "written, those of the unseen, sealed and last sets after their first scores (.853, .031; .930, .034; .902, "
+    ".044), whereupon rules were mended. Rows of the halves, the fresh and the tuning set are of the rules before "
+    "the last change. Right cause: among those found whose cause is known by construction (causes.py). Peers run on"
+    " the sealed set, without their training probes; one that raises counts as 'broken'."
 )
 
 
 def table() -> Group:
     """Recall, false alarms, right cause first and CPU-seconds, per set and diagnoser."""
-    sets = {f"{name} set": list(labelled(name)) for name in (HEADLINE, "sealed", "unseen")}
+    sets = {f"{name} set": list(labelled(name)) for name in (HEADLINE, "last", "sealed", "unseen")}
     main = list(labelled("main"))
     sets |= {f"{half} half": [r for r in main if r.half == half] for half in ("held", "fit")}
     sets |= {f"{name} set": list(labelled(name)) for name in ("fresh", "tuning")}
