@@ -11,7 +11,7 @@ from firstlight.rules.contraction import product
 from firstlight.rules.elementwise import Pointwise, apply, back, chain_values
 from firstlight.rules.empirical import constant
 from firstlight.rules.gradient import parts_of, scale, scaled, through_product, times, times_signal
-from firstlight.rules.layout import align
+from firstlight.rules.layout import align, axis_atoms
 from firstlight.rules.merge import is_number, on_common_source, plus, reduce_to
 from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, rule
 from firstlight.rules.source import Bend, from_values, on_grid
@@ -55,13 +55,20 @@ def multiply(call: Call, x: Any, y: Any) -> Any:
 
 
 def _by_own_norm(x: Signal, inverse_rms: Signal) -> Signal:
-    """x divided by its own root mean square, written out: the mean square is exactly that of a normalisation."""
+    """x divided by its own root mean square, written out: the mean square is exactly that of a normalisation.
+
+    E x²/(q̂ + ε) = q/(q̂ + ε) where independence would give E x²·E 1/(q̂ + ε), which is more; q̂ is the mean of q over
+    the axes that the root mean square lacks, place by place (it may differ by far between the positions of a text).
+    """
     out = product(x, inverse_rms)
     assert inverse_rms.tag is not None
-    # E x²/q̂ = 1 where independence would give E x²·E 1/q̂ > 1
-    level = inverse_rms.tag[2] ** 2 * x.mean_q / max(out.mean_q, 1e-300)
+    like, _ = align(x, inverse_rms)
+    groups = ((),) * (like.ndim - inverse_rms.ndim) + inverse_rms.groups
+    gone = tuple([a for axis, group in enumerate(groups) if not group for a in axis_atoms(like, axis)])
+    eps = max(inverse_rms.tag[2] ** -2 - x.mean_q, 0.0)
+    q = like.q / np.maximum(like.q.mean(axis=gone, keepdims=True) + eps, 1e-300)
     n = x.numel / max(inverse_rms.numel, 1)
-    return replace(out, q=out.q * level, noise=SILENT, scatter=-2.0 / n, data=True, gaussian=x.gaussian)
+    return replace(out, q=q, noise=SILENT, scatter=-2.0 / n, data=True, gaussian=x.gaussian)
 
 
 def _unvaried(x: Signal) -> bool:

@@ -8,6 +8,7 @@ the variance of the walk.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -45,6 +46,7 @@ class Walk:
         return float(np.sqrt(self.variance))
 
 
+@functools.lru_cache(maxsize=1024)
 def mean_gain(act: str | Activation, q: float = 1.0) -> float:
     """Gain g = √(q/Eφ(√q z)²): keeps the mean of the mean square of pre-activations at q.
 
