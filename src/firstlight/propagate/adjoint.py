@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -80,11 +81,13 @@ def _collect(parts: list[Cotangent] | None) -> Cotangent | None:
     out = parts[0] if len(parts) == 1 else total(parts)
     if out.rest:
         return out
-    if float(out.base.q.max()) > LARGEST or not np.isfinite(float(out.base.q.max())):
-        base = out.base
+    base = out.base
+    top = float(base.q.max())
+    if top > LARGEST or not math.isfinite(top):
         q = np.clip(np.nan_to_num(base.q, nan=LARGEST, posinf=LARGEST), 0.0, LARGEST)
         out = Cotangent(replace(base, q=q, corr=np.nan_to_num(base.corr, nan=0.0), ident=next_id()))
-    base = settled(out.base)
+        top = LARGEST
+    base = settled(out.base, top)
     return out if base is out.base else replace(out, base=base, whole=None)
 
 

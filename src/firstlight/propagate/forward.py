@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -164,24 +165,27 @@ def _fit(call: Call, out: Any, spec: TensorSpec) -> Signal:
     if out.complex is not paired:
         out = replace(out, complex=paired)
     biggest = float(out.q.max()) if out.q.size else 0.0
-    if not np.isfinite(biggest) or biggest > LARGEST:
+    if not math.isfinite(biggest) or biggest > LARGEST:
         if out.value is None:
             call.caveat("the mean square leaves the range of double precision: kept at its end")
         return replace(
             out, q=_bounded(out.q, LARGEST), mean=_bounded(out.mean, LARGEST**0.5, True),
             corr=np.nan_to_num(out.corr, nan=1.0), source=None, values=None,
         )  # fmt: skip
-    return settled(out)
+    return settled(out, biggest)
 
 
-def settled(x: Signal) -> Signal:
+def settled(x: Signal, top: float) -> Signal:
     """Without the axes along which its fields vary by rounding alone: cos² + sin² is 1 at every position.
 
     What varies nowhere has to be kept, and multiplied, nowhere.
+
+    Args:
+        x: Any signal.
+        top: Its largest mean square.
     """
     if x.q.size <= _SMALL and x.mean.size <= _SMALL:
         return x
-    top = float(x.q.max())
     q, mean = _flattened(x.q, _EVEN * top), _flattened(x.mean, _EVEN * top**0.5)
     return x if q is x.q and mean is x.mean else replace(x, q=q, mean=mean)
 
