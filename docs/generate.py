@@ -325,14 +325,16 @@ def _stored(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def speed() -> str:
-    """CPU seconds of a prediction, as ``python -m benchmarks propagation`` last measured them."""
-    head = {
-        "network": "network", "operations": "operations", "capture": "capture, s", "predict": "predict, s",
-        "per_operation_ms": "ms an operation", "of_capture": "of the capture", "of_export": "of torch.export",
-        "peak_gib": "peak, GiB",
-    }  # fmt: skip
-    return markdown_table(head.values(), ([row[key] for key in head] for row in _stored("propagation")))
+SPEED = {
+    "network": "network", "operations": "operations", "capture": "capture, s", "predict": "predict, s",
+    "per_operation_ms": "ms an operation", "of_capture": "of the capture", "of_export": "of torch.export",
+    "peak_gib": "peak, GiB",
+}  # fmt: skip
+BREADTH = ["name", "source", "operations", "forward", "backward", "missing", "verdict", "loss_fell", "failed", "error"]
+
+
+def _shown(name: str, head: dict[str, str]) -> str:
+    return markdown_table(head.values(), ([row[key] for key in head] for row in _stored(name)))
 
 
 def calibration() -> str:
@@ -358,7 +360,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "canonical-remedies": canonical_remedies,
     "contributing": contributing,
     "accuracy": accuracy,
-    "speed": speed,
+    "breadth": lambda: _shown("breadth/table", dict(zip(BREADTH, BREADTH, strict=True))),
+    "speed": lambda: _shown("propagation", SPEED),
     "calibration": calibration,
     "accuracy-overall": lambda: accuracy(overall=True),
     "lab-times": lab_times,
