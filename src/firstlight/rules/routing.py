@@ -190,6 +190,8 @@ def index_add(call: Call, input: Signal, dim: int, index: Signal, source: Signal
     if counts is None:
         call.caveat("added at indices that depend on the signal: taken as spread evenly")
         counts = np.array([source.shape[dim] / max(input.shape[dim], 1)])
+    elif counts.max() > 1.0:
+        call.caveat("entries that meet at one index are taken to be as alike as any two")
     alike = pair_average(source, axis_atoms(source, dim)) if "add" in call.node.op else 0.0
     square = counts + np.maximum(counts * (counts - 1.0), 0.0) * alike
     base = like_shape(source, input.shape)
