@@ -122,7 +122,7 @@ def drawn(
     generator = torch.Generator().manual_seed(seed)
 
     def one(weights: dict[str, Tensor], cotangent: Tensor) -> tuple[Tensor, Tensor]:
-        y, back = vjp(lambda z: functional_call(model, weights, (z,)), x)
+        y, back, *_ = vjp(lambda z: functional_call(model, weights, (z,)), x)
         return y.square().mean(), back(cotangent)[0].square().mean()
 
     forward: list[Tensor] = []

@@ -49,7 +49,13 @@ def _swin() -> Made:
 def _unet2d() -> Made:
     import diffusers as d
 
-    return d.UNet2DModel(sample_size=64), (torch.zeros(1, 3, 64, 64), torch.tensor([3])), {}
+    return (
+        d.UNet2DModel(  # pyright: ignore[reportPrivateImportUsage] - exported lazily
+            sample_size=64
+        ),
+        (torch.zeros(1, 3, 64, 64), torch.tensor([3])),
+        {},
+    )
 
 
 def _mixtral_8x7b() -> Made:

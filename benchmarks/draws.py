@@ -69,6 +69,7 @@ def _table() -> Table:
 
 def _by_hand(model: nn.Sequential, truncated: bool) -> None:
     for layer in model:
+        assert isinstance(layer, nn.Linear)
         if truncated:
             nn.init.trunc_normal_(layer.weight, std=0.02, a=-0.04, b=0.04)
         else:

@@ -51,8 +51,8 @@ def inject(model: nn.Module, fault: str, seed: int) -> nn.Module:
             for m in model.modules():
                 inner = getattr(m, "branch", None) or getattr(m, "mlp", None)
                 if isinstance(inner, nn.Sequential):
-                    inner[-1].weight.zero_()
-                    inner[-1].bias.zero_()
+                    for p in inner[-1].parameters():
+                        p.zero_()
         case "all_zero":
             for p in model.parameters():
                 p.zero_()
@@ -108,8 +108,10 @@ def inject(model: nn.Module, fault: str, seed: int) -> nn.Module:
 
 def _before_head(model: nn.Module, extra: nn.Module) -> nn.Module:
     if isinstance(model, nn.Sequential):
-        return nn.Sequential(*model[:-1], extra, model[-1])
-    model.head = nn.Sequential(extra, model.head)
+        *body, head = model
+        return nn.Sequential(*body, extra, head)
+    head = model.get_submodule("head")
+    model.add_module("head", nn.Sequential(extra, head))
     return model
 
 

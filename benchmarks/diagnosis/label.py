@@ -38,7 +38,7 @@ FOLDER = Path(__file__).parent
 STEPS, CHECK_EVERY, STARTED, CHANCE, ORDERS = 600, 10, 0.9, 0.98, 3
 DEAF = 15  # evaluations in a row with bitwise the same output for all samples, after which a run is ended
 GRID = ("adam:0.001", "sgd:0.1", "adam:0.01", "sgd:0.01", "adam:0.0001", "sgd:1")
-FIELDS = ("id", "config", "label", "level", "second", "third", "run", "steps", "chance", "seconds")
+FIELDS: tuple[str, ...] = ("id", "config", "label", "level", "second", "third", "run", "steps", "chance", "seconds")
 
 
 def train(case: Case, run: str, order: int = 0) -> tuple[float, int]:

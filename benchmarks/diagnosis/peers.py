@@ -27,7 +27,7 @@ def _parts(case: Case):
 
 def torchtest2(case: Case) -> Answer:
     """Any failed check; its 200 training steps skipped."""
-    import torchtest2 as peer
+    import torchtest2 as peer  # pyright: ignore[reportMissingImports] - on demand
 
     model, x, y, loss = _parts(case)
     report = peer.check_model(model, x, y, loss_fn=loss, skip=["overfit_batch"])
@@ -36,8 +36,8 @@ def torchtest2(case: Case) -> Answer:
 
 def torchlens(case: Case) -> Answer:
     """Any finding of the audit of a full capture, forward and backward."""
-    import torchlens as peer
-    from torchlens.options import CaptureOptions
+    import torchlens as peer  # pyright: ignore[reportMissingImports] - on demand
+    from torchlens.options import CaptureOptions  # pyright: ignore[reportMissingImports] - on demand
 
     model, x, y, loss = _parts(case)
     trace = peer.trace(model, x, capture=CaptureOptions(save_grads=True))
@@ -47,7 +47,7 @@ def torchlens(case: Case) -> Answer:
 
 
 def _torch_audit(case: Case, levels: set[str]) -> Answer:
-    import torch_audit as peer
+    import torch_audit as peer  # pyright: ignore[reportMissingImports] - on demand
 
     model, x, y, loss = _parts(case)
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -76,7 +76,7 @@ def torch_audit_errors(case: Case) -> Answer:
 
 def syndset(case: Case) -> Answer:
     """Status "failed"; its overfitting probe switched off."""
-    import syndset as peer
+    import syndset as peer  # pyright: ignore[reportMissingImports] - on demand
 
     report = peer.audit(*_parts(case), run_overfit=False)
     return Answer(report.overall_status == "failed", tuple(c["name"] for c in report.checks if c["tag"] == "FAIL"))
@@ -84,7 +84,7 @@ def syndset(case: Case) -> Answer:
 
 def syndset_warnings(case: Case) -> Answer:
     """Status "failed" or "warning"."""
-    import syndset as peer
+    import syndset as peer  # pyright: ignore[reportMissingImports] - on demand
 
     report = peer.audit(*_parts(case), run_overfit=False)
     return Answer(report.overall_status != "passed", tuple(c["name"] for c in report.checks if c["tag"] != "PASS"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,7 +61,9 @@ def _standard(x: np.ndarray) -> np.ndarray:
     return (x - x.mean(0)) / (x.std(0) + 1e-8)
 
 
-def _table(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _table(bunch: Any, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Samples and targets of one of scikit-learn's sets, in a random order."""
+    x, y = np.asarray(bunch.data), np.asarray(bunch.target)
     order = rng.permutation(len(x))[:SAMPLES]
     return x[order], y[order]
 
@@ -72,32 +75,33 @@ def task(name: str) -> Task:
 
     rng = np.random.default_rng(sum(map(ord, name)))
     if name in {"digits", "digits_image"}:
-        x, y = _table(*datasets.load_digits(return_X_y=True), rng)
+        x, y = _table(datasets.load_digits(), rng)
         x = (x - x.mean()) / x.std()
         if name == "digits_image":
             return _task(name, x.reshape(-1, 1, 8, 8), y, 10, "cross_entropy", "image")
         return _task(name, x, y, 10, "cross_entropy", "table")
     if name == "digits_flat_binary":
-        x, y = _table(*datasets.load_digits(return_X_y=True), rng)
+        x, y = _table(datasets.load_digits(), rng)
         return _task(name, (x - x.mean()) / x.std(), (y >= 5).astype(float), 1, "bce", "table")
     if name in {"cancer", "cancer_raw"}:
-        x, y = _table(*datasets.load_breast_cancer(return_X_y=True), rng)
+        x, y = _table(datasets.load_breast_cancer(), rng)
         return _task(name, x if name.endswith("raw") else _standard(x), y.astype(float), 1, "bce", "table")
     if name in {"wine", "wine_raw"}:
-        x, y = _table(*datasets.load_wine(return_X_y=True), rng)
+        x, y = _table(datasets.load_wine(), rng)
         return _task(name, x if name.endswith("raw") else _standard(x), y, 3, "cross_entropy", "table")
     if name in {"diabetes", "diabetes_raw"}:
-        x, y = _table(*datasets.load_diabetes(return_X_y=True), rng)
+        x, y = _table(datasets.load_diabetes(), rng)
         y = y if name.endswith("raw") else (y - y.mean()) / y.std()
         return _task(name, _standard(x), y, 1, "mse", "table")
     if name in {"circles", "moons"}:
-        make = datasets.make_circles if name == "circles" else datasets.make_moons
-        extra = {"factor": 0.5} if name == "circles" else {}
-        x, y = make(SAMPLES, noise=0.1, random_state=0, **extra)
-        return _task(name, _standard(x), y, 2, "cross_entropy", "table")
+        if name == "circles":
+            x, y = datasets.make_circles(SAMPLES, noise=0.1, random_state=0, factor=0.5)
+        else:
+            x, y = datasets.make_moons(SAMPLES, noise=0.1, random_state=0)
+        return _task(name, _standard(np.asarray(x)), np.asarray(y), 2, "cross_entropy", "table")
     if name == "blobs":
-        x, y = datasets.make_blobs(SAMPLES, n_features=20, centers=5, cluster_std=3.0, random_state=0)
-        return _task(name, _standard(x), y, 5, "cross_entropy", "table")
+        x, y, *_ = datasets.make_blobs(SAMPLES, n_features=20, centers=5, cluster_std=3.0, random_state=0)
+        return _task(name, _standard(np.asarray(x)), np.asarray(y), 5, "cross_entropy", "table")
     if name == "teacher":
         x = rng.standard_normal((SAMPLES, 10))
         y = np.tanh(x @ rng.standard_normal((10, 8)) / 10**0.5) @ rng.standard_normal(8)

@@ -50,7 +50,7 @@ def _anyinit(model: nn.Module, x: torch.Tensor) -> dict[str, float]:
     signal's length through a plain stack.
     """
     try:
-        import anyinit
+        import anyinit  # pyright: ignore[reportMissingImports] - on demand
     except ImportError:
         return {"anyinit": math.nan, "anyinit_scale": math.nan}
     drawn = {name: float(p.detach().std()) for name, p in model.named_parameters() if p.dim() > 1}

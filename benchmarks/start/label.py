@@ -28,7 +28,7 @@ FOLDER = Path(__file__).parent
 STEPS, WINDOW, SHARE = 200, 10, 0.9
 PATIENCE, MOVED = 100, 0.98  # steps after which a run has to be below that share of chance
 RATES = {"adam": (1e-3, 1e-4, 1e-2), "sgd": (0.1, 0.01, 1.0)}
-FIELDS = ("id", "spec", "starts", "best", "first", "rates", "seconds", "note")
+FIELDS: tuple[str, ...] = ("id", "spec", "starts", "best", "first", "rates", "seconds", "note")
 
 
 def train(model: nn.Module, s: Spec, optimizer: str, rates: tuple[float, ...]) -> list[tuple[float, int]]:

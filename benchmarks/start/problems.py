@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,8 +47,8 @@ def problem(name: str) -> Problem:
     if name == "digits":
         from sklearn import datasets
 
-        x, y = datasets.load_digits(return_X_y=True)
-        images, labels = x.reshape(-1, 8, 8) / 16.0, y
+        bunch: Any = datasets.load_digits()
+        images, labels = bunch.images / 16.0, bunch.target
     else:
         from firstlight.lab.data.catalogue import load
 
