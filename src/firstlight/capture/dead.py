@@ -7,15 +7,28 @@ import torch
 from torch import Tensor
 
 _FIRST = 32  # positions (or rows) among which most live units show that they live
+_FEW = 8  # units are looked at one by one where this times their number is at most that of all
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # of the same width
 
 
-def dead_units(x: Tensor, axis: int) -> tuple[int, ...]:
+def dead_units(x: Tensor, axis: int, alive: np.ndarray | None = None) -> tuple[int, ...]:
     """Units along `axis` of a real tensor that are zero everywhere.
 
     Most live units show it in one place, or in a few; only where some do not, more is read.
+
+    Args:
+        x: The tensor.
+        axis: Of the units.
+        alive: Whether each is known to live, where entries were looked at.
     """
     axis %= x.dim()
+    if alive is not None:
+        unseen = np.flatnonzero(~alive)
+        if not len(unseen):
+            return ()
+        if _FEW * len(unseen) <= len(alive):
+            units = torch.from_numpy(unseen).to(x.device)
+            return tuple(units[list(_silent(x.index_select(axis, units), axis))].tolist())
     last = axis == x.dim() - 1 and x.is_contiguous()
     place = (0,) * axis + (slice(None),) + (0,) * (x.dim() - 1 - axis)
     if x.is_cpu and x.dtype != torch.bfloat16:

@@ -12,6 +12,7 @@ would leave float32's range) and added in float64. Relative error about 1e-6 for
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -52,8 +53,10 @@ def moments(x: Tensor, *, with_mean: bool = True, bounds: tuple[float, float] | 
     if x.dtype in _OWN_SUMS:
         x = in_memory_order(x.resolve_neg())
         if x.is_contiguous():
-            found = _bounded(x.view(-1), bounds) if bounds is not None else None
-            found = found or _chunked(_pieces(x.view(-1)), x.numel(), with_mean)
+            flat = x.view(-1)
+            found = _chunked(_pieces(flat), len(flat), with_mean, bounds)
+            if found is None and bounds is not None:
+                found = _chunked(_pieces(flat), len(flat), with_mean)
         else:
             found = _chunked(_copies(x), x.numel(), with_mean)
         if found is not None:
@@ -117,34 +120,26 @@ def _copies(x: Tensor) -> Iterator[Tensor]:
         yield part.reshape(-1)
 
 
-def _bounded(flat: Tensor, bounds: tuple[float, float]) -> Moments | None:
-    """The same of a contiguous vector whose range is known; None where squares might leave float32's range."""
-    low, high = bounds
-    if not in_range(high, low):
-        return None
-    total = squares = 0.0
-    for piece in _pieces(flat):
-        squares += dot(piece, piece)
-        total += float(piece.sum())
-    n = len(flat)
-    return Moments(total / n, squares / n, max(high, -low), low=low, high=high) if math.isfinite(squares) else None
-
-
 def dot(x: Tensor, y: Tensor) -> float:
     """Σ x·y of two contiguous real vectors of at most `_CHUNK` entries. NumPy's BLAS takes half of torch's time."""
     return float(x.numpy().dot(y.numpy())) if x.is_cpu else float(torch.dot(x, y))
 
 
-def _chunked(pieces: Iterator[Tensor], n: int, with_mean: bool) -> Moments | None:
+def _chunked(
+    pieces: Iterator[Tensor], n: int, with_mean: bool, bounds: tuple[float, float] | None = None
+) -> Moments | None:
     """The same of a tensor of n entries that comes in contiguous pieces; None with NaN or Inf.
 
     A piece whose squares would leave float32's range is first multiplied by a power of two, which is exact.
     """
-    low, high, total, squares = math.inf, -math.inf, 0.0, 0.0
+    low, high = bounds or (math.inf, -math.inf)
+    least, largest = low, high
+    total = squares = 0.0
     for piece in pieces:
-        pair = torch.aminmax(piece)
-        least, largest = float(pair[0]), float(pair[1])
-        low, high = min(low, least), max(high, largest)
+        if bounds is None:
+            pair = torch.aminmax(piece)
+            least, largest = pair[0].item(), pair[1].item()
+            low, high = min(low, least), max(high, largest)
         top = max(largest, -least)
         if top == 0.0:
             continue
@@ -153,11 +148,26 @@ def _chunked(pieces: Iterator[Tensor], n: int, with_mean: bool) -> Moments | Non
             if not _SMALLEST < top < _LARGEST:  # nan among them
                 return None
             unit = 2.0 ** math.frexp(top)[1]
-            piece = piece * (1.0 / unit)
+            piece = torch.mul(piece, 1.0 / unit, out=_spare(piece))
         squares += dot(piece, piece) * unit * unit
         if with_mean:
-            total += float(piece.sum()) * unit
+            total += piece.sum().item() * unit
+    if not math.isfinite(squares):
+        return None
     return Moments(total / n if with_mean else math.nan, squares / n, max(high, -low), low=low, high=high)
+
+
+_KEPT = threading.local()
+
+
+def _spare(piece: Tensor) -> Tensor:
+    """Room for a multiple of a piece, kept by each thread: fresh pages cost more than the work on what fills them."""
+    key = f"{piece.dtype} {piece.device}"
+    held = vars(_KEPT).get(key)
+    if held is None or len(held) < len(piece):
+        with torch.inference_mode(False):  # a tensor made in that mode could not be written to outside of it
+            held = vars(_KEPT)[key] = torch.empty(len(piece), dtype=piece.dtype, device=piece.device)
+    return held[: len(piece)]
 
 
 def stacked_moments(x: Tensor) -> list[Moments]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -55,6 +57,21 @@ def _index(samples: int, entries: int) -> Tensor:
         chosen = torch.arange(rows) * samples // rows
         _INDEX[key] = chosen[:, None] * entries + which[None, :]
     return _INDEX[key]
+
+
+def seen_alive(kept: Tensor, shape: tuple[int, ...], axis: int, samples: int) -> np.ndarray:
+    """Whether each unit shows an entry other than zero in the `sample` of a tensor whose samples lie along axis 0."""
+    units = _units(tuple(shape), axis, samples)
+    alive = np.zeros(shape[axis], bool)
+    alive[units[kept.flatten().cpu().numpy() != 0]] = True
+    return alive
+
+
+@lru_cache(maxsize=256)
+def _units(shape: tuple[int, ...], axis: int, samples: int) -> np.ndarray:
+    """The unit to which each entry of the `sample` belongs."""
+    index = _index(samples, math.prod(shape) // samples).flatten().numpy()
+    return index // math.prod(shape[axis + 1 :]) % shape[axis]
 
 
 class Between(NamedTuple):

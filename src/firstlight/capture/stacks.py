@@ -95,7 +95,8 @@ class Scratch:
         n, key = math.prod(shape), (use, like.dtype, like.device)
         held = self._held.get(key)
         if held is None or held.numel() < n:
-            held = self._held[key] = torch.empty(n, dtype=like.dtype, device=like.device)
+            with torch.inference_mode(False):  # a tensor made in that mode could not be written to outside of it
+                held = self._held[key] = torch.empty(n, dtype=like.dtype, device=like.device)
         return held[:n].view(shape)
 
 

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from firstlight.capture import moments as reductions
 from firstlight.capture.dead import dead_units
 from firstlight.capture.moments import Moments
-from firstlight.capture.sampling import sample
+from firstlight.capture.sampling import sample, seen_alive
 from firstlight.capture.stacks import LISTED, Form, Numbers, Scratch, finish, form_of
 from firstlight.graph.measurement import TensorStats
 
@@ -75,8 +76,12 @@ def read(
         x = x.reshape(form.kept)
     if form.whole:
         return Reading(form, x.clone(), None)
-    numbers = numbers_of(x, form.axis, moments or reductions.moments(x, bounds=bounds))
-    return Reading(form, sample(x, form.samples, form.size), numbers)
+    known = moments or reductions.moments(x, bounds=bounds)
+    kept = sample(x, form.samples, form.size)
+    alive = None  # in maps, where looking at each unit costs a miss of the caches
+    if form.axis == 1 < x.dim() - 1 and not form.samples and x.dtype is not torch.bfloat16:
+        alive = seen_alive(kept, form.kept, form.axis, form.size)
+    return Reading(form, kept, numbers_of(x, form.axis, known, alive))
 
 
 class Collector:
@@ -153,10 +158,10 @@ def _finish(readings: Sequence[Reading], scratch: Scratch) -> list[TensorStats]:
     return finish([r.kept for r in readings], [r.form for r in readings], numbers or None, scratch)
 
 
-def numbers_of(x: Tensor, axis: int, m: Moments) -> Numbers:
-    """What needs every entry of one large tensor whose moments are known."""
+def numbers_of(x: Tensor, axis: int, m: Moments, alive: np.ndarray | None = None) -> Numbers:
+    """What needs every entry of one large tensor whose moments are known; `alive` as in `dead_units`."""
     if m.nan_count == 0 and m.low <= 0.0 <= m.high:
-        dead = dead_units(x, axis)
+        dead = dead_units(x, axis, alive)
         return Numbers(m, len(dead), dead[:LISTED])
     return Numbers(m, 0, ())
 
