@@ -85,6 +85,7 @@ def at_once(model: nn.Module, x: Tensor) -> dict[str, tuple[TensorStats, TensorS
             return tensor_stats(t.detach().clone(), op=event.op, axis=axes[event.name], batch_size=len(x))
 
         made[event.name] = [read(y), None]
+        _ = y.grad_fn  # a view whose base was written to makes it anew here
         y.register_hook(lambda g, name=event.name: made[name].__setitem__(1, read(g)))
 
     torch.manual_seed(0)
