@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from firstlight.graph.keyed import Keyed
+
 Array = npt.NDArray[np.float64]
 Groups = tuple[tuple[int, ...], ...]
 
@@ -266,6 +268,7 @@ class Signal:
         factors: (ident, x, y) if the signal with that ident is x·y of independent x and y, for its law.
         weights: The law, if the signal is a parameter or a view of one.
         tag: What the signal is of an earlier one: ("square" | "mean square" | "inverse rms", ident, level).
+        keyed: Of the weights of a softmax, and the gradient of its logits (as long as the tag says that it is one).
         value: Entries, for tensors that depend on no weight and are known (masks, indices).
         integer: Whether the entries are integers or booleans.
         complex: Whether they are complex numbers; then q is E|x|², corr of Re E x x̄', mean is Re E x.
@@ -290,6 +293,7 @@ class Signal:
     factors: tuple[int, Signal, Signal] | None = None
     weights: Weights | None = None
     tag: tuple[str, int, float] | None = None
+    keyed: Keyed | None = None
     value: npt.NDArray[Any] | None = None
     integer: bool = False
     complex: bool = False

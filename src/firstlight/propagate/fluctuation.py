@@ -19,6 +19,7 @@ from firstlight.graph.signal import Groups, Signal
 from firstlight.propagate.contrast import contrasts
 from firstlight.propagate.forward import Run
 from firstlight.propagate.start import probability
+from firstlight.rules.contraction import INNER
 from firstlight.rules.noise import gaussian_energy
 from firstlight.rules.windows import pair_average
 
@@ -125,7 +126,7 @@ def summarise(run: Run, scheme: str, laws: Mapping[str, str], dtype: str, notes:
 
 
 def _inside_norm(x: Signal) -> bool:
-    return x.tag is not None and x.tag[0] not in ("softmax", "sum", "image")
+    return x.tag is not None and x.tag[0] not in ("softmax", "sum", "image", INNER)
 
 
 def _log_level(signals: Sequence[Signal]) -> float:

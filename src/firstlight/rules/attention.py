@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
+from firstlight.graph.keyed import Keyed
 from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.affine import pair_einsum as einsum
+from firstlight.rules.contraction import INNER
 from firstlight.rules.empirical import constant
 from firstlight.rules.forms import combine
 from firstlight.rules.gradient import scale, whole
 from firstlight.rules.layout import align, axis_atoms, expand, merge_axis, offset
 from firstlight.rules.merge import plus, reduce_to
+from firstlight.rules.noise import sample_correlation
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, GAUSSIAN_INPUT, Call, Grads, rule
-from firstlight.rules.softmax import SPREADS, jacobian, participation, participation_curve, straying
+from firstlight.rules.softmax import jacobian, participation, straying
 from firstlight.rules.windows import with_atom
 
 _HIDDEN = -1e9  # logits at or below are masked
@@ -75,8 +79,8 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
             f"a sharp softmax (logits of variance {v:.1f}): single keys decide, and lengths scatter from row to row"
         )
     k: Array = np.clip(second * (same - other) + scatter, -v, v)
-    extra, _, _, freer, uneven = straying(v, count, x.wander)
-    share = np.maximum(participation(v, count) * freer, 1.0 / count)
+    keyed = straying(v, count, _apart(x), *_lengths(x, at, bool(seen.all())))
+    share = np.maximum(participation(v, count) * keyed.sharper, 1.0 / count)
     first = inside / count
     square = inside * share / count
     p2 = float(share.mean())
@@ -96,9 +100,46 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     noise = combine([(min(v, 4.0) / (1.0 + v), x.noise)])
     return replace(
         x, mean=first, q=np.maximum(square, np.square(first)), corr=corr, source=None, values=None, noise=noise,
-        scatter=uneven, data=True, cumulants=(0.0, 0.0), tag=("softmax", x.ident, extra), terms=(), weights=None,
-        value=None, gaussian=False, integer=False, ident=next_id(),
+        scatter=keyed.uneven, data=True, cumulants=(0.0, 0.0), tag=("softmax", x.ident, keyed.alike), keyed=keyed,
+        terms=(), weights=None, value=None, gaussian=False, integer=False, ident=next_id(),
     )  # fmt: skip
+
+
+def _apart(x: Signal) -> float:
+    """1/(dimensions in which tokens differ): each layer of n units adds 1/n to it, and (1 + 2φ)/n to `wander`.
+
+    φ is the mean c² of samples: what they have in common makes their products stray further. Between the keys of one
+    query what is common plays no part.
+    """
+    square = sample_correlation(x) ** 2
+    return min(x.wander / (1.0 + 2.0 * (square + x.wander * (1.0 - square))), 0.5)
+
+
+def _lengths(x: Signal, at: int, full: bool) -> tuple[float, float]:
+    """Relative variance of |query|² in one length of tokens, and of the tokens' lengths, from those of the logits."""
+    own = x.tag[2] if x.tag is not None and x.tag[0] == INNER else max(x.scatter, 0.0)
+    tokens = 0.5 * max(x.scatter - own, 0.0)  # queries and keys bring the same
+    if full and x.q.size > 1:
+        rows = x.q.mean(axis=at)
+        tokens += float(rows.var()) / max(float(rows.mean()) ** 2, 1e-300)
+    return own, tokens
+
+
+def _through_values(g: Signal) -> float:
+    """Share of a softmax's gradient that came through products with values; returned weights have their own."""
+    if not g.terms or g.mean_q <= 0.0:
+        return 1.0
+    parts = [a * a * x.mean_q for a, x in g.terms if x.tag is not None and x.tag[0] == INNER]
+    return min(sum(parts) / g.mean_q, 1.0) if parts else 1.0
+
+
+def _mixed(keyed: Keyed, share: float) -> Keyed:
+    """What like keys do to a gradient of which a share is linear in their values, and the rest in nothing of theirs."""
+    if share == 1.0:
+        return keyed
+    less = 1.0 + share * (keyed.less - 1.0)
+    coherent = (share * keyed.less * keyed.coherent + 1.0 - share) / less
+    return dataclasses.replace(keyed, less=less, coherent=coherent)
 
 
 def soft_back(g: Signal, p: Signal, dim: int) -> Signal:
@@ -115,24 +156,16 @@ def soft_back(g: Signal, p: Signal, dim: int) -> Signal:
     origin = (0,) * free.ndim
     own = float(free[origin])
     seen = np.maximum(np.sum(p.mean > 0.0, axis=at, keepdims=True), 1) * (n if p.mean.shape[at] == 1 else 1)
-    _, less, coherent, _, _ = straying(_level(square, seen), seen, p.wander)
-    q = p.q / np.maximum(square, 1e-300) * g.q * own * jacobian(square, seen) * less
+    keyed = _mixed(p.keyed or straying(0.0, seen, 0.0, 0.0), _through_values(g))
+    q = p.q / np.maximum(square, 1e-300) * g.q * own * jacobian(square, seen) * keyed.less
     ratio = free / own if own > 0 else np.zeros_like(free)
     same = np.clip(np.take(p.corr, 0, axis=at) * ratio, -1.0, 1.0)
     corr = np.stack([same, -same / max(n - 1.0, 1.0)], axis=at)
     noise = combine([(1.0, g.noise)])
     return replace(
         g, mean=np.zeros_like(g.mean), q=q, corr=corr, source=None, values=None, noise=noise, terms=(),
-        weights=None, tag=("softmax", p.ident, coherent - 1.0), ident=next_id(),
+        weights=None, tag=("softmax", p.ident, keyed.coherent - 1.0), keyed=keyed, ident=next_id(),
     )  # fmt: skip
-
-
-def _level(share: Array, n: Array) -> float:
-    """The variance of the logits at which the longest row's keys share E Σp²."""
-    share, n = np.broadcast_arrays(share, np.asarray(n, dtype=np.float64))
-    longest = int(np.argmax(n))
-    curve = participation_curve(int(n.flat[longest]))
-    return float(np.interp(float(share.flat[longest]), curve, SPREADS))
 
 
 @rule("softmax", assumes=(GAUSSIAN_INPUT,), refs=("vaswani2017",), example="x.softmax(-1)")

@@ -12,6 +12,7 @@ from firstlight.rules.empirical import constant
 from firstlight.rules.forms import combine
 from firstlight.rules.gradient import whole
 from firstlight.rules.layout import axis_atoms, fit_states, merge_axis, offset, regroup, transform, with_states
+from firstlight.rules.noise import mixed_wander, sample_correlation
 from firstlight.rules.ranges import take_range
 from firstlight.rules.registry import Call, Grads, rule
 
@@ -75,9 +76,14 @@ def join(parts: list[Signal], dim: int) -> Signal:
         gain = 0.5 * (sum(w * p.variance for w, p in inherited) - linear.variance)
         noise = combine(inherited, 0.0, gain)
     batch = tuple(any(p.batch[i] for p in fitted) for i in range(rank))
-    return Signal(
+    out = Signal(
         groups, fields["mean"], fields["q"], corr, batch, gaussian=all(p.gaussian for p in fitted), noise=noise
     )
+    energies = [(n * q, p) for n, q, p in zip(sizes, qs, fitted, strict=True)]
+    if fitted[0].batch[at]:
+        return out
+    alike = all(p.wander == fitted[0].wander and q == qs[0] for p, q in zip(fitted, qs, strict=True))
+    return replace(out, wander=mixed_wander(energies, sample_correlation(out), alike=alike))
 
 
 def _atom(x: Signal, dim: int) -> Signal:

@@ -14,6 +14,7 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Groups, Noise, Signal, next_id, replace
 from firstlight.rules.forms import combine, joint
+from firstlight.rules.keys import coherent, in_step, uncommon
 from firstlight.rules.layout import (
     align,
     axis_atoms,
@@ -37,6 +38,7 @@ from firstlight.rules.noise import (
 )  # fmt: skip
 
 _LARGEST = 1 << 18  # entries of a product's fields
+INNER = "inner products"  # tag of products of signals, with the relative variance of |x|² that their few entries bring
 PER_ROW = "per row"  # tag of a gradient that was divided by the length of a row of weights, with what that adds
 
 
@@ -276,12 +278,20 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
         unit = units[0] if units else None
         result = replace(result, wander=x.wander)
     if x.tag is not None and x.tag[0] == "softmax" and x.mean.any() and left and left[-1] in summed:
-        inherited[0] = (_uncommon(result, x, w), x.noise)
+        inherited[0] = (uncommon(result, x, w), x.noise)
     noise = fresh_linear(result, inherited, fan, unit)
     wander = stray(result, fan) if w.weights else max(x.wander, w.wander)
-    if x.tag is not None and x.tag[0] == "softmax" and left and left[-1] in summed and not w.weights:
-        result = _coherent(result, x.tag[2], x, w)
-    return replace(result, noise=noise, scatter=sites, wander=wander, cumulants=(0.0, 0.0), ident=next_id())
+    if x.tag is not None and x.tag[0] == "softmax" and x.mean.any() and left and left[-1] in summed:
+        wander *= in_step(x, w)  # a mean over places strays as far as they do so in step
+    if x.tag is not None and x.tag[0] == "softmax" and left and not w.weights:
+        if left[-1] in summed:
+            result = coherent(result, x.tag[2], x, w)
+        elif x.keyed is not None and not x.mean.any():  # rows of long queries are sharp, and meet their queries here
+            result = replace(result, q=result.q * x.keyed.rows)
+    result = replace(result, noise=noise, scatter=sites, wander=wander, cumulants=(0.0, 0.0), ident=next_id())
+    if w.weights or x.weights or x.tag is not None:
+        return result
+    return replace(result, tag=(INNER, 0, max(sites - max(x.scatter, 0.0) - w.scatter, 0.0)))
 
 
 def _bounded(x: Signal, y: Signal) -> tuple[Signal, Signal]:
@@ -295,39 +305,6 @@ def _bounded(x: Signal, y: Signal) -> tuple[Signal, Signal]:
         x, y = (
             replace(s, q=s.q.mean(axis=gone, keepdims=True), mean=s.mean.mean(axis=gone, keepdims=True)) for s in (x, y)
         )
-
-
-def _shared(x: Signal, w: Signal) -> float:
-    """Correlation of w between two different keys, which are x's last axis."""
-    at = len(x.groups[-1])
-    for axis, group in enumerate(w.groups):
-        if group == x.groups[-1] and at:
-            first = sum(len(g) for g in w.groups[:axis])
-            return float(w.corr[tuple(1 if first <= i < first + at else 0 for i in range(w.corr.ndim))])
-    return 0.0
-
-
-def _uncommon(out: Signal, p: Signal, w: Signal) -> float:
-    """Share of a weighted mean's energy that depends on the weights p, Σ p = 1: what keys have in common does not."""
-    level = out.mean_q
-    return float(np.clip(1.0 - max(_shared(p, w), 0.0) * w.mean_q / level, 0.0, 1.0)) if level > 0.0 else 1.0
-
-
-def _coherent(out: Signal, extra: float, x: Signal, w: Signal) -> Signal:
-    """A mean over keys, weighted by a softmax that follows their random correlations (`softmax.straying`).
-
-    Attention adds Σ_{j≠k} p_j p_k c_jk to Σ p², both times what the values have not in common; the gradient of the
-    queries is a sum over keys of |dℓ|²-times as much. Both belong to one site alone.
-    """
-    shared = _shared(x, w)
-    gradient = not x.mean.any()
-    q = out.q * (1.0 + extra) if gradient else out.q + extra * max(1.0 - shared, 0.0) * w.mean_q
-    level, grown = out.mean_q, float(q.mean())
-    if level <= 0.0 or grown <= 0.0:
-        return out
-    corr = out.corr * (level / grown)
-    corr[(0,) * corr.ndim] = 1.0
-    return replace(out, q=q, corr=corr)
 
 
 def _fresh_map(x: Signal, w: Signal, units: int) -> Signal:

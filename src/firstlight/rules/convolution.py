@@ -85,7 +85,7 @@ def convolve(
         y, groups=tuple(new), mean=mean, q=np.maximum(total, np.square(mean)), corr=corr, source=None, values=None,
         gaussian=True, terms=(), weights=None, cumulants=(0.0, 0.0), ident=next_id(),
     )  # fmt: skip
-    out = replace(drop_single(out), wander=x.wander)
+    out = replace(drop_single(out), wander=x.wander * _taps_in_step(x, taps, fan / max(per, 1)))
     sites = _window_scatter(x, at, taps, fan / max(per, 1), groups)
     out = replace(out, sway=(swaying.variance, swaying.covariance))
     noise = fresh_linear(out, [(1.0, x.noise)], fan, _unit_atom(out, channel), swaying.returned)
@@ -140,6 +140,12 @@ def _step(a: Array) -> int:
     return max(set(jumps), key=jumps.count) if jumps else 1
 
 
+def _taps_in_step(x: Signal, taps: Sequence[int], count: float) -> float:
+    """Share that `count` taps leave of what correlations stray by: a mean over taps, c² of neighbours in step."""
+    near = tuple(x.corr.shape[i] - 1 if i in taps else 0 for i in range(x.corr.ndim))
+    return (1.0 + (count - 1.0) * float(x.corr[near]) ** 2) / max(count, 1.0)
+
+
 def _window_scatter(x: Signal, channel: int, taps: Sequence[int], count: float, groups: int) -> float:
     """Relative variance of a window's energy: pairs of entries of a group's channels and of `count` taps.
 
@@ -148,7 +154,7 @@ def _window_scatter(x: Signal, channel: int, taps: Sequence[int], count: float, 
     """
     near = tuple(x.corr.shape[i] - 1 if i in taps else 0 for i in range(x.corr.ndim))
     if x.data:
-        return x.scatter * (1.0 + (count - 1.0) * float(x.corr[near]) ** 2) / count
+        return x.scatter * _taps_in_step(x, taps, count)
     cube = energy_cube(x)
     n = max(x.atoms[channel] // groups, 1)
     other = tuple(1 if i == channel else 0 for i in range(cube.ndim))

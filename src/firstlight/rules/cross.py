@@ -10,6 +10,7 @@ from firstlight.graph.signal import Array, Signal, next_id, replace
 from firstlight.rules.contraction import pair_mean
 from firstlight.rules.forms import combine, covariance
 from firstlight.rules.layout import align, correlations, fit_states, moments
+from firstlight.rules.noise import mixed_wander, sample_correlation
 from firstlight.rules.source import from_values, mehler, on_grid, on_source, spread
 
 
@@ -96,7 +97,7 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
         scatter = first**2 * max(x.scatter, 0.0) + second**2 * max(y.scatter, 0.0)
         scatter += 2.0 * first * second * joint * (max(x.scatter, 0.0) * max(y.scatter, 0.0)) ** 0.5
         scatter = max(scatter, 0.0) + fixed
-    return replace(
+    out = replace(
         x,
         mean=x.mean + alpha * y.mean,
         q=q,
@@ -119,6 +120,9 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
         integer=x.integer and y.integer,
         ident=next_id(),
     )
+    if not (x.wander or y.wander):
+        return out
+    return replace(out, wander=mixed_wander([(qx, x), (alpha**2 * qy, y)], sample_correlation(out)))
 
 
 def _free(x: Signal) -> Array:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, Source, next_id, replace
-from firstlight.rules.contraction import product
+from firstlight.rules.contraction import INNER, product
 from firstlight.rules.cross import add
 from firstlight.rules.source import as_source, from_values, law_of, on_grid
 
@@ -118,7 +118,7 @@ def scale(x: Signal, a: float) -> Signal:
         values=values,
         value=value,
         terms=((a, x),),
-        tag=x.tag if x.tag is not None and x.tag[0] == "softmax" else None,
+        tag=x.tag if x.tag is not None and x.tag[0] in ("softmax", INNER) else None,
         ident=next_id(),
     )
 

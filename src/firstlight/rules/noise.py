@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,6 +112,26 @@ def strayed_on(wander: float, correlation: float, fan: float) -> float:
     square = correlation**2
     phi = square + wander * (1.0 - square)
     return min(1.0, wander + (1.0 - wander) * (1.0 + 2.0 * phi) / fan)
+
+
+def mixed_wander(parts: Sequence[tuple[float, Signal]], correlation: float, *, alike: bool = False) -> float:
+    """`Signal.wander` of a sum or of tensors side by side, from the energies and signals of its parts.
+
+    c = Σ w_i c_i for energy shares w_i, so that wander·(1 - c²) = Var Σ w_i c_i. What two parts stray by is taken to
+    have the smaller of the two variances in common: a branch inherits what the stream it starts from strays by. Parts
+    that are `alike` are places of one tensor, which stray each for itself.
+    """
+    strays = [x.wander * (1.0 - sample_correlation(x) ** 2) for _, x in parts]
+    left = 1.0 - min(correlation * correlation, 1.0)
+    total = sum(w for w, _ in parts)
+    if left <= 1e-12 or total <= 0.0 or not any(strays):
+        return max(x.wander for _, x in parts)
+    shares = [w / total for w, _ in parts]
+    variance = 0.0
+    for i, (a, v) in enumerate(zip(shares, strays, strict=True)):
+        variance += a * a * v
+        variance += 0.0 if alike else 2.0 * a * sum(b * min(u, v) for b, u in zip(shares[:i], strays[:i], strict=True))
+    return min(variance / left, 1.0)
 
 
 def fresh_linear(

@@ -13,31 +13,13 @@ from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, r
 from firstlight.rules.contraction import PER_ROW, energy_cube, product, sum_atoms
 from firstlight.rules.forms import combine, joint
 from firstlight.rules.gradient import scale, whole
-from firstlight.rules.layout import align, axis_atoms, correlations, moments, reshape, state_weights
+from firstlight.rules.layout import align, axis_atoms, correlations, moments, reshape
 from firstlight.rules.merge import plus, reduce_to
+from firstlight.rules.projection import group_pairs, projected, shared_cube
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, CONCENTRATED, Call, Grads, rule, several
 
 _SMALL = 64  # entries of a group up to which effects of order 1/n can add up to per cents
 _COMMON = 0.1  # share of a gradient that a group has in common from which its dependence on the tensor shows
-
-
-def group_pairs(x: Signal, atoms: Sequence[int]) -> Array:
-    """Share of the ordered pairs within a group at each index of the cube (pairs in other atoms: same)."""
-    out = np.ones((1,) * x.corr.ndim)
-    for i, s in enumerate(x.corr.shape):
-        w = state_weights(x.atoms[i], s) / x.atoms[i] if i in atoms else np.eye(1, s)[0]
-        out = out * w.reshape((1,) * i + (-1,) + (1,) * (x.corr.ndim - i - 1))
-    return out
-
-
-def shared_cube(x: Signal, atoms: Sequence[int]) -> Array:
-    """Correlation of the group means, x.corr averaged over the group's pairs, laid over the full cube."""
-    cube = x.corr
-    for i in atoms:
-        w = state_weights(x.atoms[i], cube.shape[i]) / x.atoms[i]
-        shape = (1,) * i + (-1,) + (1,) * (cube.ndim - i - 1)
-        cube = (cube * w.reshape(shape)).sum(axis=i, keepdims=True)
-    return cube
 
 
 @dataclass(slots=True)
@@ -65,7 +47,7 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
     group_q = x.q.mean(axis=gone, keepdims=True) if gone else x.q
     group_mean = x.mean.mean(axis=gone, keepdims=True) if gone else x.mean
     raw = moments(x)
-    shared = shared_cube(replace(x, corr=np.broadcast_to(raw, x.corr.shape)), gone)
+    shared = shared_cube(x, gone, np.broadcast_to(raw, x.corr.shape))
     origin = (0,) * shared.ndim
     common = float(shared[origin]) if centre else 0.0
     v = np.maximum(group_q * (1.0 - common), 0.0)
@@ -103,7 +85,9 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
     spread = min(max(float(np.sum(group_pairs(out, gone) * energy)), 0.0), 1.0) if gone else 1.0
     site = len(gone) == 1 and not x.batch[gone[0]]
     # on the sphere Σ x̂² does not scatter, and an entry's kurtosis is 3(1 - 2/n)
-    out = replace(out, corr=_few(out.corr, gone, spread), data=len(gone) == 1, scatter=-spread if site else 0.0)
+    # over several axes the sites of a group keep what they scatter beside each other, not what a whole draw does
+    scatter = -spread if site else max(x.scatter - x.noise.variance, 0.0) if len(gone) > 1 else 0.0
+    out = replace(out, corr=_few(out.corr, gone, spread), data=len(gone) == 1, scatter=scatter)
     return Normalised(out, inverse, total_v / (total_v + eps) if total_v + eps > 0 else 0.0, spread)
 
 
@@ -136,12 +120,8 @@ def normalise_back(call: Call, g: Signal, x: Signal, atoms: Sequence[int], *, ce
     """
     g, x = align(g, x)
     hat = normalise(call, x, atoms, centre=centre, eps=eps)
-    pairs = group_pairs(g, atoms)
-    mutual = replace(hat.signal, corr=hat.signal.corr)
-    shared = shared_cube(g, atoms)
-    origin = (0,) * shared.ndim
-    common = float(shared[origin]) if centre else 0.0
-    along = float(np.sum(pairs * g.corr * mutual.corr)) * hat.kept
+    share, corr = projected(g, hat.signal, atoms, centre=centre, kept=hat.kept)
+    common = float(shared_cube(g, atoms).flat[0]) if centre else 0.0
     # v scatters from site to site: a group that spans sites has the mean of it
     single = len(set(atoms)) == 1 and not any(x.batch[a] for a in atoms)
     spread = x.scatter if x.data else hat.spread + (x.scatter if single else 0.0)
@@ -158,12 +138,7 @@ def normalise_back(call: Call, g: Signal, x: Signal, atoms: Sequence[int], *, ce
         )
     n = 2.0 / max(spread, 1e-12)
     lift = 1.0 + hat.kept * (n / max(n - 2.0, 0.25 * n) - 1.0)
-    q = g.q * np.square(hat.scale) * max(1.0 - common - along, 0.0) * lift * joint(g.noise, x.noise, -hat.kept)
-    corr = g.corr
-    if centre and 1.0 - common > 1e-12:
-        corr = np.clip((g.corr - shared) / (1.0 - common), -1.0, 1.0)
-        corr = corr.copy()
-        corr[origin] = 1.0
+    q = g.q * np.square(hat.scale) * share * lift * joint(g.noise, x.noise, -hat.kept)
     noise = combine([(1.0, g.noise), (-hat.kept, x.noise)])
     per_row = x.gaussian and any(x.batch[a] for a in atoms)
     return replace(
@@ -388,4 +363,4 @@ def _(
     return {"input": Cotangent(scale(normalise_back(call, whole(grad), input, atoms, centre=False, eps=0.0), n**-0.5))}
 
 
-__all__ = ["group_pairs", "normalise", "normalise_back", "sum_atoms"]
+__all__ = ["normalise", "normalise_back", "sum_atoms"]

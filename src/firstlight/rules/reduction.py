@@ -14,7 +14,7 @@ from firstlight.rules.contraction import energy_cube, product, sum_atoms
 from firstlight.rules.elementwise import Pointwise, apply
 from firstlight.rules.gradient import scale, whole
 from firstlight.rules.layout import axis_atoms, expand
-from firstlight.rules.normalization import group_pairs, shared_cube
+from firstlight.rules.projection import group_pairs, shared_cube
 from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, rule, several
 
 

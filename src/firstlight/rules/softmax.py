@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from firstlight.graph.keyed import Keyed
 from firstlight.graph.signal import Array
 from firstlight.theory import special
 from firstlight.theory.gaussian import gauss_nodes
@@ -146,59 +147,81 @@ def jacobian(share: Array, n: Array) -> Array:
     return np.where(n > 1, out, 0.0)
 
 
-_SAMPLED = 1 << 19  # entries of the Gram matrices that one sampled expectation may take
+_SAMPLED, _QUERIES = 1 << 19, 32  # entries of the Gram matrices that one sampled expectation may take; queries each
+_UNLIKE, _EVEN = 2e-3, 0.02  # random correlations of keys, and scatter of the logits' variance, that change nothing
+
+
+def _level_of(x: float) -> float:
+    """Rounded, so that expectations of nearly equal softmaxes are sampled once."""
+    return float(f"{x:.2g}")
 
 
 @functools.lru_cache(maxsize=512)
-def _strayed(v: float, n: int, units: int) -> tuple[float, float, float, float, float]:
-    """What correlated keys change, against uncorrelated ones; see `straying`."""
-    rng = np.random.default_rng((n, units))
-    count = max(_SAMPLED // (n * max(n, units)), 64)
-    keys = rng.standard_normal((count, n, units))
-    keys /= np.sqrt(np.square(keys).sum(axis=-1, keepdims=True))
-    logits = v**0.5 * np.einsum("snu,su->sn", keys, rng.standard_normal((count, units)))
-    p = np.exp(logits - logits.max(axis=1, keepdims=True))
-    p /= p.sum(axis=1, keepdims=True)
-    gram = keys @ keys.transpose(0, 2, 1)
-    square = np.square(p).sum(axis=1)
-    seen = np.einsum("snm,sm->sn", gram, p)  # (Cp)_j
-    together = (p * seen).sum(axis=1)  # pᵀCp
-    extra = float((together - square).mean())
-    # dl = M dp, M = diag(p)(I - 1pᵀ), dp ~ N(0, C): E |dl|² = tr MCMᵀ and E dlᵀC dl = tr MCMᵀC
-    own = np.square(p) * (1.0 - 2.0 * seen + together[:, None])
-    plain = np.square(p) * (1.0 - 2.0 * p + square[:, None])
-    half = p[:, :, None] * (gram - seen[:, None, :])  # MC
-    coherent = (half @ (p[:, :, None] * (np.eye(n) - p[:, None, :])).transpose(0, 2, 1) * gram).sum(axis=(1, 2))
-    free = max(float(square.mean()), 1.0 / n) / _sums(v, n)[0]
-    uneven = float(together.var() / together.mean() ** 2)
-    return extra, float(own.sum() / plain.sum()), float(coherent.sum() / own.sum()), free, uneven
+def _strayed(v: float, n: int, units: float, dims: float, uneven: float) -> tuple[float, ...]:
+    """What random keys change, against independent logits; see `straying`."""
+    rng = np.random.default_rng((n, round(units)))
+    wide, narrow = round(min(units, 4.0 * n)), round(min(dims, 512.0))
+    count = min(max(_SAMPLED // (n * max(n, wide)), 16), 1024)
+    x = rng.standard_normal((count, n, wide))
+    x /= np.sqrt(np.square(x).sum(axis=-1, keepdims=True))
+    asked = np.ones((count, _QUERIES, 1))
+    if uneven > 0.0:
+        x *= np.sqrt(rng.gamma(1.0 / uneven, uneven, (count, n, 1)))
+        asked = np.sqrt(rng.gamma(1.0 / uneven, uneven, asked.shape))
+    gram, energy = x @ x.transpose(0, 2, 1), np.square(x).sum(axis=2)
+    keys = x @ rng.standard_normal((count, wide, narrow)) / narrow**0.5
+    near = keys @ keys.transpose(0, 2, 1)
+    queries = asked * rng.standard_normal((count, _QUERIES, narrow))
+    logits = v**0.5 * queries @ keys.transpose(0, 2, 1)
+    p = np.exp(logits - logits.max(axis=2, keepdims=True))
+    p /= p.sum(axis=2, keepdims=True)
+    square = np.square(p).sum(axis=2)
+    seen, close = p @ gram, p @ near
+    together, nearby = (p * seen).sum(axis=2), (p * close).sum(axis=2)  # pᵀCp
+    # dl = M dp, M = diag(p)(I - 1pᵀ), dp ~ N(0, C): E |dl|² = tr MCMᵀ and E dlᵀC' dl = tr MCMᵀC'
+    own = (np.square(p) * (energy[:, None, :] - 2.0 * seen + together[:, :, None])).sum(axis=2)
+    coherent = (p * (p @ (gram * near))).sum(axis=2) - 2.0 * (p * seen * close).sum(axis=2) + together * nearby
+    length = np.square(queries).mean(axis=2)
+    base, share = _sums(v, n)[0], max(float(square.mean()), 1.0 / n)
+    plain = float(jacobian(np.array([share]), np.array([n]))[0])
+    return (
+        float((together - square).mean()),
+        float(own.mean()) / max(plain, 1e-300),
+        float(coherent.mean() / own.mean()),
+        share / base,
+        float(together.var() / together.mean() ** 2),
+        float((own * length).mean() / own.mean()),
+    )
 
 
-def straying(v: float, n: Array, wander: float) -> tuple[float, float, float, float, float]:
+_PLAIN = (0.0, 1.0, 1.0, 1.0, 0.0, 1.0)
+
+
+def straying(v: float, n: Array, wander: float, scatter: float, uneven: float = 0.0) -> Keyed:
     """What a softmax over keys does whose pairs are correlated at random, by ±√wander around zero (E c² = wander).
 
-    Logits, values and their gradients are linear in the keys and so share these correlations c_jk: keys alike get
-    like weights. Sampled, with a fixed seed, for keys in 1/wander dimensions.
+    Logits, values and their gradients are linear in the same tokens and so share their correlations c_jk and their
+    lengths: tokens alike get like weights, long ones large weights. Keys and queries have few dimensions of their own
+    besides: keys are alike by another 1/d, and long queries have sharp rows, which their keys' gradients meet again.
+    Sampled, with a fixed seed, for tokens in 1/wander dimensions, of which random maps make keys in d = 2/scatter
+    dimensions, and for Gaussian queries.
 
     Args:
         v: Variance of the logits.
         n: Numbers of keys.
-        wander: E c² of two keys beyond c̄².
-
-    Returns:
-        Σ_{j≠k} p_j p_k c_jk; the factor on E |dℓ|², ℓ the logits; E Σ dℓ_j dℓ_k c_jk / E |dℓ|²;
-        the factor on E Σ p²; and the relative variance of Σ p_j p_k c_jk from row to row.
+        wander: E c² of two tokens beyond c̄².
+        scatter: Relative variance of |query|² for tokens of one length.
+        uneven: Relative variance of the tokens' |x|².
     """
-    if wander < 2e-3:
-        return 0.0, 1.0, 1.0, 1.0, 0.0
+    if wander < _UNLIKE and scatter + uneven < _EVEN:
+        return Keyed(*_PLAIN)
     counts, many = np.unique(np.maximum(np.round(np.asarray(n, dtype=np.float64)), 1.0), return_counts=True)
     knots = _few(counts)
-    units = max(round(1.0 / wander), 2)
-    level = float(f"{min(max(v, 1e-6), 100.0):.2g}")
+    units, dims = _level_of(max(1.0 / max(wander, 1e-4), 2.0)), _level_of(max(2.0 / max(scatter, 1e-4), 1.0))
+    level, lengths = _level_of(min(max(v, 1e-6), 100.0)), _level_of(min(uneven, 2.0)) if uneven > 1e-2 else 0.0
     table = np.array(
-        [_strayed(level, min(int(k), 256), units) if k > 1 else (0.0, 1.0, 1.0, 1.0, 0.0) for k in knots.tolist()]
+        [_strayed(level, min(int(k), 256), units, dims, lengths) if k > 1 else _PLAIN for k in knots.tolist()]
     )
     weights: Array = many.astype(np.float64) / float(many.sum())
     columns = [np.asarray(np.interp(np.log(counts), np.log(knots), col), dtype=np.float64) for col in table.T]
-    a, b, c, d, e = (float(col @ weights) for col in columns)
-    return a, b, c, d, e
+    return Keyed(*(float(col @ weights) for col in columns))

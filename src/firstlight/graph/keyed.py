@@ -1,0 +1,26 @@
+"""What random keys do to a softmax over them: a record that its weights and the gradient of its logits carry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """What random keys do to a softmax over them, against independent logits; p its weights, dℓ the logits' gradient.
+
+    Attributes:
+        alike: Σ_{j≠k} p_j p_k c_jk over keys with the correlations c_jk.
+        less: Factor on E |dℓ|².
+        coherent: E Σ dℓ_j dℓ_k c_jk / E |dℓ|².
+        sharper: Factor on E Σ p².
+        uneven: Relative variance of Σ p_j p_k c_jk from row to row.
+        rows: E |dℓ|²|q|² / (E |dℓ|²·E |q|²) for the query q of a row.
+    """
+
+    alike: float
+    less: float
+    coherent: float
+    sharper: float
+    uneven: float
+    rows: float

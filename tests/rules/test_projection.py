@@ -1,0 +1,76 @@
+"""What a normalisation's adjoint leaves of a gradient's sums over positions, against simulation."""
+
+import numpy as np
+import pytest
+
+from firstlight.graph.signal import Array, Signal
+from firstlight.rules.projection import composed, projected
+
+GROUPS, CHANNELS, PLACES, DRAWS = 2, 4, 9, 10_000
+
+
+def signal(cube: Array) -> Signal:
+    one = np.ones((1, 1, 1))
+    return Signal(((GROUPS,), (CHANNELS,), (PLACES,)), 0.0 * one, one, cube, (True, False, False))
+
+
+def cube_of(x: Array) -> tuple[Array, Array]:
+    """Mean pair moments at each index of the cube, with their standard errors; x has a row per draw."""
+    out, error = np.zeros((2, 2, 2)), np.zeros((2, 2, 2))
+    for d in np.ndindex(2, 2, 2):
+        y = x
+        for axis, other in enumerate(d):
+            # all pairs, less the equal ones
+            y = y if not other else y.sum(axis=axis + 1, keepdims=True) - y
+        pairs = (GROUPS - 1) ** d[0] * (CHANNELS - 1) ** d[1] * (PLACES - 1) ** d[2]
+        rows = (x * y).reshape(len(x), -1).mean(axis=1) / pairs
+        out[d], error[d] = rows.mean(), rows.std() / len(rows) ** 0.5
+    return out, error
+
+
+def gaussian(rng: np.random.Generator, common: float) -> Array:
+    """Unit variance, of which positions of one channel have a share in common."""
+    apart = rng.standard_normal((DRAWS, GROUPS, CHANNELS, PLACES))
+    return common**0.5 * rng.standard_normal((DRAWS, GROUPS, CHANNELS, 1)) + (1.0 - common) ** 0.5 * apart
+
+
+@pytest.mark.parametrize(("common_x", "common_g"), [(0.0, 0.0), (0.3, 0.0), (0.6, 0.0), (0.0, 0.4)])
+def test_cube_of_a_projected_gradient(common_x: float, common_g: float) -> None:
+    """A tensor that channels have in common over positions takes of the gradient's sums more than of its entries."""
+    rng = np.random.default_rng(4)
+    x, g = gaussian(rng, common_x), gaussian(rng, common_g)
+    x = x - x.mean(axis=(2, 3), keepdims=True)
+    hat = x / np.sqrt(np.square(x).mean(axis=(2, 3), keepdims=True))
+    left = g - g.mean(axis=(2, 3), keepdims=True) - hat * (g * hat).mean(axis=(2, 3), keepdims=True)
+    mine = np.zeros((2, 2, 2))
+    mine[0, 0] = 1.0, common_g
+    share, corr = projected(signal(mine), signal(cube_of(hat)[0]), (1, 2), centre=True, kept=1.0)
+    drawn, error = cube_of(left)
+    assert np.all(np.abs(share * corr - drawn) < 4.0 * error + 1e-12), (share * corr, drawn, error)
+    total = share * (1.0 + (PLACES - 1.0) * corr[0, 0, 1])  # of one channel's sum over positions
+    sums = np.square(left.sum(axis=3)).mean(axis=(1, 2)) / PLACES
+    assert abs(total - sums.mean()) < 4.0 * sums.std() / DRAWS**0.5
+
+
+def test_composition_is_a_matrix_product() -> None:
+    """On exchangeable indices cubes multiply like the matrices that they stand for."""
+    rng = np.random.default_rng(5)
+    f, h = rng.standard_normal((2, 2, 2)), rng.standard_normal((1, 2, 2))
+
+    def matrix(cube: Array) -> Array:
+        index = np.array(list(np.ndindex(GROUPS, CHANNELS, PLACES)))
+        apart = (index[:, None] != index[None]).astype(int)
+        full = cube if cube.shape[0] == 2 else np.concatenate([cube, 0.0 * cube])
+        return full[apart[..., 0], apart[..., 1], apart[..., 2]]
+
+    got = composed(f, h, (GROUPS, CHANNELS, PLACES), (1, 2))
+    np.testing.assert_allclose(matrix(got), matrix(f) @ matrix(h), atol=1e-9)
+
+
+def test_next_neighbours_keep_row_sums() -> None:
+    """With a third state, for next neighbours, what is composed has the product of the row sums."""
+    f, h, n = np.array([1.0, 0.1, 0.5]), np.array([1.0, -0.05, 0.3]), 7
+    weights = np.array([1.0, n - 1.0 - 2.0 * (n - 1.0) / n, 2.0 * (n - 1.0) / n])
+    got = composed(f, h, (n,), (0,))
+    assert float(got @ weights) == pytest.approx(float(f @ weights) * float(h @ weights))
+    assert got[0] == pytest.approx(float(f * h @ weights))

@@ -1,0 +1,110 @@
+"""A softmax over keys alike by chance, uneven and in few dimensions, against attention drawn and differentiated."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from benchmarks.accuracy.draws import drawn
+from benchmarks.accuracy.errors import errors
+from benchmarks.accuracy.store import summary
+from firstlight.capture import predict as capture
+from firstlight.capture.trace import trace
+from firstlight.rules import softmax
+from firstlight.schemes.plan import plan
+
+KEYS, SETS = 32, 600
+
+
+def brute(units, dims, uneven):
+    """One row per set of tokens: Σp², E y², |dℓ|², |dq|², |dk|² of attention with fresh maps, tokens and gradients."""
+    g = torch.Generator().manual_seed(3)
+
+    def normal(*shape):
+        return torch.randn(SETS, *shape, generator=g, dtype=torch.float64)
+
+    x = F.normalize(normal(KEYS, units), dim=-1)
+    rng = np.random.default_rng(3)
+    if uneven:
+        x = x * torch.from_numpy(rng.gamma(1.0 / uneven, uneven, (SETS, KEYS, 1))).sqrt()
+    # each entry of a map's image of a token has the variance |x|²; queries of tokens of their own, as for other rows
+    asked = F.normalize(normal(KEYS, units), dim=-1)
+    if uneven:
+        asked = asked * torch.from_numpy(rng.gamma(1.0 / uneven, uneven, (SETS, KEYS, 1))).sqrt()
+    q, k, v = (t @ normal(units, dims) for t in (asked, x, x))
+    logits = (q @ k.mT / dims**0.5).requires_grad_()
+    p = logits.softmax(-1)
+    y = p @ v
+    (dl,) = torch.autograd.grad(y, logits, normal(KEYS, dims))
+    p, y = p.detach(), y.detach()
+    out = [p.square().sum(-1), y.square().mean(-1), dl.square().sum(-1), (dl @ k).square().mean(-1)]
+    out.append((dl.mT @ q).square().mean(-1))
+    return np.stack([t.mean(-1).numpy() for t in out], axis=1)
+
+
+@pytest.mark.parametrize(("units", "dims", "uneven"), [(16, 8, 0.0), (24, 4, 0.0), (24, 8, 0.2)])
+def test_sums_over_keys_and_rows(units, dims, uneven):
+    rows = brute(units, dims, uneven)
+    n = np.array([float(KEYS)])
+    found = softmax.straying(1.0, n, 1.0 / units, 2.0 / dims, uneven)
+    share = softmax.participation(1.0, n)[0] * found.sharper
+    own = softmax.jacobian(np.array([share]), n)[0] * found.less * dims
+    told = np.array([share, share + found.alike, own, own * found.coherent, own * found.rows])
+    spread = rows.std(axis=0) * (1.0 / SETS + KEYS * max(KEYS, units) / softmax._SAMPLED) ** 0.5
+    assert np.all(np.abs(told - rows.mean(axis=0)) < 4.0 * spread), (told, rows.mean(axis=0), spread)
+    # and independent logits would be refused
+    plain = softmax.participation(1.0, n)[0]
+    flat = softmax.jacobian(np.array([plain]), n)[0] * dims
+    assert np.any(np.abs(np.array([plain, plain, flat, flat, flat]) - rows.mean(axis=0)) > 4.0 * spread)
+
+
+class Attention(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.inside, self.out = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
+        self.maps = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(3))
+        self.heads = heads
+
+    def forward(self, x):
+        x = F.rms_norm(self.inside(x), x.shape[-1:])
+        q, k, v = (m(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for m in self.maps)
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+def test_gradients_of_heads_of_few_dimensions():
+    """Rows of long queries are sharp, and keys get their gradients from them: without it keys' are a quarter less."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    model, x = Attention(64, 16), torch.randn(2, 48, 64)
+    graph = trace(model, (x,), {})
+    laws = plan(model, "xavier", graph=graph, frozen=True).laws()
+    found = capture.predict(model, (x,), {}, laws=laws, scheme="xavier", graph=graph, on_missing="raise")
+    rows = drawn(model, (x,), {}, "xavier", graph, 24)
+    for e in errors(found, {name: summary(name, r) for name, r in rows.items()}):
+        assert e.q <= 0.05, (e.node, e.values)
+        assert not e.grad_q > 0.05, (e.node, e.values)
+
+
+class Returned(Attention):
+    """The weights are an output beside the values' mean."""
+
+    def forward(self, x):
+        x = F.rms_norm(self.inside(x), x.shape[-1:])
+        q, k, v = (m(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for m in self.maps)
+        p = (q @ k.transpose(2, 3) / q.shape[-1] ** 0.5).softmax(-1)
+        return (p @ v).transpose(1, 2).flatten(2), 4.0 * p
+
+
+def test_weights_that_are_returned_have_gradients_of_their_own():
+    """What comes through values adds up over like keys; a gradient of the weights themselves does not."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    model, x = Returned(16, 2), torch.randn(2, 48, 16)
+    graph = trace(model, (x,), {})
+    laws = plan(model, "xavier", graph=graph, frozen=True).laws()
+    found = capture.predict(model, (x,), {}, laws=laws, scheme="xavier", graph=graph, on_missing="raise")
+    rows = drawn(model, (x,), {}, "xavier", graph, 32)
+    for e in errors(found, {name: summary(name, r) for name, r in rows.items()}):
+        if e.node.startswith("maps"):
+            assert e.grad_q <= 0.1, (e.node, e.values)
