@@ -14,7 +14,9 @@ column "with input" is the model's own pass with a gradient at the input, relati
 
 from __future__ import annotations
 
+import csv
 import gc
+import os
 import subprocess
 import sys
 import time
@@ -30,6 +32,12 @@ import firstlight
 from firstlight.capture.moments import moments
 
 GOAL_TIME, GOAL_MEMORY = 1.15, 1.10
+RESULT = Path(__file__).with_name("overhead.csv")
+HEAD = {
+    "model": "model", "own_s": "own s", "measured_s": "measured s", "time": "time ×", "with_input": "with input ×",
+    "floor": "floor ×", "own_mb": "own MB", "measured_mb": "measured MB", "memory": "memory ×", "pairs": "pairs",
+    "load": "load",
+}  # fmt: skip
 
 
 def _mlp(width: int, batch: int) -> tuple[nn.Module, Tensor]:
@@ -198,8 +206,6 @@ def peak(name: str, measured: bool) -> float:
 
 
 def _environment() -> dict[str, str]:
-    import os
-
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -231,35 +237,41 @@ def _status(key: str) -> float:
     raise RuntimeError(f"no {key} in /proc/self/status: the memory columns need Linux")
 
 
-def run(names: tuple[str, ...] = ("mlp_1024", "mlp_512", "resnet50", "gpt2", "mlp_64")) -> Table:
+def row(name: str) -> dict[str, str]:
+    """A line of the table: seconds are CPU seconds, the load is the machine's at the end (1 minute)."""
+    torch.manual_seed(0)
+    build, pairs = MODELS[name]
+    model, x = build()
+    own, measured, ratio, with_input = compare(model, x, pairs)
+    floor = 1.0 + floor_seconds(model, x) / own
+    what = (build.__doc__ or name).split(":")[0].split("\n")[0].rstrip(".")
+    del model, x
+    gc.collect()
+    a, b = peak(name, False), peak(name, True)
+    return {
+        "model": what, "own_s": f"{own:.3f}", "measured_s": f"{measured:.3f}", "time": f"{ratio:.3f}",
+        "with_input": f"{with_input:.3f}", "floor": f"{floor:.3f}", "own_mb": f"{a:.0f}", "measured_mb": f"{b:.0f}",
+        "memory": f"{b / a:.3f}", "pairs": str(pairs), "load": f"{os.getloadavg()[0]:.1f}",
+    }  # fmt: skip
+
+
+def run(names: tuple[str, ...] = ("mlp_1024", "mlp_512", "resnet50", "gpt2", "mlp_64"), keep: bool = True) -> Table:
+    """The table; the whole of it is kept for the documentation (docs/speed.md)."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     table = Table(
         title=f"measure beside the model's own pass (goal: time ≤ {GOAL_TIME}×, memory ≤ {GOAL_MEMORY}×)",
         caption="CPU seconds of one thread, median of interleaved pairs; peak resident memory of fresh processes",
     )
-    for title in (
-        "model",
-        "own s",
-        "measured s",
-        "time ×",
-        "with input ×",
-        "floor ×",
-        "own MB",
-        "measured MB",
-        "memory ×",
-    ):
-        table.add_column(title, justify="left" if title == "model" else "right")
-    for name in names:
-        torch.manual_seed(0)
-        build, pairs = MODELS[name]
-        model, x = build()
-        own, measured, ratio, with_input = compare(model, x, pairs)
-        floor = 1.0 + floor_seconds(model, x) / own
-        del model, x
-        gc.collect()
-        a, b = peak(name, False), peak(name, True)
-        times = [f"{t:.3f}" for t in (own, measured, ratio, with_input, floor)]
-        table.add_row(name, *times, f"{a:.0f}", f"{b:.0f}", f"{b / a:.3f}")
+    for key, title in HEAD.items():
+        table.add_column(title, justify="left" if key == "model" else "right")
+    found = [row(name) for name in names]
     torch.set_num_threads(threads)
+    for line in found:
+        table.add_row(*line.values())
+    if keep and set(names) == set(MODELS):
+        with RESULT.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(HEAD))
+            writer.writeheader()
+            writer.writerows(found)
     return table

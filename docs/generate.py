@@ -337,6 +337,16 @@ def _shown(name: str, head: dict[str, str]) -> str:
     return markdown_table(head.values(), ([row[key] for key in head] for row in _stored(name)))
 
 
+def overhead() -> str:
+    """What `measure` costs beside the model's own pass, as ``python -m benchmarks overhead`` last measured it."""
+    head = {
+        "model": "model", "own_s": "own CPU s", "measured_s": "measured CPU s", "time": "time ×",
+        "with_input": "own pass with input gradient ×", "floor": "floor ×", "own_mb": "own MB", "memory": "memory ×",
+        "pairs": "pairs", "load": "load of the machine",
+    }  # fmt: skip
+    return markdown_table(head.values(), ([row[key] for key in head] for row in _stored("overhead")))
+
+
 def calibration() -> str:
     """P(off by more than 10×), predicted and measured, as ``python -m benchmarks calibration`` last found them."""
     lines = []
@@ -363,6 +373,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "breadth": lambda: _shown("breadth/table", dict(zip(BREADTH, BREADTH, strict=True))),
     "speed": lambda: _shown("propagation", SPEED),
     "calibration": calibration,
+    "overhead": overhead,
     "accuracy-overall": lambda: accuracy(overall=True),
     "lab-times": lab_times,
     "lab-article": lab_article,
