@@ -82,7 +82,6 @@ def test_the_forward_goal_is_met():
         ("mlp_spectral_norm", 3, "power iteration"),
         ("mlp_relu_squared", 3, "luck of the forward pass"),
         ("resnet_instance_norm", 2, "common to the group"),
-        ("llama_like", 2, "a norm written out"),
         ("experts", 2, "order statistics"),
         ("conv_grouped", 6, "channels in a group"),
         ("squeeze_excitation", 6, "the gradient of a gate"),
@@ -106,7 +105,9 @@ def test_a_calm_network_carries_none_of_them():
 @pytest.mark.parametrize(
     ("name", "depth"),
     [
-        ("highway", 3),
+        ("highway", 8),
+        ("mlp_silu", 8),
+        ("mlp_hardswish", 8),
         ("squeeze_excitation", 2),
         ("hf_swin", 1),
         ("mlp_rms_norm", 3),

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from firstlight.graph.along import Along
 from firstlight.graph.keyed import Keyed
 
 Array = npt.NDArray[np.float64]
@@ -364,6 +365,7 @@ class Cotangent:
         whole: The product as a signal, once it has been asked for.
         factor: A factor that is no function of one source; None for the factor 1.
         rest: Further summands.
+        along: How far the whole goes along its own tensor; None where nothing is known.
     """
 
     base: Signal
@@ -373,6 +375,7 @@ class Cotangent:
     whole: Signal | None = None
     factor: Signal | None = None
     rest: tuple[Cotangent, ...] = ()
+    along: Along | None = None
 
 
 K = TypeVar("K")

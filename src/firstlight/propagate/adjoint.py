@@ -13,6 +13,7 @@ from firstlight.graph.ir import Arg, Node, ParameterRef, Ref
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
 from firstlight.propagate.forward import LARGEST, Run, Sampler, bind_any, resolve, settled
 from firstlight.rules import Call, find
+from firstlight.rules.along import together
 from firstlight.rules.gradient import total, whole, whole_shape
 from firstlight.rules.layout import reshape
 from firstlight.rules.registry import several
@@ -48,7 +49,7 @@ def adjoint(run: Run, seeds: Mapping[Ref, Signal] | None = None, *, sampler: Sam
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
         for node in reversed(run.graph.nodes):
             outputs = run.signals[node.name]
-            grads = tuple(_collect(incoming.pop((node.name, i), None)) for i in range(len(outputs)))
+            grads = tuple(_collect(incoming.pop((node.name, i), None), outputs[i]) for i in range(len(outputs)))
             if all(g is None for g in grads):
                 continue
             first = next(g for g in grads if g is not None)
@@ -75,10 +76,10 @@ def _floating(run: Run, ref: Ref) -> bool:
     )
 
 
-def _collect(parts: list[Cotangent] | None) -> Cotangent | None:
+def _collect(parts: list[Cotangent] | None, x: Signal) -> Cotangent | None:
     if not parts:
         return None
-    out = parts[0] if len(parts) == 1 else total(parts)
+    out = parts[0] if len(parts) == 1 else together(parts, total(parts), x)
     if out.rest:
         return out
     base = out.base

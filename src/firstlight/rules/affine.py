@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
+from firstlight.rules.along import behind_map
 from firstlight.rules.centring import seen
 from firstlight.rules.contraction import contract, outer_sum, past_weights, sum_atoms
-from firstlight.rules.gradient import scale, whole
+from firstlight.rules.gradient import alone, scale, whole
 from firstlight.rules.layout import axis_atoms, expand, permute
 from firstlight.rules.merge import plus, reduce_to
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule
@@ -53,15 +54,14 @@ def with_bias(call: Call, y: Signal, bias: Signal) -> Signal:
 
 @linear.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, weight: Signal, bias: Signal | None = None) -> Grads:
-    del call, out
+    del call
     g = whole(grad)
     letters = LETTERS[: input.ndim]
     o = "Z" if weight.ndim > 1 else ""
     fan, sites = input.shape[-1], input.numel // max(input.shape[-1], 1) - 1
+    dx = past_weights(contract(g, letters[:-1] + o, weight, o + letters[-1], letters), g, fan, sites)
     grads: dict[str, Any] = {
-        "input": Cotangent(
-            past_weights(contract(g, letters[:-1] + o, weight, o + letters[-1], letters), g, fan, sites)
-        ),
+        "input": behind_map(dx, input, grad, out, bias) if o else Cotangent(dx),
         "weight": Cotangent(
             outer_sum(g, input, weight) if o else contract(g, letters[:-1] + o, input, letters, o + letters[-1])
         ),
@@ -156,11 +156,12 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, other: Signal) ->
     del call
     g = whole(grad)
     left, right, result = _matmul_letters(input, other)
-    del out
     dx = pair_einsum(g, result, other, right, _kept(left, result, right))
     dy = pair_einsum(g, result, input, left, _kept(right, result, left))
+    dx = _as(dx, _kept(left, result, right), left)
+    fixed = other.weights is not None and other.ndim == 2
     return {
-        "input": reduce_to(Cotangent(_as(dx, _kept(left, result, right), left)), input),
+        "input": behind_map(dx, input, grad, out, None) if fixed else reduce_to(Cotangent(dx), input),
         "other": reduce_to(Cotangent(_as(dy, _kept(right, result, left), right)), other),
     }
 
@@ -199,12 +200,14 @@ def _(
     call: Call, grad: Cotangent, out: Signal, input: Signal, mat1: Signal, mat2: Signal, beta: float = 1.0,
     alpha: float = 1.0,
 ) -> Grads:  # fmt: skip
-    del call, out, beta
+    del call
     g = Cotangent(scale(whole(grad), alpha))
     left, right, result = _matmul_letters(mat1, mat2)
+    dx = pair_einsum(whole(g), result, mat2, right, left)
+    fixed = mat2.weights is not None and mat2.ndim == 2
     return {
-        "input": reduce_to(grad, input),
-        "mat1": Cotangent(pair_einsum(whole(g), result, mat2, right, left)),
+        "input": reduce_to(alone(grad), input),
+        "mat1": behind_map(dx, mat1, grad, out, scale(input, beta)) if fixed else Cotangent(dx),
         "mat2": Cotangent(pair_einsum(whole(g), result, mat1, left, right)),
     }
 

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from firstlight.graph.along import Along
 from firstlight.graph.keyed import Keyed
 from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.affine import pair_einsum as einsum
+from firstlight.rules.along import of_rows
+from firstlight.rules.attending import forms
 from firstlight.rules.contraction import INNER
 from firstlight.rules.empirical import constant
 from firstlight.rules.forms import combine
@@ -18,7 +21,7 @@ from firstlight.rules.layout import align, axis_atoms, expand, merge_axis, offse
 from firstlight.rules.merge import plus, reduce_to
 from firstlight.rules.noise import sample_correlation
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, GAUSSIAN_INPUT, Call, Grads, rule
-from firstlight.rules.softmax import jacobian, participation, straying
+from firstlight.rules.softmax import SPREADS, jacobian, participation, participation_curve, straying
 from firstlight.rules.windows import with_atom
 
 _HIDDEN = -1e9  # logits at or below are masked
@@ -150,12 +153,11 @@ def soft_back(g: Signal, p: Signal, dim: int) -> Signal:
         return replace(g, q=np.zeros_like(g.q), mean=np.zeros_like(g.mean), source=None, values=None, ident=next_id())
     at = offset(p, dim)
     n = p.shape[dim]
-    square = p.q.mean(axis=at, keepdims=True) * n
+    square, seen = _row_law(p, dim)
     g_same, g_other = np.take(g.corr, 0, axis=at), np.take(g.corr, 1, axis=at)
     free = np.maximum(g_same - g_other, 0.0)
     origin = (0,) * free.ndim
     own = float(free[origin])
-    seen = np.maximum(np.sum(p.mean > 0.0, axis=at, keepdims=True), 1) * (n if p.mean.shape[at] == 1 else 1)
     keyed = _mixed(p.keyed or straying(0.0, seen, 0.0, 0.0), _through_values(g))
     q = p.q / np.maximum(square, 1e-300) * g.q * own * jacobian(square, seen) * keyed.less
     ratio = free / own if own > 0 else np.zeros_like(free)
@@ -314,7 +316,6 @@ def _(
     call: Call, grad: Cotangent, out: Signal, query: Signal, key: Signal, value: Signal, attn_mask: Any = None,
     dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
 ) -> Grads:  # fmt: skip
-    del out
     from firstlight.rules.gradient import scale as times_number
 
     g = whole(grad)
@@ -331,10 +332,44 @@ def _(
     grads = {"query": dq, "key": dk, "value": dv}
     if isinstance(attn_mask, Signal) and attn_mask.value is None and not attn_mask.integer:
         grads["attn_mask"] = whole(reduce_to(Cotangent(through), attn_mask))
+    free = g.mean_q * out.mean_q * value.shape[-1]
+    heads = query.shape[-3] if query.ndim > 3 else 1
+    one_head = 1.0 if grad.along is None or free <= 0.0 else grad.along.variance / free
+    ratio = max(1.0 - heads * (1.0 - one_head), 0.0)
+    known = _along(p, through, dv, wide_value, heads, ratio, attn_mask)
     if enable_gqa:
         for name, small in (("key", key), ("value", value)):
             grads[name] = _gather_heads(grads[name], small)
-    return {name: Cotangent(s) for name, s in grads.items()}
+            known = {**known, name: of_rows(known.get(name), query.shape[-3] / max(small.shape[-3], 1))}
+    return {name: Cotangent(s, along=known.get(name)) for name, s in grads.items()}
+
+
+def _along(
+    p: Signal, through: Signal, dv: Signal, value: Signal, heads: int, ratio: float, mask: Any
+) -> dict[str, Along | None]:
+    """How far the gradients of queries, keys and values go along them, from that of the logits."""
+    rows, keys = p.shape[-2], p.shape[-1]
+    if keys < 2:
+        return {}
+    square, seen = _row_law(p, p.ndim - 1)
+    values = dv.mean_q * value.mean_q * value.shape[-1]
+    v, part = _level(square, seen), 1.0
+    if isinstance(mask, Signal) and mask.value is None and not mask.integer and v > 0.0:
+        shared = float(np.take(mask.corr, 1, axis=-1).flat[0]) if mask.groups and mask.groups[-1] else 1.0
+        mean, q = np.broadcast_arrays(mask.mean, mask.q)
+        seen_bias = (q - np.square(mean))[mean > _HIDDEN]
+        bias = float(seen_bias.mean()) if seen_bias.size else 0.0
+        part = min(max(1.0 - bias * (1.0 - shared) / v, 0.0), 1.0)
+    found = forms(v, seen, through.mean_q * keys, values, rows, keys, heads, ratio, part)
+    return {} if found is None else dict(zip(("query", "key", "value"), found, strict=True))
+
+
+def _row_law(p: Signal, dim: int) -> tuple[Array, Array]:
+    """E Σp² and the number of visible keys of each row."""
+    at, n = offset(p, dim), p.shape[dim]
+    square = p.q.mean(axis=at, keepdims=True) * n
+    seen = np.maximum(np.sum(p.mean > 0.0, axis=at, keepdims=True), 1) * (n if p.mean.shape[at] == 1 else 1)
+    return square, seen
 
 
 def _gather_heads(g: Signal, like: Signal) -> Signal:
@@ -348,3 +383,11 @@ def _gather_heads(g: Signal, like: Signal) -> Signal:
     g = reshape(g, (*lead, k, h // k, *g.shape[-2:]))
     g = sum_atoms(g, list(axis_atoms(g, len(lead) + 1)))
     return reshape(g, like.shape)
+
+
+def _level(share: Array, n: Array) -> float:
+    """The variance of the logits at which the longest row's keys share E Σp²."""
+    share, n = np.broadcast_arrays(share, np.asarray(n, dtype=np.float64))
+    longest = int(np.argmax(n))
+    curve = participation_curve(int(n.flat[longest]))
+    return float(np.interp(float(share.flat[longest]), curve, SPREADS))

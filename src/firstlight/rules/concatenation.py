@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
+from firstlight.rules.along import of_pieces
 from firstlight.rules.cross import cross
 from firstlight.rules.empirical import constant
 from firstlight.rules.forms import combine
@@ -133,9 +134,9 @@ def _(call: Call, grad: Cotangent, out: Signal, tensors: tuple[Signal, ...], dim
     g = whole(grad)
     parts: list[Cotangent] = []
     start = 0
-    for t in tensors:
+    for t, known in zip(tensors, of_pieces(grad, tensors, dim), strict=True):
         n = t.shape[dim]
-        parts.append(Cotangent(take_range(g, dim, start, start + n, 1)))
+        parts.append(Cotangent(take_range(g, dim, start, start + n, 1), along=known))
         start += n
     return {"tensors": tuple(parts)}
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, Source, replace
-from firstlight.rules.gradient import times
+from firstlight.rules.along import energy, of_chain, uneven
+from firstlight.rules.gradient import scaled, times
 from firstlight.rules.registry import GAUSSIAN_INPUT, Call, Grads, rule
 from firstlight.rules.source import SMOOTH, Bend, as_source, from_values, on_source
 from firstlight.theory import special
@@ -67,9 +68,20 @@ def back(grad: Cotangent, out: Signal, x: Signal, p: Pointwise, call: Call | Non
         values = out.source.values
     with np.errstate(all="ignore"):
         slope = _finite(p.df(values))
+        after = _finite(p.f(values)) if out.values is None else out.values
     if call is not None:
         _warn_luck(call, out.source, slope)
-    return times(grad, out, out.source, slope)
+    found = times(grad, out, out.source, slope)
+    if grad.along is not None:
+        found = scaled(found, uneven(grad, out, energy(grad), _together(out.source, slope, after)) ** 0.5)
+    return replace(found, along=of_chain(grad, out, out.source, after, values, slope))
+
+
+def _together(source: Source, slope: Array, values: Array) -> float:
+    """E f'²y²/(E f'²·E y²) of the slope and the values of a pointwise operation."""
+    one, other, w = np.square(slope), np.square(values), source.grid.weights
+    level = float(source.share @ (one @ w)) * float(source.share @ (other @ w))
+    return float(source.share @ ((one * other) @ w)) / level if level > 0.0 else 1.0
 
 
 def _warn_luck(call: Call, source: Source, slope: Array) -> None:

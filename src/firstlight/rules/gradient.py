@@ -23,8 +23,15 @@ _PARTS = 4  # summands with factors that are followed one by one
 
 
 def parts_of(g: Cotangent) -> tuple[Cotangent, ...]:
-    """The summands, each with one root."""
-    return (replace(g, rest=(), whole=None), *g.rest) if g.rest else (g,)
+    """The summands, each with one root; how far the whole goes along its tensor is not known of them."""
+    if g.rest:
+        return (replace(g, rest=(), whole=None, along=None), *g.rest)
+    return (alone(g),)
+
+
+def alone(g: Cotangent) -> Cotangent:
+    """A gradient that goes to another tensor: nothing is known of how far it goes along that one."""
+    return g if g.along is None else replace(g, along=None)
 
 
 def joined(parts: Sequence[Cotangent]) -> Cotangent:
@@ -94,7 +101,7 @@ def whole_shape(g: Cotangent) -> tuple[int, ...]:
 def scaled(g: Cotangent, a: float) -> Cotangent:
     """Multiply by a constant."""
     if a == 1.0:
-        return g
+        return alone(g)
     return joined([_scaled(p, a) for p in parts_of(g)])
 
 

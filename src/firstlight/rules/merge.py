@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from firstlight.graph.along import Along
 from firstlight.graph.signal import Cotangent, Signal, replace
+from firstlight.rules.along import of_shifted, of_sum
 from firstlight.rules.contraction import sum_atoms
 from firstlight.rules.cross import add
 from firstlight.rules.gradient import scale, scaled, through_sum, whole, whole_shape
@@ -116,13 +118,23 @@ def _split(
             f"a sum inside a long stream of nonlinearities: a unit open here was open before and will be again; "
             f"this is followed over {_FOLLOWED + 1} sums, and gradients further back can come out too small"
         )
+    forms = _along(grad, x, y, a, b, out)
     if isinstance(x, Signal):
         g = through_sum(grad, out, x, y, a, b) if both else grad
-        grads["input"] = reduce_to(scaled(g, a), x)
+        grads["input"] = replace(reduce_to(scaled(g, a), x), along=forms[0] if x.shape == out.shape else None)
     if isinstance(y, Signal):
         g = through_sum(grad, out, y, x, b, a) if both else grad
-        grads["other"] = reduce_to(scaled(g, b), y)
+        grads["other"] = replace(reduce_to(scaled(g, b), y), along=forms[1] if y.shape == out.shape else None)
     return grads
+
+
+def _along(grad: Cotangent, x: Any, y: Any, a: float, b: float, out: Signal) -> tuple[Along | None, Along | None]:
+    """How far the gradients of the terms of a·x + b·y go along them."""
+    if isinstance(x, Signal) and isinstance(y, Signal):
+        return of_sum(grad, x, y, a, b)
+    term, factor = (x, a) if isinstance(x, Signal) else (y, b)
+    form = of_shifted(grad, scale(term, factor), out)
+    return form, form
 
 
 @rule("sub", example="x - 0.3 * torch.tanh(x)")

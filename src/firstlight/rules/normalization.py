@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from firstlight.graph.along import Along
 from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, replace
+from firstlight.rules.along import along, energy, mixed
 from firstlight.rules.contraction import PER_ROW, energy_cube, product, sum_atoms
 from firstlight.rules.forms import combine, joint
 from firstlight.rules.gradient import scale, whole
@@ -19,6 +21,7 @@ from firstlight.rules.projection import group_pairs, projected, shared_cube
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, CONCENTRATED, Call, Grads, rule, several
 
 _SMALL = 64  # entries of a group up to which effects of order 1/n can add up to per cents
+_EPSILON = 1e-3  # share of ε in the variance from which the length before a norm counts behind it
 _COMMON = 0.1  # share of a gradient that a group has in common from which its dependence on the tensor shows
 
 
@@ -111,7 +114,9 @@ def _few(corr: Array, atoms: Sequence[int], spread: float) -> Array:
     return out
 
 
-def normalise_back(call: Call, g: Signal, x: Signal, atoms: Sequence[int], *, centre: bool, eps: float) -> Signal:
+def normalise_back(
+    call: Call, g: Signal, x: Signal, atoms: Sequence[int], *, centre: bool, eps: float, known: float | None = None
+) -> Signal:
     """Gradient before a normalisation: (g - mean g - x̂·mean(g x̂))/√(v+ε).
 
     The projection takes the shared part of g and the part along x̂; E[v/v̂] = n/(n-2) for n effective entries,
@@ -122,6 +127,8 @@ def normalise_back(call: Call, g: Signal, x: Signal, atoms: Sequence[int], *, ce
     hat = normalise(call, x, atoms, centre=centre, eps=eps)
     share, corr = projected(g, hat.signal, atoms, centre=centre, kept=hat.kept)
     common = float(shared_cube(g, atoms).flat[0]) if centre else 0.0
+    if known is not None:
+        share = max(1.0 - common - (2.0 - hat.kept) * hat.kept * known, 0.0)
     # v scatters from site to site: a group that spans sites has the mean of it
     single = len(set(atoms)) == 1 and not any(x.batch[a] for a in atoms)
     spread = x.scatter if x.data else hat.spread + (x.scatter if single else 0.0)
@@ -207,23 +214,28 @@ def _(
     call: Call, grad: Cotangent, out: Signal, input: Signal, normalized_shape: Any, weight: Signal | None = None,
     bias: Signal | None = None, eps: float = 1e-5,
 ) -> Grads:  # fmt: skip
-    del out
     atoms = _trailing(input, normalized_shape)
-    return _back(call, grad, input, atoms, weight, bias, 0, centre=True, eps=eps)
+    return _back(call, grad, out, input, atoms, weight, bias, 0, centre=True, eps=eps)
 
 
 def _back(
-    call: Call, grad: Cotangent, x: Signal, atoms: Sequence[int], weight: Signal | None, bias: Signal | None,
-    axes: int, *, centre: bool, eps: float,
+    call: Call, grad: Cotangent, out: Signal, x: Signal, atoms: Sequence[int], weight: Signal | None,
+    bias: Signal | None, axes: int, *, centre: bool, eps: float,
 ) -> dict[str, Any]:  # fmt: skip
     g = whole(grad)
     if g.groups != x.groups:
         names = [axis for axis in range(x.ndim) if any(a in atoms for a in axis_atoms(x, axis))]
         g, x = align(g, x)
         atoms = [a for axis in names for a in axis_atoms(x, axis)]
-    hat = normalise(call, x, atoms, centre=centre, eps=eps).signal
-    inner, grads = _affine_back(g, hat, weight, bias, axes)
-    grads["input"] = Cotangent(normalise_back(call, inner, x, atoms, centre=centre, eps=eps))
+    hat = normalise(call, x, atoms, centre=centre, eps=eps)
+    inner, grads = _affine_back(g, hat.signal, weight, bias, axes)
+    known, form = None, None
+    if list(atoms) == list(axis_atoms(x, -1)):  # all units of a site: Σ g·x = (1 - kept)·Σ g·y is left by ε alone
+        if grad.along is not None:  # E (Σ g·y)²/(n·E|g|²·E y²)
+            known = grad.along.variance / max(x.shape[-1] * energy(grad) * out.mean_q, 1e-300)
+        form = mixed([(1.0 - hat.kept, along(grad, out))]) if 1.0 - hat.kept > _EPSILON else Along()
+    back = normalise_back(call, inner, x, atoms, centre=centre, eps=eps, known=known)
+    grads["input"] = Cotangent(back, along=form)
     return grads
 
 
@@ -242,9 +254,8 @@ def _(
     call: Call, grad: Cotangent, out: Signal, input: Signal, normalized_shape: Any, weight: Signal | None = None,
     eps: float | None = None,
 ) -> Grads:  # fmt: skip
-    del out
     atoms = _trailing(input, normalized_shape)
-    return _back(call, grad, input, atoms, weight, None, 0, centre=False, eps=1.2e-7 if eps is None else eps)
+    return _back(call, grad, out, input, atoms, weight, None, 0, centre=False, eps=1.2e-7 if eps is None else eps)
 
 
 def _all_but(x: Signal, axes: Sequence[int]) -> list[int]:
@@ -292,7 +303,7 @@ def _(
     running_var: Signal | None = None, weight: Signal | None = None, bias: Signal | None = None,
     training: bool = False, momentum: float = 0.1, eps: float = 1e-5, use_input_stats: bool = True,
 ) -> Grads:  # fmt: skip
-    del out, momentum
+    del momentum
     axes = input.ndim - 2
     if not _on_batch(call, training, use_input_stats, running_mean):
         hat = _running(call, input, running_mean, running_var, eps)
@@ -300,7 +311,7 @@ def _(
         v = 1.0 if running_var is None else running_var.mean_mean
         grads["input"] = Cotangent(scale(inner, (v + eps) ** -0.5))
         return grads
-    return _back(call, grad, input, _batch_atoms(call, input), weight, bias, axes, centre=True, eps=eps)
+    return _back(call, grad, out, input, _batch_atoms(call, input), weight, bias, axes, centre=True, eps=eps)
 
 
 @rule(

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from firstlight.graph.along import Along
 from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, Source, replace
-from firstlight.rules.contraction import product
+from firstlight.rules.along import against, begun, energy, uneven
+from firstlight.rules.contraction import energy_cube, product
 from firstlight.rules.elementwise import Pointwise, apply, back, chain_values
 from firstlight.rules.empirical import constant
-from firstlight.rules.gradient import parts_of, scale, scaled, through_product, times, times_signal
+from firstlight.rules.gradient import alone, parts_of, scale, scaled, through_product, times, times_signal
 from firstlight.rules.layout import align, axis_atoms
 from firstlight.rules.merge import is_number, on_common_source, plus, reduce_to
 from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, rule
@@ -98,19 +100,48 @@ def mul(call: Call, input: Any, other: Any) -> Any:
 @mul.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any) -> Grads:
     grads: dict[str, Any] = {}
+    form = begun(grad, out) if isinstance(input, Signal) and isinstance(other, Signal) else grad.along
     for name, mine, factor in (("input", input, other), ("other", other, input)):
         if isinstance(mine, Signal):
-            grads[name] = reduce_to(times_factor(grad, out, mine, factor), mine)
+            grads[name] = _along(reduce_to(times_factor(grad, out, mine, factor), mine), mine, factor, out, form, grad)
             if mine.weights is None and mine.value is None and isinstance(factor, Signal) and mine.batch:
                 _warn_gate(call, out, mine, factor)
             if _is_inverse_rms(factor, mine):
-                call.caveat(
-                    "a norm written out: the gradient along the tensor itself, Σ g·x, is taken as that of independent "
-                    "g and x; the gradients inside the norm can be off by tens of per cent"
-                )
-                # what comes back through the root mean square is -1/n of this along x: (1 - 2/n) + 1/n = 1 - 1/n
-                grads[name] = scaled(grads[name], max(1.0 - 2.0 * factor.numel / mine.numel, 0.0) ** 0.5)
+                grads[name] = _without_return(call, grads[name], mine, factor, out)
     return grads
+
+
+def _along(g: Cotangent, mine: Signal, factor: Any, out: Signal, form: Along | None, grad: Cotangent) -> Cotangent:
+    """Both factors of a product have its Σ g·x; a factor of one entry a site has a gradient of just that size."""
+    if form is None or not _one_site(mine, out):
+        return alone(g)
+    if mine.numel == out.numel:
+        if isinstance(factor, Signal) and factor.numel == out.numel and grad.along is not None:
+            kurtosis = 1.0 + float(energy_cube(factor).flat[0])
+            g = scaled(g, uneven(grad, out, energy(grad), kurtosis) ** 0.5)
+        return replace(g, along=form)
+    free = against(grad, out)
+    level = (form.variance / free.mean_q) ** 0.5 if free.mean_q > 0.0 else 1.0
+    if mine.tag is not None and mine.tag[0] == "inverse rms" and mine.source is not None and mine.values is not None:
+        # Σ g·x = s/r where x·r has one length whatever r is
+        return Cotangent(scale(free, level), mine.source, 1.0 / mine.values, mine, along=form)
+    return replace(scaled(g, level), along=form)
+
+
+def _without_return(call: Call, g: Cotangent, x: Signal, length: Signal, out: Signal) -> Cotangent:
+    """The gradient of x in x/|x| less twice what comes back through |x|, 1/n of it, where no form of Σ g·x says it."""
+    if g.along is not None and _one_site(length, out):
+        return g
+    call.caveat(
+        "a norm written out, over another axis than that of the units: the gradient along the tensor itself, Σ g·x, is "
+        "taken as that of independent g and x; the gradients inside the norm can be off by tens of per cent"
+    )
+    return scaled(g, max(1.0 - 2.0 * length.numel / x.numel, 0.0) ** 0.5)
+
+
+def _one_site(mine: Signal, out: Signal) -> bool:
+    """Whether a factor has all sites of the product, and all of its units or one entry for all of them."""
+    return mine.ndim == out.ndim > 0 and mine.shape[:-1] == out.shape[:-1] and mine.shape[-1] in (1, out.shape[-1])
 
 
 def _warn_gate(call: Call, out: Signal, gate: Signal, x: Signal) -> None:
@@ -170,7 +201,7 @@ def neg(call: Call, input: Signal) -> Signal:
 @neg.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal) -> Grads:
     del call, out, input
-    return {"input": scaled(grad, -1.0)}
+    return {"input": replace(scaled(grad, -1.0), along=grad.along)}
 
 
 _INVERSE = Pointwise(lambda x: 1.0 / x, lambda x: -1.0 / np.square(x), Bend(positive=True))
@@ -205,21 +236,22 @@ def div(call: Call, input: Any, other: Any, rounding_mode: str | None = None) ->
 def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any, rounding_mode: str | None = None) -> Grads:
     del rounding_mode
     if is_number(other):
-        return {"input": scaled(grad, 1.0 / float(other) if other else 0.0)}
+        return {"input": replace(scaled(grad, 1.0 / float(other) if other else 0.0), along=grad.along)}
     if other.value is not None and other.numel == 1:
         d = float(other.value.reshape(-1)[0])
-        return {"input": scaled(grad, 1.0 / d if d else 0.0)}
+        return {"input": replace(scaled(grad, 1.0 / d if d else 0.0), along=grad.along)}
     inv = inverse(call, other)
     if out.source is not None and other.source is None and chain_values(other, out.source) is not None:
         inv = replace(inv, source=out.source)
     grads: dict[str, Any] = {}
+    form = begun(grad, out) if isinstance(input, Signal) else grad.along
     if isinstance(input, Signal):
-        grads["input"] = reduce_to(times_factor(grad, out, input, inv), input)
+        grads["input"] = _along(reduce_to(times_factor(grad, out, input, inv), input), input, inv, out, form, grad)
         if other.tag is not None and other.tag[:2] == ("sum", input.ident):
             # shares x/Σx: (g - Σ g·share)/Σx, of which the part through Σx is Σ share²: 1 - 2/n is left for this one
-            grads["input"] = scaled(grads["input"], max(1.0 - 2.0 * other.numel / input.numel, 0.0) ** 0.5)
+            grads["input"] = _without_return(call, grads["input"], input, other, out)
     over = times_factor(grad, out, other, input) if isinstance(input, Signal) else scaled(grad, float(input))
-    grads["other"] = back(reduce_to(over, other), inv, other, _INVERSE)
+    grads["other"] = back(_along(reduce_to(over, other), other, input, out, form, grad), inv, other, _INVERSE)
     return grads
 
 
@@ -236,7 +268,7 @@ def _(
     del call
     g = scaled(grad, value)
     return {
-        "input": reduce_to(grad, input),
+        "input": reduce_to(alone(grad), input),
         "tensor1": reduce_to(times_factor(g, out, tensor1, tensor2), tensor1),
         "tensor2": reduce_to(times_factor(g, out, tensor2, tensor1), tensor2),
     }

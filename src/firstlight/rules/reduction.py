@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from firstlight.graph.along import Along
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
+from firstlight.rules.along import mixed
 from firstlight.rules.attention import soft
 from firstlight.rules.contraction import energy_cube, product, sum_atoms
 from firstlight.rules.elementwise import Pointwise, apply
@@ -61,7 +63,8 @@ def mean(call: Call, input: Signal, dim: Any = None, keepdim: bool = False) -> S
 @mean.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: Any = None, keepdim: bool = False) -> Grads:
     del call
-    return {"input": Cotangent(spread_over(whole(grad), input, dim, keepdim, out.numel / input.numel))}
+    wide = spread_over(whole(grad), input, dim, keepdim, out.numel / input.numel)
+    return {"input": Cotangent(wide, along=_along(grad, input, dim, keepdim))}
 
 
 @rule("sum", "nansum", assumes=(EXCHANGEABLE,), example="x.view(-1, 8, 8).sum(1)")
@@ -75,7 +78,14 @@ def sum_(call: Call, input: Signal, dim: Any = None, keepdim: bool = False) -> S
 @sum_.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: Any = None, keepdim: bool = False) -> Grads:
     del call, out
-    return {"input": Cotangent(spread_over(whole(grad), input, dim, keepdim, 1.0))}
+    wide = spread_over(whole(grad), input, dim, keepdim, 1.0)
+    return {"input": Cotangent(wide, along=_along(grad, input, dim, keepdim))}
+
+
+def _along(grad: Cotangent, x: Signal, dim: Any, keepdim: bool, degree: float = 1.0) -> Along | None:
+    """Behind a function of the last axis that is homogeneous of some degree: Σ g·x = degree·(g·y)."""
+    one = keepdim and axes_of(x, dim) == [x.ndim - 1]
+    return mixed([(degree, grad.along)]) if one and grad.along is not None else None
 
 
 def _variance(x: Signal, dim: Any, keepdim: bool, unbiased: bool) -> Signal:
@@ -143,7 +153,8 @@ def _var_back(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: Any 
     g = spread_over(whole(grad), input, dim, keepdim, 2.0 / max(n - 1, 1))
     v = max(input.mean_q - input.mean_mean**2, 0.0)
     size = v if call.node.op == "var" else 0.25
-    return {"input": Cotangent(replace(g, q=g.q * size, mean=g.mean * 0.0, ident=next_id()))}
+    form = _along(grad, input, dim, keepdim, 2.0 if call.node.op == "var" else 1.0)
+    return {"input": Cotangent(replace(g, q=g.q * size, mean=g.mean * 0.0, ident=next_id()), along=form)}
 
 
 var.adjoint(_var_back)
@@ -172,7 +183,8 @@ def _(
     del call, p
     g = spread_over(whole(grad), input, dim, keepdim, 1.0)
     n = input.numel / max(out.numel, 1)
-    return {"input": Cotangent(replace(g, q=g.q / n, mean=g.mean * 0.0, ident=next_id()))}
+    form = _along(grad, input, dim, keepdim)
+    return {"input": Cotangent(replace(g, q=g.q / n, mean=g.mean * 0.0, ident=next_id()), along=form)}
 
 
 @rule("logsumexp", example="x.logsumexp(1, keepdim=True) + x")

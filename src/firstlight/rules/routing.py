@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from firstlight.graph.along import Along
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.affine import pair_einsum as einsum
+from firstlight.rules.along import of_rows, shared
 from firstlight.rules.choice import masked
 from firstlight.rules.concatenation import join
 from firstlight.rules.cross import add
 from firstlight.rules.elementwise import apply, back, of
 from firstlight.rules.empirical import uniform
-from firstlight.rules.gradient import whole
+from firstlight.rules.gradient import alone, whole
 from firstlight.rules.layout import axis_atoms, offset
 from firstlight.rules.merge import unit
 from firstlight.rules.products import multiply, times_factor
@@ -106,7 +108,7 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, index: Any, value
         return _written_back(grad, steps, value)
     g = whole(grad)
     if not isinstance(value, Signal):
-        return {"input": grad}
+        return {"input": alone(grad)}
     share = min(1.0, value.numel / max(input.numel, 1))
     return {
         "input": Cotangent(replace(g, q=g.q * (1.0 - share), ident=next_id())),
@@ -173,7 +175,7 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, index: Any = None
         return {"input": Cotangent(place(whole(grad), input, steps))}
     if out.shape != input.shape:
         return {"input": Cotangent(like_shape(whole(grad), input.shape))}
-    return {"input": grad}
+    return {"input": alone(grad)}
 
 
 @rule(
@@ -219,10 +221,16 @@ def _counts(x: Signal, dim: int, index: Signal) -> Array | None:
 def _(
     call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int, index: Signal, source: Signal, alpha: float = 1.0
 ) -> Grads:
-    del call, out, dim, index
+    del out, index
     g = whole(grad)
     spread = like_shape(g, source.shape)
-    return {"input": grad, "source": Cotangent(replace(spread, q=spread.q * alpha**2, ident=next_id()))}
+    forms: tuple[Along | None, Along | None] = None, None
+    if "add" in call.node.op and dim % input.ndim < input.ndim - 1 and source.ndim == input.ndim:
+        times = source.shape[dim] / max(input.shape[dim], 1)
+        one, other = shared(grad, input.mean_q, alpha**2 * times * source.mean_q, 0.0)
+        forms = one, of_rows(other, 1.0 / max(times, 1e-300))
+    added = Cotangent(replace(spread, q=spread.q * alpha**2, ident=next_id()), along=forms[1])
+    return {"input": replace(grad, along=forms[0]), "source": added}
 
 
 @rule(

@@ -6,7 +6,9 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from firstlight.graph.along import Along
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
+from firstlight.rules.along import of_parts, of_rows
 from firstlight.rules.concatenation import join
 from firstlight.rules.gradient import whole
 from firstlight.rules.layout import reshape
@@ -24,8 +26,9 @@ def narrow(call: Call, input: Signal, dim: int, start: int, length: int) -> Sign
 
 @narrow.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int, start: int, length: int) -> Grads:
-    del call, out
-    return {"input": Cotangent(put_range(whole(grad), input, dim, start, start + length, 1))}
+    del call
+    known = of_parts([(grad, out)], input, dim % input.ndim == input.ndim - 1)
+    return {"input": Cotangent(put_range(whole(grad), input, dim, start, start + length, 1), along=known)}
 
 
 @rule("select", example="x.select(1, 3)")
@@ -100,8 +103,10 @@ def gathered(grads: tuple[Cotangent | None, ...], out: tuple[Signal, ...], like:
             parts.append(
                 replace(o, mean=np.zeros(n), q=np.zeros(n), source=None, values=None, value=None, weights=None)
             )
-    del like
-    return Cotangent(join(parts, dim))
+    known = of_parts(
+        [(g, o) for g, o in zip(grads, out, strict=True) if g is not None], like, dim % like.ndim == like.ndim - 1
+    )
+    return Cotangent(join(parts, dim), along=known)
 
 
 @rule("unbind", example="x.view(-1, 2, 32).unbind(1)[0]")
@@ -115,7 +120,7 @@ def unbind(call: Call, input: Signal, dim: int = 0) -> tuple[Signal, ...]:
 def _(call: Call, grads: tuple[Cotangent | None, ...], out: tuple[Signal, ...], input: Signal, dim: int = 0) -> Grads:
     del call
     dim %= input.ndim
-    wide = [None if g is None else Cotangent(unsqueezed(whole(g), dim)) for g in grads]
+    wide = [None if g is None else Cotangent(unsqueezed(whole(g), dim), along=g.along) for g in grads]
     return {"input": gathered(tuple(wide), tuple(unsqueezed(o, dim) for o in out), input, dim)}
 
 
@@ -242,8 +247,24 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, index: Any) -> Gr
     if steps is None:
         ratio = out.numel / max(input.numel, 1)
         spread_out = like_shape(g, input.shape)
-        return {"input": Cotangent(replace(spread_out, q=spread_out.q * ratio, mean=spread_out.mean * ratio))}
-    return {"input": Cotangent(place(g, input, steps))}
+        rows = out.ndim == input.ndim > 1 and out.shape[1:] == input.shape[1:]
+        form = of_rows(grad.along, ratio) if rows else None
+        return {
+            "input": Cotangent(replace(spread_out, q=spread_out.q * ratio, mean=spread_out.mean * ratio), along=form)
+        }
+    return {"input": Cotangent(place(g, input, steps), along=_along(grad, out, input, index))}
+
+
+def _along(grad: Cotangent, out: Signal, input: Signal, index: Any) -> Along | None:
+    """What is known of Σ g·x where only the last axis, or only the others, are taken apart."""
+    if input.ndim < 2 or out.ndim == 0:
+        return None
+    if out.shape[:-1] == input.shape[:-1]:
+        return of_parts([(grad, out)], input, True)
+    items: tuple[Any, ...] = index if several(index) and not _is_slice(index) else (index,)
+    leading = len(items) < input.ndim and "..." not in items and None not in items
+    same = out.shape[-1] == input.shape[-1]
+    return of_parts([(grad, out)], input, False) if leading and same else None
 
 
 @rule("index_select", example="x.index_select(1, torch.tensor([0, 5, 7]))")

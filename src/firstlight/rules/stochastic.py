@@ -42,7 +42,7 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, p: float = 0.5, t
     del call, out, input
     if not training or p <= 0.0:
         return {"input": grad}
-    return {"input": Cotangent(_drop(whole(grad), float(p)))}
+    return {"input": Cotangent(_drop(whole(grad), float(p)), along=grad.along)}
 
 
 @rule(
@@ -65,7 +65,7 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, p: float = 0.5, t
     if not training or p <= 0.0:
         return {"input": grad}
     g = whole(grad)
-    return {"input": Cotangent(_drop(g, float(p), tuple(range(2, input.ndim))))}
+    return {"input": Cotangent(_drop(g, float(p), tuple(range(2, input.ndim))), along=grad.along)}
 
 
 def _draw(call: Call, mean: float, q: float) -> Signal:

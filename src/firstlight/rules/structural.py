@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, replace
+from firstlight.rules.along import of_view
 from firstlight.rules.contraction import sum_atoms
-from firstlight.rules.gradient import whole
+from firstlight.rules.gradient import alone, whole
 from firstlight.rules.layout import axis_atoms, expand, merge_axis, offset, permute, reshape, transform
 from firstlight.rules.merge import reduce_to
 from firstlight.rules.registry import Call, Grads, rule, several
@@ -35,7 +36,7 @@ def resolve(x: Signal, shape: Sizes) -> tuple[int, ...]:
 
 def unshape(grad: Cotangent, like: Signal) -> Cotangent:
     """Bring a gradient back to the shape (and atoms) of the input."""
-    return Cotangent(reshape(whole(grad), like.shape))
+    return Cotangent(reshape(whole(grad), like.shape), along=of_view(grad, like))
 
 
 def _backward_shape(call: Call, grad: Cotangent, out: Signal, input: Signal, *_: Any, **__: Any) -> Grads:
@@ -110,7 +111,8 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dims: Any) -> Gra
     del call, out
     order = [d % input.ndim for d in sizes_of(dims)]
     inverse = [order.index(i) for i in range(len(order))]
-    return {"input": Cotangent(permute(whole(grad), inverse))}
+    known = grad.along if inverse[-1] == len(inverse) - 1 else None
+    return {"input": Cotangent(permute(whole(grad), inverse), along=known)}
 
 
 def _swapped(rank: int, a: int, b: int) -> list[int]:
@@ -129,7 +131,11 @@ def transpose(call: Call, input: Signal, dim0: int = -2, dim1: int = -1) -> Sign
 @transpose.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim0: int = -2, dim1: int = -1) -> Grads:
     del call, out
-    return {"input": grad if input.ndim < 2 else Cotangent(permute(whole(grad), _swapped(input.ndim, dim0, dim1)))}
+    if input.ndim < 2:
+        return {"input": grad}
+    order = _swapped(input.ndim, dim0, dim1)
+    known = grad.along if order[-1] == input.ndim - 1 else None
+    return {"input": Cotangent(permute(whole(grad), order), along=known)}
 
 
 def _moved(rank: int, source: Any, destination: Any) -> list[int]:
@@ -273,7 +279,7 @@ def _roll(call: Call, input: Signal, shifts: Any, dims: Any = None) -> Signal:
 def _unroll(call: Call, grad: Cotangent, out: Signal, input: Signal, shifts: Any, dims: Any = None) -> Grads:
     del call, out, input
     if dims is None:
-        return {"input": grad}
+        return {"input": alone(grad)}
     _, backward = _permuted(lambda f, at: f, "roll", lambda f, at: np.roll(f, -sizes_of(shifts)[0], axis=at))
     return {"input": Cotangent(backward(whole(grad), sizes_of(dims)))}
 
