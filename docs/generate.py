@@ -183,8 +183,7 @@ def canonical_remedies() -> str:
 
 def accuracy(overall: bool = False) -> str:
     """Predicted against drawn, one row per network, depth and scheme, worst first; from the benchmark's CSV."""
-    with (ROOT / "benchmarks" / "accuracy" / "table.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = _stored("accuracy/table")
     columns = {
         "network": "network", "depth": "depth", "scheme": "scheme", "draws": "draws", "operations": "operations",
         "q_median": "q, median %", "q_90": "90 %", "q_99": "99 %", "grad_q_median": "gradient, median %",
@@ -237,8 +236,7 @@ def start(which: str) -> Callable[[], str]:
 
 def lab_times() -> str:
     """CPU-seconds of every experiment's quick form, as ``python -m benchmarks reproduce`` last measured them."""
-    with (ROOT / "benchmarks" / "reproduce.csv").open(newline="", encoding="utf-8") as file:
-        rows = [list(row.values()) for row in csv.DictReader(file)]
+    rows = [list(row.values()) for row in _stored("reproduce")]
     return markdown_table(("experiment", "figures", "runs", "CPU-seconds", "seconds on the clock"), rows)
 
 
@@ -247,20 +245,14 @@ def lab_trainer() -> str:
 
     def amount(value: str, unit: str) -> str:
         number = float(value)
-        return (
-            f"{number:.0f} {unit}" if unit != "s" else f"{number:.2g} s" if number >= 0.5 else f"{1e3 * number:.3g} ms"
-        )
+        if unit != "s":
+            return f"{number:.0f} {unit}"
+        return f"{number:.2g} s" if number >= 0.5 else f"{1e3 * number:.3g} ms"
 
-    rows = [
-        (
-            r["what"],
-            amount(r["firstlight"], r["unit"]),
-            amount(r["beside"], r["unit"]),
-            f"{float(r['ratio']):.3g}",
-            r["goal"],
-        )
-        for r in _stored("trainer")
-    ]
+    rows = []
+    for r in _stored("trainer"):
+        ours, beside = amount(r["firstlight"], r["unit"]), amount(r["beside"], r["unit"])
+        rows.append((r["what"], ours, beside, f"{float(r['ratio']):.3g}", r["goal"]))
     return markdown_table(("one thread, CPU-seconds", "firstlight", "beside it", "ratio", "goal"), rows)
 
 
@@ -295,8 +287,7 @@ def lab_article() -> str:
 
     A reading's cell is the median and the interval of nine in ten; bold where the published one lies outside.
     """
-    with (ROOT / "benchmarks" / "article.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = _stored("article")
     epochs = sorted({int(row["epoch"]) for row in rows})
     lines: dict[tuple[str, str], list[str]] = {}
     for row in sorted(rows, key=lambda r: (r["data"], float(r["factor"]))):
@@ -306,18 +297,15 @@ def lab_article() -> str:
         lines[what, "*published*"][at] = f"*{float(row['published']):.3g}*"
         middle, low, high = (_three_digits(float(row[name])) for name in ("median", "low", "high"))
         cell = f"{middle} ({low}–{high})"
-        lines.setdefault((what, row["reading"]), [""] * len(epochs))[at] = f"**{cell}**" if _outside(row) else cell
+        lines.setdefault((what, row["reading"]), [""] * len(epochs))[at] = (
+            f"**{cell}**" if float(row["p"]) < 0.1 else cell
+        )
     head = ("set", "reading", *(f"after {e} epochs" for e in epochs))
     return markdown_table(head, ((*key, *cells) for key, cells in lines.items()))
 
 
 def _three_digits(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _outside(row: dict[str, str]) -> bool:
-    """Whether a published median, given to three digits, lies outside the interval of nine in ten."""
-    return float(row["p"]) < 0.1
 
 
 def _stored(name: str) -> list[dict[str, str]]:
