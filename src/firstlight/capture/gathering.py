@@ -103,8 +103,9 @@ class Gathering:
         key, op = event.name, event.op
         self.events.append((key, op, event.module, event.module_type, event.source, event.inputs, event.parameters))
         with torch._C.DisableTorchFunction():  # the readings are none of the model's operations
-            if x.requires_grad:
-                _ = x.grad_fn  # a view whose base was written to makes it anew here; register_hook would crash on it
+            # A view whose base was written to makes its grad_fn anew where it is asked for; register_hook would crash
+            # on it. One that was made without autograd has none: a hook on it would keep away those to come.
+            if x.requires_grad and (x.grad_fn is not None or not x._is_view()):
                 x.register_hook(self._grad_hook(key, op, axis))
             entry = _Entry(self.outputs, key, op, axis, x)
             if x.numel() > WHOLE:

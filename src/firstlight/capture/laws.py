@@ -1,18 +1,14 @@
-"""Laws of parameters from their live entries, and sampled operations for those that have no rule."""
+"""Laws of parameters from their live entries."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from firstlight.capture.parameters import structure
-from firstlight.errors import InputError, ModelError
-from firstlight.graph.ir import Graph, Law, Node
-from firstlight.graph.signal import Cotangent, Signal
+from firstlight.errors import InputError
+from firstlight.graph.ir import Graph, Law
 
 _ROWS_DIFFER = 4.0  # rows whose mean squares spread beyond this many times what sampling explains
 
@@ -90,76 +86,3 @@ def buffer_laws(graph: Graph) -> dict[str, Law]:
         if p.role == "buffer":
             out[name] = Law(1.0 if name.endswith("running_var") else 0.0, 0.0, structure="constant", source="default")
     return out
-
-
-_SAMPLES = 1 << 20  # entries beyond which an operation without a rule is not sampled
-
-
-def sampled(node: Node, bound: Mapping[str, Any], grad: Cotangent | None) -> Any:
-    """Run an operation without a rule on entries drawn from its inputs' statistics.
-
-    Forward (grad None): the outputs' statistics. Backward: per argument, the gradient of a random direction.
-
-    Raises:
-        ModelError: The operation cannot be found or does not run.
-    """
-    from firstlight.rules.empirical import from_data, uniform
-
-    function = _function(node)
-    generator = np.random.default_rng(0)
-    values = {k: _entries(v, generator, grad is not None) for k, v in bound.items()}
-    args = [values[k] for k in sorted((k for k in values if k.isdigit()), key=int)]
-    named = {k: v for k, v in values.items() if not k.isdigit()}
-    try:
-        with torch.enable_grad() if grad is not None else torch.no_grad():
-            result = function(*args, **named)
-    except Exception as error:
-        raise ModelError(
-            node.name, got=f"{type(error).__name__}: {error}", expected=f"{node.op} to run on sampled inputs"
-        ) from error
-    outputs = [t for t in (result if isinstance(result, list | tuple) else [result]) if isinstance(t, Tensor)]
-    if grad is None:
-        return tuple(
-            _statistics(t, spec.shape, uniform, from_data) for t, spec in zip(outputs, node.outputs, strict=False)
-        )
-    inputs = {k: v for k, v in values.items() if isinstance(v, Tensor) and v.requires_grad}
-    if not inputs or not outputs[0].requires_grad:
-        return {}
-    level = grad.base.mean_q
-    direction = torch.from_numpy(generator.standard_normal(outputs[0].shape) * level**0.5).to(outputs[0].dtype)
-    found = torch.autograd.grad(outputs[0], list(inputs.values()), direction, allow_unused=True)
-    return {k: Cotangent(from_data(g.numpy())) for k, g in zip(inputs, found, strict=True) if g is not None}
-
-
-def _statistics(t: Tensor, shape: tuple[int, ...], uniform: Any, from_data: Any) -> Signal:
-    if not t.is_floating_point():
-        return uniform(shape, 0.0, 1.0, integer=True)
-    return from_data(t.detach().double().numpy())
-
-
-def _function(node: Node) -> Any:
-    for prefix in ("", "special_", "linalg_", "fft_"):
-        for space in (torch.nn.functional, torch, torch.Tensor, torch.linalg, torch.special, torch.fft):
-            found = getattr(space, node.op.removeprefix(prefix), None)
-            if callable(found):
-                return found
-    raise ModelError(
-        node.name,
-        got=f"the operation {node.op!r}, which is no function of torch",
-        expected="an operation that can be run again",
-        action="Register a rule for it (firstlight.rules.registry).",
-    )
-
-
-def _entries(v: Any, generator: np.random.Generator, track: bool) -> Any:
-    if isinstance(v, tuple):
-        return [_entries(item, generator, track) for item in v]  # pyright: ignore[reportUnknownVariableType]
-    if not isinstance(v, Signal):
-        return v
-    if v.value is not None:
-        return torch.as_tensor(np.asarray(v.value))
-    if v.numel > _SAMPLES:
-        raise ModelError("on_missing='measure'", got=f"a tensor of {v.numel} entries", expected=f"at most {_SAMPLES}")
-    sd = np.sqrt(max(v.mean_q - v.mean_mean**2, 0.0))
-    drawn = torch.from_numpy(generator.standard_normal(v.shape) * sd + v.mean_mean).float()
-    return drawn.requires_grad_(track)

@@ -19,8 +19,11 @@ from torch import nn
 
 from firstlight.capture.arguments import dtype_name, plain_arguments
 from firstlight.capture.record import Event, Recorder, is_signal
+from firstlight.capture.replay import Replay
 from firstlight.capture.scope import Scope
+from firstlight.capture.tensors import named_tensors
 from firstlight.graph.ir import Arg, Constant, ConstantRef, Node, Parameter, ParameterRef, Ref, TensorSpec
+from firstlight.rules import find
 
 # Entries up to which the values of a constant are computed and kept.
 VALUE_LIMIT = 2**22
@@ -54,6 +57,8 @@ class NodeRecorder(Recorder):
         self._named_constants: dict[int, tuple[weakref.ref[torch.Tensor], int, str]] = {}
         self._contents: dict[Any, str] = {}
         self._arguments: tuple[tuple[Arg, ...], dict[str, Arg]] = ((), {})
+        self.calls: dict[str, Replay] = {}
+        self._call: Replay | None = None
 
     def prepare(
         self, op: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], live: bool
@@ -61,7 +66,27 @@ class NodeRecorder(Recorder):
         """Write down the arguments before the call may change them."""
         if live:
             self._arguments = plain_arguments(op, func, args, kwargs, self.reference)
+            self._call = None if find(op) else Replay.of(func, args, kwargs, self.reference)
         return func, args, kwargs
+
+    def enclose(
+        self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: list[torch.Tensor]
+    ) -> None:
+        """Write down what a custom function has read and what its forward pass made."""
+        self._call = Replay.of(function.apply, args, kwargs, self.reference, function)
+        given = [t for _, t in named_tensors((args, kwargs))]
+        made = tuple(self._made_inside(t, given) for t in outputs)
+        self._arguments = ((made, self._call.sources), {"function": function.__qualname__})
+
+    def _made_inside(self, tensor: torch.Tensor, given: list[torch.Tensor]) -> Arg:
+        """The result of a custom function's forward pass: an operation's inside, an argument, or None for neither."""
+        if self.origin(tensor) is not None:
+            return self.reference(tensor)
+        for other in given:
+            same = other.shape == tensor.shape and other.storage_offset() == tensor.storage_offset()
+            if same and other.untyped_storage()._cdata == tensor.untyped_storage()._cdata:
+                return self.reference(other)
+        return None
 
     def reference(self, tensor: torch.Tensor) -> Arg:
         """The name in the graph of a tensor that an operation reads."""
@@ -103,6 +128,8 @@ class NodeRecorder(Recorder):
                 self.constants[event.name] = Constant(event.name, outputs[0], value)
             return
         args, options = self._arguments
+        if self._call is not None:
+            self.calls[event.name], self._call = self._call, None
         if event.op == "to":
             options = {"dtype": outputs[0].dtype}
         module, kind = event.module, event.module_type

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from firstlight.capture.inputs import check_batch, check_model
-from firstlight.capture.laws import buffer_laws, live_laws, sampled
+from firstlight.capture.laws import buffer_laws, live_laws
+from firstlight.capture.sampled import Sampler
 from firstlight.capture.tensors import named_tensors
 from firstlight.capture.trace import trace
 from firstlight.errors import InputError
@@ -119,7 +120,7 @@ def predict(
     inputs, unknown = _inputs(graph, args, kwargs)
     if unknown:
         notes.append("Inputs of which only the shape is known are taken as independent standard normal entries.")
-    sampler = sampled if on_missing == "measure" else None
+    sampler = Sampler(graph)
     run = forward(graph, inputs, known, sampler=sampler, strict=strict)
     if backward:
         adjoint(run, sampler=sampler)

@@ -18,7 +18,8 @@ inputs count as signal: they are images; a floating-point input of zeros and min
 
 Operations are kept as the user's code calls them: `F.gelu`, `F.scaled_dot_product_attention`, `torch.lstm`
 are one event each, and nothing inside them is seen. Only `F.multi_head_attention_forward` and
-`F.gumbel_softmax` are opened. Calls inside scripted modules and operators written in C++ are not seen.
+`F.gumbel_softmax` are opened. A custom ``torch.autograd.Function`` is opened too, and closed by an event
+"autograd_function" (`capture.custom`). Calls inside scripted modules and operators written in C++ are not seen.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from firstlight.capture.calls import OPENED, may_write, operation_of, writes_in_place
+from firstlight.capture.custom import OPERATION, watched_functions
 from firstlight.capture.event import Event, Origin, Sink, Sources
 from firstlight.capture.preserve import WriteGuard, name_writes, told_to_write
 from firstlight.capture.scope import Scope, as_written, source_line, unwrapped
@@ -105,6 +107,23 @@ class Recorder(TorchFunctionMode):
         del op, args
         return result
 
+    def enclose(
+        self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: list[torch.Tensor]
+    ) -> None:
+        """Write down the arguments of a custom function that has returned `outputs`; called only if `prepares`."""
+        del function, args, kwargs, outputs
+
+    def applied(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """A custom ``autograd.Function`` has run: report it as what hands its results on."""
+        outputs = [t for t in _tensors_of((result,), {}) if t.is_floating_point() or t.is_complex()]
+        with torch._C.DisableTorchFunction():
+            sources = self._sources(OPERATION, [*outputs, *_tensors_of(args, kwargs)])
+            if not outputs or not sources[0]:
+                return
+            if self.prepares:
+                self.enclose(function, args, kwargs, outputs)
+            self._finish(OPERATION, function.apply, args, kwargs, result, outputs, [], sources)
+
     def owner(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor of the model's code behind `tensor`, where a recorder runs calls on stand-ins."""
         return tensor
@@ -130,6 +149,8 @@ class Recorder(TorchFunctionMode):
         if self.before_write is not None and (told or (writes and not _only_reads(func, op, args))):
             self.before_write()
         if op is None:
+            if name == "__set__" and args[1:] == (True,) and _asks_for_gradient(func, args[0]):
+                return None
             return self.inspect(func, args, kwargs)
         if op in OPENED:
             with self:
@@ -308,6 +329,7 @@ def recording(
     with ExitStack() as stack:
         stack.enter_context(scope.installed())
         stack.enter_context(as_written(scope.parts))
+        stack.enter_context(watched_functions(recorder.applied))
         stack.enter_context(recorder)
         yield recorder
 
@@ -329,6 +351,11 @@ _STATISTICS = frozenset({"batch_norm", "instance_norm"})
 # Filled as functions are met: function -> (canonical operation or None, whether it may write into an argument,
 # whether its name says so, its name).
 _OPERATIONS: dict[Any, tuple[str | None, bool, bool, str]] = {}
+
+
+def _asks_for_gradient(func: Any, tensor: torch.Tensor) -> bool:
+    """Whether a model sets ``requires_grad`` of what has it: an input, say, which is no leaf while it is measured."""
+    return getattr(func.__self__, "__name__", "") == "requires_grad" and tensor.requires_grad
 
 
 def _only_reads(func: Any, op: str | None, args: tuple[Any, ...]) -> bool:

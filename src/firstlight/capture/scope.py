@@ -160,7 +160,7 @@ def place_of(error: BaseException, model: nn.Module) -> tuple[str, str]:
 _TORCH_DIR = os.path.dirname(torch.__file__) + os.sep
 _CAPTURE_DIR = os.path.dirname(os.path.abspath(__file__)) + os.sep
 # A call that the recorder opened runs below its frames.
-_STEPPED_OVER = frozenset({"record.py", "scope.py", "calls.py"})
+_STEPPED_OVER = frozenset({"record.py", "scope.py", "calls.py", "custom.py"})
 # File name -> how to go on at a frame of it: "file.py:" for user code, None to step over (torch, the recorder),
 # "" for the rest of the capture, beyond which no frame is the model's.
 _FILES: dict[str, str | None] = {}

@@ -153,6 +153,7 @@ def graph_of(model: nn.Module, recorder: NodeRecorder, output: Any, batch_dim: i
         training=model.training,
         batch_dim=batch_dim,
         notes=tuple(recorder.notes),
+        calls=MappingProxyType(recorder.calls),
     )
 
 

@@ -178,6 +178,8 @@ class Graph:
         training: Whether the pass ran in training mode.
         batch_dim: Position of the batch axis in the inputs; None where there is none.
         notes: What the capture had to do or assume, in plain words.
+        calls: How to run operations again that no rule describes, by node; for the floor that captured them, and lost
+            in JSON.
     """
 
     nodes: tuple[Node, ...]
@@ -188,6 +190,7 @@ class Graph:
     training: bool = True
     batch_dim: int | None = 0
     notes: tuple[str, ...] = ()
+    calls: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
 
     def __getitem__(self, name: str) -> Node:
         """Look up a node by name (linear search is avoided by building the index once per call site)."""

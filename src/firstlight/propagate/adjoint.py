@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,12 @@ import numpy as np
 from firstlight.errors import FirstlightError
 from firstlight.graph.ir import Arg, Node, ParameterRef, Ref
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
-from firstlight.propagate.forward import LARGEST, Run, Sampler, bind_any, resolve, settled
+from firstlight.propagate.forward import LARGEST, Run, resolve, settled
 from firstlight.rules import Call, find
 from firstlight.rules.along import together
 from firstlight.rules.gradient import total, whole, whole_shape
 from firstlight.rules.layout import reshape
-from firstlight.rules.registry import several
+from firstlight.rules.registry import Sampler, several
 from firstlight.rules.structural import like_shape
 
 _LONG = 4096  # entries beyond which the field of a finished gradient is not kept
@@ -102,13 +103,14 @@ def _pass_on(
     sampler: Sampler | None,
 ) -> None:
     entry = find(node.op)
-    call = Call(node, run.graph.training, run.caveats.get(node.name, []))
+    call = Call(node, run.graph.training, run.caveats.get(node.name, []), sampler, partial(resolve, run))
     args, options = tuple(resolve(run, a) for a in node.args), {k: resolve(run, a) for k, a in node.options.items()}
     one = len(outputs) == 1
     try:
         if entry is None:
-            names: Mapping[str, Any] = bind_any(node.args, node.options)
-            found: Mapping[str, Any] = _sampled(call, sampler, bind_any(args, options), grads)
+            sampled = _sampled(call, grads)
+            names: Mapping[str, Any] = {str(i): arg for i, arg in enumerate(sampled)}
+            found: Mapping[str, Any] = {str(i): g for i, g in enumerate(sampled.values())}
         elif entry.backward is None:
             return
         else:
@@ -128,14 +130,12 @@ def _pass_on(
         _deliver(run, names.get(name), gradient, incoming, owed)
 
 
-def _sampled(
-    call: Call, sampler: Sampler | None, bound: Mapping[str, Any], grads: tuple[Cotangent | None, ...]
-) -> Mapping[str, Any]:
+def _sampled(call: Call, grads: tuple[Cotangent | None, ...]) -> Mapping[Arg, Cotangent]:
     """Gradients of an operation without a rule; none, said in a caveat, where it cannot be run."""
-    if sampler is None:
+    if call.sampler is None or call.look is None:
         return {}
     try:
-        return sampler(call.node, bound, grads[0])
+        return call.sampler.gradients(call.node, call.look, grads)
     except FirstlightError as error:
         call.caveat(f"no gradient behind it: it cannot be run on sampled inputs ({error.got})")
         return {}

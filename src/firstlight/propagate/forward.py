@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
 from firstlight.errors import FirstlightError, MissingRuleError, ModelError
 from firstlight.graph.ir import Arg, ConstantRef, Graph, Law, Node, ParameterRef, Ref, TensorSpec
-from firstlight.graph.signal import Array, Cotangent, Signal, replace
+from firstlight.graph.signal import Array, Signal, replace
 from firstlight.rules import Call, Rule, find
 from firstlight.rules.empirical import constant, from_parameter, uniform
-from firstlight.rules.registry import several
+from firstlight.rules.registry import Sampler, several
 from firstlight.rules.structural import like_shape
 
 _SMALL = 64  # entries up to which a field is left as it is
 _EVEN = 1e-6  # what a field may vary by, relative to its largest entry, and still be one number: tables are in float32
 LARGEST = 1e280  # mean squares beyond are kept here, with a caveat: doubles end at 1e308
 
-# Runs the real operation on sampled inputs: (node, bound arguments) → outputs.
-Sampler = Callable[[Node, Mapping[str, Any], "Cotangent | None"], Any]
 OnMissing = Literal["raise", "measure"]
 
 
@@ -92,7 +91,7 @@ def forward(
         graph: The network.
         inputs: Signal of each node with op "input".
         laws: Law of each parameter and buffer by name.
-        sampler: Measures operations without a rule; None refuses them.
+        sampler: Measures operations without a rule, and custom functions; None refuses operations without a rule.
         strict: Let errors inside rules escape.
 
     Raises:
@@ -114,14 +113,14 @@ def _outputs(run: Run, node: Node, inputs: Mapping[str, Signal], sampler: Sample
     if node.op == "input":
         return (inputs[node.name],)
     entry = find(node.op)
-    call = Call(node, run.graph.training)
+    call = Call(node, run.graph.training, sampler=sampler, look=partial(resolve, run))
     args, options = tuple(resolve(run, a) for a in node.args), {k: resolve(run, a) for k, a in node.options.items()}
     try:
         if entry is None:
             assert sampler is not None
             call.caveat("no rule: measured on sampled inputs")
             try:
-                found = sampler(node, bind_any(args, options), None)
+                found = sampler.outputs(node, partial(resolve, run))
             except FirstlightError as error:
                 call.caveat(f"it cannot be run on sampled inputs ({error.got}): its first input's statistics are kept")
                 found = _fallback(node, args)
@@ -139,11 +138,6 @@ def _outputs(run: Run, node: Node, inputs: Mapping[str, Signal], sampler: Sample
     if call.caveats:
         run.caveats[node.name] = call.caveats
     return fitted
-
-
-def bind_any(args: tuple[Any, ...], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of an operation that the table does not know, by position or name."""
-    return {**{str(i): a for i, a in enumerate(args)}, **options}
 
 
 def _fallback(node: Node, args: tuple[Any, ...]) -> tuple[Signal, ...]:

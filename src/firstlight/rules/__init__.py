@@ -22,6 +22,9 @@ from firstlight.rules import (
     convolution as convolution,
 )
 from firstlight.rules import (
+    custom as custom,
+)
+from firstlight.rules import (
     elementwise as elementwise,
 )
 from firstlight.rules import (

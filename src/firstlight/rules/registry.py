@@ -15,10 +15,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 from firstlight.errors import InputError, RegistryError
-from firstlight.graph.ir import Node
+from firstlight.graph.ir import Arg, Node
 from firstlight.graph.signal import Cotangent, Signal
 
 Grads = Mapping[str, Any]
@@ -32,6 +32,43 @@ CONCENTRATED = "statistics over the reduced axes differ little between draws"
 INDEPENDENT_FACTORS = "the factors are independent"
 
 
+Look = Callable[[Arg], Any]  # the signal behind an argument
+
+
+@dataclass(frozen=True, slots=True)
+class OwnBackward:
+    """What the backward pass of a custom function does.
+
+    Attributes:
+        plain: Whether it is the derivative of the forward pass.
+        gradients: Of the inputs, where it is not.
+        measured: Whether they were measured on sampled directions; else they are the gradient times a factor.
+    """
+
+    plain: bool
+    gradients: Mapping[Arg, Cotangent]
+    measured: bool = False
+
+
+class Sampler(Protocol):
+    """Runs real operations on entries drawn from their inputs' statistics; raises `ModelError` where one does not run.
+
+    Its methods take the node, what finds the signals of its arguments, and the gradients of its outputs.
+    """
+
+    def outputs(self, node: Node, look: Look) -> tuple[Signal, ...]:
+        """Statistics of the outputs."""
+        ...
+
+    def gradients(self, node: Node, look: Look, grads: tuple[Cotangent | None, ...]) -> Mapping[Arg, Cotangent]:
+        """Gradients of the inputs."""
+        ...
+
+    def own_backward(self, node: Node, look: Look, grads: tuple[Cotangent | None, ...]) -> OwnBackward:
+        """What a custom function makes of them."""
+        ...
+
+
 @dataclass(slots=True)
 class Call:
     """One application of a rule.
@@ -40,11 +77,15 @@ class Call:
         node: The operation.
         training: Whether the pass runs in training mode.
         caveats: What the rule had to assume against the evidence; collected on the node.
+        sampler: Runs the real operation; None where nothing may be run.
+        look: The signals of the node's arguments, for the sampler.
     """
 
     node: Node
     training: bool = True
     caveats: list[str] = field(default_factory=list[str])
+    sampler: Sampler | None = None
+    look: Look | None = None
 
     def caveat(self, text: str) -> None:
         """Record that an assumption of the rule does not hold here."""

@@ -23,7 +23,7 @@ _TRANSPARENT = frozenset(
         "upsample", "identity", "mean", "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d",
         "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
         "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d", "rearrange", "stack", "cat",
-        "masked_fill", "where",
+        "masked_fill", "where", "autograd_function",
     }
 )  # fmt: skip
 _RECURRENT = frozenset(
