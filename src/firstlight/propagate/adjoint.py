@@ -58,16 +58,20 @@ def adjoint(run: Run, seeds: Mapping[Ref, Signal] | None = None, *, sampler: Sam
             if node.op != "input":
                 _pass_on(run, node, grads, outputs, incoming, owed, sampler)
         for name, parts in owed.items():
-            run.parameter_gradients[name] = whole(total(parts))
+            run.parameter_gradients[name] = _slim(whole(total(parts)))
     return run
 
 
 def _slim(g: Signal) -> Signal:
-    """A gradient to look at when all is done: of long fields their means, and nothing that made it."""
-    if g.q.size <= _LONG and g.mean.size <= _LONG:
-        return g
-    one = (1,) * len(g.atoms)
-    return replace(g, q=np.full(one, g.mean_q), mean=np.full(one, g.mean_mean), source=None, values=None, terms=())
+    """A gradient to look at when all is done: of long fields their means, and nothing that made it.
+
+    What made it would keep every gradient behind it alive, long fields and all.
+    """
+    changes: dict[str, Any] = {"terms": (), "factors": None}
+    if max(g.q.size, g.mean.size) > _LONG:
+        one = (1,) * len(g.atoms)
+        changes |= {"q": np.full(one, g.mean_q), "mean": np.full(one, g.mean_mean), "source": None, "values": None}
+    return replace(g, **changes)
 
 
 def _floating(run: Run, ref: Ref) -> bool:
