@@ -25,7 +25,7 @@ _DERIVED = "the derivative of its forward pass is taken for its backward pass"
 @rule(
     "autograd_function",
     example='type("Halved", (torch.autograd.Function,), {"forward": staticmethod(lambda _, x: x.tanh()), '
-    '"backward": staticmethod(lambda _, g: g / 2)}).apply(x)',
+    '"backward": staticmethod(lambda _, g: g / 2), "__module__": "here"}).apply(x)',
 )
 def autograd_function(call: Call, results: Any, inputs: Any, function: str = "") -> tuple[Signal, ...]:
     """The results of the operations inside; those that came from code that nobody sees are measured."""
