@@ -23,7 +23,7 @@ from firstlight.lab.models import StackConfig
 from firstlight.lab.modules import module
 from firstlight.lab.products import one_thread_setting, product
 from firstlight.lab.schedules import Schedule
-from firstlight.lab.simulate import simulate
+from firstlight.lab.simulate import Method, simulate
 from firstlight.lab.stack import Stack
 from firstlight.lab.trainer import Optimizer, Passes
 
@@ -206,7 +206,11 @@ def measure(rounds: int = 9) -> list[Compared]:
         one = [eager(NARROW, seed, batch) for seed in range(32)]
         ours, theirs = _alternate(fused(NARROW, 32, batch), lambda all=one: [step() for step in all], rounds=rounds)
         rows.append(_compared(f"step of 32 networks 20 × 16, batch {batch}, beside a loop", ours, theirs, "10"))
-    for method, how in (("weights", "all weights drawn"), ("projected", "drawing only what the two passes see")):
+    ways: tuple[tuple[Method, str], ...] = (
+        ("weights", "all weights drawn"),
+        ("projected", "drawing only what the two passes see"),
+    )
+    for method, how in ways:
         ours, theirs = _alternate(
             lambda m=method: simulate(NETS, DRAWS, method=m), lambda: modules_loop(NETS, LOOP), rounds=5
         )

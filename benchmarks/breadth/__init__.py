@@ -16,8 +16,10 @@ import math
 import os
 import statistics
 import sys
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -55,7 +57,7 @@ def read(path: Path = TABLE) -> dict[str, dict[str, str]]:
         return {row["name"]: row for row in csv.DictReader(file)}
 
 
-def badness(row: dict[str, str]) -> tuple[int, float]:
+def badness(row: Mapping[str, Any]) -> tuple[int, float]:
     """Order of the table: what raises, what lacks a rule, then by the share of operations that are met."""
     met = min(float(row["forward"] or 0.0), float(row["backward"] or 0.0))
     return (0 if row["failed"] else 1 if row["missing"] else 2, met)

@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 SAMPLES = 512
 CONTEXT = 16
@@ -77,13 +79,19 @@ def _classes(name: str, x: torch.Tensor, y: np.ndarray) -> Problem:
     return Problem(name, x, torch.from_numpy(y.astype(np.int64)), cross_entropy, "classes")
 
 
+def _table(loaded: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """scikit-learn's inputs and targets, whose types it leaves open."""
+    x, y = loaded
+    return np.asarray(x), np.asarray(y)
+
+
 @cache
 def digits(flat: bool = True) -> Problem:
     """scikit-learn's 8 x 8 digits, divided by 16."""
     from sklearn.datasets import load_digits
 
-    x, y = load_digits(return_X_y=True)
-    x = torch.from_numpy(x[:SAMPLES].astype(np.float32)) / 16.0
+    pixels, y = _table(load_digits(return_X_y=True))
+    x = torch.from_numpy(pixels[:SAMPLES].astype(np.float32)) / 16.0
     return _classes("digits", x if flat else x.view(-1, 1, 8, 8), y[:SAMPLES])
 
 
@@ -91,7 +99,7 @@ def digits(flat: bool = True) -> Problem:
 def moons() -> Problem:
     from sklearn.datasets import make_moons
 
-    x, y = make_moons(SAMPLES, noise=0.1, random_state=1)
+    x, y = _table(make_moons(SAMPLES, noise=0.1, random_state=1))
     return _classes("moons", _standard(x), y)
 
 
@@ -100,7 +108,7 @@ def rings() -> Problem:
     """One ring inside another: no linear function separates them."""
     from sklearn.datasets import make_circles
 
-    x, y = make_circles(SAMPLES, noise=0.05, factor=0.5, random_state=1)
+    x, y = _table(make_circles(SAMPLES, noise=0.05, factor=0.5, random_state=1))
     return _classes("rings", _standard(x), y)
 
 
@@ -109,7 +117,7 @@ def cancer(raw: bool = False) -> Problem:
     """Thirty measurements of a tumour, from 0.001 to 4000 where raw; benign or not."""
     from sklearn.datasets import load_breast_cancer
 
-    x, y = load_breast_cancer(return_X_y=True)
+    x, y = _table(load_breast_cancer(return_X_y=True))
     order = np.random.default_rng(1).permutation(len(x))[:SAMPLES]
     x, y = x[order], y[order]
     inputs = torch.from_numpy(x.astype(np.float32)) if raw else _standard(x)
@@ -121,7 +129,7 @@ def diabetes(raw: bool = False) -> Problem:
     """Progression of a disease, 25 to 346 where raw, from ten measurements."""
     from sklearn.datasets import load_diabetes
 
-    x, y = load_diabetes(return_X_y=True)
+    x, y = _table(load_diabetes(return_X_y=True))
     targets = torch.from_numpy(y.astype(np.float32)) if raw else _standard(y)
     return Problem("diabetes", _standard(x), targets[:, None], squared, "numbers")
 
