@@ -90,6 +90,8 @@ SPELLINGS: dict[str, str] = {
     "int": "to",
     "short": "to",
     "bool": "to",
+    "byte": "to",
+    "char": "to",
     "cfloat": "to",
     "cpu": "to",
     "cuda": "to",

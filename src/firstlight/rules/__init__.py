@@ -16,6 +16,9 @@ from firstlight.rules import (
     choice as choice,
 )
 from firstlight.rules import (
+    composed as composed,
+)
+from firstlight.rules import (
     concatenation as concatenation,
 )
 from firstlight.rules import (

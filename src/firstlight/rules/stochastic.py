@@ -93,13 +93,20 @@ def bernoulli(call: Call, unused: Any = None) -> Signal:
     return _draw(call, 0.5, 0.5)
 
 
+@rule("randint", "randint_like", "randperm", "multinomial", example="x[torch.randint(0, 16, (16,))]")
+def integers(call: Call, unused: Any = None) -> Signal:
+    """Places chosen by chance."""
+    del unused
+    return uniform(call.node.outputs[0].shape, 0.0, 1.0, integer=True)
+
+
 def _nothing(call: Call, grad: Cotangent, out: Signal, *_: Any, **__: Any) -> Grads:
     """Draws and constants pass no gradient on."""
     del call, grad, out
     return {}
 
 
-for _entry in (randn, rand, bernoulli):
+for _entry in (randn, rand, bernoulli, integers):
     _entry.parameters = ("unused",)
     _entry.variadic = False
     _entry.adjoint(_nothing)

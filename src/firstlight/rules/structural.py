@@ -162,8 +162,7 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, source: Any, dest
 @rule("expand", "expand_as", "broadcast_to", example="x[:, :1].expand(-1, 64)")
 def expand_(call: Call, input: Signal, size: Any = ()) -> Signal:
     """Repeat along axes of size 1 without copying."""
-    del size
-    shape = call.node.outputs[0].shape
+    shape = call.node.outputs[0].shape if call.node.outputs else sizes_of(size)
     groups: list[tuple[int, ...]] = [(n,) if n > 1 else () for n in shape]
     lead = len(shape) - input.ndim
     for axis in range(input.ndim):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from firstlight.graph.ir import Node
-from firstlight.graph.signal import Cotangent, Signal
+from firstlight.graph.signal import Cotangent, Signal, next_id, replace
 from firstlight.rules.gradient import total
 from firstlight.rules.registry import Call, Rule, find
 
@@ -27,6 +27,8 @@ class Tape:
         call = Call(Node(self.call.node.name, op), self.call.training, self.call.caveats)
         bound = entry.bind(call.node, args, {})
         out = entry.forward(call, **bound)
+        if any(isinstance(x, Signal) and x.ident == out.ident for x in bound.values()):
+            out = replace(out, ident=next_id())  # what changes nothing is a step with a gradient of its own
         self.steps.append((entry, call, bound, out))
         return out
 
