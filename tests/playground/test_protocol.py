@@ -147,6 +147,9 @@ class TestPoints:
         np.testing.assert_array_equal(points.y, [0, 1, 0])
         assert points.x.shape == (3, 2)
 
+    def test_the_mark_of_a_spreadsheet_is_no_part_of_the_first_number(self):
+        assert len(Points.from_csv("\ufeff1,2,cat\n3,4,dog\n").x) == 2
+
     @pytest.mark.parametrize("mark", [",", ";", "\t"])
     def test_other_separators(self, mark):
         text = "\n".join(mark.join(("1.5", "2", k)) for k in "abab")
@@ -163,6 +166,7 @@ class TestPoints:
             "1,2,a\n3,inf,b",
             "1,2,a\n3,1e39,b",
             "\0\0\0",
+            "\ud800",
             "1\n2\n3",
             "\n".join(f"{i},{i},{i}" for i in range(30)),
             "1,2,a\n2,3,b\n" * MAX_POINTS,
@@ -182,6 +186,7 @@ class TestPoints:
             ([[0, 0], [1]], [0, 1]),
             ([[0, 0], [1, math.nan]], [0, 1]),
             ([[0, 0], [1, "1"]], [0, 1]),
+            ([[0, 0], [1, 10**400]], [0, 1]),
             ([[0, 0], [1, 1]], [0, 0]),
             ([[0, 0], [1, 1]], [0, 1.5]),
             ([[0, 0]] * 1_000_000, [0] * 1_000_000),

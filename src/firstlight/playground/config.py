@@ -173,13 +173,18 @@ def _field(name: str, value: object) -> Any:
         return _choice(name, value, CHOICES[name])
     low, high = RANGES[name]
     whole = isinstance(getattr(RunConfig(), name), int)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or _is_nan(value):
         raise InputError(f"config.{name}", got=repr(value)[:40], expected="a number")
+    if not low <= value <= high:  # first: an infinity or a whole number beyond all floats is caught here
+        span = f"{low:,} to {high:,}" if whole else f"{low:g} to {high:g}"
+        raise InputError(f"config.{name}", got=repr(value)[:40], expected=f"a value from {span}")
     if whole and value != int(value):
         raise InputError(f"config.{name}", got=repr(value), expected="a whole number")
-    if not low <= value <= high:
-        raise InputError(f"config.{name}", got=repr(value), expected=f"a value from {low:g} to {high:g}")
     return int(value) if whole else float(value)
+
+
+def _is_nan(value: float) -> bool:
+    return isinstance(value, float) and math.isnan(value)  # a whole number may be beyond all floats
 
 
 def _choice(name: str, value: object, allowed: tuple[str, ...]) -> str:

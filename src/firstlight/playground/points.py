@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,13 +60,15 @@ class Points:
         Raises:
             InputError: Too large, ragged, a feature that is not a finite number, fewer than two classes.
         """
-        if len(text.encode()) > MAX_CSV_BYTES:
+        size = len(text.encode(errors="replace"))  # JSON may hold halves of characters
+        if size > MAX_CSV_BYTES:
             raise InputError(
                 "csv",
-                got=f"{len(text.encode()):,} bytes",
+                got=f"{size:,} bytes",
                 expected=f"at most {MAX_CSV_BYTES:,}",
                 action="Upload a sample of the rows.",
             )
+        text = text.removeprefix("\ufeff")  # spreadsheets begin their files with it
         try:
             dialect = csv.Sniffer().sniff(text[:4096], delimiters=",;\t ")
         except csv.Error:
@@ -110,7 +113,8 @@ def _check_count(count: int) -> None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # compared, not converted: JSON may hold whole numbers beyond all floats
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _number(cell: str) -> float | None:
