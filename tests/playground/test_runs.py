@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from firstlight.errors import InputError
 from firstlight.playground import presets, views
 from firstlight.playground.config import RunConfig, parse
 from firstlight.playground.history import CAPACITY, WINDOW, History
 from firstlight.playground.jobs import critical_gain, many_walks, seed_strip
 from firstlight.playground.points import Points
 from firstlight.playground.run import Run
+from firstlight.playground.verdict import remedy
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -294,3 +296,16 @@ def test_nan_and_infinity_are_counted_by_layer():
 
 def test_medians_are_medians():
     assert statistics.median(article_costs("zero", "circle", 3, (0,))[:, 0]) == pytest.approx(math.log(2), rel=1e-6)
+
+
+def test_a_fix_changes_something_or_is_not_offered():
+    """Where the best scheme is in use already, another draw of it is no remedy."""
+    tried = []
+    run = Run(parse({"scheme": "zero", "widths": [4] * 3}))
+    while changes := remedy("init", run.config):
+        tried.append(changes)
+        run = Run(run.fixed("init"))
+    assert tried == [{"scheme": "auto"}, {"normalization": "layer"}]
+    with pytest.raises(InputError, match="a setting can mend"):
+        run.fixed("init")
+    assert remedy("rate", parse({"learning_rate": 1e-9})) == {}

@@ -47,7 +47,8 @@ def judge(run: Any, names: list[str], layers: Mapping[str, FloatArray]) -> Statu
             square).
     """
     if run.failure is not None:
-        return Status("non-finite", run.failure + _first(names, layers.get("act_bad"), 0.0, " First in {}."), "rate")
+        where = _first(names, layers.get("act_bad"), 0.0, " First in {}.")
+        return Status("non-finite", run.failure + where, "rate" if run.step_count else "init")
     bad = _first(names, layers.get("act_bad"), 0.0, "NaN or infinite entries, first in {}.")
     if bad:
         return Status("non-finite", bad, "rate" if run.step_count else "init")
@@ -99,11 +100,15 @@ def _first(names: list[str], values: FloatArray | None, above: float, text: str)
 def remedy(code: str, config: RunConfig) -> dict[str, Any]:
     """Settings to change for a verdict or a finding; empty where no setting helps.
 
-    "rate": a smaller step. "normalize": inputs are normalized by the data. Everything else that the checks find at
-    the start of a built network is a matter of its weights: the scheme whose predicted P(start) is largest.
+    "rate": a smaller step. Everything else that the checks find at the start of a built network is a matter of its
+    weights: the scheme whose predicted P(start) is largest, and layer normalization where even that one does not do.
     """
     if code == "rate":
-        return {"learning_rate": max(config.learning_rate / 10.0, 1e-9)}
+        rate = max(config.learning_rate / 10.0, 1e-9)
+        return {"learning_rate": rate} if rate < config.learning_rate else {}
     if code in ("init", "auto") or code[:3] in ("FWD", "BWD", "SYM", "WGT", "ACT", "DEA", "SAT", "LAW", "FLU"):
-        return {"scheme": "auto"}
+        if config.scheme != "auto":
+            return {"scheme": "auto"}
+        if config.data != "own" and config.normalization == "none":
+            return {"normalization": "layer"}
     return {}

@@ -123,8 +123,9 @@ def layers(run: Run, panels: AbstractSet[str]) -> tuple[Header, Arrays]:
         arrays |= {"act_hist": activation["shares"], "act_zero": activation["zero"]}
         arrays |= {"grad_hist": gradient["shares"], "grad_zero": gradient["zero"], "grad_bad": gradient["bad"]}
     status = judge(run, _names(run, found), arrays)
+    fix = remedy(status.code, run.config)
     header: Header = {
-        "status": {"word": status.word, "evidence": status.evidence, "code": status.code},
+        "status": {"word": status.word, "evidence": status.evidence, "code": status.code if fix else "", "fix": fix},
         "scores": run.problem.scores(run.model, output),
     }
     if run.step_count == 0:
@@ -194,6 +195,6 @@ def _weights(run: Run) -> Arrays:
     pulls = [torch.zeros_like(p) if p.grad is None else p.grad for p in matrices]
     return {
         "weight_shapes": shapes,
-        "weights": weights.numpy(),
-        "weight_grads": torch.cat([g.reshape(-1) for g in pulls]).numpy(),
+        "weights": weights.float().numpy(),
+        "weight_grads": torch.cat([g.reshape(-1) for g in pulls]).float().numpy(),
     }
