@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from firstlight.errors import InputError
 from firstlight.playground import measures, theory, views
 from firstlight.playground.layers import Layer, walks_alone
 from firstlight.playground.run import Run
@@ -24,6 +25,22 @@ class Part:
     slot: str
     header: dict[str, Any]
     arrays: dict[str, Any]
+
+
+def drawn(run: Run) -> Run:
+    """The run itself, where another seed means other weights.
+
+    Raises:
+        InputError: Its weights are those that an own model came with.
+    """
+    if run.config.scheme == "given":
+        raise InputError(
+            "scheme",
+            got="weights as they came, the same from every seed",
+            expected="weights that are drawn",
+            action="Choose a scheme under Initialization first.",
+        )
+    return run
 
 
 def many_walks(run: Run, draws: int) -> Iterator[Part]:

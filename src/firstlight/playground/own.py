@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from firstlight.capture.inputs import check_batch
 from firstlight.errors import InputError, ModelError
@@ -30,9 +31,11 @@ def own_model(
         loss_title: What the page calls the loss.
 
     Raises:
-        InputError: The model cannot be copied, or the loss gives no scalar.
+        InputError: The model cannot be copied, lies elsewhere than in main memory or has nothing to train, or the loss
+            gives no scalar.
         ModelError: The model or the loss raises.
     """
+    _check_place(model)
     inputs = check_batch(batch, model)
     try:
         trial = copy.deepcopy(model)
@@ -59,9 +62,23 @@ def own_model(
     if not isinstance(value, Tensor) or value.numel() != 1:
         got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise InputError("loss", got=got, expected="a scalar tensor", action="Reduce it: .mean() or .sum().")
+    if not value.requires_grad:
+        trained = any(p.requires_grad for p in trial.parameters())
+        got = "a loss that no trainable parameter reaches" if trained else "a model without trainable parameters"
+        raise InputError("model", got=got, expected="weights to train", action="Set requires_grad on some of them.")
+    if any(isinstance(p, UninitializedParameter) for p in model.parameters()):
+        model = trial  # lazy modules take their shapes from a first pass: this was it
     name = getattr(loss, "__name__", "")
     named = loss_title or ((name if name.isidentifier() else "as given") if loss else _FIT_TITLE)
     return OwnModel(model, inputs.args, inputs.kwargs, fit, title or type(model).__name__, named)
+
+
+def _check_place(model: nn.Module) -> None:
+    """The page computes beside the browser: in main memory, on one processor."""
+    elsewhere = next((f"{n} on {p.device}" for n, p in model.named_parameters() if p.device.type != "cpu"), None)
+    if elsewhere:
+        action = "Call model.cpu() and give a batch that lies there too."
+        raise InputError("model", got=elsewhere, expected="parameters in main memory (cpu)", action=action)
 
 
 def _fit(output: Any) -> Callable[[Any], Tensor]:

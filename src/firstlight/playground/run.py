@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -52,6 +54,7 @@ class Run:
         self.grid: Tensor | None = None  # points at which the decision boundary is drawn
         self._order = torch.Generator().manual_seed(config.seed)
         self._queue: Tensor = torch.empty(0, dtype=torch.int64)
+        self._luck = torch.Generator().manual_seed(config.seed).get_state()
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -66,19 +69,34 @@ class Run:
         rows = self._next_rows()
         self.optimizer.zero_grad(set_to_none=True)
         try:
-            loss = self.problem.loss(self.model, rows)
-            cost = float(loss.detach())
-            self.history.add(self.step_count, cost)
-            if not math.isfinite(cost):
-                self.failure = f"The cost is {cost} at step {self.step_count}."
-                return False
-            loss.backward()
+            with self._own_luck():
+                loss = self.problem.loss(self.model, rows)
+                cost = float(loss.detach())
+                self.history.add(self.step_count, cost)
+                if not math.isfinite(cost):
+                    self.failure = f"The cost is {cost} at step {self.step_count}."
+                    return False
+                loss.backward()
         except FloatingPointError as error:
             self.failure = f"{error} at step {self.step_count}."
             return False
         self.optimizer.step()
         self.step_count += 1
         return True
+
+    @contextlib.contextmanager
+    def _own_luck(self) -> Iterator[None]:
+        """Random numbers of this run's own, for models that draw some in every pass (dropout).
+
+        Without them a reset would be another run. The playground's own networks draw nothing once they are made.
+        """
+        if self.problem.own is None:
+            yield
+            return
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self._luck)
+            yield
+            self._luck = torch.get_rng_state()
 
     def can_go_on(self, config: RunConfig) -> bool:
         """Whether settings differ in the learning rate alone, which needs no fresh start, and the run is sound."""

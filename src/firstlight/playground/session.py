@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,30 +24,14 @@ from firstlight.playground import jobs, views
 from firstlight.playground.allocator import give_back
 from firstlight.playground.choices import choices
 from firstlight.playground.mailbox import Mailbox
+from firstlight.playground.pace import DIAGNOSTIC_SHARE, FRAME, TICK, Budget
 from firstlight.playground.presets import gallery
 from firstlight.playground.protocol import MAX_RUNS, SPEEDS, Command, dump, error_message, pack
 from firstlight.playground.recording import Recording
 from firstlight.playground.run import OwnModel as OwnModel
 from firstlight.playground.run import Points, Run
 
-TICK = 1.0 / 60.0
-FRAME = 1.0 / 20.0
-DIAGNOSTIC_SHARE = 0.25
 MAX_WAITING = 512
-
-
-@dataclass(slots=True)
-class _Budget:
-    """Keeps the time spent on pictures below a share of the wall time."""
-
-    share: float = DIAGNOSTIC_SHARE
-    ready: float = 0.0
-
-    def open(self, now: float) -> bool:
-        return now >= self.ready
-
-    def spend(self, began: float, ended: float) -> None:
-        self.ready = ended + (ended - began) * (1.0 / self.share - 1.0)
 
 
 class Session:
@@ -67,7 +51,7 @@ class Session:
         self._playing = False
         self._visible = True
         self._panels: frozenset[str] = frozenset(views.PANELS)
-        self._budget = _Budget()
+        self._budget = Budget()
         self._stale = True
         self._job: Iterator[jobs.Part] | None = None
         self._job_run = 0
@@ -128,7 +112,7 @@ class Session:
             if self._closed.is_set():
                 return
             if self._visible:
-                self._guard(self._work)
+                self._guard(self._work, halts=True)
             due, now = due + TICK, time.perf_counter()
             if self._speed == "max" or due < now - FRAME:
                 due = now  # nothing to wait for, or so late that ticks are lost, not made up for
@@ -146,7 +130,7 @@ class Session:
             self._next_frame = max(self._next_frame + FRAME, now)
             self._frame(now)
         if self._later:
-            self._later.popleft()()
+            self._guard(self._later.popleft())
 
     def _draw_on(self, job: Iterator[jobs.Part]) -> None:
         """Go on with a long picture for the better part of a frame's time."""
@@ -190,17 +174,31 @@ class Session:
         self._recorder.keep(slot, header, frame)
         self.mailbox.put_frame(slot if header.get("full", True) else f"{slot}:light", frame)
 
-    def _guard(self, work: Callable[[], None]) -> None:
-        """Run one piece of work; what goes wrong is told to the page and stops neither the thread nor other pages."""
+    def _guard(self, work: Callable[[], None], *, halts: bool = False) -> None:
+        """Run one piece of work; what goes wrong is told to the page and stops neither the thread nor other pages.
+
+        Args:
+            work: What to do.
+            halts: Whether training stops too where `work` was refused in words: what cannot be done now cannot be done
+                sixty times a second.
+        """
         try:
             work()
         except FirstlightError as error:
             self.mailbox.put_text(error_message(error))
+            if halts:
+                self._halt()
         except Exception as error:  # noqa: BLE001 - a user's model may raise anything; the page is told
-            self._playing = False
-            self._job = None
             text = f"{type(error).__name__}: {error}"[:500]
             self.mailbox.put_text(dump({"type": "error", "where": "training", "text": text}))
+            self._halt()
+
+    def _halt(self) -> None:
+        """Stop training and the long picture, and say so: the page's button follows the state."""
+        self._playing = False
+        self._job = None
+        if self._runs:
+            self._state()
 
     # --- commands ------------------------------------------------------------------------------------------------
 
@@ -251,6 +249,8 @@ class Session:
             self._build(wanted)
 
     def _build(self, wanted: list[configs.RunConfig]) -> None:
+        # weights can be as given only where somebody gave some
+        wanted = [replace(c, scheme="torch-default") if c.scheme == "given" and c.data != "own" else c for c in wanted]
         built = [Run(config, own=self._own, points=self._points) for config in wanted]
         self._runs = built  # only now: a config that cannot be built leaves the old runs standing
         self._job = None
@@ -332,17 +332,17 @@ class Session:
         self._build(wanted)
 
     def _walks(self, run: int, draws: int = 100) -> None:
-        self._job = jobs.many_walks(self._chosen(run), max(1, min(draws, 400)))
+        self._job = jobs.many_walks(jobs.drawn(self._chosen(run)), max(1, min(draws, 400)))
 
     def _strip(self, run: int, seeds: int = 25, steps: int = 200) -> None:
-        self._job = jobs.seed_strip(self._chosen(run), max(1, min(seeds, 100)), max(1, min(steps, 5000)))
+        self._job = jobs.seed_strip(jobs.drawn(self._chosen(run)), max(1, min(seeds, 100)), max(1, min(steps, 5000)))
 
     def _critical(self, run: int) -> None:
         self._job = jobs.critical_gain(self._chosen(run))
 
     def _chosen(self, run: int) -> Run:
-        """The run that a long picture is of."""
-        self._job_run = self._index(run)
+        """The run that a long picture is of; one that is being drawn ends."""
+        self._job, self._job_run = None, self._index(run)
         return self._runs[run]
 
     def _export(self, run: int) -> None:
