@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+import firstlight as fl
 from firstlight.capture.dead import dead_units
 from firstlight.capture.moments import moments
 from firstlight.capture.parameters import duplicate_rows, structure
@@ -238,3 +240,18 @@ def test_structure_of_matrices() -> None:
     assert structure(torch.zeros(3, 3), constant=True) == "constant"
     assert structure(torch.randn(5)) == "iid"
     assert structure(torch.randn(1, 5)) == "iid"
+
+
+def test_many_time_major_sequences_of_one_feature_are_read():
+    """Samples behind an axis of length 1 stay a view when they are moved to the front."""
+
+    class Steps(nn.Module):
+        def forward(self, x):
+            x = x.transpose(0, 1) * 1.0
+            for _ in range(12):
+                x = x * 1.1
+            return x
+
+    x = torch.randn(4, 6, 1)
+    nodes = fl.measure(Steps(), x).nodes
+    assert nodes[-1].output.q == pytest.approx(1.1**24 * float(x.square().mean()), rel=1e-5)

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from firstlight.capture.nodes import VALUE_LIMIT, NodeRecorder
+from firstlight.capture.packed import PACKED, PADDING
 from firstlight.capture.record import is_signal
 from firstlight.capture.scope import Scope
 from firstlight.capture.tensors import map_tensors
@@ -89,6 +90,11 @@ class ShapeRecorder(NodeRecorder):
             return _unwatched(func), args, kwargs
         if op in _WITHOUT_META:
             func = _WITHOUT_META[op]
+        if op in PACKED and len(args) > 1 and isinstance(args[1], torch.Tensor) and self.is_known(args[1]):
+            sizes = args[1] if args[1].dim() == 1 and not args[1].is_floating_point() else None
+            if sizes is not None:
+                args = (self.stand_in(args[0]), self._copy_of(sizes), *map_tensors(args[2:], self.stand_in))
+                return _unwatched(PACKED[op]), args, map_tensors(_on(kwargs, META), self.stand_in)
         if func in (torch.Tensor.cpu, torch.Tensor.cuda):
             return _itself, args[:1], {}
         args = map_tensors(_on(args, META), self.stand_in)
@@ -112,6 +118,8 @@ class ShapeRecorder(NodeRecorder):
             return self._representative(torch.full(result.shape, 0.5))
         elif op in _CHOICES:
             return self._choose(op, args, result)
+        elif op in PADDING:
+            self._representatives[id(result[1])] = result[1]  # integers that follow from lengths that are known
         return result
 
     def inspect(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

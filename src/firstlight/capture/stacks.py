@@ -124,7 +124,7 @@ def finish(
         high, low = as_numbers(s.amax(others)), as_numbers(s.amin(others))  # of each unit
         if form.samples:
             s = s.movedim(form.samples + 1, 1)
-        s = s.reshape(len(s), form.size, -1)
+        s = s.reshape(len(s), form.size, -1).contiguous()  # samples that lie behind an axis of length 1 stay a view
         tops, bottoms = high.max(1), low.min(1)
     else:
         tops, bottoms = np.array([(n.moments.high, n.moments.low) for n in numbers]).T

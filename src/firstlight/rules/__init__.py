@@ -46,6 +46,9 @@ from firstlight.rules import (
     ordering as ordering,
 )
 from firstlight.rules import (
+    packing as packing,
+)
+from firstlight.rules import (
     pooling as pooling,
 )
 from firstlight.rules import (

@@ -132,11 +132,12 @@ def _(call: Call, grad: Cotangent, out: Signal, tensors: tuple[Signal, ...], dim
     if call.node.op == "hstack":
         dim = 1 if tensors[0].ndim > 1 else 0
     g = whole(grad)
-    parts: list[Cotangent] = []
+    parts: list[Cotangent | None] = [None] * len(tensors)
     start = 0
-    for t, known in zip(tensors, of_pieces(grad, tensors, dim), strict=True):
-        n = t.shape[dim]
-        parts.append(Cotangent(take_range(g, dim, start, start + n, 1), along=known))
+    there = [i for i, t in enumerate(tensors) if 0 not in t.shape]  # others are empty caches, say
+    for i, known in zip(there, of_pieces(grad, tuple(tensors[i] for i in there), dim), strict=True):
+        n = tensors[i].shape[dim]
+        parts[i] = Cotangent(take_range(g, dim, start, start + n, 1), along=known)
         start += n
     return {"tensors": tuple(parts)}
 

@@ -19,7 +19,7 @@ _NEAR = 4  # shortest axis on which neighbours are told from other positions
 
 def groups_of(shape: tuple[int, ...]) -> Groups:
     """One atom per axis, none for axes of size 1."""
-    return tuple((int(n),) if n > 1 else () for n in shape)
+    return tuple(() if n == 1 else (int(n),) for n in shape)
 
 
 def uniform(
@@ -88,6 +88,8 @@ def constant(a: npt.NDArray[Any], like: Signal | None = None, batch_axis: int | 
     if a.dtype.kind == "c":
         return _complex_constant(a, batch_axis)
     integer = a.dtype.kind in "iub"
+    if a.size == 0:
+        return uniform(a.shape, 0.0, 0.0, integer=integer)
     data = a.astype(np.float64)
     finite = np.nan_to_num(data, nan=0.0, posinf=1e30, neginf=-1e30)
     groups = groups_of(a.shape)

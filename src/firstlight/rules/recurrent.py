@@ -17,7 +17,7 @@ from firstlight.rules.contraction import sum_atoms
 from firstlight.rules.empirical import uniform
 from firstlight.rules.gradient import whole
 from firstlight.rules.layout import axis_atoms, correlations, merge_axis, moments, offset
-from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule, several
+from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule
 from firstlight.rules.source import grid
 from firstlight.theory import special
 
@@ -252,8 +252,6 @@ def recurrent(
 ) -> tuple[Signal, ...]:  # fmt: skip
     """A stack of recurrent layers from a zero state."""
     del hx
-    if not several(params) or not call.node.outputs:
-        call.caveat("packed sequences: taken as full ones")
     if dropout and train and num_layers > 1:
         call.caveat("dropout between recurrent layers is left out")
     time = _arguments(call, batch_first, input)

@@ -141,7 +141,7 @@ class Rule:
             if len(rest) == 1 and several(rest[0]):
                 rest = rest[0]
             bound[names[-1]] = rest if rest else options.get(names[-1], rest)
-            bound.update(options)
+            bound.update({k: v for k, v in options.items() if k in names})
             return bound
         if len(args) > len(names) and any(isinstance(a, Signal) for a in args[len(names) :]):
             raise InputError(
