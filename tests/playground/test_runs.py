@@ -13,9 +13,10 @@ import torch
 
 from firstlight.errors import InputError
 from firstlight.playground import presets, views
-from firstlight.playground.config import RunConfig, parse
+from firstlight.playground.config import NORMALIZATIONS, SCHEMES, RunConfig, parse
 from firstlight.playground.history import CAPACITY, WINDOW, History
 from firstlight.playground.jobs import critical_gain, many_walks, seed_strip
+from firstlight.playground.network import ACTIVATIONS
 from firstlight.playground.points import Points
 from firstlight.playground.run import Run
 from firstlight.playground.verdict import remedy
@@ -51,6 +52,17 @@ EXPORTED = [
     {"scheme": "identity", "activation": "tanh"},
     {"scheme": "constant", "bias": False},
     {"scheme": "torch-default", "activation": "gelu-tanh", "normalization": "rms"},
+    {"batch": 200, "split": 0.5},  # larger than what is trained on, smaller than all
+    # every choice once, in combinations that go round
+    *(
+        {"activation": a, "normalization": NORMALIZATIONS[i % 4], "residual": (0.0, 0.3)[i % 2], "widths": [6, 6]}
+        for i, a in enumerate(ACTIVATIONS)
+    ),
+    *(
+        {"scheme": s, "data": "digits", "count": 80, "activation": ("prelu", "tanh")[i % 2], "normalization": "rms"}
+        for i, s in enumerate(SCHEMES)
+        if s != "given"
+    ),
 ]
 
 

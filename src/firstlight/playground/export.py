@@ -122,8 +122,10 @@ def _sizes(sizes: tuple[int, ...]) -> str:
 
 def _scheme(config: RunConfig, facts: Mapping[str, Any], batch: str) -> list[str]:
     if config.scheme == "identity":
+        # biases are zero; the gains of norms and the slopes of activations stay as they are made
         return [
-            f"for p in model.parameters(): p.data = {config.gain!r} * torch.eye(*p.shape) if p.ndim == 2 else 0 * p"
+            "for name, p in model.named_parameters():",
+            f"    p.data = {config.gain!r} * torch.eye(*p.shape) if p.ndim == 2 else p.data * ('bias' not in name)",
         ]
     if config.scheme == "given" and config.data == "own":
         return []
