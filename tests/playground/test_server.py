@@ -60,7 +60,9 @@ def test_a_wrong_token_is_turned_away(served, token):
         connect(f"ws://{parts.netloc}/ws?token={urllib.request.quote(token)}", origin=f"http://{parts.netloc}")
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1:1", "null", "https://localhost"])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "http://127.0.0.1:1", "null", "https://localhost", "http://[nonsense"]
+)
 def test_a_foreign_origin_is_turned_away(served, origin):
     with pytest.raises(InvalidStatus):
         Page(served.url, origin=origin)
@@ -70,6 +72,23 @@ def test_a_foreign_host_is_turned_away(served):
     """A name that resolves to this machine (DNS rebinding) does not help."""
     status, text, _ = fetch(served.url, Host="evil.example")
     assert (status, "Host" in text) == (403, True)
+
+
+def test_a_server_on_all_addresses_is_reached_by_any_number_and_by_no_foreign_name():
+    with launch.start(host="0.0.0.0") as running:
+        parts = urlsplit(running.url)
+        here = f"http://127.0.0.1:{parts.port}/?{parts.query}"
+        assert fetch(here, Host=f"192.168.7.7:{parts.port}")[0] == 200
+        assert fetch(here, Host="evil.example")[0] == 403
+        assert fetch(here.replace("token=", "token=x"), Host="192.168.7.7")[0] == 403
+
+
+def test_only_lessons_of_this_machine_may_frame_the_page_and_only_embedded(served):
+    def policy(url: str) -> str:
+        return fetch(url)[2]["content-security-policy"].rpartition("frame-ancestors ")[2]
+
+    assert policy(served.url) == "'self'"
+    assert policy(served.url + "&embed=1") == "'self' http://localhost:* http://127.0.0.1:*"
 
 
 def test_two_launches_have_two_tokens(served):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -68,7 +69,9 @@ def start(
             expected="the extra `playground`",
             action="Install it: pip install 'firstlight[playground]'.",
         ) from error
-    gate = server.Gate(hosts=frozenset({"127.0.0.1", "localhost", "::1", host.lower()}))
+    everywhere = host in ("0.0.0.0", "::")
+    gate = server.Gate(hosts=frozenset({"127.0.0.1", "localhost", "::1", host.lower(), socket.gethostname().lower()}))
+    gate.any_address = everywhere
     if token is not None:
         gate.token = token
     listener = _listen(host, port)
@@ -85,11 +88,19 @@ def start(
     )
     thread.start()
     _wait(lambda: running.started, thread)
-    shown = f"[{host}]" if ":" in host else host
-    url = f"http://{shown}:{listener.getsockname()[1]}/?token={gate.token}"
+    url = f"http://{_shown(host, everywhere)}:{listener.getsockname()[1]}/?token={gate.token}"
     if browser:
         webbrowser.open(url)
     return Playground(url, running, thread)
+
+
+def _shown(host: str, everywhere: bool) -> str:
+    """The host as it stands in the address: a server on all of a machine's is reached by the machine's name."""
+    if everywhere:
+        with contextlib.suppress(OSError):
+            socket.gethostbyname(socket.gethostname())
+            return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import ipaddress
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -30,6 +31,9 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
     "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors {ancestors}"
 )
+
+
+LESSONS = ("http://localhost:*", "http://127.0.0.1:*")
 
 
 @dataclass(slots=True)
@@ -60,18 +64,21 @@ class Gate:
         hosts: Names under which the server may be addressed, in lower case and without the port. The check is what
             stops DNS rebinding: a foreign name that resolves to this machine is refused.
         token: Secret of this launch.
+        any_address: Whether numbers are let in as well, whichever they are: a server that listens on all addresses of
+            the machine does not know under which one it is reached, and a number cannot be rebound.
     """
 
     hosts: frozenset[str] = frozenset({"127.0.0.1", "localhost", "::1"})
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    any_address: bool = False
 
     def refusal(self, headers: dict[str, str], token: str | None) -> str | None:
         """The reason for which a request is turned away; None where it may pass."""
         host = _hostname("//" + headers.get("host", ""))
-        if host not in self.hosts:
+        if host not in self.hosts and not (self.any_address and _is_address(host)):
             return f"The Host header names {host or 'nothing'!r}, not this server."
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+        if origin is not None and _netloc(origin) != headers.get("host", "").lower():
             return "The page comes from another origin."
         if token is None or not hmac.compare_digest(token.encode(), self.token.encode()):
             return "The token is missing or wrong. Open the address that the command printed."
@@ -83,6 +90,21 @@ def _hostname(url: str) -> str:
         return (urlsplit(url).hostname or "").lower()
     except ValueError:
         return ""
+
+
+def _netloc(url: str) -> str:
+    try:
+        return urlsplit(url).netloc.lower()
+    except ValueError:
+        return ""
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def build_app(gate: Gate, own: OwnModel | None = None, *, max_sessions: int = MAX_SESSIONS) -> Starlette:
@@ -99,8 +121,9 @@ def build_app(gate: Gate, own: OwnModel | None = None, *, max_sessions: int = MA
         reason = gate.refusal(dict(request.headers), request.query_params.get("token"))
         if reason is not None:
             return PlainTextResponse(reason + "\n", status_code=403)
-        # a lesson page may frame the embed mode when it is served from this machine; nothing else may
-        policy = CONTENT_SECURITY_POLICY.format(ancestors="'self'")
+        # a lesson page that this machine serves, from any port, may frame the embed mode; nothing else may
+        lesson = request.query_params.get("embed") == "1"
+        policy = CONTENT_SECURITY_POLICY.format(ancestors=" ".join(("'self'", *(LESSONS if lesson else ()))))
         headers = {"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
         return HTMLResponse(page(), headers={**headers, "X-Content-Type-Options": "nosniff"})
 
