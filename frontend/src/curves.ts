@@ -107,7 +107,7 @@ export function walksPanel(send: Send): Panel {
       const view = store.views[store.selected];
       const [f, b, bf, bb] = [list(view?.full, "forward"), list(view?.full, "backward"), list(view?.band, "band_forward"), list(view?.band, "band_backward")];
       return {
-        columns: ["layer", "forward", "predicted low", "predicted high", "backward", "predicted low", "predicted high"],
+        columns: ["layer", "forward", "forward predicted low", "forward predicted high", "backward", "backward predicted low", "backward predicted high"],
         rows: names.map((n, i) => [n, f?.[i] ?? null, bf?.[3 * i] ?? null, bf?.[3 * i + 2] ?? null, b?.[i] ?? null, bb?.[3 * i] ?? null, bb?.[3 * i + 2] ?? null]),
       };
     },

@@ -300,7 +300,7 @@ export class LinePlot {
     const u = this.plot;
     if (!u) return "";
     const t = theme();
-    const box = { left: 62, top: 34, width: width - 80, height: height - 84 };
+    const box = { left: 62, top: 46, width: width - 80, height: height - 96 };
     const sx = u.scales["x"];
     const sy = u.scales["y"];
     const place = (v: number, low: number, high: number, log: boolean): number =>
@@ -313,7 +313,7 @@ export class LinePlot {
     const ticks = (low: number, high: number, log: boolean): number[] =>
       log
         ? Array.from({ length: 40 }, (_, i) => 10 ** (i - 20)).filter((v) => v >= low && v <= high)
-        : Array.from({ length: 6 }, (_, i) => low + ((high - low) * i) / 5);
+        : rounds(low, high);
     for (const v of ticks(sy?.min ?? 0, sy?.max ?? 1, this.logY)) {
       out.push(`<path d="M${box.left} ${Y(v)}h${box.width}" stroke="${t.grid}"/>`);
       out.push(`<text x="${box.left - 6}" y="${Y(v) + 4}" text-anchor="end">${number(v)}</text>`);
@@ -340,6 +340,11 @@ export class LinePlot {
       out.push(`<path d="${path(points)}" fill="none" stroke="${s.color}" stroke-width="2"${s.dash ? ' stroke-dasharray="6 4"' : ""}/>`);
       out.push(`<text x="${box.left + 8 + i * 150}" y="${box.top - 8}" style="fill:${s.color}">${escape(s.label)}</text>`);
     }
+    for (const { x, y, text, color } of this.marks) {
+      const [left, top] = [x === undefined ? box.left : X(x + shift), y === undefined ? box.top : Y(y)];
+      out.push(`<path d="M${left} ${top}${x === undefined ? `h${box.width}` : `v${box.height}`}" stroke="${color}" stroke-dasharray="5 4"/>`);
+      out.push(`<text x="${left + 5}" y="${x === undefined ? top - 4 : top + 14}" style="fill:${t.ink}">${escape(text)}</text>`);
+    }
     return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="system-ui, sans-serif" font-size="12">
 <style>text{fill:${t.soft}}</style><rect width="${width}" height="${height}" fill="${t.paper}"/>
 <text x="12" y="16" style="fill:${t.ink};font-weight:600">${escape(this.name)}</text>${out.join("\n")}
@@ -362,6 +367,15 @@ function decades(low: number, high: number): number[] {
       if (v >= low * 0.999 && v <= high * 1.001) out.push(v);
     }
   return out;
+}
+
+/** Some five round numbers between two. */
+function rounds(low: number, high: number): number[] {
+  const rough = (high - low) / 5;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * ([1, 2, 5].find((m) => m * power >= rough) ?? 10);
+  const first = Math.ceil(low / step);
+  return Array.from({ length: Math.max(0, Math.floor(high / step) - first + 1) }, (_, i) => (first + i) * step);
 }
 
 const isPower = (v: number): boolean => Math.abs(Math.log10(v) - Math.round(Math.log10(v))) < 1e-6;

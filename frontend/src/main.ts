@@ -2,6 +2,7 @@
 
 import "uplot/dist/uPlot.min.css";
 import "./style.css";
+import * as address from "./address";
 import { Controls, drawRuns } from "./controls";
 import { download, h, icon, put, say, whole } from "./dom";
 import { Tour, head, openScene, pointsDialog, scenesDialog } from "./gallery";
@@ -18,6 +19,7 @@ import type { Frame } from "./wire";
 let link: Link = { send: () => undefined };
 const send = (message: Record<string, unknown>): void => {
   if (message["type"] === "configure") waiting(true);
+  address.note(message);
   link.send(message);
 };
 /** What stands on the page is of the settings before: pale until the answer to the newest ones is there. */
@@ -34,6 +36,11 @@ function refresh(...names: string[]): void {
     asked = true;
     requestAnimationFrame(draw);
   }
+}
+
+/** On paper everything is in sight. */
+function print(): void {
+  for (const panel of panels) if (panel.shown()) panel.draw();
 }
 
 function draw(): void {
@@ -107,7 +114,7 @@ function share(): HTMLElement {
     h(
       "div",
       { class: "items" },
-      item("Copy link", "these settings, for firstlight playground --link", () => copy(stateLink())),
+      item("Copy link", "these settings, for firstlight playground --link", () => copy(address.link())),
       item("Save as one HTML file", "the run with a scrubber, works offline", () => send({ type: "share" })),
       item("PyTorch code", "repeats the run with the same seed", () => send({ type: "export", run: store.selected })),
     ),
@@ -121,30 +128,25 @@ function copy(text: string): void {
   else say(text);
 }
 
-/** The address of these settings: no token in it, so that it can be given away. */
-function stateLink(): string {
-  const defaults = store.hello?.defaults ?? {};
-  const runs = store.runs.map((run) => Object.fromEntries(Object.entries(run.config).filter(([k, v]) => JSON.stringify(v) !== JSON.stringify(defaults[k]))));
-  return `${location.origin}${location.pathname}#runs=${encodeURIComponent(JSON.stringify(runs))}&speed=${store.speed}`;
-}
-
 function openLink(): void {
   const wanted = new URLSearchParams(location.hash.slice(1));
-  const scene = store.hello?.scenes.find((s) => s.key === wanted.get("scene"));
+  const key = wanted.get("scene");
+  const scene = store.hello?.scenes.find((s) => s.key === key);
   if (scene) openScene(scene, send, () => choose(0));
-  const text = wanted.get("runs");
-  if (text) {
-    try {
-      const runs = JSON.parse(text) as Config[];
-      configure(runs.map((r) => ({ ...store.hello?.defaults, ...r })), send, true);
-    } catch {
-      say("The address holds no readable settings.", "error");
-    }
+  else if (key) say(`There is no scene called ${key}.`, "error");
+  try {
+    const own = address.read(wanted.get("points"));
+    if (own) send(own);
+    const text = wanted.get("runs");
+    if (text) configure((JSON.parse(text) as Config[]).map((r) => ({ ...store.hello?.defaults, ...r })), send, true);
+  } catch {
+    say("The address holds no readable settings.", "error");
   }
   const speed = wanted.get("speed");
   if (speed) send({ type: "speed", value: speed === "max" ? speed : Number(speed) });
   if (wanted.get("play") === "1") send({ type: "play" });
   if (wanted.get("tour") === "1") tour.start();
+  address.opened();
 }
 
 function build(): void {
@@ -272,6 +274,7 @@ function onText(message: Record<string, unknown> & { type: string }): void {
       if (store.pending >= 0 && store.pending < runs.length) store.selected = store.pending;
       store.pending = -1;
       store.selected = Math.min(store.selected, runs.length - 1);
+      address.follow();
       refresh("state", "verdict");
       break;
     }
@@ -311,11 +314,14 @@ function onOpen(): void {
 /** The first state of a session: bring to it what the address or the time before the interruption says. */
 function onSession(speed: number | string): void {
   tellPanels();
+  if (document.visibilityState === "hidden") send({ type: "visible", value: false });
   if (first) {
     first = false;
     openLink();
   } else {
     send({ type: "speed", value: speed });
+    const own = address.points(before);
+    if (own) send(own); // a new session does not know them
     configure(before, send, true);
   }
   before = [];
@@ -325,6 +331,7 @@ async function boot(): Promise<void> {
   applyTheme();
   onThemeChange(() => refresh("all"));
   window.addEventListener("resize", () => refresh("all"));
+  window.addEventListener("beforeprint", print);
   const kept = await recording();
   store.recorded = !!kept;
   build();

@@ -49,8 +49,18 @@ export function boundaryPanel(): Panel {
     canvases: () => cells.map((c) => c.canvas),
     sheet: () => {
       const open = store.views[0]?.open;
-      const x = list(open, "points");
-      return { columns: ["x₁", "x₂", "class"], rows: numbers(list(open, "labels")).map((k, i) => [x?.[2 * i] ?? 0, x?.[2 * i + 1] ?? 0, k]) };
+      const rows: Sheet["rows"] = [];
+      for (const [what, points, labels] of [["point", "points", "labels"], ["held back", "test_points", "test_labels"]] as const) {
+        const x = list(open, points);
+        numbers(list(open, labels)).forEach((k, i) => rows.push([what, x?.[2 * i] ?? 0, x?.[2 * i + 1] ?? 0, k]));
+      }
+      store.views.forEach((view, run) => {
+        const [values, side] = [list(view.full, "boundary"), shape(view.full, "boundary")[0] ?? 0];
+        const [low, high] = (view.open?.header["window"] as [number[], number[]] | undefined) ?? [[], []];
+        const at = (axis: number, i: number): number => (low[axis] ?? 0) + (((high[axis] ?? 0) - (low[axis] ?? 0)) * i) / (side - 1);
+        numbers(values).forEach((v, i) => rows.push([`run ${LETTERS[run]} says`, at(0, i % side), at(1, Math.floor(i / side)), v]));
+      });
+      return { columns: ["what", "x₁", "x₂", "class"], rows };
     },
   });
 }

@@ -2,7 +2,7 @@
 
 import { h, number, percent, put, say } from "./dom";
 import type { Send } from "./link";
-import { LETTERS, store, type Finding } from "./store";
+import { LETTERS, store, type Config, type Finding } from "./store";
 import { theme } from "./theme";
 
 // word of the verdict -> how it looks; the sign says the same as the colour
@@ -16,6 +16,13 @@ const SIGNS: Record<string, [string, string]> = {
   "dead units": ["bad", "†"],
   symmetric: ["bad", "="],
   "non-finite": ["bad", "∞"],
+};
+
+// the setting that a remedy changes -> in words
+const FIXES: Record<string, string> = {
+  scheme: "another initialization",
+  normalization: "normalize every layer",
+  learning_rate: "a tenth of the learning rate",
 };
 
 interface Report {
@@ -58,7 +65,7 @@ export class Verdicts {
       const initial = Number(view.frame?.header["step"] ?? 0) === 0 ? view.full?.header["first_cost"] : undefined;
       put(card.cost, initial !== undefined ? number(initial, 4) : view.frame && view.frame.header["cost_now"] === null && Number(view.frame.header["step"]) > 0 ? "not finite" : number(view.frame?.header["cost_now"], 4));
       if (!full) return;
-      const status = view.full?.header["status"] as { word: string; evidence: string; code: string } | undefined;
+      const status = view.full?.header["status"] as { word: string; evidence: string; code: string; fix: Config } | undefined;
       const scores = view.full?.header["scores"] as Record<string, number> | undefined;
       const start = view.band?.header["start"] as { p: number | null } | undefined;
       put(card.accuracy, percent(scores?.["accuracy"]));
@@ -73,7 +80,7 @@ export class Verdicts {
       put(card.word, `${many ? LETTERS[i] + " " : ""}${sign} ${status?.word ?? "…"}`);
       put(card.evidence, status?.evidence ?? "");
       card.fix.hidden = !status?.code;
-      put(card.fix, status?.code === "rate" ? "Fix: a tenth of the learning rate" : "Fix: another initialization");
+      put(card.fix, `Fix: ${FIXES[Object.keys(status?.fix ?? {})[0] ?? ""] ?? "other settings"}`);
       card.fix.onclick = () => {
         this.send({ type: "fix", run: i, code: status?.code ?? "" });
         say("The settings were changed; press play to see.");

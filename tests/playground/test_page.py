@@ -141,6 +141,8 @@ def test_every_panel_has_a_table_and_files(page):
                 assert mark in content[:4000], (name, kind)
                 assert kind != "SVG" or b"<image" not in content, name  # shapes, not pixels
                 assert len(content) > 60, (name, kind)
+                if (name, kind) == ("boundary", "CSV"):  # the points, and what the network says around them
+                    assert (content.count(b"\npoint,"), content.count(b"\nrun A says,")) == (300, 48 * 48)
 
 
 def test_a_learning_rate_changes_while_the_run_goes_on(page):
@@ -211,3 +213,10 @@ def test_long_pictures_are_drawn(page):
     for button, frame in (("100 walks", "walks"), ("Run 25 seeds", "seeds"), ("Find it", "critical")):
         page.click(f"text={button}")
         page.wait_for_function(f"firstlight.store.{frame}?.header.end", timeout=120_000)
+    for name, mark in (("seeds", b"median"), ("critical", b"predicted 1.")):
+        panel = page.locator(f"#panel-{name}")
+        for kind, wanted in (("CSV", b","), ("SVG", mark), ("PNG", b"\x89PNG")):
+            panel.locator("summary", has_text="Save").click()
+            with page.expect_download() as waiting:
+                panel.get_by_role("button", name=kind, exact=True).click()
+            assert wanted in Path(waiting.value.path()).read_bytes(), (name, kind)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import http.server
+import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,10 @@ from browser_tools import needs_browser, opened, sync, wait_config
 AXE = Path(__file__).parents[2] / "frontend" / "node_modules" / "axe-core" / "axe.min.js"
 
 pytestmark = needs_browser
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None: ...
 
 
 def test_the_page_obeys_its_own_policy(browser, served):
@@ -104,3 +111,67 @@ def test_settings_survive_a_lost_connection(browser, served):
         wait_config(page, "data", "moon", run=1)
         page.wait_for_function("firstlight.store.speed === 10")
         page.wait_for_function("firstlight.store.views.length === 2 && firstlight.store.views.every(v => v.full)")
+
+
+def test_drawn_points_survive_a_lost_connection_and_travel_in_the_address(browser, served):
+    with opened(browser, served.url) as page:
+        page.add_init_script(
+            "const Real = WebSocket;"
+            "window.WebSocket = class extends Real { constructor(...a) { super(...a); window.lastSocket = this; } };"
+        )
+        page.reload()
+        page.wait_for_function("window.firstlight?.store.views[0]?.full")
+        page.click('[data-value="custom"]')
+        page.fill("dialog[open] textarea", "1,2,a\n3,4,b\n5,6,b\n7,8,a\n")
+        page.click("text=Use this table")
+        wait_config(page, "data", "custom")
+        page.click('[data-speed="10"]')
+        page.wait_for_function("firstlight.store.speed === 10")
+        page.evaluate("window.lastSocket.close()")
+        page.wait_for_function("document.body.classList.contains('offline')")
+        page.wait_for_function("!document.body.classList.contains('offline') && firstlight.store.speed === 10")
+        wait_config(page, "data", "custom")
+        page.wait_for_function("firstlight.store.runs[0].facts.samples === 4")
+        page.wait_for_function("location.hash.includes('points=') && location.hash.includes('speed=10')")
+        with opened(browser, page.url) as other:
+            wait_config(other, "data", "custom")
+            other.wait_for_function("firstlight.store.runs[0].facts.samples === 4")
+
+
+def test_the_address_follows_the_settings_and_a_reload_keeps_them(browser, served):
+    with opened(browser, served.url + "#scene=article-zero-moon") as page:
+        wait_config(page, "scheme", "zero")
+        page.wait_for_timeout(600)
+        assert page.evaluate("location.hash") == "#scene=article-zero-moon"  # until something is set
+        page.select_option("#f-activation", "tanh")
+        wait_config(page, "activation", "tanh")
+        page.wait_for_function("location.hash.includes('tanh')")
+        page.reload()
+        page.wait_for_function("window.firstlight?.store.views[0]?.full")
+        wait_config(page, "activation", "tanh")
+        wait_config(page, "data", "moon")
+        page.evaluate("location.hash = '#scene=no-such-scene'")
+        sync.expect(page.locator("#status.shown[data-kind=error]")).to_contain_text("no-such-scene")
+
+
+def test_no_order_but_points_is_taken_from_an_address(browser, served):
+    with opened(browser, served.url + '#points={"type":"new_seed"}&runs=[{"depth":5}]') as page:
+        wait_config(page, "depth", 5)
+        wait_config(page, "seed", 0)
+
+
+@pytest.mark.parametrize("embed", [True, False])
+def test_a_lesson_of_this_machine_frames_the_embed_mode_alone(browser, served, tmp_path, embed):
+    (tmp_path / "lesson.html").write_text(f'<iframe src="{served.url}{"&embed=1" if embed else ""}"></iframe>')
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path)) as lessons:
+        threading.Thread(target=lessons.serve_forever, daemon=True).start()
+        tab = browser.new_page()
+        tab.goto(f"http://127.0.0.1:{lessons.server_port}/lesson.html")
+        play = tab.frame_locator("iframe").locator(".play")
+        if embed:
+            sync.expect(play).to_be_visible()
+        else:
+            tab.wait_for_timeout(1000)
+            assert play.count() == 0
+        tab.close()
+        lessons.shutdown()
