@@ -330,8 +330,7 @@ def diagnose(
             that failed, and `.p_start` of a network that starts is the prediction's. Costs the trace.
 
     Returns:
-        The report: `.verdict`, `.p_start`, `.findings` (worst first, causes before consequences); print it, or use
-        `to_frame()` and `to_json()`.
+        The report: `.verdict`, `.p_start`, `.findings` (worst and causes first), `.to_frame()`, `.to_json()`; it prints.
 
     Raises:
         InputError: If an argument cannot be used as given.
@@ -349,6 +348,7 @@ def diagnose(
     from firstlight.capture.evidence import gather, look
     from firstlight.checks.remedy import tried_on
     from firstlight.checks.verdict import judge
+    from firstlight.schemes.gains import ASSUMED
 
     def judged(module: nn.Module, levels: tuple[float | None, float | None] | None = None) -> tuple[Report, Evidence]:
         kept = optimizer if module is model else None
@@ -367,8 +367,8 @@ def diagnose(
 
     def drawn(spec: str) -> nn.Module:
         if not copies:
-            rows = [r for r in initialize(model, dry_run=True).table.rows if r.role == "other"]
-            asks = any(model.get_parameter(r.name).requires_grad for r in rows)  # uses that only the graph tells
+            rows = [r for r in initialize(model, dry_run=True).table.rows if r.role == "other" or ASSUMED in r.reason]
+            asks = any(model.get_parameter(r.name).requires_grad for r in rows)  # what only the graph tells
             copies.append((deepcopy(model), {"batch": batch, "get_inputs": get_inputs} if asks else {}))
         initialize(copies[0][0], spec, seed=seed, **copies[0][1])
         return copies[0][0]

@@ -18,8 +18,8 @@ _CALL = "firstlight.initialize("
 
 
 def asks_for_draw(report: Report) -> bool:
-    """Whether the network does not start, and an initialization is among what is recommended against it."""
-    if report.verdict not in ("will not start", "at risk"):
+    """Whether the network does not start as it should, and an initialization is among what is recommended."""
+    if report.verdict not in ("will not start", "at risk", "mis-scaled"):
         return False
     return any(f.remedy.startswith(_CALL) and f.severity != "info" for f in report.findings)
 
@@ -38,6 +38,8 @@ def tried_on(
     """
     if not asks_for_draw(report):
         return report
+    if report.verdict == "mis-scaled":
+        return _rescaled(report, tried, line)
     kept: dict[str, float] = {}
     above: dict[str, float] = {}
     for spec in CANDIDATES:
@@ -60,6 +62,24 @@ def tried_on(
         return with_remedy(report, line(best), tried(best))
     except _CANNOT:
         return report
+
+
+def _rescaled(report: Report, tried: Callable[[str], Report], line: Callable[[str], str]) -> Report:
+    """The first scheme after which nothing is out of scale; a network that learns all the same is tried in full."""
+    failed: list[str] = []
+    for spec in CANDIDATES:
+        try:
+            after = tried(spec)
+        except _CANNOT:
+            continue
+        if after.verdict == "starts":
+            return with_remedy(report, line(spec), after)
+        failed.append(spec)
+    if not failed:
+        return report
+    return _written(
+        report, line(failed[0]), f"tried on a copy ({', '.join(failed)}): not enough alone, still mis-scaled"
+    )
 
 
 def excess(p: Probe) -> float:

@@ -9,7 +9,7 @@ import torch
 from firstlight.graph.ir import Law
 from firstlight.schemes.context import Context, Draw, Target
 from firstlight.schemes.draws import Stream
-from firstlight.schemes.gains import chosen_activation, keep_mean
+from firstlight.schemes.gains import beside_factor, chosen_activation, keep_mean
 from firstlight.schemes.registry import scheme
 from firstlight.schemes.scaled import scaled
 from firstlight.theory import random_walk
@@ -37,7 +37,7 @@ def centred(target: Target, context: Context, *, activation: str = "auto") -> Dr
     if record is None or not reads or not shaped or channels < 2 or abs(float(mean_activation(record, 1.0))) < 1e-12:
         gain, why = keep_mean(context, activation, assume="linear")
         return scaled(target, "fan_in", "normal", gain, f"{why}; nothing to centre")
-    gain = random_walk.centred_gain(record)
+    gain, reason = beside_factor(random_walk.centred_gain(record), reason, context)
     std = gain / math.sqrt(target.fan_in) if target.fan_in else 0.0
     law = Law(0.0, std**2, structure="centred" if std else "constant")
 

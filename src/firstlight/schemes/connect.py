@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from firstlight.graph.ir import Graph, Node
 from firstlight.schemes.context import Context, Role
 from firstlight.schemes.fans import Site
 from firstlight.schemes.nonlinear import activation_of
-from firstlight.schemes.uses import NORMS, Use, signal_nodes, site_of, uses
+from firstlight.schemes.uses import NORMS, Use, constant_factor, signal_nodes, site_of, uses
 from firstlight.theory.activations import Activation
 
 # Operations that hand their first signal on: same entries, fewer of them, or averages of them.
@@ -57,6 +58,7 @@ class _Wiring:
     inputs: tuple[tuple[int, ...], ...]
     readers: tuple[tuple[int, ...], ...]
     ancestors: tuple[int, ...]  # bit i is set in ancestors[j] if i == j or j descends from i
+    factors: Mapping[int, float]  # of operations that multiply by a constant
     maps: frozenset[int]
     outputs: frozenset[int]
 
@@ -93,7 +95,7 @@ def connections(graph: Graph, sites: Mapping[str, Site]) -> dict[str, Connection
         if not drives[name]:
             result[name] = Connection(site.role if site else "other", Context(traced=True), site)
             continue
-        found = [_connection(wiring, branches, depth, wiring.index[u.node.name], site) for u in drives[name]]
+        found = [_connection(wiring, branches, depth, u, site) for u in drives[name]]
         # A weight that is used several times ends a branch if any of its uses does.
         found.sort(key=lambda c: ("branch end", "readout", "weight").index(c.role))
         result[name] = found[0]
@@ -131,6 +133,7 @@ def _wire(graph: Graph, maps: set[str]) -> _Wiring:
         inputs,
         tuple(tuple(r) for r in readers),
         tuple(ancestors),
+        {i: c for i, n in enumerate(nodes) if (c := constant_factor(n, graph)) is not None},
         frozenset(index[n] for n in maps if n in index),
         frozenset(index[r.node] for r in graph.outputs if r.node in index),
     )
@@ -193,16 +196,18 @@ def _last_map(wiring: _Wiring, start: int) -> int | None:
     return i
 
 
-def _connection(wiring: _Wiring, branches: list[_Branch], depth: int, i: int, site: Site | None) -> Connection:
+def _connection(wiring: _Wiring, branches: list[_Branch], depth: int, use: Use, site: Site | None) -> Connection:
+    i = wiring.index[use.node.name]
     around = [b for b in branches if b.inside >> i & 1]
     inner = min(around, key=lambda b: b.inside.bit_count(), default=None)
     before = _activation_before(wiring, i)
     after = _activation_after(wiring, i)
     act, side, width = None, "", None
     if before is not None:
-        act, side, width = before[0], "before", _units(wiring, before[1])
-    elif after is not None and after[0].degree == 1.0:
-        act, side, width = after[0], "after", _units(wiring, after[1])
+        act, side, width = before.activation, "before", _units(wiring, before.place)
+    elif after is not None and after.activation.degree == 1.0:
+        act, side, width = after.activation, "after", _units(wiring, after.place)
+    factor = use.factor * (before.factor if before else 1.0) * (after.factor or 1.0 if after else 1.0)
     if width is None and site is not None and site.channels is not None:
         width = site.channels[1] * (site.split if site.kernel_axes else 1)
     role: Role = "weight"
@@ -214,6 +219,7 @@ def _connection(wiring: _Wiring, branches: list[_Branch], depth: int, i: int, si
         activation=act,
         activation_side=side,
         feeds_activation=after is not None,
+        factor=factor,
         width=width,
         depth=depth,
         branches=len(branches),
@@ -224,49 +230,61 @@ def _connection(wiring: _Wiring, branches: list[_Branch], depth: int, i: int, si
     return Connection(role, context, site)
 
 
-def _activation_before(wiring: _Wiring, i: int) -> tuple[Activation, int] | None:
-    """The nonlinearity whose output the map reads, with its place."""
+class _Met(NamedTuple):
+    """A nonlinearity, its place, and the constants that the signal is multiplied with between it and the map."""
+
+    activation: Activation
+    place: int
+    factor: float
+
+
+def _activation_before(wiring: _Wiring, i: int) -> _Met | None:
+    """The nonlinearity whose output the map reads."""
     sources = wiring.inputs[i]
     return _behind(wiring, sources[0]) if sources else None
 
 
-def _behind(wiring: _Wiring, i: int) -> tuple[Activation, int] | None:
+def _behind(wiring: _Wiring, i: int) -> _Met | None:
+    factor = 1.0
     while True:
         node, sources = wiring.nodes[i], wiring.inputs[i]
         if i in wiring.maps or not sources:
             return None
         act = activation_of(node)
         if act is not None:
-            return act, i
+            return _Met(act, i, factor)
         if node.op == "mul" and len(sources) == 2:  # a gated unit: φ(a)·b has the mean square Eφ²·E b²
             arms = [_behind(wiring, j) for j in sources]
             live = [arm for arm in arms if arm is not None]
-            return live[0] if len(live) == 1 else None
+            return live[0]._replace(factor=factor * live[0].factor) if len(live) == 1 else None
         if node.op in ("cat", "stack"):
             arms = [_behind(wiring, j) for j in sources]
-            same = all(arm is not None and arms[0] is not None and arm[0] == arms[0][0] for arm in arms)
-            return arms[0] if same else None
+            first, kinds = arms[0], {arm and (arm.activation, arm.factor) for arm in arms}
+            return first._replace(factor=factor * first.factor) if first is not None and len(kinds) == 1 else None
         single = len(sources) == 1
         if not (node.op in _TRANSPARENT or (single and node.op in _SCALES | _MERGES)):
             return None
+        factor *= wiring.factors.get(i, 1.0)
         i = sources[0]
 
 
-def _activation_after(wiring: _Wiring, i: int) -> tuple[Activation, int] | None:
+def _activation_after(wiring: _Wiring, i: int) -> _Met | None:
     """The first nonlinearity that the map's output meets before the next map, through norms and biases."""
-    front, seen = list(wiring.readers[i]), set[int]()
+    front, seen = [(j, 1.0) for j in wiring.readers[i]], set[int]()
     while front:
-        j = front.pop(0)
+        j, factor = front.pop(0)
         node = wiring.nodes[j]
         if j in seen or j in wiring.maps:
             continue
         seen.add(j)
         act = activation_of(node)
         if act is not None:
-            return act, j
+            return _Met(act, j, factor)
+        if node.op in NORMS:
+            factor = 0.0  # whatever came in, a norm brings to length 1
         single = len(wiring.inputs[j]) == 1
         if node.op in _TRANSPARENT | NORMS or (single and node.op in _SCALES | _MERGES):
-            front.extend(wiring.readers[j])
+            front.extend((k, factor * wiring.factors.get(j, 1.0)) for k in wiring.readers[j])
     return None
 
 

@@ -84,6 +84,8 @@ class Context:
             one is homogeneous, the one that follows; None where there is neither.
         activation_side: "before", "after", or "" where there is none.
         feeds_activation: Whether an activation follows before the next weight layer.
+        factor: What the layer's output is multiplied with besides its own weights: constants between the activation
+            before and the layer, on the weights, and between the layer and the activation behind.
         width: Units of that nonlinearity's layer (channels of a convolution); None if unknown.
         depth: Weight layers on the longest path through the network; 0 where the graph was not seen.
         branches: Residual branches in the network.
@@ -96,6 +98,7 @@ class Context:
     activation: Activation | None = None
     activation_side: str = ""
     feeds_activation: bool = False
+    factor: float = 1.0
     width: int | None = None
     depth: int = 0
     branches: int = 0

@@ -6,6 +6,8 @@ from firstlight.schemes.context import Context, Target
 from firstlight.theory import activations, random_walk
 from firstlight.theory.activations import Activation
 
+ASSUMED = "relu assumed"  # how the reason of a layer begins whose neighbours are not known
+
 
 def chosen_activation(context: Context, activation: str, assume: str = "relu") -> tuple[Activation | None, str]:
     """The activation that a layer's gain is for, and why it is that one.
@@ -27,7 +29,7 @@ def chosen_activation(context: Context, activation: str, assume: str = "relu") -
             return None, "no activation was seen"
         record = activations.get(assume)
         return record, (
-            "relu assumed: its operation was not recognised" if context.traced else "relu assumed: give a batch"
+            f"{ASSUMED}: its operation was not recognised" if context.traced else f"{ASSUMED}: give a batch"
         )
     return None, "no activation at the layer's input"
 
@@ -35,7 +37,7 @@ def chosen_activation(context: Context, activation: str, assume: str = "relu") -
 def keep_mean(context: Context, activation: str, assume: str = "relu") -> tuple[float, str]:
     """The gain that keeps the mean square length, 1/√E φ(z)², and the reason."""
     record, reason = chosen_activation(context, activation, assume)
-    return (1.0, reason) if record is None else (random_walk.mean_gain(record), reason)
+    return beside_factor(1.0 if record is None else random_walk.mean_gain(record), reason, context)
 
 
 def keep_median(target: Target, context: Context, activation: str, law: str) -> tuple[float, str]:
@@ -46,7 +48,14 @@ def keep_median(target: Target, context: Context, activation: str, law: str) -> 
         width = target.channels[1] if target.channels else 1
     act = record or activations.get("linear")
     if law == "paper" and act.slopes in ((1.0, 0.0), (1.0, 1.0)):
-        return random_walk.paper_gain(act, width), f"{reason}, {width} units"
+        return beside_factor(random_walk.paper_gain(act, width), f"{reason}, {width} units", context)
     if law == "paper":
         reason = f"{reason} (exact: the paper has no fit for {act.name})"
-    return random_walk.median_gain(act, width), f"{reason}, {width} units"
+    return beside_factor(random_walk.median_gain(act, width), f"{reason}, {width} units", context)
+
+
+def beside_factor(gain: float, reason: str, context: Context) -> tuple[float, str]:
+    """The gain of the weights where the network multiplies by constants as well: sin(30·Wx) leaves 1/30 to W."""
+    if context.factor == 1.0:
+        return gain, reason
+    return gain / context.factor, f"{reason}, times {context.factor:.4g} by the network"

@@ -45,10 +45,10 @@ def contexts(model: nn.Module) -> dict[str, Context]:
             context: Context | None = None
             if before is not None:
                 width = site.channels[0] * (site.split if site.kernel_axes else 1)
-                context = Context(before, "before", after is not None, width, neighbours=True)
+                context = Context(before, "before", after is not None, width=width, neighbours=True)
             elif after is not None and after.degree == 1.0:
                 width = site.channels[1] * site.split
-                context = Context(after, "after", True, width, neighbours=True)
+                context = Context(after, "after", True, width=width, neighbours=True)
             elif whole or 0 < i < len(modules) - 1:
                 width = site.channels[1] * site.split
                 context = Context(feeds_activation=after is not None, width=width, neighbours=True)

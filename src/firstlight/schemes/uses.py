@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from firstlight.graph.ir import Arg, Graph, Node, ParameterRef, Ref
+from firstlight.graph.ir import Arg, ConstantRef, Graph, Node, ParameterRef, Ref
 from firstlight.schemes.fans import Site
 
 Axes = tuple[int, ...]
@@ -27,6 +28,7 @@ class Use:
         axes: For each axis of the argument the axis of the parameter; None where that was lost (a reshape).
         direct: Whether it is the parameter itself, perhaps with its axes reordered, that is read.
         index: Which of the operation's tensors it is, for operations on a list of tensors.
+        factor: Constant by which the parameter is multiplied first, without its sign.
     """
 
     node: Node
@@ -34,6 +36,7 @@ class Use:
     axes: Axes | None
     direct: bool
     index: int | None = None
+    factor: float = 1.0
 
 
 def uses(graph: Graph) -> dict[str, list[Use]]:
@@ -47,8 +50,8 @@ def uses(graph: Graph) -> dict[str, list[Use]]:
         for position, arg in [*enumerate(node.args), *node.options.items()]:
             for i, item in enumerate(arg if isinstance(arg, tuple) else (arg,)):
                 index = i if isinstance(arg, tuple) else position if isinstance(position, int) else None
-                for name, axes, direct in _origins(item, nodes, signal, graph):
-                    found.setdefault(name, []).append(Use(node, position, axes, direct, index))
+                for o in _origins(item, nodes, signal, graph):
+                    found.setdefault(o.name, []).append(Use(node, position, o.axes, o.direct, index, o.factor))
     return found
 
 
@@ -63,31 +66,59 @@ def signal_nodes(graph: Graph) -> frozenset[str]:
     return frozenset(found)
 
 
-def _origins(
-    arg: Arg, nodes: Mapping[str, Node], signal: frozenset[str], graph: Graph
-) -> list[tuple[str, Axes | None, bool]]:
+class _Origin(NamedTuple):
+    """A parameter behind an argument, with the fields of `Use`."""
+
+    name: str
+    axes: Axes | None
+    direct: bool
+    factor: float = 1.0
+
+
+def constant_factor(node: Node, graph: Graph) -> float | None:
+    """|c| of an operation that multiplies one tensor by a constant c ≠ 0 or divides it by one; else None."""
+    if node.op not in ("mul", "div") or len(node.args) != 2:
+        return None
+    numbers = [_number(a, graph) for a in node.args]
+    if (numbers[0] is None) is (numbers[1] is None) or (node.op == "div" and numbers[0] is not None):
+        return None
+    c = abs(next(n for n in numbers if n is not None))
+    if not 0.0 < c < math.inf:
+        return None
+    return 1.0 / c if node.op == "div" else c
+
+
+def _number(arg: Arg, graph: Graph) -> float | None:
+    if isinstance(arg, ConstantRef):
+        value = graph.constants[arg.name].value if arg.name in graph.constants else None
+        return float(value) if value is not None and value.size == 1 and value.dtype.kind in "iuf" else None
+    return float(arg) if isinstance(arg, int | float) and not isinstance(arg, bool) else None
+
+
+def _origins(arg: Arg, nodes: Mapping[str, Node], signal: frozenset[str], graph: Graph) -> list[_Origin]:
     if isinstance(arg, ParameterRef):
         spec = graph.parameters.get(arg.name)
         rank = len(spec.spec.shape) if spec else 0
-        return [(arg.name, tuple(range(rank)), True)]
+        return [_Origin(arg.name, tuple(range(rank)), True)]
     if not isinstance(arg, Ref) or arg.node in signal or arg.node not in nodes:
         return []
     node = nodes[arg.node]
     sources = [s for a in (*node.args, *node.options.values()) for s in _sources(a, nodes, signal, graph)]
     if node.op in _SAME_AXES:
         return sources
-    if node.op in _REORDER and len(sources) == 1 and sources[0][1] is not None:
-        name, axes, direct = sources[0]
-        return [(name, None if axes is None else _reordered(node, axes), direct)]
-    if node.op == "getitem" and len(sources) == 1 and isinstance(node.args[1], int):
-        name, axes, direct = sources[0]
-        return [(name, axes[1:] if axes else None, direct)]  # one of several stacked maps: an expert
-    return [(name, None, False) for name, _, _ in sources]
+    if len(sources) == 1:
+        origin = sources[0]
+        if node.op in _REORDER and origin.axes is not None:
+            return [origin._replace(axes=_reordered(node, origin.axes))]
+        if node.op == "getitem" and isinstance(node.args[1], int):
+            return [origin._replace(axes=origin.axes[1:] if origin.axes else None)]  # one of stacked maps: an expert
+        factor = constant_factor(node, graph)
+        if factor is not None:  # an "equalized" learning rate: (c·W) x
+            return [origin._replace(factor=factor * origin.factor)]
+    return [_Origin(o.name, None, False) for o in sources]
 
 
-def _sources(
-    arg: Arg, nodes: Mapping[str, Node], signal: frozenset[str], graph: Graph
-) -> list[tuple[str, Axes | None, bool]]:
+def _sources(arg: Arg, nodes: Mapping[str, Node], signal: frozenset[str], graph: Graph) -> list[_Origin]:
     if isinstance(arg, tuple):
         return [s for a in arg for s in _origins(a, nodes, signal, graph)]
     return _origins(arg, nodes, signal, graph)
