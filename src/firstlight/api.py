@@ -330,7 +330,7 @@ def diagnose(
             that failed, and `.p_start` of a network that starts is the prediction's. Costs the trace.
 
     Returns:
-        The report: `.verdict`, `.p_start`, `.findings` (worst and causes first), `.to_frame()`, `.to_json()`; it prints.
+        The report: `.verdict`, `.p_start`, `.findings` (worst and causes first), `.to_frame()`, `.to_json()`.
 
     Raises:
         InputError: If an argument cannot be used as given.
