@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from benchmarks.breadth.candidate import IDS, Arguments, Candidate, ids, named
 
@@ -36,6 +37,12 @@ TEXT = named(input_ids=ids(4, 12))
 PAIR = named(input_ids=ids(4, 12), decoder_input_ids=ids(4, 8))
 IMAGE = named(pixel_values=(4, 3, 32, 32))
 WAVE = named(input_values=(2, 2000))
+
+
+def boxes() -> Tensor:
+    """A rectangle (left, top, right, bottom) for each token."""
+    corner, size = ids(4, 12, 2)(), ids(4, 12, 2)()
+    return torch.cat([corner, corner + size], dim=-1)
 
 
 def built(model_type: str, cls: str, own: dict[str, Any]) -> nn.Module:
@@ -69,10 +76,10 @@ CANDIDATES: tuple[Candidate, ...] = (
             "luke", "tapas", "layoutlm", "modernbert", "mra", "esm", "ibert", "xlm", "markuplm", "nomic_bert",
         )
     ),
-    one("funnel", num_hidden_layers=None, num_decoder_layers=1, block_sizes=[1, 1]),
+    one("funnel", cls="FunnelModel", num_hidden_layers=None, num_decoder_layers=1, block_sizes=[1, 1]),
     one("canine", num_hash_buckets=50, num_hash_functions=2),
-    one("lilt", named(input_ids=ids(4, 12), bbox=ids(4, 12, 4)), hidden_size=48),
-    one("bros", named(input_ids=ids(4, 12), bbox=(4, 12, 4))),
+    one("lilt", named(input_ids=ids(4, 12), bbox=boxes), hidden_size=48),
+    one("bros", named(input_ids=ids(4, 12), bbox=(4, 12, 4)), hidden_size=64),
     one("mobilebert", TEXT),
     # decoders
     *(
