@@ -10,6 +10,7 @@ from typing import Literal
 
 from firstlight.checks.evidence import LARGEST, Evidence, Probe, repeat_error
 from firstlight.checks.mainline import NONLINEAR, RECURRENT, SATURATING, stations
+from firstlight.checks.norms import norms
 from firstlight.checks.reach import ADAM_EPS, stalled_steps
 from firstlight.graph.results import NodeStats
 from firstlight.theory import lengths
@@ -261,7 +262,7 @@ def _unsettled(p: Probe, over: float) -> Fate | None:
 
 def _faint_input(evidence: Evidence) -> Fate | None:
     """Inputs so small that no usable step brings the first layer to the size of a bias."""
-    if any("norm" in n.op for n in evidence.nodes):
+    if norms(evidence):
         return None
     real = [x for x in evidence.inputs if x.floating and x.rms > 0.0]
     if not real or len(real) < len(evidence.inputs):
@@ -304,7 +305,7 @@ def _alignment(evidence: Evidence) -> float:
     gains: list[float] = []
     parameters = {x.name: x for x in evidence.parameters if len(x.shape) > 1 and x.requires_grad}
     for s in stations(evidence):
-        if s.node.op in SATURATING or "norm" in s.node.op or s.node.op in RECURRENT:
+        if s.node.op in SATURATING or s.node.name in norms(evidence) or s.node.op in RECURRENT:
             gains = []
         for x in (parameters[name] for name in s.node.parameters if name in parameters):
             drawn = math.sqrt(max(x.q, 1e-30) * max(1, math.prod(x.shape[1:])))

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from firstlight.checks.blame import blame, fan_in
 from firstlight.checks.evidence import Evidence
 from firstlight.checks.fate import decide
+from firstlight.checks.mainline import REARRANGE
 from firstlight.checks.phrases import factor, listed, number, severity
 from firstlight.checks.registry import check
 from firstlight.checks.zeros import matrices
-from firstlight.graph.results import Finding, ParameterStats
+from firstlight.graph.results import Finding, NodeStats, ParameterStats
 from firstlight.theory import weights
 
 _NORMS = ("BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm")
@@ -164,6 +165,31 @@ def truncated(e: Evidence) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def _sets_gate(e: Evidence, p: ParameterStats) -> bool:
+    """Whether the units of a bias go through a sigmoid or softplus and then multiply others, as gates and steps do."""
+    gates = _readers(e, [n for n in e.nodes if p.name in n.parameters], "add")
+    if not gates or any(n.op not in ("sigmoid", "softplus") for n in gates):
+        return False
+    return all(n.op in _FACTORS and not n.parameters for n in _readers(e, gates))
+
+
+_FACTORS = ("mul", "sub", "lerp", "exp")
+
+
+def _readers(e: Evidence, front: list[NodeStats], *through: str) -> list[NodeStats]:
+    """Who reads operations, behind what only rearranges entries and `through` some others."""
+    found: list[NodeStats] = []
+    names = {n.name for n in front}
+    for n in e.nodes:  # in execution order: whoever passes a name on stands before those that read it
+        if names.isdisjoint(n.inputs):
+            continue
+        if n.op in REARRANGE or n.op in through:
+            names.add(n.name)
+        else:
+            found.append(n)
+    return found
+
+
 @check("WGT008", stage=17)
 def vectors_off(e: Evidence) -> Iterator[Finding]:
     """Biases or normalisation gains are not of the law that their module type implies.
@@ -175,7 +201,8 @@ def vectors_off(e: Evidence) -> Iterator[Finding]:
         A bias far beyond the signal's size decides the unit alone: ReLU is dead or linear, tanh saturates, and the
         differences between samples drown.
     When it is harmless:
-        In an output layer (class prior, mean of the targets), in gates (LSTM's forget bias 1), after normalisation.
+        In an output layer (class prior, mean of the targets), in gates (LSTM's forget bias 1, the step of a state
+        space: what goes through sigmoid or softplus and then multiplies is not asked), after normalisation.
     Remedy:
         `firstlight.initialize(model, "he")` sets biases to 0 and gains to 1.
     Source:
@@ -185,7 +212,7 @@ def vectors_off(e: Evidence) -> Iterator[Finding]:
     biases = [p for p in e.parameters if len(p.shape) == 1 and any(k in p.module_type for k in _LAYERS) and p.uses]
     big = [p for p in biases if math.sqrt(p.q) > 2.0 or p.abs_max > 20.0]
     last = biases[-1] if biases else None
-    hidden = [p for p in big if p is not last]
+    hidden = [p for p in big if p is not last and not _sets_gate(e, p)]
     head = [p for p in big if p is last and cause.kind in ("dead", "saturated")]
     gains = [p for p in e.parameters if len(p.shape) == 1 and any(k in p.module_type for k in _NORMS)]
     wild = [p for p in gains if math.sqrt(p.q) > 10.0]

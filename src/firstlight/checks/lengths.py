@@ -13,6 +13,7 @@ from firstlight.checks.evidence import Evidence
 from firstlight.checks.fate import NOISE, decide
 from firstlight.checks.laws import gain_squared, layers
 from firstlight.checks.mainline import main_line, sensitivity
+from firstlight.checks.norms import norms
 from firstlight.checks.phrases import factor, number, severity
 from firstlight.checks.registry import check
 from firstlight.graph.results import Finding, NodeStats
@@ -34,8 +35,9 @@ def stretch(e: Evidence, points: list[NodeStats]) -> list[NodeStats]:
     """The longest run of `points` without a normalisation on the main line in between, which would reset lengths."""
     names = {n.name for n in points}
     runs: list[list[NodeStats]] = [[]]
+    resets = norms(e)
     for n in main_line(e.measurement):
-        if "norm" in n.op:
+        if n.name in resets:
             runs.append([])
         elif n.name in names:
             runs[-1].append(n)
@@ -197,7 +199,7 @@ def _wide_enough(depth: int, widths: list[int]) -> int:
 def relu_widths(e: Evidence) -> list[int]:
     """Widths of the ReLU layers on the main line; empty where normalisation, sums or skips join them (U-Nets)."""
     line = main_line(e.measurement)
-    if any("norm" in n.op for n in line) or len(_adds(e)) > 1:
+    if any(n.name in norms(e) for n in line) or len(_adds(e)) > 1:
         return []
     first = next((i for i, n in enumerate(line) if n.op == "relu"), len(line))
     if any(n.op == "cat" and len(n.inputs) > 1 for n in line[first:]):
@@ -257,7 +259,7 @@ def starving_branches(e: Evidence) -> Iterator[Finding]:
     Source:
         Residual sum rule q₁+q₂ of uncorrelated tensors; the post-activation ResNets without norm of the PEERS study.
     """
-    if any("norm" in n.op for n in e.nodes):
+    if norms(e):
         return
     starving: list[NodeStats] = []
     sums = _adds(e)

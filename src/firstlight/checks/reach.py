@@ -9,6 +9,7 @@ import numpy as np
 
 from firstlight.checks.evidence import Evidence
 from firstlight.checks.mainline import NONLINEAR, RECURRENT, SATURATING, stations
+from firstlight.checks.norms import norms
 from firstlight.errors import FirstlightError
 from firstlight.theory import activations
 
@@ -33,7 +34,7 @@ def stalled_steps(evidence: Evidence) -> float:
     layer after the other. Normalisations, recurrences and residual sums carry the pull past the layers: 0.
     """
     line = stations(evidence)
-    if any("norm" in s.node.op or s.node.op in RECURRENT for s in line) or _jumps(evidence):
+    if any(s.node.name in norms(evidence) or s.node.op in RECURRENT for s in line) or _jumps(evidence):
         return 0.0
     if any(s.sensitivity < evidence.eps for s in line[:-1]):
         return 0.0  # zero or lost on the way: another rule's matter

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from firstlight.checks.blame import blame, fan_in
 from firstlight.checks.evidence import Evidence
 from firstlight.checks.fate import decide
+from firstlight.checks.mainline import REARRANGE
 from firstlight.checks.phrases import listed, number, severity
 from firstlight.checks.registry import check
 from firstlight.graph.results import Finding, ParameterStats
@@ -136,15 +137,17 @@ def identical_units(e: Evidence) -> Iterator[Finding]:
         Identical units with identical outgoing weights receive identical gradients and stay identical: the layer is
         one unit wide. Bit-identical shards of a distributed tensor are the same mistake.
     When it is harmless:
-        If dropout or the outgoing weights differ from unit to unit, the first steps separate them.
+        If dropout or the outgoing weights differ from unit to unit, the first steps separate them. Tensors that no
+        product of matrices reads (decay rates of state spaces, position tables) are no units, and are not asked.
     Remedy:
         Draw the weights: `firstlight.initialize(model, "he", seed=0)`.
     Source:
         Goodfellow et al., Deep Learning (2016), §8.4: initialization must break symmetry between units.
     """
     fate = decide(e)
-    hit = [p for p in matrices(e) if p.duplicate_rows and p.q > 1e-60 and p.module_type != "Embedding"]
-    hit = [p for p in hit if p.duplicate_rows >= 0.5 * (p.shape[0] - 1) or p.duplicate_rows > 8]
+    drawn = [p for p in matrices(e) if p.duplicate_rows and p.q > 1e-60 and p.module_type != "Embedding"]
+    hit = [p for p in drawn if p.duplicate_rows >= 0.5 * (p.shape[0] - 1) or p.duplicate_rows > 8]
+    hit = [p for p in hit if not _entrywise(e, p)]
     if not hit:
         return
     worst = max(hit, key=lambda p: p.duplicate_rows / p.shape[0])
@@ -160,6 +163,25 @@ def identical_units(e: Evidence) -> Iterator[Finding]:
         f"{worst.shape[0]} different units instead of {worst.shape[0] - worst.duplicate_rows}",
         {"duplicate_rows": float(worst.duplicate_rows), "fan_in": float(fan_in(worst))},
     )  # fmt: skip
+
+
+# What reads a tensor entry by entry.
+_POINTWISE = frozenset(
+    {"exp", "neg", "log", "sigmoid", "softplus", "tanh", "to", "add", "sub", "mul", "div", *REARRANGE}
+)
+
+
+def _entrywise(e: Evidence, p: ParameterStats) -> bool:
+    """Whether a parameter, and what is computed of parameters alone from it, meets the signal entry by entry only."""
+    of_weights: set[str] = set()
+    for n in e.nodes:
+        if p.name not in n.parameters and of_weights.isdisjoint(n.inputs):
+            continue
+        if n.op not in _POINTWISE:
+            return False
+        if of_weights.issuperset(n.inputs):
+            of_weights.add(n.name)
+    return True
 
 
 def _never_filled(p: ParameterStats) -> bool:
