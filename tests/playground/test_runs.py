@@ -205,6 +205,17 @@ def test_the_first_layer_that_overflows_is_named():
     assert run.advance() is False  # nothing moves after that
 
 
+def test_units_that_large_steps_have_killed_need_smaller_steps_not_other_weights():
+    run = Run(parse({"data": "moon", "depth": 3, "width": 8, "learning_rate": 1000.0}))
+    costs(run, 100)
+    status = views.layers(run, set())[0]["status"]
+    assert status["word"] in ("dead units", "plateau")
+    assert status["fix"] == {"learning_rate": 100.0}
+    run = Run(parse(presets.article("too-large")))
+    costs(run, 300)
+    assert views.layers(run, set())[0]["status"]["fix"] == {"scheme": "auto"}
+
+
 @pytest.mark.parametrize("code", ["init", "rate"])
 def test_a_fix_changes_the_settings_that_the_verdict_blames(code):
     run = Run(parse(presets.article("zero")))

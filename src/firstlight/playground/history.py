@@ -28,11 +28,13 @@ class History:
     train: list[float] = field(default_factory=list)
     recent: list[float] = field(default_factory=list)
     first: float = math.nan
+    peak: float = math.nan
 
     def add(self, step: int, cost: float) -> None:
         """Note the cost before update number `step`."""
         if not self.steps:
-            self.first = cost
+            self.first = self.peak = cost
+        self.peak = max(self.peak, cost)
         self.recent.append(cost)
         del self.recent[:-WINDOW]
         if step % self.stride:

@@ -18,6 +18,8 @@ FloatArray = npt.NDArray[np.float64]
 # thresholds of their own.
 MANY = 0.5
 NEARLY_ALL = 0.9
+# A cost so many times its first value was thrown there by its steps.
+THROWN = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,21 @@ def judge(run: Any, names: list[str], layers: Mapping[str, FloatArray]) -> Statu
     dead = np.asarray(layers.get("zero_units", ()))
     if dead.size and float(dead.max()) > limit:
         where, share = names[int(dead.argmax())], float(dead.max())
-        return Status("dead units", f"{share:.0%} of the units of {where} are zero for every sample.", "init")
+        return Status("dead units", f"{share:.0%} of the units of {where} are zero for every sample.", _blame(run))
     flat = np.asarray(layers.get("saturated", ()))
     if flat.size and float(np.nanmax(flat, initial=0.0)) > limit:
         where, share = names[int(np.nanargmax(flat))], float(np.nanmax(flat))
-        return Status("saturated", f"{share:.0%} of the entries of {where} lie on a flat piece.", "init")
+        return Status("saturated", f"{share:.0%} of the entries of {where} lie on a flat piece.", _blame(run))
     return course
+
+
+def _blame(run: Any) -> str:
+    """Which remedy a network needs that has come to a standstill: "rate" where the steps threw it there.
+
+    Steps that are small enough bring the cost down. A cost that rose to many times its first value was thrown by steps
+    that are too large, whatever weights it began from; one that began large, as of weights that are too large, was not.
+    """
+    return "rate" if run.history.peak > THROWN * run.history.first else "init"
 
 
 def _course(run: Any) -> Status:
@@ -76,7 +87,7 @@ def _course(run: Any) -> Status:
     floor = run.problem.learned_cost
     course = run.history.course(LEARNED * first if floor is None else floor)
     if course == "plateau":
-        return Status("plateau", f"The cost has stood at {cost:.4g} for 50 steps (step {step}).", "init")
+        return Status("plateau", f"The cost has stood at {cost:.4g} for 50 steps (step {step}).", _blame(run))
     if course == "oscillating":
         return Status("oscillating", f"The cost jumps up and down around {cost:.4g} (step {step}).", "rate")
     if course == "learned":
