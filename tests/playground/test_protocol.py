@@ -150,6 +150,15 @@ class TestPoints:
     def test_the_mark_of_a_spreadsheet_is_no_part_of_the_first_number(self):
         assert len(Points.from_csv("\ufeff1,2,cat\n3,4,dog\n").x) == 2
 
+    def test_a_decimal_comma_is_read_where_it_separates_nothing(self):
+        points = Points.from_csv("x;y;kind\n0,5;-1,25;a,b\n0,7;2;c\n")
+        np.testing.assert_array_equal(points.x, np.array([[0.5, -1.25], [0.7, 2]], dtype=np.float32))
+        assert points.labels == ("a,b", "c")
+
+    def test_too_few_points_are_not_told_to_be_sampled(self):
+        with pytest.raises(InputError, match=r"got 1 point;.*Add some"):
+            Points.from_csv("1,2,a")
+
     @pytest.mark.parametrize("mark", [",", ";", "\t"])
     def test_other_separators(self, mark):
         text = "\n".join(mark.join(("1.5", "2", k)) for k in "abab")

@@ -77,6 +77,8 @@ class Points:
             rows = [row for row in csv.reader(io.StringIO(text), dialect) if any(cell.strip() for cell in row)]
         except csv.Error as error:
             raise InputError("csv", got=f"text that is no table ({error})"[:120], expected="a CSV table") from error
+        if dialect.delimiter != ",":  # then it is the decimal mark, if anything
+            rows = [[*(cell.replace(",", ".") for cell in row[:-1]), row[-1]] for row in rows]
         if rows and not all(_number(cell) is not None for cell in rows[0][:-1]):
             rows = rows[1:]
         _check_count(len(rows))
@@ -87,7 +89,7 @@ class Points:
         for number, row in enumerate(rows, start=1):
             numbers = [_number(cell) for cell in row[:-1]]
             if len(row) != width or any(v is None for v in numbers):
-                got = f"row {number}: {','.join(row)[:60]!r}"
+                got = f"row {number}: {dialect.delimiter.join(row)[:60]!r}"
                 raise InputError("csv", got=got, expected=f"{width - 1} finite numbers and a class in every row")
             values.append(numbers)
         return _points(values, [row[-1].strip() for row in rows])
@@ -107,9 +109,9 @@ def _points(rows: list[Any], names: list[str]) -> Points:
 
 def _check_count(count: int) -> None:
     if not 2 <= count <= MAX_POINTS:
-        raise InputError(
-            "points", got=f"{count:,} points", expected=f"2 to {MAX_POINTS:,}", action="Use a sample of them."
-        )
+        action = "Use a sample of them." if count > MAX_POINTS else "Add some, of two classes."
+        got = "1 point" if count == 1 else f"{count:,} points"
+        raise InputError("points", got=got, expected=f"2 to {MAX_POINTS:,}", action=action)
 
 
 def _is_number(value: object) -> bool:
