@@ -81,7 +81,7 @@ export class LinePlot {
     const empty = this.series.every((s) => !Array.prototype.some.call(s.y, Number.isFinite)) && !this.clouds.length ? this.hint : "";
     if ((this.host.dataset["empty"] ?? "") !== empty) this.host.dataset["empty"] = empty;
     this.signature = wanted;
-    const shape = JSON.stringify([this.series.map((s) => [s.label, s.color, s.dash, s.width, s.points]), this.logX, this.logY, t.dark, this.height, zoom()]);
+    const shape = JSON.stringify([this.series.map((s) => [s.label, s.color, s.dash, s.width, dotted(s)]), this.logX, this.logY, t.dark, this.height, zoom()]);
     if (shape !== this.shape || !this.plot) {
       this.shape = shape;
       this.plot?.destroy();
@@ -160,7 +160,7 @@ export class LinePlot {
           width: (s.width ?? 2) * z,
           ...(s.dash ? { dash: s.dash } : {}),
           spanGaps: true,
-          points: { show: s.points ?? false, size: 5 * z, fill: s.color },
+          points: { show: dotted(s), size: 5 * z, fill: s.color },
         })),
       ],
       hooks: { drawAxes: [(u) => this.under(u)], setCursor: [(u) => this.read(u.cursor.idx ?? -1)] },
@@ -352,6 +352,9 @@ export class LinePlot {
 <text transform="translate(14 ${box.top + box.height / 2}) rotate(-90)" text-anchor="middle">${escape(this.yLabel)}</text></svg>`;
   }
 }
+
+/** Whether points are marked: one alone makes no line. */
+const dotted = (s: Series): boolean => s.points || s.x.length === 1;
 
 /** What tells one cloud from another: the memory that its newest row lies in. */
 const cloudKey = (cloud: Cloud): unknown => (cloud.rows.at(-1) as Float32Array | undefined)?.buffer;

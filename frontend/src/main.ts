@@ -83,6 +83,7 @@ const steps = h("output", { class: "steps", "aria-label": "Step" }, "step 0");
 const seed = h("input", { type: "number", id: "seed", min: "0", step: "1" });
 seed.onchange = () => seed.value !== "" && controls.change({ seed: Math.max(0, Math.round(Number(seed.value))) });
 const speeds = h("div", { class: "segments", role: "group", "aria-label": "Speed, in steps a tick" });
+const lost = h("p", { class: "lost", role: "alert" }); // why nothing moves: it stays until something does
 const verdicts = new Verdicts(send);
 const scrubber = new Scrubber({ text: (message) => onText(message), frame: (frame) => onFrame(frame), refresh, moment: () => steps.textContent ?? "" });
 const runsBox = h("div", { class: "runs", role: "group", "aria-label": "Runs side by side" });
@@ -183,6 +184,7 @@ function build(): void {
         h("button", { type: "button", class: "icon", "aria-label": "Dark or light", onclick: () => { toggleTheme(); refresh("all"); } }, icon(ICONS.theme)),
       ),
     ),
+    lost,
     h("div", { class: "page" }, h("nav", { class: "rail-box", "aria-label": "Settings" }, rail), h("main", { id: "main" }, tour.element, runsBox, verdicts.element, ...(store.recorded ? [scrubber.element] : []), grid)),
     h("p", { id: "status", role: "status", "aria-live": "polite" }),
     scenes,
@@ -212,6 +214,9 @@ function watch(): void {
   );
   for (const panel of panels) observer.observe(panel.element);
   document.addEventListener("visibilitychange", () => send({ type: "visible", value: document.visibilityState === "visible" }));
+  document.addEventListener("focusout", (event) => {
+    if ((event.target as HTMLElement).matches("input")) showSettings(); // what was typed and refused does not stay
+  });
   document.addEventListener("click", (event) => {
     for (const menu of document.querySelectorAll<HTMLDetailsElement>("details.menu[open]")) if (!menu.contains(event.target as Node)) menu.open = false;
   });
@@ -238,15 +243,20 @@ function tellPanels(): void {
 
 // --- drawing ---------------------------------------------------------------------------------------------------
 
+/** Fields say what the runs are; the one that is being typed in is left alone. */
+function showSettings(): void {
+  controls.draw();
+  if (document.activeElement !== seed) seed.value = String(store.runs[0]?.config["seed"] ?? 0);
+}
+
 function drawState(): void {
   applyTheme();
-  controls.draw();
+  showSettings();
   controls.element.disabled = store.recorded;
   drawRuns(runsBox, send, choose);
   drawLegends();
   playButton.replaceChildren(icon(store.playing ? ICONS.pause : ICONS.play), h("span", {}, store.playing ? "Pause" : "Play"));
   playButton.setAttribute("aria-pressed", String(store.playing));
-  if (document.activeElement !== seed) seed.value = String(store.runs[0]?.config["seed"] ?? 0);
   if (speeds.childElementCount !== (store.hello?.speeds.length ?? 0))
     speeds.replaceChildren(...(store.hello?.speeds ?? []).map((s) => h("button", { type: "button", "data-speed": String(s), onclick: () => send({ type: "speed", value: s }) }, s === "max" ? "max" : `${s}×`)));
   for (const b of speeds.children) b.setAttribute("aria-pressed", String((b as HTMLElement).dataset["speed"] === String(store.speed)));
@@ -303,6 +313,7 @@ let before: Config[] = []; // settings from before the connection was lost
 function onOpen(): void {
   store.connected = true;
   document.body.classList.remove("offline");
+  put(lost, "");
   waiting(false);
   told = "";
   store.stamp = store.answered = 0; // a new session counts from the start
@@ -346,7 +357,7 @@ async function boot(): Promise<void> {
     open: onOpen,
     closed: (reason: string): void => {
       document.body.classList.add("offline");
-      say(reason, "error");
+      put(lost, reason);
     },
   };
   link = window.name === "firstlight-widget" ? connectParent(handlers) : connect(handlers);

@@ -119,6 +119,20 @@ def test_arrow_keys_read_exact_values(page):
     assert shown == pytest.approx(exact, rel=1e-5)
 
 
+def test_one_step_is_seen_as_a_point(page):
+    page.click("text=Step")
+    page.wait_for_function("firstlight.store.views[0]?.frame?.header.step === 1")
+    page.wait_for_function(
+        """() => {
+          const c = document.querySelector('#panel-cost canvas');
+          const p = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+          let of = 0; // pixels of the run's own colour, #0068a8
+          for (let i = 0; i < p.length; i += 4) of += p[i] < 8 && p[i + 1] === 104 && p[i + 2] === 168;
+          return of >= 4;
+        }"""
+    )
+
+
 def test_every_panel_has_a_table_and_files(page):
     page.click(".play")
     page.wait_for_function("firstlight.store.views[0]?.frame?.header.step > 20")

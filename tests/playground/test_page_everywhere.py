@@ -8,7 +8,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from browser_tools import needs_browser, opened, sync, wait_config
+from playground_tools import Page
+
+from firstlight.playground import launch
+from firstlight.playground.server import MAX_SESSIONS
 
 AXE = Path(__file__).parents[2] / "frontend" / "node_modules" / "axe-core" / "axe.min.js"
 
@@ -32,8 +37,11 @@ def test_the_page_obeys_its_own_policy(browser, served):
 
 
 def test_embed_mode_hides_the_controls(browser, served):
-    with opened(browser, served.url + "&embed=1") as page:
+    with opened(browser, served.url + '&embed=1#runs=[{},{"scheme":"he"}]') as page:
+        page.wait_for_function("firstlight.store.runs.length === 2")
         sync.expect(page.locator(".rail-box")).to_be_hidden()
+        for lasting in (".run-tab .close", ".runs .add", ".more .live-only"):  # nothing that cannot be undone
+            assert not page.locator(f"{lasting} >> visible=true").count(), lasting
         sync.expect(page.locator(".play")).to_be_visible()
 
 
@@ -150,6 +158,11 @@ def test_the_address_follows_the_settings_and_a_reload_keeps_them(browser, serve
         page.wait_for_function("window.firstlight?.store.views[0]?.full")
         wait_config(page, "activation", "tanh")
         wait_config(page, "data", "moon")
+        page.fill("#seed", "9223372036854775808")
+        page.press("#seed", "Enter")
+        sync.expect(page.locator("#status.shown[data-kind=error]")).to_contain_text("2,147,483,647")
+        page.press("#seed", "Tab")
+        sync.expect(page.locator("#seed")).to_have_value("0")  # not what was refused
         page.evaluate("location.hash = '#scene=no-such-scene'")
         sync.expect(page.locator("#status.shown[data-kind=error]")).to_contain_text("no-such-scene")
 
@@ -175,3 +188,19 @@ def test_a_lesson_of_this_machine_frames_the_embed_mode_alone(browser, served, t
             assert play.count() == 0
         tab.close()
         lessons.shutdown()
+
+
+def test_a_page_too_many_says_so_as_long_as_it_is_open(browser):
+    threads = torch.get_num_threads()
+    with launch.start() as running:
+        pages = [Page(running.url) for _ in range(MAX_SESSIONS)]
+        tab = browser.new_page()
+        tab.goto(running.url)
+        told = tab.locator(".lost")
+        sync.expect(told).to_contain_text("pages are open already")
+        tab.wait_for_timeout(9_500)  # messages that come and go are gone by then
+        sync.expect(told).to_be_visible()
+        tab.close()
+        for page in pages:
+            page.close()
+    torch.set_num_threads(threads)
