@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from firstlight.capture.parameters import structure
 from firstlight.errors import InputError
 from firstlight.graph.ir import Graph, Law
+from firstlight.graph.signal import INFINITY
 
 _ROWS_DIFFER = 4.0  # rows whose mean squares spread beyond this many times what sampling explains
 
@@ -34,8 +35,13 @@ def live_laws(model: nn.Module, graph: Graph) -> dict[str, Law]:
                 expected="weights that hold numbers",
                 action='Pass scheme="he" (or another) to predict weights that are not drawn yet.',
             )
-        out[name] = law_of(found[0])
+        out[name] = law_of(found[0] if parameter.role == "parameter" else _bounded(found[0]))
     return out
+
+
+def _bounded(mask: Tensor) -> Tensor:
+    """A buffer with a large number in place of infinity, which hides entries from a softmax."""
+    return mask if mask.is_complex() else mask.double().nan_to_num(float("nan"), INFINITY, -INFINITY)
 
 
 def law_of(w: Tensor) -> Law:

@@ -27,6 +27,11 @@ from firstlight.rules import find
 
 # Entries up to which the values of a constant are computed and kept.
 VALUE_LIMIT = 2**22
+# Operations that read a buffer entry by entry: there it is a mask or a table of positions, whose values count. A buffer
+# that is multiplied with as a matrix (random features) or holds running statistics is known by its law.
+_TABLES = frozenset(
+    {"add", "sub", "mul", "div", "where", "masked_fill", "maximum", "minimum", "scaled_dot_product_attention"}
+)
 
 
 class NodeRecorder(Recorder):
@@ -59,12 +64,14 @@ class NodeRecorder(Recorder):
         self._arguments: tuple[tuple[Arg, ...], dict[str, Arg]] = ((), {})
         self.calls: dict[str, Replay] = {}
         self._call: Replay | None = None
+        self._as_table = False
 
     def prepare(
         self, op: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], live: bool
     ) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
         """Write down the arguments before the call may change them."""
         if live:
+            self._as_table = op in _TABLES
             self._arguments = plain_arguments(op, func, args, kwargs, self.reference)
             self._call = None if find(op) else Replay.of(func, args, kwargs, self.reference)
         return func, args, kwargs
@@ -96,7 +103,8 @@ class NodeRecorder(Recorder):
         if id(tensor) in self.parameters:
             return ParameterRef(self.parameters[id(tensor)])
         if origin is None and id(tensor) in self._buffers:
-            return ParameterRef(self._buffers[id(tensor)])
+            table = self._as_table and tensor.numel() <= VALUE_LIMIT and tensor.device.type != "meta"
+            return self._constant(tensor) if table else ParameterRef(self._buffers[id(tensor)])
         if origin is None and tensor.requires_grad:
             return self._unseen(tensor)
         return self._constant(tensor)

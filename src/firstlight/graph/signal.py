@@ -19,6 +19,8 @@ from firstlight.graph.along import Along
 from firstlight.graph.keyed import Keyed
 
 Array = npt.NDArray[np.float64]
+INFINITY = 1e30  # what stands for an infinite entry, so that sums and squares stay finite
+FILLER = 5e3  # what hides entries from a softmax is larger: 1e4, 1e9, a type's lowest number, infinity
 Groups = tuple[tuple[int, ...], ...]
 
 _counter = itertools.count(1)

@@ -15,7 +15,7 @@ from firstlight.graph.prediction import (
     Prediction,
     TensorPrediction,
 )
-from firstlight.graph.signal import Groups, Signal
+from firstlight.graph.signal import FILLER, INFINITY, Groups, Signal, replace
 from firstlight.propagate.contrast import contrasts
 from firstlight.propagate.forward import Run
 from firstlight.propagate.start import probability
@@ -37,6 +37,7 @@ def unit_axis(node: Node, rank: int) -> int:
 
 def tensor(node: Node, x: Signal, reference: float, *, paired: bool = False) -> TensorPrediction:
     """One tensor's numbers; of a complex one they are, as measured, those of its real and imaginary parts."""
+    x = _finite(x)
     batch, places, units = _kinds(x.groups, x.batch, unit_axis(node, x.ndim))
 
     def pair(atoms: tuple[int, ...]) -> float | None:
@@ -117,7 +118,8 @@ def summarise(run: Run, scheme: str, laws: Mapping[str, str], dtype: str, notes:
     )
     outputs = tuple(r.node for r in graph.outputs)
     # x² and its mean inside a norm written by hand are no lengths of a signal: their size is a fourth moment
-    inside = {n.name for n in graph.nodes if run.signals[n.name] and _inside_norm(run.signals[n.name][0])}
+    # and what hides entries from a softmax is none either
+    inside = {n.name for n in graph.nodes if run.signals[n.name] and _no_length(n, run.signals[n.name][0])}
     seen = contrasts(run) if run.gradients else None
     start = probability([n for n in nodes if n.name not in inside], outputs, dtype, parameters, seen)
     return Prediction(
@@ -125,8 +127,25 @@ def summarise(run: Run, scheme: str, laws: Mapping[str, str], dtype: str, notes:
     )
 
 
-def _inside_norm(x: Signal) -> bool:
-    return x.tag is not None and x.tag[0] not in ("softmax", "sum", "image", INNER)
+def _no_length(node: Node, x: Signal) -> bool:
+    if x.tag is not None and x.tag[0] not in ("softmax", "sum", "image", INNER):
+        return True
+    if not x.mean.size or float(x.mean.min()) > -FILLER:
+        return False
+    filled = (x.mean <= -FILLER) & (x.q - np.square(x.mean) <= 1e-6 * x.q)  # one number, give or take a signal
+    return node.op in ("masked_fill", "where") or bool(filled.any())  # which entries a mask hides may be unknown
+
+
+def _finite(x: Signal) -> Signal:
+    """The tensor without its infinite entries, as it is measured; unchanged where none or nothing else is known."""
+    if x.mean.size == 1 or float(x.mean.min()) > -0.99 * INFINITY:
+        return x
+    finite = (x.mean > -0.99 * INFINITY) | (x.mean < -1e3 * INFINITY)  # the lowest float32 is finite, and smaller
+    if not finite.any():
+        return x
+    one = (1,) * len(x.atoms)
+    q, mean, shown = np.broadcast_arrays(x.q, x.mean, finite)
+    return replace(x, q=np.full(one, q[shown].mean()), mean=np.full(one, mean[shown].mean()))
 
 
 def _log_level(signals: Sequence[Signal]) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 
 from firstlight.graph.along import Along
 from firstlight.graph.keyed import Keyed
-from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, replace
+from firstlight.graph.signal import FILLER, INFINITY, SILENT, Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.affine import pair_einsum as einsum
 from firstlight.rules.along import of_rows
 from firstlight.rules.attending import forms
@@ -24,7 +24,7 @@ from firstlight.rules.registry import BACKWARD_INDEPENDENT, GAUSSIAN_INPUT, Call
 from firstlight.rules.softmax import SPREADS, jacobian, participation, participation_curve, straying
 from firstlight.rules.windows import with_atom
 
-_HIDDEN = -1e9  # logits at or below are masked
+_HIDDEN = -FILLER  # logits at or below are masked
 _FEW_DIMENSIONS, _MANY_KEYS, _SHARP_LOGITS = 0.03, 32, 3.0
 _COMMON = 0.3  # correlation of the gradients of two rows of a softmax from which their sum at the keys is uncertain
 _FULL = 256  # longest sequence whose masks are followed entry by entry
@@ -38,7 +38,7 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
 
     Args:
         call: The application.
-        x: Logits; entries whose mean is at most -1e9 are masked.
+        x: Logits; entries whose mean is at most -`FILLER` are masked.
         dim: Axis of the keys.
         visible: Number of visible keys per row (a field with size 1 on the axis), where it is known.
     """
@@ -270,9 +270,7 @@ def _weights(call: Call, query: Signal, key: Signal, mask: Any, causal: bool, fa
         if mask.value is not None and np.asarray(mask.value).dtype == bool:
             logits = _mask(call, logits, ~np.asarray(mask.value))
         elif mask.value is not None:
-            logits = plus(
-                call, logits, constant(np.maximum(np.nan_to_num(np.asarray(mask.value, float), neginf=-1e30), -1e30))
-            )
+            logits = plus(call, logits, constant(np.nan_to_num(np.asarray(mask.value, float), neginf=-INFINITY)))
         elif not mask.integer:
             logits = plus(call, logits, mask)
     return soft(call, logits, -1, visible)
@@ -282,7 +280,7 @@ def _mask(call: Call, x: Signal, hidden: Any) -> Signal:
     from firstlight.rules.choice import masked
 
     del call
-    return masked(x, constant(hidden), -1e30)
+    return masked(x, constant(hidden), -INFINITY)
 
 
 @rule(

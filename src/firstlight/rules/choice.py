@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
+from firstlight.graph.signal import INFINITY, Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.elementwise import Pointwise, apply
 from firstlight.rules.empirical import constant, uniform
 from firstlight.rules.gradient import scale, times, whole
@@ -17,8 +18,12 @@ from firstlight.rules.source import Bend, as_source, from_values, on_source
 
 
 def masked(x: Signal, share: Signal, fill: float) -> Signal:
-    """Entries replaced by a number where a mask holds (share: the mask as 0/1 entries)."""
+    """Entries replaced by a number where a mask holds (share: the mask as 0/1 entries).
+
+    Infinity is kept as ±`INFINITY`.
+    """
     x, m = align(x, share)
+    fill = fill if math.isfinite(fill) else math.copysign(INFINITY, fill)
     keep = 1.0 - m.mean
     mean = keep * x.mean + m.mean * fill
     q = keep * x.q + m.mean * fill * fill
@@ -33,7 +38,7 @@ def masked_fill(call: Call, input: Signal, mask: Signal, value: Any) -> Signal:
     chosen = _on_one_source(mask, number, input)
     if chosen is not None and mask.source is not None:
         return from_values(mask, mask.source, chosen)
-    return masked(input, mask, max(min(number, 1e30), -1e30))
+    return masked(input, mask, number)
 
 
 @masked_fill.adjoint
@@ -62,9 +67,9 @@ def where(call: Call, condition: Signal, input: Any = None, other: Any = None) -
     b = unit(like, float(other)) if is_number(other) else other
     if is_number(other) and isinstance(input, Signal):
         complement = replace(condition, mean=1.0 - p, q=1.0 - p)
-        return masked(input, complement, max(min(float(other), 1e30), -1e30))
+        return masked(input, complement, float(other))
     if is_number(input) and isinstance(other, Signal):
-        return masked(other, condition, max(min(float(input), 1e30), -1e30))
+        return masked(other, condition, float(input))
     a, b = align(a, b)
     a, c = align(a, condition)
     b, _ = align(b, condition)

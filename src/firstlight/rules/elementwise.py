@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from firstlight.graph.signal import Array, Cotangent, Signal, Source, replace
+from firstlight.graph.signal import INFINITY, Array, Cotangent, Signal, Source, replace
 from firstlight.rules.along import energy, of_chain, uneven
 from firstlight.rules.gradient import scaled, times
 from firstlight.rules.registry import GAUSSIAN_INPUT, Call, Grads, rule
@@ -56,7 +56,7 @@ def apply(call: Call, x: Signal, p: Pointwise) -> Signal:
 def _finite(values: Array) -> Array:
     if isfinite(float(values.sum())):
         return values
-    return np.nan_to_num(values, nan=0.0, posinf=1e30, neginf=-1e30)
+    return np.nan_to_num(values, nan=0.0, posinf=INFINITY, neginf=-INFINITY)
 
 
 def back(grad: Cotangent, out: Signal, x: Signal, p: Pointwise, call: Call | None = None) -> Cotangent:

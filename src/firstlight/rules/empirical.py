@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from firstlight.graph.ir import Law, Parameter, TensorSpec
-from firstlight.graph.signal import Array, Groups, Signal, Weights, replace
+from firstlight.graph.signal import INFINITY, Array, Groups, Signal, Weights, replace
 from firstlight.rules.layout import state_weights
 
 _LARGEST = 1 << 18  # entries that the cube of an array is computed from
@@ -91,7 +91,7 @@ def constant(a: npt.NDArray[Any], like: Signal | None = None, batch_axis: int | 
     if a.size == 0:
         return uniform(a.shape, 0.0, 0.0, integer=integer)
     data = a.astype(np.float64)
-    finite = np.nan_to_num(data, nan=0.0, posinf=1e30, neginf=-1e30)
+    finite = np.nan_to_num(data, nan=0.0, posinf=INFINITY, neginf=-INFINITY)
     groups = groups_of(a.shape)
     squeezed = finite.reshape(tuple(n for n in a.shape if n > 1))
     corr = _normalised(_thin(squeezed))
