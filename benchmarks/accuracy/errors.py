@@ -52,10 +52,13 @@ class NodeError:
 
 
 def beyond(predicted: float, mean: float, error: float) -> float:
-    """|predicted/mean - 1| less two standard errors; infinite where one of the two is zero and the other is not."""
+    """|predicted/mean - 1| less two standard errors; infinite where one of the two is zero and the other is not.
+
+    0 behind a mask of infinities: the draws have counted them, the prediction leaves them out.
+    """
     if math.isnan(mean):
         return math.nan
-    if mean > MINUS_INFINITY and predicted > MINUS_INFINITY:
+    if mean > MINUS_INFINITY:
         return 0.0
     if not math.isfinite(mean) or not math.isfinite(predicted):
         return math.inf
