@@ -21,7 +21,7 @@ from firstlight.capture.arguments import dtype_name, plain_arguments
 from firstlight.capture.record import Event, Recorder, is_signal
 from firstlight.capture.replay import Replay
 from firstlight.capture.scope import Scope
-from firstlight.capture.tensors import named_tensors
+from firstlight.capture.tensors import is_mask, named_tensors
 from firstlight.graph.ir import Arg, Constant, ConstantRef, Node, Parameter, ParameterRef, Ref, TensorSpec
 from firstlight.rules import find
 
@@ -58,7 +58,8 @@ class NodeRecorder(Recorder):
             if isinstance(module, torch.jit.ScriptModule) and not _inside_script(scope.model, path):
                 which = f"The module {path!r}" if path else "The model itself"
                 self.notes[f"{which} is scripted: what runs inside it cannot be seen."] = None
-        self._buffers = {id(b): name for name, b in scope.model.named_buffers() if b.is_floating_point()}
+        buffers = scope.model.named_buffers()
+        self._buffers = {id(b): name for name, b in buffers if b.is_floating_point() and not is_mask(b)}
         self._named_constants: dict[int, tuple[weakref.ref[torch.Tensor], int, str]] = {}
         self._contents: dict[Any, str] = {}
         self._arguments: tuple[tuple[Arg, ...], dict[str, Arg]] = ((), {})

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from firstlight.graph.signal import FILLER
+
 
 def named_tensors(value: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
     """Yield (path, tensor) for every tensor in a nested value, in the order in which it stands there.
@@ -43,10 +45,13 @@ def map_tensors(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
 
 
 def is_mask(tensor: torch.Tensor) -> bool:
-    """Whether a floating-point tensor with entries is an additive mask: 0 and minus infinity alone, and both."""
+    """Whether a floating-point tensor with entries is an additive mask: 0 and what no softmax sees, and both.
+
+    Unseen is minus infinity, the least number of the format, or any other at or below -`FILLER`.
+    """
     if not tensor.is_floating_point() or tensor.device.type == "meta":
         return False
-    closed = torch.isneginf(tensor)
+    closed = tensor <= -FILLER
     return bool(closed.any()) and bool((closed | (tensor == 0)).all())
 
 

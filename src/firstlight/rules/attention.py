@@ -9,7 +9,7 @@ import numpy as np
 
 from firstlight.graph.along import Along
 from firstlight.graph.keyed import Keyed
-from firstlight.graph.signal import FILLER, INFINITY, SILENT, Array, Cotangent, Signal, next_id, replace
+from firstlight.graph.signal import INFINITY, SILENT, Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.affine import pair_einsum as einsum
 from firstlight.rules.along import of_rows
 from firstlight.rules.attending import forms
@@ -17,6 +17,7 @@ from firstlight.rules.contraction import INNER
 from firstlight.rules.empirical import constant
 from firstlight.rules.forms import combine
 from firstlight.rules.gradient import scale, whole
+from firstlight.rules.hiding import HIDDEN
 from firstlight.rules.layout import align, axis_atoms, expand, merge_axis, offset
 from firstlight.rules.merge import plus, reduce_to
 from firstlight.rules.noise import sample_correlation
@@ -24,7 +25,6 @@ from firstlight.rules.registry import BACKWARD_INDEPENDENT, GAUSSIAN_INPUT, Call
 from firstlight.rules.softmax import SPREADS, jacobian, participation, participation_curve, straying
 from firstlight.rules.windows import with_atom
 
-_HIDDEN = -FILLER  # logits at or below are masked
 _FEW_DIMENSIONS, _MANY_KEYS, _SHARP_LOGITS = 0.03, 32, 3.0
 _COMMON = 0.3  # correlation of the gradients of two rows of a softmax from which their sum at the keys is uncertain
 _FULL = 256  # longest sequence whose masks are followed entry by entry
@@ -52,7 +52,7 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     x = merge_axis(x, dim) if len(x.groups[dim]) > 1 else x
     at, size = offset(x, dim), x.shape[dim]
     mean, q = np.broadcast_arrays(x.mean, x.q)
-    seen = mean > _HIDDEN
+    seen = mean > HIDDEN
     if seen.all():
         count = np.full_like(mean.sum(axis=at, keepdims=True), float(size))
         variance = float((q - np.square(mean)).mean())
@@ -66,6 +66,9 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
         inside = seen.astype(np.float64)
     if visible is not None:
         count = np.asarray(visible, dtype=np.float64)
+    level = float(q[seen].mean()) if seen.any() else 0.0
+    if scatter <= 1e-12 * level:  # a mean that all logits share is among what they have in common
+        variance = level
     # correlations of the centred logits; a masked tensor's cube is still that of its visible entries
     second = max(variance, 0.0)
     same = np.take(x.corr, 0, axis=at)
@@ -355,7 +358,7 @@ def _along(
     if isinstance(mask, Signal) and mask.value is None and not mask.integer and v > 0.0:
         shared = float(np.take(mask.corr, 1, axis=-1).flat[0]) if mask.groups and mask.groups[-1] else 1.0
         mean, q = np.broadcast_arrays(mask.mean, mask.q)
-        seen_bias = (q - np.square(mean))[mean > _HIDDEN]
+        seen_bias = (q - np.square(mean))[mean > HIDDEN]
         bias = float(seen_bias.mean()) if seen_bias.size else 0.0
         part = min(max(1.0 - bias * (1.0 - shared) / v, 0.0), 1.0)
     found = forms(v, seen, through.mean_q * keys, values, rows, keys, heads, ratio, part)

@@ -11,6 +11,7 @@ import numpy as np
 from firstlight.graph.signal import Array, Cotangent, Signal, Source, next_id, replace
 from firstlight.rules.choice import extreme, extreme_back
 from firstlight.rules.gradient import scale, whole
+from firstlight.rules.hiding import count_of, seen_of, visible
 from firstlight.rules.layout import axis_atoms, state_weights
 from firstlight.rules.reduction import axes_of, reduced, spread_over
 from firstlight.rules.registry import EXCHANGEABLE, GAUSSIAN_INPUT, Call, Grads, first_of, rule
@@ -102,6 +103,12 @@ def max_(call: Call, input: Signal, dim: Any = None, keepdim: bool = False) -> A
     axes = axes_of(input, dim)
     atoms = [a for k in axes for a in axis_atoms(input, k)]
     k = prod(input.atoms[a] for a in atoms)
+    seen = seen_of(input) if call.node.op in ("max", "amax") else None
+    if seen is not None:  # of those that a mask has left
+        one = (1,) * len(input.atoms)
+        whole_of = visible(input, seen)
+        k = round(count_of(seen, input.atoms, atoms))
+        input = replace(whole_of, mean=np.full(one, whole_of.mean_mean), q=np.full(one, whole_of.mean_q))
     source, _ = as_source(input)
     rho = pair_average(replace(input, corr=source.corr), atoms)
     sign = 1.0 if call.node.op in ("max", "amax") else -1.0

@@ -12,7 +12,8 @@ from firstlight.rules.along import of_shifted, of_sum
 from firstlight.rules.contraction import sum_atoms
 from firstlight.rules.cross import add
 from firstlight.rules.gradient import scale, scaled, through_sum, whole, whole_shape
-from firstlight.rules.layout import axis_atoms
+from firstlight.rules.hiding import hide, seen_of, visible
+from firstlight.rules.layout import align, axis_atoms
 from firstlight.rules.registry import Call, Grads, rule
 from firstlight.rules.source import as_source, on_source
 from firstlight.rules.tape import Tape
@@ -74,12 +75,25 @@ def plus(call: Call, x: Any, y: Any, alpha: float = 1.0) -> Any:
     del call
     if x.numel > 1 and y.numel == 1 and y.value is not None:
         return shifted(x, alpha * float(y.value.reshape(-1)[0]))
-    out = add(x, y, alpha)
+    out = _under_masks(x, y, alpha)
     known = (x.value is not None or x.weights is not None) or (y.value is not None or y.weights is not None)
     if known and (x.gaussian or y.gaussian):
         # a position table or a bias added to a Gaussian tensor: still (close to) Gaussian
         out = replace(out, gaussian=True)
     return out
+
+
+def _under_masks(x: Signal, y: Signal, alpha: float) -> Signal:
+    """x + α·y, where what a mask hides of either is hidden and tells nothing of the rest."""
+    one, two = seen_of(x), seen_of(y) if alpha > 0.0 else None
+    if one is None and two is None:
+        return add(x, y, alpha)
+    x, y = align(x, y)
+    left, right = (s if (s := seen_of(t)) is not None else np.ones((1,) * t.mean.ndim, dtype=bool) for t in (x, y))
+    if two is None:
+        right = np.ones_like(right)
+    out = add(visible(x, left), visible(y, right), alpha)
+    return hide(out, left & right, x.mean + alpha * y.mean)
 
 
 def on_common_source(x: Signal, y: Signal) -> tuple[Signal, Signal]:
