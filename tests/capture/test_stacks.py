@@ -56,6 +56,14 @@ def test_the_variance_between_samples_keeps_its_digits(spread: float) -> None:
     assert found.variances[0] == pytest.approx(x.double().var(0).mean().item(), rel=3e-6 / spread)
 
 
+def test_lengths_beyond_a_reciprocal_or_beyond_all_numbers_are_no_warning() -> None:
+    x = torch.full((1, 4, 1), 1e-42)  # float32 has no number for 1/|x|
+    between_samples(x, torch.empty(1, 4))  # warnings are errors here
+    broken = torch.full((1, 4, 8), math.inf)
+    broken[0, :, 1] = -math.inf
+    assert math.isnan(between_samples(broken, torch.empty(1, 32)).cosines[0])
+
+
 def test_autocast_of_the_caller_takes_no_digits() -> None:
     x = _entries((6, 40), 1.0)
     alone = tensor_stats(x)

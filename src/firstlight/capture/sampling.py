@@ -82,6 +82,7 @@ class Between(NamedTuple):
     sums: tuple[np.ndarray, np.ndarray]  # Σx, Σx²
 
 
+@np.errstate(over="ignore", invalid="ignore")  # lengths below 1e-38 have no reciprocal, infinite ones no mean
 def between_samples(s: Tensor, spare: Tensor) -> Between:
     """Mean cosine over the pairs of samples, and the unbiased variance of an entry between samples.
 
@@ -107,10 +108,9 @@ def between_samples(s: Tensor, spare: Tensor) -> Between:
     total, mean = products[:, 0], products[:, 1]
     cosines = np.full(len(s), np.nan)
     pairs = alive * (alive - 1)
-    with np.errstate(invalid="ignore", over="ignore"):
-        np.divide(np.square(total).sum(1) - alive, pairs, out=cosines, where=pairs > 0)
-        squares = np.square(norms, dtype=np.float64).sum(1)
-        spread = squares - count * np.square(mean).sum(1)
+    np.divide(np.square(total).sum(1) - alive, pairs, out=cosines, where=pairs > 0)
+    squares = np.square(norms, dtype=np.float64).sum(1)
+    spread = squares - count * np.square(mean).sum(1)
     if not (spread > _CANCELS * squares).all():  # the difference would lose digits: take it entry by entry
         torch.sub(s, sums[:, 1:], out=spare.view(s.shape))
         spread = np.square(torch.linalg.vector_norm(spare, dim=1).cpu().numpy(), dtype=np.float64)
