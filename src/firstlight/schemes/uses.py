@@ -91,7 +91,7 @@ def constant_factor(node: Node, graph: Graph) -> float | None:
 def _number(arg: Arg, graph: Graph) -> float | None:
     if isinstance(arg, ConstantRef):
         value = graph.constants[arg.name].value if arg.name in graph.constants else None
-        return float(value) if value is not None and value.size == 1 and value.dtype.kind in "iuf" else None
+        return float(value.item()) if value is not None and value.size == 1 and value.dtype.kind in "iuf" else None
     return float(arg) if isinstance(arg, int | float) and not isinstance(arg, bool) else None
 
 
