@@ -362,7 +362,9 @@ class Cotangent:
     Attributes:
         base: Gradient that is independent of the factor.
         source: Forward source of the factor, where that is a function of one; None for any other factor.
-        values: The factor on the source's nodes, shape (rows, n).
+        values: The factor on the source's nodes, shape (rows, n); its root mean square where it is not fixed by them.
+        expected: E[factor | node] where it is not fixed by the node, shape (rows, n); None where it is.
+        stray: Correlations of what the factor is beside that, a cube.
         layout: The forward signal on whose source the factor stands.
         whole: The product as a signal, once it has been asked for.
         factor: A factor that is no function of one source; None for the factor 1.
@@ -378,6 +380,8 @@ class Cotangent:
     factor: Signal | None = None
     rest: tuple[Cotangent, ...] = ()
     along: Along | None = None
+    expected: Array | None = None
+    stray: Array | None = None
 
 
 K = TypeVar("K")

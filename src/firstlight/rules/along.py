@@ -22,7 +22,8 @@ from firstlight.rules.contraction import sum_atoms
 from firstlight.rules.cross import cross
 from firstlight.rules.forms import covariance
 from firstlight.rules.gradient import alone, joined, parts_of, scaled, times, times_signal, whole, whole_shape
-from firstlight.rules.layout import align, axis_atoms
+from firstlight.rules.layout import align, axis_atoms, moments
+from firstlight.rules.projection import shared_cube
 from firstlight.rules.source import on_grid, on_source
 
 _LOADS = 24  # sources that a form tells apart; beyond, the smallest become one
@@ -59,8 +60,8 @@ def mixed(terms: Sequence[tuple[float, Along]], own: float = 0.0) -> Along:
     return Along(tuple((k, v) for k, v in loads.items() if v != 0.0))
 
 
-def against(g: Cotangent, x: Signal) -> Signal:
-    """Σ g·x over the last axis, which stays with one entry, for g independent of x but for the factors it has met."""
+def meeting(g: Cotangent, x: Signal) -> Signal:
+    """g·x entry by entry, for g independent of x but for the factors it has met."""
     found: list[Cotangent] = []
     for part in parts_of(g):
         values = None if part.source is None else on_source(x, part.source)
@@ -68,8 +69,36 @@ def against(g: Cotangent, x: Signal) -> Signal:
             found.append(times(part, part.layout, part.source, values))
         else:
             found.append(times_signal(part, x))
-    out = whole(joined(found))
+    return whole(joined(found))
+
+
+def against(g: Cotangent, x: Signal) -> Signal:
+    """Σ g·x over the last axis, which stays with one entry, for g independent of x but for the factors it has met."""
+    out = meeting(g, x)
     return sum_atoms(out, axis_atoms(out, -1)) if out.ndim else out
+
+
+def met_in_group(g: Cotangent, out: Signal, inner: Signal, atoms: Sequence[int]) -> Array | None:
+    """Cube of γg·x̂ = g·(y - β) in units of E (γg)², where the gradient has met a function of y = γx̂ + β.
+
+    Of g·x̂ = a·ψ(x̂), what goes like x̂² - 1 adds up to nothing where all entries have a in common, since Σ x̂² is
+    fixed: of ψ's coefficient b₂ the pairs have b₂²·(c² - the group's mean c²), not b₂²c².
+    """
+    matched = [(p, p.source, on_source(out, p.source)) for p in parts_of(g) if p.source is not None]
+    if inner.mean_q <= 0.0 or all(values is None for _, _, values in matched):
+        return None
+    both = meeting(g, out)
+    if both.corr.shape != inner.corr.shape or both.atoms != inner.atoms:
+        return None
+    cube = moments(both) * both.mean_q
+    for p, source, values in matched:
+        first = p.values if p.expected is None else p.expected
+        if values is None or first is None or p.base.corr.shape != cube.shape:
+            continue
+        bent = float(source.share @ np.square((first * values) @ source.grid.hermite[:, 2]))
+        square = shared_cube(inner, atoms, np.square(source.corr))
+        cube = cube - p.base.mean_q * p.base.corr * bent * square.flat[0]
+    return cube / inner.mean_q
 
 
 def independent(g: Cotangent, x: Signal) -> float:
@@ -198,6 +227,14 @@ def shared(g: Cotangent, one: float, other: float, both: float) -> tuple[Along |
     share = (one + both) / total
     apart = fresh(energy(g) * max(one - share * (one + both), 0.0))
     return mixed([(share, g.along), (1.0, apart)]), mixed([(1.0 - share, g.along), (-1.0, apart)])
+
+
+def of_summands(g: Cotangent, x: Signal, out: Signal, axes: Sequence[int]) -> Along | None:
+    """Before a sum y of k exchangeable x over an axis of sites: Σ g·x = s/k + e, E e² = E|g|²·(E x² - E y²/k²)."""
+    if g.along is None or any(axis % x.ndim == x.ndim - 1 for axis in axes) or out.numel == x.numel:
+        return None
+    k = x.numel / out.numel
+    return mixed([(1.0 / k, g.along)], energy(g) * max(x.mean_q - out.mean_q / k**2, 0.0))
 
 
 def of_pieces(g: Cotangent, tensors: Sequence[Signal], dim: int) -> list[Along | None]:

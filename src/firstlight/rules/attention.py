@@ -22,6 +22,7 @@ from firstlight.rules.layout import align, axis_atoms, expand, merge_axis, offse
 from firstlight.rules.merge import plus, reduce_to
 from firstlight.rules.noise import sample_correlation
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, GAUSSIAN_INPUT, Call, Grads, rule
+from firstlight.rules.shares import behind_softmax
 from firstlight.rules.softmax import SPREADS, jacobian, participation, participation_curve, straying
 from firstlight.rules.windows import with_atom
 
@@ -184,7 +185,8 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int = -1) ->
     del input
     g = whole(grad)
     _warn_common(call, g, dim % out.ndim)
-    return {"input": Cotangent(soft_back(g, out, dim))}
+    back = soft_back(g, out, dim)
+    return {"input": behind_softmax(g, back, out) or Cotangent(back)}
 
 
 def _warn_common(call: Call, g: Signal, dim: int) -> None:

@@ -15,10 +15,10 @@ import numpy as np
 from firstlight.graph.signal import Array, Cotangent, Signal, Source, next_id, replace
 from firstlight.rules.contraction import INNER, product
 from firstlight.rules.cross import add
-from firstlight.rules.source import as_source, from_values, law_of, on_grid
+from firstlight.rules.partly import blurred, mixed, raised, summed
+from firstlight.rules.source import from_values, on_grid
 
 _EXPANSIONS = 24  # bases that are taken apart in search of a common root
-_ALIKE = 0.5  # of a source's spread by which its rows may differ on average and still be one function
 _PARTS = 4  # summands with factors that are followed one by one
 
 
@@ -43,7 +43,8 @@ def joined(parts: Sequence[Cotangent]) -> Cotangent:
 def factor_of(g: Cotangent) -> Signal | None:
     """The factor of a single summand as a signal; None for 1."""
     if g.values is not None and g.source is not None and g.layout is not None:
-        return from_values(g.layout, g.source, g.values)
+        out = from_values(g.layout, g.source, g.values)
+        return out if g.expected is None or g.stray is None else blurred(out, g.source, g.expected, g.stray)
     return g.factor
 
 
@@ -72,7 +73,9 @@ def times(g: Cotangent, layout: Signal, source: Source, factor: Array) -> Cotang
 
 def _times(g: Cotangent, layout: Signal, source: Source, factor: Array) -> Cotangent:
     if g.source is not None and g.values is not None and g.source.key == source.key:
-        return Cotangent(g.base, source, on_grid(g.values, g.source, source) * factor, layout)
+        values = on_grid(g.values, g.source, source) * factor
+        expected = None if g.expected is None else on_grid(g.expected, g.source, source) * factor
+        return Cotangent(g.base, source, values, layout, expected=expected, stray=g.stray)
     mine = factor_of(g)
     if mine is None:
         return Cotangent(g.base, source, np.broadcast_to(factor, source.values.shape), layout)
@@ -107,7 +110,7 @@ def scaled(g: Cotangent, a: float) -> Cotangent:
 
 def _scaled(g: Cotangent, a: float) -> Cotangent:
     if g.source is not None and g.values is not None:
-        return replace(g, values=g.values * a, whole=None)
+        return replace(g, values=g.values * a, expected=None if g.expected is None else g.expected * a, whole=None)
     return Cotangent(scale(g.base, a), factor=g.factor)
 
 
@@ -143,11 +146,26 @@ def total(parts: Sequence[Cotangent]) -> Cotangent:
     found = [_one_root(root, terms) for root, terms in by_root.values()]
     plain = [p.base for p in found if p.values is None and p.factor is None]
     kept = [p for p in found if p.values is not None or p.factor is not None]
-    if len(kept) > _PARTS:  # a long residual stream: what has met no common root so far is taken as independent
-        return Cotangent(_added([*(whole(p) for p in kept), *plain]))
+    if len(kept) > _PARTS:
+        kept, more = _fewer(kept)
+        plain += more
     if plain:
         kept.append(Cotangent(_added(plain)))
     return joined(kept)
+
+
+def _fewer(parts: Sequence[Cotangent]) -> tuple[list[Cotangent], list[Signal]]:
+    """At most `_PARTS` summands, and what has to be taken as independent of its factor.
+
+    The smallest ones on one source become one: Σ q_k E[φ_k²|u] and Σ q_k E[φ_k|u]² stay what they are.
+    """
+    found = sorted(parts, key=lambda p: -whole(p).mean_q)
+    small = found[_PARTS - 1 :]
+    keys = {p.source.key for p in small if p.source is not None and p.values is not None}
+    key = next(iter(keys), None)
+    same = [p for p in small if p.source is not None and p.values is not None and p.source.key == key]
+    rest = [whole(p) for p in small if not any(p is q for q in same)]
+    return found[: _PARTS - 1] + ([mixed(same, _added([p.base for p in same]))] if same else []), rest
 
 
 def _added(bases: Sequence[Signal]) -> Signal:
@@ -188,14 +206,8 @@ def _one_root(root: Signal, terms: Sequence[tuple[float, Cotangent]]) -> Cotange
     for coefficient, part in terms:
         if part.values is not None and part.source is not None:
             old = on_source.get(part.source.key)
-            values = coefficient * part.values
-            if old is not None and old.source is not None:
-                values = on_grid(values, part.source, old.source)
-            on_source[part.source.key] = (
-                Cotangent(root, part.source, values, part.layout)
-                if old is None or old.values is None
-                else replace(old, values=old.values + values)
-            )
+            mine = replace(_scaled(part, coefficient), base=root, along=None)
+            on_source[part.source.key] = mine if old is None else summed(old, mine)
         elif part.factor is not None:
             others.append(part.factor if coefficient == 1.0 else scale(part.factor, coefficient))
         else:
@@ -204,8 +216,7 @@ def _one_root(root: Signal, terms: Sequence[tuple[float, Cotangent]]) -> Cotange
         return Cotangent(root if constant == 1.0 else scale(root, constant))
     if len(on_source) == 1 and not others:
         only = next(iter(on_source.values()))
-        assert only.values is not None
-        return replace(only, values=only.values + constant)
+        return raised(only, constant)
     signals = [s for s in (factor_of(p) for p in on_source.values()) if s is not None] + others
     factor = _added(signals)
     if constant:
@@ -218,67 +229,3 @@ def _constant(like: Signal, value: float) -> Signal:
     return Signal(
         like.groups, np.full(one, value), np.full(one, value * value), np.ones_like(like.corr), like.batch, ident=0
     )
-
-
-def through_sum(g: Cotangent, out: Signal, x: Signal, y: Signal, a: float, b: float) -> Cotangent:
-    """A factor on the source of a sum a·x + b·y, seen from x's own source: its mean square given x.
-
-    A unit that is active behind the sum was more often active before it: the masks of a residual stream are
-    dependent, and a gradient that keeps passing them is larger than independent masks would leave it.
-    """
-    if g.rest:
-        return joined([through_sum(p, out, x, y, a, b) for p in parts_of(g)])
-    if g.values is None or g.source is None or g.source.key != ("source", out.ident):
-        return g
-    row = _typical_row(g.source)
-    if x.source is None or x.values is None or x.shape != out.shape or row is None:
-        return g
-    mine = _typical_row(x.source)
-    if mine is None:
-        return g
-    law = law_of(b, y)
-    if law is None:
-        return g
-    values, weights, _ = law
-    keep = slice(None, None, max(1, len(values) // 200))
-    values, weights = values[keep], weights[keep] / weights[keep].sum()
-    place: Array = np.interp(
-        a * x.values[mine, :, None] + values, g.source.values[row], np.arange(g.values.shape[1], dtype=float)
-    )
-    line: Array = g.values[row]
-    square = np.interp(place, np.arange(g.values.shape[1], dtype=float), np.square(line))
-    factor = np.sqrt(np.maximum(square @ weights, 0.0))
-    return Cotangent(g.base, x.source, np.broadcast_to(factor, x.values.shape), x)
-
-
-def _typical_row(source: Source) -> int | None:
-    """The row that stands for all of them: entries at the border of an image are a little smaller than inside."""
-    order = np.argsort(source.sd)
-    row = int(order[np.searchsorted(np.cumsum(source.share[order]), 0.5)])
-    sd = float(source.sd[row])
-    apart = float(source.share @ (np.abs(source.sd - sd) + np.abs(source.mean - source.mean[row])))
-    return row if sd > 0.0 and apart <= _ALIKE * sd else None
-
-
-def through_product(g: Cotangent, out: Signal, x: Signal, y: Signal) -> Cotangent:
-    """A factor φ on the source of a product x·y, seen from x's own source: E φ(x·y) given x.
-
-    For a gate y of one sign the mask of relu(x·y) is that of x, so that Σ g·x over positions adds up in phase.
-    """
-    if g.rest:
-        return joined([through_product(p, out, x, y) for p in parts_of(g)])
-    if g.values is None or g.source is None or g.source.key != ("source", out.ident):
-        return g
-    wide = int(np.argmax(g.source.sd))  # φ is one function of x·y: the row that covers most of it
-    if x.shape != out.shape or g.source.sd[wide] <= 0.0 or y.mean_mean**2 < 0.5 * y.mean_q:
-        return g
-    law = law_of(1.0, y)
-    if law is None:
-        return g
-    source, mine = as_source(x)
-    values, weights, _ = law
-    keep = slice(None, None, max(1, len(values) // 100))
-    values, weights = values[keep], weights[keep] / weights[keep].sum()
-    at = np.asarray(np.interp(mine[..., None] * values, g.source.values[wide], g.values[wide]), dtype=np.float64)
-    mean: Array = at @ weights
-    return Cotangent(g.base, source, mean, x)

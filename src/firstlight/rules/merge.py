@@ -11,15 +11,16 @@ from firstlight.graph.signal import Cotangent, Signal, replace
 from firstlight.rules.along import of_shifted, of_sum
 from firstlight.rules.contraction import sum_atoms
 from firstlight.rules.cross import add
-from firstlight.rules.gradient import scale, scaled, through_sum, whole, whole_shape
+from firstlight.rules.gradient import scale, scaled, whole, whole_shape
 from firstlight.rules.hiding import hide, seen_of, visible
 from firstlight.rules.layout import align, axis_atoms
+from firstlight.rules.operands import through_sum
 from firstlight.rules.registry import Call, Grads, rule
 from firstlight.rules.source import as_source, on_source
 from firstlight.rules.tape import Tape
 
 Number = int | float
-_FOLLOWED = 3  # summands of a gradient behind which sums of a stream are too far to know their masks
+_FOLLOWED = 3  # summands of a gradient behind which the masks of a stream are known together only
 
 
 def is_number(x: Any) -> bool:
@@ -129,8 +130,8 @@ def _split(
     both = isinstance(x, Signal) and isinstance(y, Signal)
     if both and call is not None and len(grad.rest) >= _FOLLOWED and x.source is not None and y.source is None:
         call.caveat(
-            f"a sum inside a long stream of nonlinearities: a unit open here was open before and will be again; "
-            f"this is followed over {_FOLLOWED + 1} sums, and gradients further back can come out too small"
+            "a sum inside a long stream of nonlinearities: a unit open here was open before and will be again; "
+            "this is followed from sum to sum, and gradients far back can come out some per cent a sum too small"
         )
     forms = _along(grad, x, y, a, b, out)
     if isinstance(x, Signal):

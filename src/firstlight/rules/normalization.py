@@ -11,7 +11,7 @@ import numpy as np
 
 from firstlight.graph.along import Along
 from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, replace
-from firstlight.rules.along import along, energy, mixed
+from firstlight.rules.along import along, energy, met_in_group, mixed
 from firstlight.rules.contraction import PER_ROW, energy_cube, product, sum_atoms
 from firstlight.rules.forms import combine, joint
 from firstlight.rules.gradient import scale, whole
@@ -22,6 +22,7 @@ from firstlight.rules.registry import BACKWARD_INDEPENDENT, CONCENTRATED, Call, 
 
 _SMALL = 64  # entries of a group up to which effects of order 1/n can add up to per cents
 _EPSILON = 1e-3  # share of ε in the variance from which the length before a norm counts behind it
+_SHARED = 0.03  # share of a tensor that its groups have in common from which it counts that they differ in it
 _COMMON = 0.1  # share of a gradient that a group has in common from which its dependence on the tensor shows
 
 
@@ -53,6 +54,11 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
     shared = shared_cube(x, gone, np.broadcast_to(raw, x.corr.shape))
     origin = (0,) * shared.ndim
     common = float(shared[origin]) if centre else 0.0
+    if common > _SHARED and float(group_q.max()) > 1.5 * float(group_q.min()):
+        call.caveat(
+            f"groups of different size (side by side in one tensor): each is taken to have {100 * common:.0f} % in "
+            "common, as they have on average; the gradient in front can come out some per cent too small"
+        )
     v = np.maximum(group_q * (1.0 - common), 0.0)
     v = np.where(v <= 1e-12 * group_q, 0.0, v)
     inverse = 1.0 / np.sqrt(v + eps) if eps > 0 else 1.0 / np.sqrt(np.maximum(v, 1e-300))
@@ -115,8 +121,9 @@ def _few(corr: Array, atoms: Sequence[int], spread: float) -> Array:
 
 
 def normalise_back(
-    call: Call, g: Signal, x: Signal, atoms: Sequence[int], *, centre: bool, eps: float, known: float | None = None
-) -> Signal:
+    call: Call, g: Signal, x: Signal, atoms: Sequence[int], *, centre: bool, eps: float, known: float | None = None,
+    met: Array | None = None,
+) -> Signal:  # fmt: skip
     """Gradient before a normalisation: (g - mean g - x̂·mean(g x̂))/√(v+ε).
 
     The projection takes the shared part of g and the part along x̂; E[v/v̂] = n/(n-2) for n effective entries,
@@ -125,7 +132,7 @@ def normalise_back(
     """
     g, x = align(g, x)
     hat = normalise(call, x, atoms, centre=centre, eps=eps)
-    share, corr = projected(g, hat.signal, atoms, centre=centre, kept=hat.kept)
+    share, corr = projected(g, hat.signal, atoms, centre=centre, kept=hat.kept, met=met)
     common = float(shared_cube(g, atoms).flat[0]) if centre else 0.0
     if known is not None:
         share = max(1.0 - common - (2.0 - hat.kept) * hat.kept * known, 0.0)
@@ -138,7 +145,7 @@ def normalise_back(
             f"a group of {entries} entries: parts of the gradient of order 1/{entries} that depend on the tensor "
             "itself are left out, and add up from layer to layer"
         )
-    if centre and common > _COMMON:
+    if centre and common > _COMMON and met is None:
         call.caveat(
             f"{100 * common:.0f} % of the gradient is common to the group: how far the rest goes along with the "
             "normalised tensor is left out"
@@ -234,7 +241,8 @@ def _back(
         if grad.along is not None:  # E (Σ g·y)²/(n·E|g|²·E y²)
             known = grad.along.variance / max(x.shape[-1] * energy(grad) * out.mean_q, 1e-300)
         form = mixed([(1.0 - hat.kept, along(grad, out))]) if 1.0 - hat.kept > _EPSILON else Along()
-    back = normalise_back(call, inner, x, atoms, centre=centre, eps=eps, known=known)
+    met = met_in_group(grad, out, inner, atoms) if known is None else None
+    back = normalise_back(call, inner, x, atoms, centre=centre, eps=eps, known=known, met=met)
     grads["input"] = Cotangent(back, along=form)
     return grads
 

@@ -15,6 +15,10 @@ from firstlight.rules.layout import axis_atoms
 from firstlight.rules.registry import Call, Grads, first_of, rule
 from firstlight.rules.structural import like_shape
 
+TOP_SHARES = (
+    "top shares"  # tag of the largest of n softmax weights, with n²·E p²; of the gradient of k of them, k and E Σ p²g²
+)
+
 
 @rule("topk", "sort", assumes=("the order statistics of Gaussian entries",), example="x.topk(3, -1)[0]")
 def topk(call: Call, input: Signal, k: Any = None, dim: int = -1) -> tuple[Signal, ...]:
@@ -30,6 +34,7 @@ def topk(call: Call, input: Signal, k: Any = None, dim: int = -1) -> tuple[Signa
         level = float(f"{input.mean_q * n * n:.3g}")
         first, second = _top_shares(n, count, level) if soft else _top_normals(n, count, input.mean_mean, v**0.5)
         values = _ranked(shape, dim % len(shape), first, second, input)
+        values = replace(values, tag=(TOP_SHARES, n, level)) if soft else values
     else:
         values = uniform(shape, input.mean_mean, input.mean_q, noise=input.noise)
     last = n - 1.0
@@ -87,12 +92,18 @@ def _top_normals(n: int, count: int, mean: float, sd: float) -> tuple[Array, Arr
 @functools.lru_cache(maxsize=256)
 def _top_shares(n: int, count: int, level: float) -> tuple[Array, Array]:
     """The same of a softmax over n normal logits whose spread gives n²·E p² = level."""
+    return _moments(sampled(n, level)[0][:, :count])
+
+
+@functools.lru_cache(maxsize=64)
+def sampled(n: int, level: float) -> tuple[Array, Array]:
+    """Rows of softmax weights, the largest first, with n²·E p² = level, and their logits."""
     z = _normals(n)[:16384]
     low, high = 0.0, 50.0
     for _ in range(30):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if float(np.square(_shares(z, middle)).mean()) * n * n < level else (low, middle)
-    return _moments(_shares(z, low)[:, :count])
+    return _shares(z, low), low * z
 
 
 def _shares(z: Array, sd: float) -> Array:
@@ -111,8 +122,10 @@ def _(call: Call, grads: Any, out: Any, input: Signal, k: Any = None, dim: int =
         return {}
     first = first_of(out)
     share = first.shape[dim] / max(input.shape[dim], 1)
-    spread = like_shape(whole(g), input.shape)
-    return {"input": Cotangent(replace(spread, q=spread.q * share, ident=next_id()))}
+    known = whole(g)
+    spread = like_shape(known, input.shape)
+    tag = known.tag if known.tag is not None and known.tag[0] == TOP_SHARES else None
+    return {"input": Cotangent(replace(spread, q=spread.q * share, tag=tag, ident=next_id()))}
 
 
 @rule(

@@ -12,10 +12,12 @@ from firstlight.rules.along import against, begun, energy, uneven
 from firstlight.rules.contraction import energy_cube, product
 from firstlight.rules.elementwise import Pointwise, apply, back, chain_values
 from firstlight.rules.empirical import constant
-from firstlight.rules.gradient import alone, parts_of, scale, scaled, through_product, times, times_signal
+from firstlight.rules.gradient import alone, parts_of, scale, scaled, times, times_signal
 from firstlight.rules.layout import align, axis_atoms
 from firstlight.rules.merge import is_number, on_common_source, plus, reduce_to
+from firstlight.rules.operands import through_product
 from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, rule
+from firstlight.rules.shares import are_shares, shares_back
 from firstlight.rules.source import Bend, from_values, on_grid
 
 _MANY, _SCATTERED = 16, 0.1  # entries per gate, and variance of ln|x|², from which their common luck shows
@@ -240,6 +242,8 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any, rounding
     if other.value is not None and other.numel == 1:
         d = float(other.value.reshape(-1)[0])
         return {"input": replace(scaled(grad, 1.0 / d if d else 0.0), along=grad.along)}
+    if isinstance(input, Signal) and are_shares(input, other):
+        return shares_back(grad, out, input, other)
     inv = inverse(call, other)
     if out.source is not None and other.source is None and chain_values(other, out.source) is not None:
         inv = replace(inv, source=out.source)

@@ -31,7 +31,9 @@ def shared_cube(x: Signal, atoms: Sequence[int], cube: Array | None = None) -> A
     return out
 
 
-def projected(g: Signal, hat: Signal, atoms: Sequence[int], *, centre: bool, kept: float) -> tuple[float, Array]:
+def projected(
+    g: Signal, hat: Signal, atoms: Sequence[int], *, centre: bool, kept: float, met: Array | None = None
+) -> tuple[float, Array]:
     """The share that is left of a gradient, and its cube, behind g - ḡ - κ·x̂·mean(g x̂) over a group of n entries.
 
     For independent g, with the cube γ of g - ḡ, and x̂, with the cube ρ and Σ x̂² = n,
@@ -39,12 +41,17 @@ def projected(g: Signal, hat: Signal, atoms: Sequence[int], *, centre: bool, kep
     1 - (2κ - κ²)·(mean of γρ over pairs); between positions it takes more where x̂ has something in common over
     them, so that sums of the gradient over positions are smaller than its entries say.
 
+    A g that has met a factor φ(x̂) is not independent of it: what all entries have in common, a, comes back as
+    a·E φ(x̂)x̂ in every entry of g·x̂ (half of it behind ReLU). With the cube η of g·x̂ the projection takes
+    T = Σ η_ij/n² instead of Σ γ_ij ρ_ij/n²; since Σ g' = 0 still, the pairs of one group have the difference back.
+
     Args:
         g: The gradient at x̂.
         hat: x̂, with the same atoms.
         atoms: Those of the group.
         centre: Whether the group's mean goes.
         kept: κ = v/(v + ε).
+        met: η, a cube, in units of g's mean square; None where g is independent of x̂.
     """
     cube: Array = np.array(g.corr)
     if centre:
@@ -53,6 +60,10 @@ def projected(g: Signal, hat: Signal, atoms: Sequence[int], *, centre: bool, kep
     other = hat.corr[tuple(slice(None) if i in atoms else slice(0, 1) for i in range(hat.corr.ndim))]
     crossed = composed(cube, other, g.atoms, atoms) / n
     along = shared_cube(hat, atoms, cube * hat.corr)
+    if met is not None:
+        more = shared_cube(hat, atoms, met)
+        crossed = crossed + _without_sum(g, atoms, cube.shape) * (more - along).flat[0]
+        along = more
     cube = cube - 2.0 * kept * crossed + kept * kept * along * hat.corr
     origin = (0,) * cube.ndim
     share = max(float(cube[origin]), 0.0)
@@ -61,6 +72,15 @@ def projected(g: Signal, hat: Signal, atoms: Sequence[int], *, centre: bool, kep
     corr: Array = np.clip(cube / share, -1.0, 1.0)
     corr[origin] = 1.0
     return share, corr
+
+
+def _without_sum(g: Signal, atoms: Sequence[int], states: Sequence[int]) -> Array:
+    """1 for an entry itself, -1/(n - 1) for the other entries of its group, nothing elsewhere."""
+    n = prod(g.atoms[a] for a in atoms)
+    out = np.zeros(tuple(states))
+    out[tuple(slice(None) if i in atoms else 0 for i in range(out.ndim))] = -1.0 / max(n - 1, 1)
+    out[(0,) * out.ndim] = 1.0
+    return out
 
 
 def composed(f: Array, h: Array, sizes: Sequence[int], atoms: Sequence[int]) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 
 from firstlight.graph.along import Along
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
-from firstlight.rules.along import mixed
+from firstlight.rules.along import mixed, of_summands
 from firstlight.rules.attention import soft
 from firstlight.rules.contraction import energy_cube, product, sum_atoms
 from firstlight.rules.elementwise import Pointwise, apply
@@ -18,6 +18,7 @@ from firstlight.rules.gradient import scale, whole
 from firstlight.rules.layout import axis_atoms, expand
 from firstlight.rules.projection import group_pairs, shared_cube
 from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, rule, several
+from firstlight.rules.shares import RETURNED
 
 
 def axes_of(x: Signal, dim: Any) -> list[int]:
@@ -77,9 +78,12 @@ def sum_(call: Call, input: Signal, dim: Any = None, keepdim: bool = False) -> S
 
 @sum_.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: Any = None, keepdim: bool = False) -> Grads:
-    del call, out
+    del call
+    if grad.base.tag is not None and grad.base.tag[:2] == (RETURNED, input.ident):
+        return {}
     wide = spread_over(whole(grad), input, dim, keepdim, 1.0)
-    return {"input": Cotangent(wide, along=_along(grad, input, dim, keepdim))}
+    known = _along(grad, input, dim, keepdim) or of_summands(grad, input, out, axes_of(input, dim))
+    return {"input": Cotangent(wide, along=known)}
 
 
 def _along(grad: Cotangent, x: Signal, dim: Any, keepdim: bool, degree: float = 1.0) -> Along | None:
