@@ -81,7 +81,7 @@ def test_the_forward_goal_is_met():
     [
         ("mlp_spectral_norm", 3, "power iteration"),
         ("mlp_relu_squared", 3, "luck of the forward pass"),
-        ("resnet_instance_norm", 2, "common to the group"),
+        ("densenet", 6, "groups of different size"),
         ("experts", 2, "order statistics"),
         ("conv_grouped", 6, "channels in a group"),
         ("squeeze_excitation", 6, "the gradient of a gate"),

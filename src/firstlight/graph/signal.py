@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from firstlight.graph.along import Along
 from firstlight.graph.keyed import Keyed
+from firstlight.theory.quantiles import bent
 
 Array = npt.NDArray[np.float64]
 INFINITY = 1e30  # what stands for an infinite entry, so that sums and squares stay finite
@@ -131,17 +132,6 @@ def powers(cube: Array, count: int) -> Powers:
     return Powers(cube.shape, table, np.square(table[:, -1] * levels), level)
 
 
-def _cubics() -> tuple[Array, Array]:
-    """(excess, b): the excess kurtosis of z + b·(z³ - 3z) at variance 1, from E of products of Hermite polynomials."""
-    b = np.linspace(-0.06, 0.1, 161)
-    variance = 1.0 + 6.0 * b * b
-    fourth = 3.0 + 24.0 * b + 252.0 * b**2 + 1296.0 * b**3 + 3348.0 * b**4
-    return fourth / variance**2 - 3.0, b
-
-
-_CUBIC = _cubics()
-
-
 @dataclass(frozen=True, eq=False)
 class Source:
     """A Gaussian tensor u = mean + sd·z on which a chain of pointwise operations stands.
@@ -186,10 +176,8 @@ class Source:
     def values(self) -> Array:
         """Values of u on the nodes, shape (rows, n).
 
-        A Gaussian whose variance has the relative variance τ² from site to site has the kurtosis 3(1 + τ²).
-        Skewness and kurtosis bend the Gaussian (Cornish and Fisher): z + γ₃/6·(z² - 1) + b·(z³ - 3z)
-        - γ₃²/36·(2z³ - 5z), brought back to variance 1, with b such that the kurtosis is right without skewness
-        (γ₄/24 to first order).
+        Where the variance scatters from site to site the law is a mixture of Gaussians; skewness and kurtosis beyond
+        that bend it (`theory.quantiles.bent`).
         """
         return self.bent(self.scatter) if self.table is None else self.table
 
@@ -197,22 +185,7 @@ class Source:
         """`values`, had the variance another scatter."""
         if self.quantiles is not None:
             return self.mean[:, None] + self.sd[:, None] * self.quantiles
-        z = self.grid.z
-        skew = min(max(self.skew, -1.5), 1.5)
-        excess = min(max(3.0 * scatter + self.excess, -0.8), 5.5)
-        if skew != 0.0 or excess != 0.0:
-            b = float(np.interp(excess, *_CUBIC))
-            if b < 0.0:  # beyond its turning point a flat law ends: quantiles must not fall
-                end = (1.0 - 1.0 / (3.0 * b)) ** 0.5
-                z = np.clip(z, -end, end)
-            bent = z + b * (z * (z * z - 3.0))
-            if skew != 0.0:
-                cubic = self.grid.z
-                bent += skew / 6.0 * (z * z - 1.0) - skew * skew / 36.0 * (cubic * (2.0 * cubic * cubic - 5.0))
-            z = bent
-            w = self.grid.weights
-            z = z - float(z @ w)
-            z = z / float((z * z) @ w) ** 0.5
+        z = bent(self.grid.z, self.grid.weights, scatter, self.skew, self.excess)
         return self.mean[:, None] + self.sd[:, None] * z
 
     def average(self, field: Array) -> float:

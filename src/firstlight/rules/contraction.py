@@ -366,7 +366,8 @@ def scatter_of(x: Signal, summed: Sequence[int]) -> float:
     if x.data:
         return max(x.scatter, 0.0)
     cube = energy_cube(x, one_draw=True)
-    return max(float(np.vdot(summed_pairs(x.atoms, cube.shape, tuple(summed)), cube)) + x.scatter, 0.0)
+    own = float(np.vdot(summed_pairs(x.atoms, cube.shape, tuple(summed)), cube))
+    return max(own + x.scatter + own * max(x.scatter, 0.0), 0.0)  # E V² = (1 + τ²)(1 + own) of the entries' V
 
 
 def _match(x: Signal, i: int, w: Signal, j: int) -> tuple[Signal, Signal]:
