@@ -254,6 +254,16 @@ def rates(frame: Frame) -> Figure:
     over = gain.groupby("gain")["loss"].agg(["mean", "min", "max"])
     spread = [over["mean"] - over["min"], over["max"] - over["mean"]]
     axes[0].errorbar(over.index, over["mean"], spread, fmt="o-", color=COLOURS[1], capsize=2)
+    runs = frame[frame["gain"].notna()].drop_duplicates("key")
+    for value, group in runs.groupby("gain"):
+        lost = int((~group["key"].isin(best["key"])).sum())
+        if lost:  # at every base rate: they have no loss at the end
+            words = "all overflow" if lost == len(group) else f"{lost} of {len(group)} overflow"
+            at = (value, float(over["mean"].get(value, over["max"].max())))
+            axes[0].plot(*at, "x" if lost == len(group) else "", color=COLOURS[1])
+            axes[0].annotate(
+                words, at, (0, -8), textcoords="offset points", rotation=90, ha="center", va="top", fontsize="small"
+            )
     for value, colour, name in (
         (random_walk.median_gain("relu", width), COLOURS[2], "random walk"),
         (random_walk.mean_gain("relu"), COLOURS[5], "He"),
