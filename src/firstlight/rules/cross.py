@@ -41,7 +41,7 @@ def cross(x: Signal, y: Signal) -> tuple[Array, Array]:
                     old = side.get(term.ident)
                     side[term.ident] = (item[0] * coefficient + (old[0] if old else 0.0), term)
                     heapq.heappush(heap, -term.ident)
-            else:
+            elif item[1].values is not None or item[1].mean.any():  # else E x y = E x E y = 0 with all earlier ones
                 for scale, partner in rest.values():
                     f, c = _leaf(item[1], partner)
                     field = field + item[0] * scale * f

@@ -8,6 +8,7 @@ Different roots add as independent tensors.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -140,10 +141,16 @@ def total(parts: Sequence[Cotangent]) -> Cotangent:
     if not bent:
         return Cotangent(_added([p.base for p in flat]))
     by_root: dict[int, tuple[Signal, list[tuple[float, Cotangent]]]] = {}
-    for part, roots in zip(flat, _roots([p.base for p in flat]), strict=True):
+    taken_apart = _roots([p.base for p in flat])
+    met = Counter(root.ident for roots in taken_apart for _, root in roots)
+    alone: list[Cotangent] = []
+    for part, roots in zip(flat, taken_apart, strict=True):
+        if all(met[root.ident] == 1 for _, root in roots):
+            alone.append(part)  # its roots are nobody else's: to add them up again would give the same
+            continue
         for coefficient, root in roots:
             by_root.setdefault(root.ident, (root, []))[1].append((coefficient, part))
-    found = [_one_root(root, terms) for root, terms in by_root.values()]
+    found = alone + [_one_root(root, terms) for root, terms in by_root.values()]
     plain = [p.base for p in found if p.values is None and p.factor is None]
     kept = [p for p in found if p.values is not None or p.factor is not None]
     if len(kept) > _PARTS:

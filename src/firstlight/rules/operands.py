@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from firstlight.graph.signal import Array, Cotangent, Signal, Source, replace
 from firstlight.rules.gradient import factor_of, joined, parts_of
@@ -11,6 +12,8 @@ from firstlight.rules.source import as_source, law_of, mehler
 
 _ALIKE = 0.5  # of a source's spread by which its rows may differ on average and still be one function
 _LAW = 64  # values of the other operand over which a factor is averaged
+_ROWS = 4  # rows of a source for which it is worked out: they are alike
+_NODES = 80  # on which it is: the average is smoother than the factor, and costs nodes times values for each row
 
 
 def through_sum(g: Cotangent, out: Signal, x: Signal, y: Signal, a: float, b: float) -> Cotangent:
@@ -31,12 +34,24 @@ def through_sum(g: Cotangent, out: Signal, x: Signal, y: Signal, a: float, b: fl
     if _typical_row(source) is None or laws is None:
         return g
     first = g.values if g.expected is None else g.expected
-    square, expected = np.empty(mine.shape), np.empty(mine.shape)
-    nodes = np.arange(g.values.shape[1], dtype=float)
-    for i, (row, (values, weights)) in enumerate(zip(_rows_beside(source, g.source.row), laws, strict=True)):
-        place: Array = np.interp(a * mine[i, :, None] + values, g.source.values[row], nodes)
-        square[i] = np.interp(place, nodes, np.square(g.values[row])) @ weights
-        expected[i] = np.interp(place, nodes, first[row]) @ weights
+    thin, few = _thin(mine.shape[1]), _thin(len(mine), _ROWS)
+    square, expected = np.empty((len(few), len(thin))), np.empty((len(few), len(thin)))
+    nodes, order = np.arange(g.values.shape[1], dtype=float), np.argsort(source.sd)
+    beside = _rows_beside(source, g.source.row)
+    for k, place in enumerate(few):
+        i = int(order[place])
+        row, (values, weights) = beside[i], laws[i]
+        mine_here: Array = a * mine[i][thin]
+        there: Array = np.interp(mine_here[:, None] + values, g.source.values[row], nodes)
+        at: NDArray[np.intp] = np.minimum(there.astype(np.intp), len(nodes) - 2)
+        part: Array = there - at
+        second: Array = np.square(g.values[row])
+        line: Array = first[row]
+        square[k] = (second[at] + part * (second[at + 1] - second[at])) @ weights
+        expected[k] = (line[at] + part * (line[at + 1] - line[at])) @ weights
+    # rows between take the next smaller one's
+    near: NDArray[np.intp] = np.argsort(order) * (len(few) - 1) // max(len(mine) - 1, 1)
+    square, expected = (_everywhere(t, thin, mine.shape[1])[near] for t in (square, expected))
     apart = np.maximum(square - np.square(expected), 0.0)
     factor = np.sqrt(np.square(expected) + apart)
     seen = Cotangent(g.base, source, factor, x)
@@ -50,6 +65,22 @@ def through_sum(g: Cotangent, out: Signal, x: Signal, y: Signal, a: float, b: fl
     )
     stray = np.clip(pairs / rest, -1.0, 1.0)
     return replace(seen, expected=expected, stray=stray)
+
+
+def _thin(count: int, most: int = _NODES) -> NDArray[np.intp]:
+    """About that many of so many places, the first and the last one among them."""
+    even: Array = np.rint(np.linspace(0.0, count - 1.0, min(count, most)))
+    return np.unique(even.astype(np.intp))
+
+
+def _everywhere(table: Array, thin: NDArray[np.intp], count: int) -> Array:
+    """What stands on some of the nodes, on all of them."""
+    if len(thin) == count:
+        return table
+    out: Array = np.empty((len(table), count))
+    for line, known in zip(out, table, strict=True):
+        line[:] = np.interp(np.arange(count), thin, known)
+    return out
 
 
 def _rows_beside(source: Source, row: Array | None) -> list[int]:
