@@ -12,6 +12,7 @@ import torch
 from browser_tools import needs_browser, opened, sync, wait_config
 from playground_tools import Page
 
+from benchmarks.playground.memory import KEEP_SOCKET
 from firstlight.playground import launch
 from firstlight.playground.server import MAX_SESSIONS
 
@@ -103,10 +104,7 @@ def test_headings_language_and_live_regions(page):
 
 def test_settings_survive_a_lost_connection(browser, served):
     with opened(browser, served.url) as page:
-        page.add_init_script(
-            "const Real = WebSocket;"
-            "window.WebSocket = class extends Real { constructor(...a) { super(...a); window.lastSocket = this; } };"
-        )
+        page.add_init_script(KEEP_SOCKET)
         page.reload()
         page.wait_for_function("window.firstlight?.store.views[0]?.full")
         page.click('[data-value="moon"]')
@@ -123,10 +121,7 @@ def test_settings_survive_a_lost_connection(browser, served):
 
 def test_drawn_points_survive_a_lost_connection_and_travel_in_the_address(browser, served):
     with opened(browser, served.url) as page:
-        page.add_init_script(
-            "const Real = WebSocket;"
-            "window.WebSocket = class extends Real { constructor(...a) { super(...a); window.lastSocket = this; } };"
-        )
+        page.add_init_script(KEEP_SOCKET)
         page.reload()
         page.wait_for_function("window.firstlight?.store.views[0]?.full")
         page.click('[data-value="custom"]')

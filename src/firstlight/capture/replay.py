@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from firstlight.graph.ir import Arg
 
+_T = TypeVar("_T")
 # Say where to put the result, not what to compute.
 _PLACES = frozenset({"out", "device", "generator", "pin_memory", "memory_format", "non_blocking"})
 
@@ -54,7 +55,7 @@ class Replay:
     @property
     def sources(self) -> tuple[Arg, ...]:
         """What the slots stand for, each once, in the order of the arguments."""
-        return tuple(dict.fromkeys(slot.arg for slot in _slots((self.args, tuple(self.kwargs.values())))))
+        return tuple(dict.fromkeys(slot.arg for slot in _leaves((self.args, tuple(self.kwargs.values())), Slot)))
 
     def __call__(self, tensors: Mapping[Arg, Any]) -> tuple[Tensor, ...]:
         """The tensors that the call returns on others."""
@@ -71,7 +72,7 @@ class Replay:
     def _run(self, func: Callable[..., Any], tensors: Mapping[Arg, Any]) -> tuple[Tensor, ...]:
         args = (_emptied(a, tensors) for a in self.args)
         result = func(*args, **{k: _emptied(v, tensors) for k, v in self.kwargs.items()})
-        return tuple(_tensors(result))
+        return tuple(_leaves(result, Tensor))
 
 
 class _Context:
@@ -103,17 +104,10 @@ def _emptied(value: Any, tensors: Mapping[Arg, Any]) -> Any:
     return value
 
 
-def _slots(value: Any) -> Iterator[Slot]:
-    if isinstance(value, Slot):
+def _leaves(value: Any, kind: type[_T]) -> Iterator[_T]:
+    """Everything of one type in nested lists and tuples."""
+    if isinstance(value, kind):
         yield value
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _slots(item)
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
+            yield from _leaves(item, kind)

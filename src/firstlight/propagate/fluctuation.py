@@ -15,11 +15,12 @@ from firstlight.graph.prediction import (
     Prediction,
     TensorPrediction,
 )
-from firstlight.graph.signal import FILLER, INFINITY, Groups, Signal, replace
+from firstlight.graph.signal import INFINITY, Groups, Signal, replace
 from firstlight.propagate.contrast import contrasts
 from firstlight.propagate.forward import Run
 from firstlight.propagate.start import probability
 from firstlight.rules.contraction import INNER
+from firstlight.rules.hiding import HIDDEN, hidden_in
 from firstlight.rules.noise import gaussian_energy
 from firstlight.rules.windows import pair_average
 
@@ -130,10 +131,9 @@ def summarise(run: Run, scheme: str, laws: Mapping[str, str], dtype: str, notes:
 def _no_length(node: Node, x: Signal) -> bool:
     if x.tag is not None and x.tag[0] not in ("softmax", "sum", "image", INNER):
         return True
-    if not x.mean.size or float(x.mean.min()) > -FILLER:
+    if not x.mean.size or float(x.mean.min()) > HIDDEN:
         return False
-    filled = (x.mean <= -FILLER) & (x.q - np.square(x.mean) <= 1e-6 * x.q)  # one number, give or take a signal
-    return node.op in ("masked_fill", "where") or bool(filled.any())  # which entries a mask hides may be unknown
+    return node.op in ("masked_fill", "where") or bool(hidden_in(x).any())  # which entries a mask hides may be unknown
 
 
 def _finite(x: Signal) -> Signal:

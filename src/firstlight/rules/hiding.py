@@ -15,12 +15,17 @@ Seen = npt.NDArray[np.bool_]
 _ONE = 1e-6  # variance, over the mean square, up to which an entry is one number: a signal as large is none
 
 
+def hidden_in(x: Signal) -> Seen:
+    """Where a tensor holds a number that hides, and no signal as large; a field."""
+    mean, q = np.broadcast_arrays(x.mean, x.q)
+    return (mean <= HIDDEN) & (q - np.square(mean) <= _ONE * q)
+
+
 def seen_of(x: Signal) -> Seen | None:
     """Where a tensor is visible, as a field; None where it is everywhere (or nowhere)."""
     if x.mean.size == 1 or float(x.mean.min()) > HIDDEN:
         return None
-    mean, q = np.broadcast_arrays(x.mean, x.q)
-    seen = (mean > HIDDEN) | (q - np.square(mean) > _ONE * q)
+    seen = ~hidden_in(x)
     return seen if bool(seen.any()) and not bool(seen.all()) else None
 
 

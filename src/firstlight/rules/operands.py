@@ -38,13 +38,13 @@ def through_sum(g: Cotangent, out: Signal, x: Signal, y: Signal, a: float, b: fl
     square, expected = np.empty((len(few), len(thin))), np.empty((len(few), len(thin)))
     nodes, order = np.arange(g.values.shape[1], dtype=float), np.argsort(source.sd)
     beside = _rows_beside(source, g.source.row)
-    for k, place in enumerate(few):
-        i = int(order[place])
+    for k, rank in enumerate(few):
+        i = int(order[rank])
         row, (values, weights) = beside[i], laws[i]
-        mine_here: Array = a * mine[i][thin]
-        there: Array = np.interp(mine_here[:, None] + values, g.source.values[row], nodes)
-        at: NDArray[np.intp] = np.minimum(there.astype(np.intp), len(nodes) - 2)
-        part: Array = there - at
+        own: Array = a * mine[i][thin]
+        place: Array = np.interp(own[:, None] + values, g.source.values[row], nodes)
+        at: NDArray[np.intp] = np.minimum(place.astype(np.intp), len(nodes) - 2)
+        part: Array = place - at
         second: Array = np.square(g.values[row])
         line: Array = first[row]
         square[k] = (second[at] + part * (second[at + 1] - second[at])) @ weights
