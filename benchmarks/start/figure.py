@@ -28,7 +28,7 @@ def draw(rows: Sequence[Row], path: str | Path) -> None:
     with style():
         figure, (left, right) = panels(1, 2, f"P(start) against {len(rows)} trained networks", width=4.8, height=4.0)
         for i, (key, title) in enumerate(SHOWN.items()):
-            value = np.array([r.p_start if key == "p_start" else r.values[key] for r in rows])
+            value = np.array([r.p_start if key == "p_start" else r.values.get(key, math.nan) for r in rows])
             if np.isnan(value).all() or (key == "p_first" and all(r.p_start == r.values[key] for r in rows)):
                 continue
             value = np.nan_to_num(value, nan=-math.inf, neginf=-1e300)

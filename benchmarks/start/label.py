@@ -91,7 +91,7 @@ def label(s: Spec, optimizer: str) -> dict[str, object]:
     }  # fmt: skip
 
 
-def relabel(name: str, optimizer: str = "adam", minutes: float = math.inf) -> None:
+def relabel(name: str, optimizer: str = "adam", minutes: float = math.inf, folder: Path = FOLDER) -> None:
     """Label what is not labelled yet, at most for so many CPU minutes.
 
     A network in which the process was killed twice is found by the file that ends in ``.busy`` and recorded as killed
@@ -99,7 +99,8 @@ def relabel(name: str, optimizer: str = "adam", minutes: float = math.inf) -> No
     """
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # numbers below 1e-38 are 0: no label depends on them, but they are slow
-    out = FOLDER / f"labels_{name}_{optimizer}.csv"
+    folder.mkdir(parents=True, exist_ok=True)
+    out = folder / f"labels_{name}_{optimizer}.csv"
     busy = out.with_suffix(".busy")
     done: set[str] = set()
     if out.exists():

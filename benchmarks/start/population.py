@@ -7,15 +7,18 @@ import random
 
 from benchmarks.start.networks import Spec
 from benchmarks.start.problems import DATA
+from firstlight.errors import InputError
 
 # name -> (networks, seed). "tuning", "test", "fresh" and, after its one score, "sealed" have been looked at; "final"
-# was drawn, labelled and scored once after the last change of what P(start) means.
+# was drawn, labelled and scored once after the last change of what P(start) means; "later" was so again, when the rules
+# of `predict` had been worked on for a while. Any other set is named COUNT@SEED.
 SETS = {
     "tuning": (150, 11),
     "test": (400, 4711),
     "fresh": (400, 90210),
     "sealed": (400, 271828),
     "final": (400, 161803),
+    "later": (400, 141421),
 }
 HEADLINE = "final"
 # Of every ten networks: four plain, two residual, two of convolutions, two of attention.
@@ -47,13 +50,35 @@ def _whole(family: str, depth: int) -> int:
     return per * max(1, round(depth / per))
 
 
+def size_and_seed(name: str) -> tuple[int, int]:
+    """Networks and seed of a set of `SETS`, or of one that is named by them: "400@12345".
+
+    Raises:
+        InputError: Neither.
+    """
+    if name in SETS:
+        return SETS[name]
+    count, at, seed = name.partition("@")
+    if not (at and count.isdecimal() and seed.isdecimal() and int(count)):
+        raise InputError(
+            "set of networks",
+            got=repr(name),
+            expected=f"{', '.join(SETS)}, or COUNT@SEED",
+            action="400@12345, say, draws 400 networks by the seed 12345.",
+        )
+    return int(count), int(seed)
+
+
 def population(name: str) -> list[Spec]:
     """The networks of a set: the depth is drawn first, then the width until a training step costs at most `CAP`.
 
     A depth at which even width 8 costs more is drawn again: that ends attention nets at about 50 layers, convolutions
     at about 60, residual nets at about 130.
+
+    Raises:
+        InputError: A set that is not known and not named COUNT@SEED.
     """
-    count, seed = SETS[name]
+    count, seed = size_and_seed(name)
     rng = random.Random(seed)
     out: list[Spec] = []
     while len(out) < count:

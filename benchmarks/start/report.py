@@ -12,6 +12,7 @@ from rich.table import Table
 
 from benchmarks.start.baselines import BASELINES
 from benchmarks.start.metrics import area, bins, brier, calibration_error
+from benchmarks.start.networks import Spec
 from benchmarks.start.score import FIRST, Row
 
 TITLES = {
@@ -28,7 +29,7 @@ Cells = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
 def _value(r: Row, key: str) -> float:
-    return r.p_start if key == "p_start" else r.values[key]
+    return r.p_start if key == "p_start" else r.values.get(key, math.nan)
 
 
 def comparison(rows: Sequence[Row]) -> Cells:
@@ -47,18 +48,19 @@ def comparison(rows: Sequence[Row]) -> Cells:
 
 def strata(rows: Sequence[Row]) -> Cells:
     """AUC of P(start) within families, depths, widths, activations and ways of normalising."""
-    kinds: dict[str, Callable[[Row], str]] = {
-        "family": lambda r: r.spec.family,
-        "depth": lambda r: _range(r.spec.depth, (2, 8, 32, 201)),
-        "width": lambda r: _range(r.spec.width, (8, 16, 64, 513)),
-        "activation": lambda r: r.spec.activation,
-        "normalisation": lambda r: r.spec.norm or "none",
-        "data": lambda r: r.spec.data,
+    kinds: dict[str, Callable[[Spec], str]] = {
+        "family": lambda s: s.family,
+        "depth": lambda s: _range(s.depth, (2, 8, 32, 201)),
+        "width": lambda s: _range(s.width, (8, 16, 64, 513)),
+        "activation": lambda s: s.activation,
+        "normalisation": lambda s: s.norm or "none",
+        "data": lambda s: s.data,
     }
+    known = [(r.spec, r) for r in rows if isinstance(r.spec, Spec)]
     out: list[tuple[str, ...]] = []
     for kind, of in kinds.items():
-        for name in sorted({of(r) for r in rows}, key=lambda n: (n.split(" ")[0].zfill(4), n)):
-            inside = [r for r in rows if of(r) == name]
+        for name in sorted({of(s) for s, _ in known}, key=lambda n: (n.split(" ")[0].zfill(4), n)):
+            inside = [r for s, r in known if of(s) == name]
             starts = np.array([r.starts for r in inside])
             a = area(np.array([r.p_start for r in inside]), starts)
             cell = "—" if math.isnan(a.value) else f"{a.value:.3f}"
@@ -108,6 +110,8 @@ def rich_report(rows: Sequence[Row]) -> RenderableType:
     titles = {"AUC": comparison(rows), "by kind": strata(rows), "calibration": calibration(rows),
               "most wrong": misses(rows)}  # fmt: skip
     for title, (head, lines) in titles.items():
+        if not lines:  # networks of which the name alone is known have no kinds
+            continue
         table = Table(*head, title=title, title_justify="left")
         for line in lines:
             table.add_row(*(c.replace("**", "").replace("*", "") for c in line))

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from benchmarks.start.baselines import BASELINES, scores
 from benchmarks.start.networks import BATCH, Spec, build, inputs
 from benchmarks.start.population import population
+from firstlight.errors import DataError
 
 FOLDER = Path(__file__).parent
 PARTS = ("forward", "backward", "alive", "distinguishable", "range")
@@ -24,11 +26,22 @@ FIELDS = ("spec", "p_start", *PARTS, "limit", *BASELINES, FIRST, "seconds")
 
 
 @dataclass(frozen=True)
+class Named:
+    """A network of which only the name is known."""
+
+    name: str
+
+    def short(self) -> str:
+        """The name."""
+        return self.name
+
+
+@dataclass(frozen=True)
 class Row:
     """One trained network with what was said of it.
 
     Attributes:
-        spec: What it is made of.
+        spec: What it is made of, or its name alone.
         starts: Its label.
         best: Lowest training loss as a share of chance.
         p_start: `Prediction.p_start` of its live weights.
@@ -37,7 +50,7 @@ class Row:
         seconds: CPU seconds of the prediction, tracing included; NaN where not taken.
     """
 
-    spec: Spec
+    spec: Spec | Named
     starts: bool
     best: float
     p_start: float
@@ -48,10 +61,14 @@ class Row:
 
 def predicted(s: Spec) -> dict[str, object]:
     """P(start) with its parts, from the drawn weights and the first batch; no label and no loss is seen."""
+    torch.set_num_threads(1)
+    return told(build(s), inputs(s)[:BATCH])
+
+
+def told(model: nn.Module, x: torch.Tensor) -> dict[str, object]:
+    """What `predict` says of live weights and one batch."""
     import firstlight
 
-    torch.set_num_threads(1)
-    model, x = build(s), inputs(s)[:BATCH]
     begun = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -61,9 +78,9 @@ def predicted(s: Spec) -> dict[str, object]:
     return {"p_start": f"{start.p:.6g}", **parts, "limit": start.limit, "seconds": f"{seconds:.2f}"}
 
 
-def store(name: str) -> None:
+def store(name: str, folder: Path = FOLDER) -> None:
     """Write ``scores_SET.csv``: predictions of all networks, baselines of those that have none yet."""
-    path = FOLDER / f"scores_{name}.csv"
+    path = folder / f"scores_{name}.csv"
     known = {r["spec"]: r for r in _read(path)} if path.exists() else {}
     lines: list[dict[str, object]] = []
     for s in population(name):
@@ -80,15 +97,21 @@ def store(name: str) -> None:
 
 
 def _read(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        raise DataError(str(path), got="no such file", expected="stored rows", action="Use --relabel and --score.")
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def scored(name: str, optimizer: str = "adam") -> list[Row]:
-    """Stored scores with stored labels; networks whose training was killed have no label and are left out."""
-    labels = {r["spec"]: r for r in _read(FOLDER / f"labels_{name}_{optimizer}.csv") if r["starts"]}
+def scored(name: str, optimizer: str = "adam", folder: Path = FOLDER) -> list[Row]:
+    """Stored scores with stored labels; networks whose training was killed have no label and are left out.
+
+    Raises:
+        DataError: No stored labels or scores of the set in the folder.
+    """
+    labels = {r["spec"]: r for r in _read(folder / f"labels_{name}_{optimizer}.csv") if r["starts"]}
     out: list[Row] = []
-    for r in _read(FOLDER / f"scores_{name}.csv"):
+    for r in _read(folder / f"scores_{name}.csv"):
         label = labels.get(r["spec"])
         if label is not None:
             values = {k: float(r[k] or math.nan) for k in (*PARTS, *BASELINES, FIRST)}
@@ -107,6 +130,7 @@ def fresh(rows: Sequence[Row]) -> list[Row]:
     """
     out: list[Row] = []
     for r in rows:
+        assert isinstance(r.spec, Spec)
         p = predicted(r.spec)
         values = {**r.values, **{k: float(str(p[k])) for k in PARTS}}
         out.append(
