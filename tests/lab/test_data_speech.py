@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import tarfile
+import tomllib
 import wave
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,6 +103,26 @@ def test_context_and_cepstra() -> None:
     log_mel = features((tone(300, 0.2) / 32768).astype(np.float32), RATE, FrameSpec(mels=26, context=0))
     # the first cepstrum is the orthonormal mean of the log energies
     np.testing.assert_allclose(cepstra[:, 26], log_mel.sum(axis=1) / np.sqrt(26), rtol=1e-4)
+
+
+_REFERENCE = tomllib.loads((Path(__file__).parents[1] / "reference/speech.toml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("sound", _REFERENCE["sounds"], ids=lambda sound: f"{sound['rate']} Hz")
+def test_features_are_those_of_librosa(sound: dict[str, Any]) -> None:
+    rate, mels = sound["rate"], sound["mels"]
+    t = np.arange(rate // 4) / rate
+    chirp = (np.sin(2 * np.pi * (200 * t + 900 * t**2)) * np.linspace(0, 1, len(t), endpoint=False)).astype(np.float32)
+    log = features(chirp, rate, FrameSpec(mels=mels, context=0))[sound["frames"]].astype(float)
+    expected = np.array(sound["log_mel"])
+    # samples are rounded to single precision: an error of eps·√(energy of the frame) in each band's amplitude, of which
+    # the energy's error is twice the product with the amplitude; the reference has five decimals
+    band = np.exp(expected)
+    rounding = 2 * np.finfo(np.float32).eps * np.sqrt(band.sum(1, keepdims=True) / band) + 0.5e-5
+    assert (np.abs(log - expected) <= 4 * rounding).all()
+    assert expected.min() < -12 < -3 < expected.max()  # from silence to the chirp
+    cepstra = features(chirp, rate, FrameSpec(mels=mels, cepstra=13, context=0))[sound["frames"]]
+    assert (np.abs(cepstra - np.array(sound["cepstra"])) <= 4 * np.sqrt((rounding**2).sum(1, keepdims=True))).all()
 
 
 def write_digits(folder: Path, names: list[str], packed: bool) -> None:

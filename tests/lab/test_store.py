@@ -117,6 +117,21 @@ def test_sql_sees_each_part_and_all_runs(store: Store) -> None:
         store.query("SELECT nothing FROM nowhere")
 
 
+def test_sql_mixes_no_versions_of_a_part(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    newer = Part("test/other", Config, PART.run, version=3)
+    store.write(OTHER, Config(), 1, [{"x": 1.0}])
+    store.write(newer, Config(), 1, [{"x": 9.0}])
+    store.write(PART, Config(), 1, [{"x": 5.0}])
+    monkeypatch.setattr("firstlight.lab.store.part_of", {"test/other": newer, "test/part": PART}.__getitem__)
+    for view, values in (("test_other", [9.0]), ("runs", [5.0, 9.0]), ("every_version", [1.0, 5.0, 9.0])):
+        answer = store.query(f"SELECT x FROM {view} ORDER BY x")
+        assert answer["x"].tolist() == values
+        assert answer.attrs["left_out"] == ["1 runs of test/other are of version 2, not 3"]
+    monkeypatch.setattr("firstlight.lab.store.part_of", {"test/other": PART, "test/part": PART}.__getitem__)
+    assert store.query("SELECT count(*) AS n FROM test_other")["n"].tolist() == [0]
+    assert store.query("SELECT x FROM runs")["x"].tolist() == [5.0]
+
+
 def test_an_empty_store_says_what_to_run(store: Store) -> None:
     with pytest.raises(DataError, match="firstlight reproduce test"):
         store.frame(PART)

@@ -1,11 +1,12 @@
 """Sweeps: files are checked before any work; what was interrupted ends where a straight run does."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 
 from firstlight.errors import DataError, InputError, RegistryError
 from firstlight.lab import progress
-from firstlight.lab.engines import engine, in_process, pending
+from firstlight.lab.engines import Inside, engine, in_process, pending
 from firstlight.lab.experiment import Task
 from firstlight.lab.models import StackConfig
 from firstlight.lab.store import Store
@@ -133,6 +134,29 @@ def test_engines_are_checked() -> None:
         engine("local", jobs=0)
     with pytest.raises(InputError, match="--engine ray"):
         engine("local", address="auto")
+
+
+def test_a_disk_that_fills_up_in_the_middle_loses_nothing_that_was_finished(tmp_path: Path) -> None:
+    tasks, store = read_sweep(_file(tmp_path)).tasks, Store(tmp_path / "store")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fills_up(tasks: Sequence[Task], url: str, inside: Inside | None = None) -> Iterator[int]:
+        for done, runs in enumerate(in_process(tasks, url, inside)):
+            if done == 2:  # from the fourth task on the kernel refuses files above 100 bytes
+                resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+            yield runs
+
+    try:
+        with pytest.raises(DataError, match="finished work is kept"):
+            run_tasks(tasks, store, fills_up)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    kept = sum(len(task.seeds) for task in tasks[:3])
+    assert len(store.frame("sussillo-2014/moments")) == kept
+    assert run_tasks(tasks, store, in_process) == (18 - kept, kept)
+    straight = Store(tmp_path / "straight")
+    run_tasks(tasks, straight, in_process)
+    _same(store.frame("sussillo-2014/moments"), straight.frame("sussillo-2014/moments"))
 
 
 DRIVER = """

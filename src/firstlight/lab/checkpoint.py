@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         DataError: The disk is full or the folder cannot be written; nothing is left behind.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # a name of its own also beside writers on other machines that share the folder
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:

@@ -131,6 +131,8 @@ def results(
     from firstlight.lab.store import Store
 
     frame = Store(store).query(sql)
+    for line in frame.attrs["left_out"]:
+        typer.echo(f"left out: {line} (the view every_version has them)", err=True)
     if form is Table.CSV:
         typer.echo(frame.to_csv(index=False), nl=False)
     elif form is Table.JSON:

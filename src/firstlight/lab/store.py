@@ -16,9 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from firstlight.errors import DataError, InputError
+from firstlight.errors import DataError, InputError, RegistryError
 from firstlight.lab.checkpoint import write_whole
-from firstlight.lab.experiment import Part, Row, run_key
+from firstlight.lab.experiment import Part, Row, part_of, run_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -216,7 +216,11 @@ class Store:
     def query(self, sql: str) -> pd.DataFrame:
         """Answer a SQL query over the store, with one view per part and `runs` for all.
 
-        The view of "hanin-2018/lengths" is `hanin_2018_lengths`.
+        The view of "hanin-2018/lengths" is `hanin_2018_lengths`. They hold the runs of the parts' present versions,
+        so that no average mixes two; `every_version` holds all.
+
+        Returns:
+            The answer; `attrs["left_out"]` says which parts have runs of other versions.
 
         Raises:
             DataError: An empty store.
@@ -228,16 +232,37 @@ class Store:
         names = self.part_names()
         if not names:
             raise DataError(f"store {self.url}", got="no finished run", expected="at least one")
+        frames = {name: self.frame(name) for name in names}
+        left_out: list[str] = []
         with duckdb.connect() as connection:
-            frames = [self.frame(name) for name in names]
-            for name, frame in zip(names, frames, strict=True):
-                connection.register(name.replace("/", "_").replace("-", "_"), frame)
-            connection.register("runs", pd.concat(frames, ignore_index=True))
+            connection.register("every_version", pd.concat(frames.values(), ignore_index=True))
+            for name, frame in frames.items():
+                present = _present_version(name)
+                kept = frame if present is None else frame[frame["version"] == present]
+                if len(kept) < len(frame):
+                    old = frame[frame["version"] != present]
+                    versions = ", ".join(str(v) for v in sorted(old["version"].unique()))
+                    left_out.append(f"{old['key'].nunique()} runs of {name} are of version {versions}, not {present}")
+                frames[name] = kept
+                connection.register(name.replace("/", "_").replace("-", "_"), kept)
+            filled = [frame for frame in frames.values() if len(frame)] or list(frames.values())
+            connection.register("runs", pd.concat(filled, ignore_index=True))
             try:
-                return connection.execute(sql).df()
+                answer = connection.execute(sql).df()
             except duckdb.Error as error:
                 views = ", ".join(n.replace("/", "_").replace("-", "_") for n in names)
-                raise InputError("SQL", got=str(error), expected=f"a query over runs, {views}") from error
+                said = " ".join(str(error).split("\n\n")[0].split())
+                raise InputError("SQL", got=said, expected=f"a query over runs, {views}") from error
+        answer.attrs["left_out"] = left_out
+        return answer
+
+
+def _present_version(name: str) -> int | None:
+    """The version of a part's runs that is written now; None for parts that the lab does not have."""
+    try:
+        return part_of(name).version
+    except RegistryError:
+        return None
 
 
 def _cell(value: Any) -> Any:
