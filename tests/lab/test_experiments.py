@@ -225,6 +225,7 @@ def test_a_caption_says_of_which_form_the_runs_are() -> None:
     assert said("cddd", "ab", "cdef") == "Full form, 2 runs."  # rows of one run have one key
     assert said("ab", "ab", "abcd") == "Quick form, 2 runs."  # the first seeds of the full form
     assert said("abc", "ab", "abcd") == "Full form, 3 runs."
+    assert said("ab", "ab", "ab") == "Full form, 2 runs."  # the forms are the same
     assert said("xy", "ab", "cdef") == "Of a sweep, 2 runs."
     assert said("acx", "ab", "cdef") == "Of several forms, 3 runs."
     assert form_of(pd.DataFrame({"key": ["a"]})) == ""

@@ -78,7 +78,7 @@ PARTS = (
         Trained,
         trained,
         quick=lambda: _grid((*VARIANCES[::2], 1.76), (10, 20, 40, 80), Trained(width=50, steps=200)),
-        full=lambda: _grid(VARIANCES, (10, 20, 40, 70, 100, 150, 200), Trained(width=100, steps=1000)),
+        full=lambda: _grid(VARIANCES, (10, 20, 40, 80, 160), Trained(width=100, steps=1000)),
         check=check,
     ),
 )

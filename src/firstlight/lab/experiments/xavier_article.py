@@ -217,8 +217,8 @@ MNIST_SCHEMES = {
 }
 
 
-def _plane(sets: Sequence[str], seeds: int, points: Sequence[int]) -> Grid:
-    return [(Plane(data, v, n), tuple(range(seeds))) for n in points for data in sets for v in FACTORS]
+def _plane(seeds: int) -> Grid:
+    return [(Plane(data, v), tuple(range(seeds))) for data in SETS for v in FACTORS]
 
 
 def _layers(draws: int) -> Grid:
@@ -239,8 +239,8 @@ PARTS = (
         "xavier-article/plane",
         Plane,
         plane,
-        quick=lambda: _plane(SETS, 25, (100,)),
-        full=lambda: _plane(SETS, 200, (100, 300)),
+        quick=lambda: _plane(25),
+        full=lambda: _plane(100),
         check=_check_plane,
     ),
     Part(

@@ -36,9 +36,14 @@ def mark(frame: Frame, quick: AbstractSet[str], full: AbstractSet[str]) -> Frame
     Args:
         frame: Rows of a part.
         quick: Keys of the runs of the figure's quick form.
-        full: The same of its full form.
+        full: The same of its full form; where the forms are the same, all runs are of it.
     """
-    names = {(True, True): "both", (True, False): "quick", (False, True): "full", (False, False): "own"}
+    names = {
+        (True, True): "both" if quick != full else "full",
+        (True, False): "quick",
+        (False, True): "full",
+        (False, False): "own",
+    }
     return frame.assign(form=[names[key in quick, key in full] for key in frame["key"]])
 
 
