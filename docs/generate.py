@@ -234,78 +234,20 @@ def start(which: str) -> Callable[[], str]:
     return make
 
 
-def lab_times() -> str:
-    """CPU-seconds of every experiment's quick form, as ``python -m benchmarks reproduce`` last measured them."""
-    rows = [list(row.values()) for row in _stored("reproduce")]
-    return markdown_table(("experiment", "figures", "runs", "CPU-seconds", "seconds on the clock"), rows)
+def lab(which: str) -> Callable[[], str]:
+    """One table of the page about the lab."""
 
+    def make() -> str:
+        import sys
 
-def lab_trainer() -> str:
-    """The trainer beside eager PyTorch, as ``python -m benchmarks trainer`` last measured them."""
+        sys.path.insert(0, str(ROOT / "docs"))
+        try:
+            import generate_lab
+        finally:
+            sys.path.remove(str(ROOT / "docs"))
+        return markdown_table(*getattr(generate_lab, which)())
 
-    def amount(value: str, unit: str) -> str:
-        number = float(value)
-        if unit != "s":
-            return f"{number:.0f} {unit}"
-        return f"{number:.2g} s" if number >= 0.5 else f"{1e3 * number:.3g} ms"
-
-    rows = []
-    for r in _stored("trainer"):
-        ours, beside = amount(r["firstlight"], r["unit"]), amount(r["beside"], r["unit"])
-        rows.append((r["what"], ours, beside, f"{float(r['ratio']):.3g}", r["goal"]))
-    return markdown_table(("one thread, CPU-seconds", "firstlight", "beside it", "ratio", "goal"), rows)
-
-
-def lab_depth() -> str:
-    """Training error against depth from ``results/``: median over seeds, and the rates that pilots chose."""
-    from firstlight.lab.experiment import part_of
-    from firstlight.lab.figures.sussillo_2014 import NAMES, TASKS
-    from firstlight.lab.store import Store
-
-    frame = Store(ROOT / "results").frame(part_of("sussillo-2014/depth"))
-    frame = frame[(frame["pilot"] > 0) & (frame["pilot_loss"].isna() if "pilot_loss" in frame else True)]
-    last = frame.sort_values("step").groupby("key").last()
-    depths = sorted(int(d) for d in last["depth"].unique())
-    rows = []
-    for task in TASKS:
-        for scheme in NAMES:
-            runs, cells = last[(last["task"] == task) & (last["scheme"] == scheme)], []
-            for depth in depths if len(runs) else ():
-                at = runs[runs["depth"] == depth]
-                error = at["loss"] if task.endswith("autoencoder") else 100 * (1 - at["accuracy"])
-                unit = "" if task.endswith("autoencoder") else " %"
-                rates = ", ".join(f"{rate:g}" for rate in sorted(set(at["rate"])))
-                done = f"{error.median():.2g}{unit} ({rates})" if error.notna().any() else "overflow"
-                cells.append(done if len(at) else "")
-            if cells:
-                rows.append((TASKS[task], NAMES[scheme], *cells))
-    return markdown_table(("task", "start", *(f"{d:,} layers" for d in depths)), rows)
-
-
-def lab_article() -> str:
-    """Medians of 25 networks under each reading of the article's set-up, from ``python -m benchmarks article``.
-
-    A reading's cell is the median and the interval of nine in ten; bold where the published one lies outside.
-    """
-    rows = _stored("article")
-    epochs = sorted({int(row["epoch"]) for row in rows})
-    lines: dict[tuple[str, str], list[str]] = {}
-    for row in sorted(rows, key=lambda r: (r["data"], float(r["factor"]))):
-        what = f"{row['data']}, v = {float(row['factor']):g}"
-        lines.setdefault((what, "*published*"), [""] * len(epochs))
-        at = epochs.index(int(row["epoch"]))
-        lines[what, "*published*"][at] = f"*{float(row['published']):.3g}*"
-        middle, low, high = (_three_digits(float(row[name])) for name in ("median", "low", "high"))
-        cell = f"{middle} ({low}–{high})"
-        lines.setdefault((what, row["reading"]), [""] * len(epochs))[at] = (
-            f"**{cell}**" if float(row["p"]) < 0.1 else cell
-        )
-    head = ("set", "reading", *(f"after {e} epochs" for e in epochs))
-    return markdown_table(head, ((*key, *cells) for key, cells in lines.items()))
-
-
-def _three_digits(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return make
 
 
 def _stored(name: str) -> list[dict[str, str]]:
@@ -363,10 +305,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "calibration": calibration,
     "overhead": overhead,
     "accuracy-overall": lambda: accuracy(overall=True),
-    "lab-times": lab_times,
-    "lab-article": lab_article,
-    "lab-depth": lab_depth,
-    "lab-trainer": lab_trainer,
+    **{f"lab-{name}": lab(name) for name in ("times", "trainer", "depth", "medians", "article")},
     **{f"start-{name}": start(name) for name in ("summary", "comparison", "calibration", "strata", "misses")},
 }
 

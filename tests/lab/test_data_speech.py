@@ -196,9 +196,25 @@ def test_timit_frames_take_the_phone_at_their_centre(corpus: Path) -> None:
         for name, start, end in (("sil", 0, 3200), ("ih", 3200, 4800), ("sh", 5600, 7600))
     }
     assert counts == expected
+    assert "1 of 462 training and 1 of 24 core test speakers" in train.source
     whole = load_timit(corpus, phones=61).test
     assert len(whole.classes) == 61
     assert {whole.classes[label] for label in whole.y} == {"h#", "ix", "q", "zh"}
+
+
+def test_a_sentence_that_a_copy_holds_in_two_forms_counts_once(corpus: Path) -> None:
+    spec = FrameSpec(mels=10, context=1)
+    once = load_timit(corpus, spec=spec)
+    for path in list(corpus.rglob("*.WAV")):
+        (path.parent / f"{path.name}.wav").write_bytes(wav(tone(500, 0.5), RATE))
+    twice = load_timit(corpus, spec=spec)
+    assert [len(part) for part in twice] == [len(part) for part in once]
+    for path in list(corpus.rglob("*.WAV")):
+        path.unlink()
+    converted = load_timit(corpus, spec=spec)
+    for a, b in zip(once, converted, strict=True):
+        np.testing.assert_array_equal(a.x, b.x)
+        np.testing.assert_array_equal(a.y, b.y)
 
 
 def test_experiments_run_on_the_users_own_timit(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:

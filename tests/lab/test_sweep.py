@@ -82,6 +82,39 @@ def test_mistakes_are_named_before_any_work(tmp_path: Path, before: str, after: 
         read_sweep(_file(tmp_path, SWEEP.replace(before, after)))
 
 
+@pytest.mark.parametrize(
+    ("experiment", "line", "says"),
+    [
+        ("sussillo-2014/depth", "rates = ['a']", "a list, each entry a number"),
+        ("sussillo-2014/depth", "rates = []", "an empty list"),
+        ("sussillo-2014/depth", "rates = [0.1, -0.1]", "at least 0"),
+        ("sussillo-2014/depth", "rates = [inf]", "at least 0"),
+        ("sussillo-2014/depth", "reports = 0", "at least 1"),
+        ("sussillo-2014/depth", "samples = -5", "at least 0"),
+        ("sussillo-2014/walks", "draws = 1", "at least 2"),
+        ("hanin-2018/lengths", "draws = -1", "at least 2"),
+        ("hanin-2018/start", "base = nan", "at least 0"),
+        ("xavier-article/plane", "factor = -1.0", "at least 0"),
+        ("xavier-article/chain", "factor = nan", "expected finite"),
+        ("xavier-article/chain", "depth = 0", "at least 1"),
+        ("born-dead/dead", "width = 0", "at least 1"),
+        ("depth-scales/trained", "weight_variance = -1.0", "at least 0"),
+        ("isometry/spectra", "activation = 'tahn'", "activation"),
+    ],
+)
+def test_numbers_that_make_no_run_are_named_before_any_work(
+    tmp_path: Path, experiment: str, line: str, says: str
+) -> None:
+    store = Store(tmp_path / "store")
+    with pytest.raises((InputError, RegistryError), match=says):
+        run_tasks(read_sweep(_file(tmp_path, f'experiment = "{experiment}"\n[config]\n{line}\n')).tasks, store, _refuse)
+    assert not (tmp_path / "store").exists()
+
+
+def _refuse(tasks: Sequence[Task], url: str, inside: Inside | None = None) -> Iterator[int]:
+    raise AssertionError("work was begun")
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
 def test_the_sweeps_among_the_examples_can_be_run(path: Path) -> None:
     sweep = read_sweep(path)

@@ -11,9 +11,10 @@ import difflib
 import hashlib
 import importlib
 import json
+import math
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, get_args, get_origin, get_type_hints
 
 from firstlight.errors import InputError, RegistryError
@@ -40,6 +41,7 @@ class Part:
         check: Raises what keeps a configuration from being run (names that nothing has, data that is missing);
             called before any work is done.
         needed: (configuration, figure) → whether the figure shows the run; None where all figures show all.
+        least: Least value of fields that are numbers, or tuples of numbers.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Part:
     group: Callable[[Any], int] | None = None
     check: Callable[[Any], object] | None = None
     needed: Callable[[Any, str], bool] | None = None
+    least: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,25 @@ def grouped(part: Part, config: Any, seeds: Sequence[int], size: int | None = No
     """One configuration's tasks: its seeds in groups of `size`, by default as many as the part asks for."""
     size = size or (part.group(config) if part.group else len(seeds))
     return [Task(part.name, config, tuple(seeds[at : at + size])) for at in range(0, len(seeds), size)]
+
+
+def check_config(part: Part, config: Any) -> None:
+    """Raise what keeps a configuration from being run, before any work is done.
+
+    Raises:
+        InputError: A number below the part's least one or not finite, a tuple without entries, or what the part's own
+            check refuses.
+    """
+    for name, value in asdict(config).items():
+        entries = value if isinstance(value, tuple) else (value,)
+        least = part.least.get(name, -math.inf)
+        if not entries:
+            raise InputError(f"{part.name}, {name}", got="an empty list", expected="at least one value")
+        if any(isinstance(v, int | float) and not (math.isfinite(v) and v >= least) for v in entries):
+            expected = "finite" if least == -math.inf else f"at least {least:g}"
+            raise InputError(f"{part.name}, {name}", got=repr(value), expected=expected)
+    if part.check is not None:
+        part.check(config)
 
 
 def run_key(part: Part, config: Any, seed: int) -> str:
@@ -160,7 +182,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if choices and all(isinstance(c, str) for c in choices):  # Literal
         return value in choices
     if get_origin(hint) is tuple:
-        return isinstance(value, list | tuple)
+        return isinstance(value, list | tuple) and all(_fits(v, choices[0]) for v in value)
     if choices:  # a union
         return any(_fits(value, c) for c in choices)
     if isinstance(value, bool):
@@ -176,5 +198,7 @@ def _say(hint: Any) -> str:
     choices = get_args(hint)
     if choices and all(isinstance(c, str) for c in choices):
         return " or ".join(repr(c) for c in choices)
+    if get_origin(hint) is tuple:
+        return f"a list, each entry {_say(choices[0])}"
     names = {float: "a number", int: "a whole number", str: "a text", bool: "true or false"}
     return names.get(hint, str(hint))

@@ -11,7 +11,7 @@ from typing import Any
 
 from firstlight.errors import DataError, InputError
 from firstlight.lab.engines import Engine, pending
-from firstlight.lab.experiment import Part, Task, configure, grouped, near, part_of, run_key
+from firstlight.lab.experiment import Part, Task, check_config, configure, grouped, near, part_of, run_key
 from firstlight.lab.store import Store
 
 _KEYS = ("experiment", "store", "seeds", "group", "config", "grid")
@@ -118,8 +118,7 @@ def run_tasks(
     """
     left = pending(tasks, store)
     for config, part in {task.config: part_of(task.part) for task in left}.items():
-        if part.check is not None:
-            part.check(config)
+        check_config(part, config)
     if left:
         store.check_writable()
     total = len({run_key(part_of(task.part), task.config, seed) for task in tasks for seed in task.seeds})

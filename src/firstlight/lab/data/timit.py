@@ -22,6 +22,7 @@ _CORE_TEST = (
     "mbpm0 mklt0 fnlp0 mcmj0 mjdh0 fmgd0 mgrt0 mnjm0 fdhc0 mjln0 mpam0 fmld0"
 )
 CORE_TEST = frozenset(_CORE_TEST.split())
+_TRAINING_SPEAKERS = 462
 _PHONES = (
     "aa ae ah ao aw ax ax-h axr ay b bcl ch d dcl dh dx eh el em en eng epi er ey f g gcl h# hh hv ih ix iy "
     "jh k kcl l m n ng nx ow oy p pau pcl q r s sh t tcl th uh uw ux v w y z zh"
@@ -62,25 +63,30 @@ def load_timit(data: str | Path | None = None, *, phones: int = 39, spec: FrameS
     spec, names = spec or FrameSpec(), classes(phones)
     corpus = _find(roots(data))
     index = {name: number for number, name in enumerate(names)}
-    parts = [_part(corpus, split, index, phones, spec) for split in ("train", "test")]
+    sounds = [_sentences(corpus, split) for split in ("train", "test")]
+    parts = [_part(paths, index, phones, spec) for paths in sounds]
     x_train, x_test = standardized_frames(parts[0][0], parts[1][0])
-    source = f"TIMIT ({phones} phone classes), read from {corpus}"
+    there = [len({path.parent for path in paths}) for paths in sounds]
+    source = (
+        f"TIMIT ({phones} phone classes; {there[0]} of {_TRAINING_SPEAKERS} training and {there[1]} of "
+        f"{len(CORE_TEST)} core test speakers), read from {corpus}"
+    )
     return Splits(
         Dataset("timit", "train", x_train, parts[0][1], names, source),
         Dataset("timit", "test", x_test, parts[1][1], names, source),
     )
 
 
-def _part(
-    corpus: Path, split: str, index: dict[str, int], phones: int, spec: FrameSpec
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    sounds = [
-        path
-        for path in sorted(_child(corpus, split).rglob("*"))
-        if path.suffix.lower() == ".wav"
-        and not path.name.lower().startswith("sa")
-        and (split == "train" or path.parent.name.lower() in CORE_TEST)
-    ]
+def _sentences(corpus: Path, split: str) -> list[Path]:
+    """The sound of each sentence that counts; where a copy holds SX9.WAV and SX9.WAV.wav, the first of them."""
+    sounds: dict[tuple[Path, str], Path] = {}
+    for path in sorted(_child(corpus, split).rglob("*"), key=lambda p: (p.parent, len(p.name), p.name)):
+        if (
+            path.suffix.lower() == ".wav"
+            and not path.name.lower().startswith("sa")
+            and (split == "train" or path.parent.name.lower() in CORE_TEST)
+        ):
+            sounds.setdefault((path.parent, _stem(path)), path)
     if not sounds:
         wanted = "of the core test speakers" if split == "test" else "of the training speakers"
         raise DataError(
@@ -89,6 +95,12 @@ def _part(
             expected=f"SX and SI sentences {wanted}, <region>/<speaker>/<sentence>.WAV",
             action="Check that the copy of the corpus is whole.",
         )
+    return list(sounds.values())
+
+
+def _part(
+    sounds: list[Path], index: dict[str, int], phones: int, spec: FrameSpec
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     x, y = zip(*(_utterance(path, index, phones, spec) for path in sounds), strict=True)
     return np.concatenate(x), np.concatenate(y)
 
@@ -137,7 +149,7 @@ def _segments(path: Path) -> list[tuple[int, int, str]]:
 
 
 def _beside(path: Path, suffix: str) -> Path:
-    stem = path.name.split(".", 1)[0].lower()  # copies are about whose sounds are called SX9.WAV.wav
+    stem = _stem(path)
     for other in path.parent.iterdir():
         if other.name.lower() == stem + suffix:
             return other
@@ -147,6 +159,10 @@ def _beside(path: Path, suffix: str) -> Path:
         expected=f"{stem.upper()}{suffix.upper()}",
         action="",
     )
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".", 1)[0].lower()  # copies are about whose sounds are called SX9.WAV.wav
 
 
 def _child(folder: Path, name: str) -> Path:

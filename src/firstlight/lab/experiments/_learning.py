@@ -15,6 +15,10 @@ from firstlight.lab.optimizer import Method
 from firstlight.lab.schedules import Reading, Schedule, Shape
 from firstlight.lab.trainer import Training, train
 
+LEAST = {
+    "depth": 1, "width": 0, "parameters": 0, "rates": 0, "pilot": 0, "warmup": 0, "batch": 1, "steps": 1, "samples": 0,
+    "reports": 1,
+}  # fmt: skip
 LONG = 5000  # steps from which a run keeps a checkpoint to resume from
 
 

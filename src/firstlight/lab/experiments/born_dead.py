@@ -61,5 +61,6 @@ PARTS = (
         dead,
         quick=lambda: _grid((2, 5, 10, 20, 40), 400),
         full=lambda: _grid((1, 2, 5, 10, 20, 40, 80, 160), 4000),
+        least={"depth": 1, "width": 1, "draws": 1, "inputs": 1},
     ),
 )

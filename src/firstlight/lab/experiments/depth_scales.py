@@ -65,6 +65,7 @@ def check(config: Trained) -> None:
     check_stack(_stack(config, data[0].shape[1], classes))
 
 
+_LEAST = {"weight_variance": 0, "bias_variance": 0, "depth": 1, "width": 1, "rates": 0, "steps": 1, "samples": 0}
 VARIANCES = (1.0, 1.3, 1.6, 1.76, 2.0, 2.4, 3.0, 4.0)
 
 
@@ -80,5 +81,6 @@ PARTS = (
         quick=lambda: _grid((*VARIANCES[::2], 1.76), (10, 20, 40, 80), Trained(width=50, steps=200)),
         full=lambda: _grid(VARIANCES, (10, 20, 40, 80, 160), Trained(width=100, steps=1000)),
         check=check,
+        least=_LEAST,
     ),
 )

@@ -245,6 +245,7 @@ PARTS = (
             *_figure_4((10, 20, 30, 40, 50), 300),
         ],
         check=check,
+        least={"depth": 1, "width": 1, "base": 0, "draws": 2, "epochs": 1, "samples": 0},
         needed=needed,
     ),
     Part(
@@ -266,6 +267,7 @@ PARTS = (
         version=2,  # the accuracy is that at the start, not at the end of the ensemble
         group=_group,
         check=check,
+        least={"depth": 1, "width": 1, "base": 0, "draws": 2, "epochs": 1, "samples": 0},
         needed=needed,
     ),
 )

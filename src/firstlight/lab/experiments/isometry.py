@@ -104,5 +104,6 @@ PARTS = (
         quick=lambda: _grid((2, 8, 32), 100, 4),
         full=lambda: _grid((1, 2, 4, 8, 16, 32, 64), 400, 8),
         check=check,
+        least={"gain": 0, "depth": 1, "width": 1, "draws": 1},
     ),
 )

@@ -16,7 +16,7 @@ import numpy as np
 
 from firstlight.lab.draws import check_stack
 from firstlight.lab.experiment import Grid, Part, Row
-from firstlight.lab.experiments._learning import Learning, check_learning, learning
+from firstlight.lab.experiments._learning import LEAST, Learning, check_learning, learning
 from firstlight.lab.models import StackConfig
 from firstlight.lab.progress import pieces
 from firstlight.lab.simulate import simulate
@@ -43,6 +43,7 @@ class Walk:
     draws: int = 1000
 
 
+_LEAST = {"depth": 1, "width": 1, "gain": 0, "draws": 2}
 SAMPLES = 8  # single walks that are kept
 
 
@@ -226,7 +227,7 @@ def _thousand_full() -> Grid:
 
 
 PARTS = (
-    Part("sussillo-2014/walks", Walk, walks, quick=_walks_quick, full=_walks_full, check=_check_walk),
+    Part("sussillo-2014/walks", Walk, walks, quick=_walks_quick, full=_walks_full, check=_check_walk, least=_LEAST),
     Part(
         "sussillo-2014/moments",
         Walk,
@@ -234,6 +235,7 @@ PARTS = (
         quick=lambda: _moments(500, (10, 30, 100), (20, 50, 100)) + _gains(300),
         full=lambda: _moments(4000, (10, 30, 100, 300), (10, 20, 50, 100, 200)) + _gains(2000),
         check=_check_walk,
+        least=_LEAST,
         needed=lambda config, figure: (config.gain is None) == (figure == "moments"),
     ),
     Part(
@@ -243,6 +245,7 @@ PARTS = (
         quick=_depth_quick,
         full=_depth_full,
         check=check_learning,
+        least=LEAST,
         group=lambda config: 1 if config.pilot else 3,  # deep runs are long; each is kept when it ends
     ),
     Part(
@@ -252,6 +255,7 @@ PARTS = (
         quick=lambda: _rates(30, 300, 1),
         full=lambda: _rates(100, 600, 3),
         check=check_learning,
+        least=LEAST,
     ),
     Part(
         "sussillo-2014/thousand",
@@ -260,5 +264,6 @@ PARTS = (
         quick=_thousand_quick,
         full=_thousand_full,
         check=check_learning,
+        least=LEAST,
     ),
 )

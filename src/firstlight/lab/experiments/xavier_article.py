@@ -185,7 +185,7 @@ def mnist(config: Mnist, seeds: Sequence[int]) -> list[list[Row]]:
     """Loss and test accuracy ten times an epoch."""
     data, test, classes, _ = task_data("mnist", config.samples)
     stack = _mnist_stack(config, data[0].shape[1], classes)
-    per_epoch = len(data[0]) // 100
+    per_epoch = max(1, len(data[0]) // 100)
     training = Training(
         steps=config.epochs * per_epoch, batch=100, schedule=Schedule(0.1), report_every=max(1, per_epoch // 10)
     )
@@ -242,6 +242,7 @@ PARTS = (
         quick=lambda: _plane(25),
         full=lambda: _plane(100),
         check=_check_plane,
+        least={"factor": 0, "points": 2, "rate": 0},
     ),
     Part(
         "xavier-article/layers",
@@ -250,8 +251,9 @@ PARTS = (
         quick=lambda: _layers(200),
         full=lambda: _layers(2000),
         check=_check_layers,
+        least={"depth": 1, "width": 1, "draws": 2},
     ),
-    Part("xavier-article/chain", Chain, chain, quick=_chain, full=_chain),
+    Part("xavier-article/chain", Chain, chain, quick=_chain, full=_chain, least={"depth": 1}),
     Part(
         "xavier-article/mnist",
         Mnist,
@@ -259,5 +261,6 @@ PARTS = (
         quick=lambda: _mnist(2, 10_000, 1),
         full=lambda: _mnist(5, 0, 5),
         check=_check_mnist,
+        least={"epochs": 1, "samples": 0},
     ),
 )

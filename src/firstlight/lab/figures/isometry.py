@@ -37,8 +37,8 @@ def spectra(frame: Frame) -> Figure:
         frame,
         f"{int(frame['width'].iloc[0])} units, {int(frame['draws'].iloc[0])} networks each; tanh at g = 1.05; colours "
         "as on the right. Left: flat at 1 is isometry. Right: L(μ₂/μ₁² - 1 - s₁), s₁ = -1 for Gaussian weights and 0 "
-        "for orthogonal ones, the law of infinite width: at this one the deepest lie above it.\nLooks-linear: half of the "
-        "units mirror the others, so half of the singular values are 0.",
+        "for orthogonal ones, the law of infinite width: at this one the deepest lie above it.\nLooks-linear: half of "
+        "the units mirror the others, so half of the singular values are 0.",
     )
     return figure
 
