@@ -1,6 +1,6 @@
-"""Does P(start) tell who starts? AUC and calibration on 400 networks that were trained, beside simple baselines.
+"""Does P(start) tell who starts? AUC and calibration on 800 networks that were trained, beside simple baselines.
 
-``python -m benchmarks start`` predicts the final networks anew and scores them against their stored labels;
+``python -m benchmarks start`` predicts the held-out networks anew and scores them against their stored labels;
 ``python -m benchmarks.start --help`` trains, predicts and draws again. Results: docs/start.md.
 """
 
@@ -11,8 +11,7 @@ from typing import Any
 
 def run() -> Any:
     """The tables, with P(start) predicted anew."""
-    from benchmarks.start.population import HEADLINE
     from benchmarks.start.report import rich_report
-    from benchmarks.start.score import fresh, scored
+    from benchmarks.start.score import fresh, held_out
 
-    return rich_report(fresh(scored(HEADLINE)))
+    return rich_report(fresh(held_out()))

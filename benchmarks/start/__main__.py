@@ -13,14 +13,14 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.start import figure, foreign, label, report, score
-from benchmarks.start.population import HEADLINE, SETS, size_and_seed
+from benchmarks.start.population import HELD_OUT, SETS, size_and_seed
 from firstlight.errors import FirstlightError
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.start", description=__doc__)
     parser.add_argument(
-        "--set", default=HEADLINE, help=f"which networks: {', '.join(SETS)}, or COUNT@SEED (default: {HEADLINE})"
+        "--set", help=f"which networks: {', '.join(SETS)}, or COUNT@SEED (default: {' and '.join(HELD_OUT)})"
     )
     parser.add_argument("--networks", type=Path, metavar="FILE.py", help="networks of your own in place of a set")
     parser.add_argument("--labels", type=Path, metavar="FILE.csv", help="which of them start: columns name and starts")
@@ -36,12 +36,14 @@ def main(arguments: list[str] | None = None) -> int:
             out = args.folder / f"scores_{args.networks.stem}.csv"
             rows = foreign.judge(args.networks, out, known, args.optimizer)
         else:
-            size_and_seed(args.set)
-            if args.relabel:
-                label.relabel(args.set, args.optimizer, folder=args.folder)
-            if args.score:
-                score.store(args.set, args.folder)
-            rows = score.scored(args.set, args.optimizer, args.folder)
+            rows = []
+            for name in (args.set,) if args.set else HELD_OUT:
+                size_and_seed(name)
+                if args.relabel:
+                    label.relabel(name, args.optimizer, folder=args.folder)
+                if args.score:
+                    score.store(name, args.folder)
+                rows += score.scored(name, args.optimizer, args.folder)
         if args.figure:
             figure.draw(rows, args.figure)
     except FirstlightError as error:

@@ -16,7 +16,7 @@ from torch import nn
 
 from benchmarks.start.baselines import BASELINES, scores
 from benchmarks.start.networks import BATCH, Spec, build, inputs
-from benchmarks.start.population import population
+from benchmarks.start.population import HELD_OUT, population
 from firstlight.errors import DataError
 
 FOLDER = Path(__file__).parent
@@ -120,6 +120,11 @@ def scored(name: str, optimizer: str = "adam", folder: Path = FOLDER) -> list[Ro
                     r["limit"], values, float(r["seconds"] or math.nan))
             )  # fmt: skip
     return out
+
+
+def held_out() -> list[Row]:
+    """Stored scores and labels of all networks that were drawn after the definition was settled."""
+    return [row for name in HELD_OUT for row in scored(name)]
 
 
 def fresh(rows: Sequence[Row]) -> list[Row]:

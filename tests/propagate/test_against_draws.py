@@ -144,3 +144,20 @@ def test_exploding_and_vanishing_stacks_stay_finite():
         found = fl.predict(stack(120, 16), torch.randn(2, 16), scheme)
         assert all(math.isfinite(n.output.q) and (n.grad is None or math.isfinite(n.grad.q)) for n in found.nodes)
         assert found.p_start < 1e-3
+
+
+def test_the_length_of_a_deep_narrow_tanh_stack_scatters_as_it_does_over_draws():
+    """Where the spread between draws is large E f² over draws is no measure of what one draw's length responds to."""
+    depth, width, draws, sd = 55, 13, 400, 0.3
+    torch.manual_seed(0)
+    x = torch.randn(64, width)
+    net = nn.Sequential(*[layer for _ in range(depth) for layer in (nn.Linear(width, width, bias=False), nn.Tanh())])
+    found = [n for n in fl.predict(net, x, f"normal({sd})").nodes if n.op == "tanh"]
+    h = x.expand(draws, -1, -1)
+    for n in found:
+        h = torch.tanh(h @ (sd * torch.randn(draws, width, width)))
+        length = h.square().mean((1, 2)).log()
+        # the standard error of a standard deviation, were the logarithm normal; its tails are heavier
+        error = n.output.log_sd / math.sqrt(2 * draws)
+        assert n.output.log_sd == pytest.approx(float(length.std()), abs=5 * error), n.name
+    assert all(n.grad.log_sd < 6 for n in found)
