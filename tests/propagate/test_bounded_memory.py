@@ -47,6 +47,17 @@ def test_a_rotation_leaves_the_mean_square_of_every_position_alike():
     assert peak < 64e6  # one field of 1024 queries × 1024 keys × 64 has 537 MB
 
 
+def test_a_table_of_positions_and_channels_is_not_carried_through_what_it_is_multiplied_with(monkeypatch):
+    """Fields of 2,048 positions × 128 channels took a quarter of a Llama's time."""
+    runs = []
+    real = predict_module.summarise
+    monkeypatch.setattr(predict_module, "summarise", lambda run, *rest: runs.append(run) or real(run, *rest))
+    firstlight.predict(Rotary(1024), torch.randn(1, 1024, 64), "he")
+    made = [s for n in runs[0].graph.nodes if n.op in ("mul", "add") for s in runs[0].signals[n.name]]
+    assert len(made) == 6
+    assert max(max(s.q.size, s.mean.size) for s in made) <= 1 << 15
+
+
 class Blocks(nn.Module):
     """Residual blocks: their gradients are sums of earlier gradients."""
 

@@ -21,13 +21,17 @@ from firstlight.rules.source import from_values, on_grid
 
 _EXPANSIONS = 24  # bases that are taken apart in search of a common root
 _PARTS = 4  # summands with factors that are followed one by one
+_PRODUCT = ("base", "source", "values", "layout", "factor", "expected", "stray")  # fields of a single summand
 
 
 def parts_of(g: Cotangent) -> tuple[Cotangent, ...]:
     """The summands, each with one root; how far the whole goes along its tensor is not known of them."""
-    if g.rest:
-        return (replace(g, rest=(), whole=None, along=None), *g.rest)
-    return (alone(g),)
+    if not g.rest:
+        return (alone(g),)
+    first = g.__dict__.get("_first")
+    if first is None or any(getattr(first, name) is not getattr(g, name) for name in _PRODUCT):
+        first = g.__dict__["_first"] = replace(g, rest=(), whole=None, along=None)
+    return (first, *g.rest)
 
 
 def alone(g: Cotangent) -> Cotangent:
@@ -43,10 +47,16 @@ def joined(parts: Sequence[Cotangent]) -> Cotangent:
 
 def factor_of(g: Cotangent) -> Signal | None:
     """The factor of a single summand as a signal; None for 1."""
-    if g.values is not None and g.source is not None and g.layout is not None:
+    if g.values is None or g.source is None or g.layout is None:
+        return g.factor
+    of = (g.source, g.values, g.layout, g.expected, g.stray)
+    known = g.__dict__.get("_factor")
+    if known is None or any(a is not b for a, b in zip(known[0], of, strict=True)):
         out = from_values(g.layout, g.source, g.values)
-        return out if g.expected is None or g.stray is None else blurred(out, g.source, g.expected, g.stray)
-    return g.factor
+        if g.expected is not None and g.stray is not None:
+            out = blurred(out, g.source, g.expected, g.stray)
+        known = g.__dict__["_factor"] = (of, out)
+    return known[1]
 
 
 def whole(g: Cotangent) -> Signal:

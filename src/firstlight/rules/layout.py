@@ -6,6 +6,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from math import prod
+from operator import mul
 
 import numpy as np
 
@@ -123,13 +124,8 @@ def split(x: Signal, i: int, a: int, b: int) -> Signal:
 
 
 def _suffixes(sizes: Sequence[int]) -> list[int]:
-    """Products of the sizes from each position to the end, without the leading total, ones dropped."""
-    out: list[int] = []
-    product = 1
-    for n in reversed(sizes):
-        product *= n
-        out.append(product)
-    return out
+    """Products of the sizes from each position to the end, that of the last one first."""
+    return list(itertools.accumulate(reversed(sizes), mul))
 
 
 def _refit(x: Signal, wanted: Sequence[int], *, force: bool = False) -> Signal:
@@ -357,6 +353,10 @@ def _profile(q: Array, states: tuple[int, ...]) -> Array:
         return np.ones((1,) * len(states))
     root = np.sqrt(q)
     axes = [i for i in range(q.ndim) if q.shape[i] > 1]
+    if len(axes) == 1:  # most fields vary along positions alone
+        n, mixed = q.shape[axes[0]], float(root.mean()) ** 2 / total
+        line = [1.0, max((n * mixed - 1.0) / (n - 1.0), 0.0), 1.0][: states[axes[0]]]
+        return np.array(line).reshape([states[i] if i == axes[0] else 1 for i in range(q.ndim)])
     cube = np.empty((2,) * len(axes))
     for subset in itertools.product((0, 1), repeat=len(axes)):
         gone = tuple(a for a, s in zip(axes, subset, strict=True) if s)

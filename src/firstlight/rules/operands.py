@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,50 +25,81 @@ def through_sum(g: Cotangent, out: Signal, x: Signal, y: Signal, a: float, b: fl
     dependent, and a gradient that keeps passing them is larger than independent masks would leave it. And a normalised
     term of the sum goes along with a mask of the sum. Pairs keep the correlation that φ has on the sum.
     """
-    if g.rest:
-        return joined([through_sum(p, out, x, y, a, b) for p in parts_of(g)])
-    if g.values is None or g.source is None or g.source.key != ("source", out.ident):
+    parts = parts_of(g)
+    if x.atoms != out.atoms or (x.source is None and not x.gaussian) or not any(_on_sum(p, out) for p in parts):
         return g
-    if _typical_row(g.source) is None or x.atoms != out.atoms or (x.source is None and not x.gaussian):
-        return g
-    source, mine = as_source(x)
-    laws = _laws_beside(source, b, y)
-    if _typical_row(source) is None or laws is None:
-        return g
-    first = g.values if g.expected is None else g.expected
-    thin, few = _thin(mine.shape[1]), _thin(len(mine), _ROWS)
-    square, expected = np.empty((len(few), len(thin))), np.empty((len(few), len(thin)))
-    nodes, order = np.arange(g.values.shape[1], dtype=float), np.argsort(source.sd)
-    beside = _rows_beside(source, g.source.row)
-    for k, rank in enumerate(few):
-        i = int(order[rank])
-        row, (values, weights) = beside[i], laws[i]
-        own: Array = a * mine[i][thin]
-        place: Array = np.interp(own[:, None] + values, g.source.values[row], nodes)
-        at: NDArray[np.intp] = np.minimum(place.astype(np.intp), len(nodes) - 2)
-        part: Array = place - at
-        second: Array = np.square(g.values[row])
-        line: Array = first[row]
-        square[k] = (second[at] + part * (second[at + 1] - second[at])) @ weights
-        expected[k] = (line[at] + part * (line[at + 1] - line[at])) @ weights
-    # rows between take the next smaller one's
-    near: NDArray[np.intp] = np.argsort(order) * (len(few) - 1) // max(len(mine) - 1, 1)
-    square, expected = (_everywhere(t, thin, mine.shape[1])[near] for t in (square, expected))
-    apart = np.maximum(square - np.square(expected), 0.0)
-    factor = np.sqrt(np.square(expected) + apart)
-    seen = Cotangent(g.base, source, factor, x)
-    known = factor_of(g)
-    level = source.average(np.square(factor))
-    rest = source.average(apart)
-    if known is None or rest <= 1e-9 * level:
-        return seen
-    pairs = fit_states(known.corr, source.corr.shape) * level - mehler(
-        expected, source, source.average(np.square(expected))
-    )
-    stray = np.clip(pairs / rest, -1.0, 1.0)
-    return replace(seen, expected=expected, stray=stray)
+    beside = _Beside(x, y, a, b)
+    return joined([beside.seen(p) if _on_sum(p, out) else p for p in parts])
 
 
+def _on_sum(g: Cotangent, out: Signal) -> bool:
+    """Whether the factor is one function of the sum."""
+    on_source = g.values is not None and g.source is not None and g.source.key == ("source", out.ident)
+    return on_source and g.source is not None and _typical_row(g.source) is not None
+
+
+class _Beside:
+    """One term of a sum a·x + b·y, and the law of the other: how functions of the sum look from x's source."""
+
+    def __init__(self, x: Signal, y: Signal, a: float, b: float) -> None:
+        self.x, self.y, self.a, self.b = x, y, a, b
+        self.source, self.mine = as_source(x)
+        self.laws = _laws_beside(self.source, b, y) if _typical_row(self.source) is not None else None
+        self.order: NDArray[np.intp] = np.argsort(self.source.sd)
+        self.thin, self.few = _thin(self.mine.shape[1]), _thin(len(self.mine), _ROWS)
+        self.kernels: dict[int, tuple[Source, list[tuple[int, Array]]]] = {}
+
+    def seen(self, g: Cotangent) -> Cotangent:
+        """E[φ²|x] and E[φ|x] of a factor φ on the sum's source."""
+        assert g.values is not None
+        assert g.source is not None
+        if self.laws is None:
+            return g
+        source, first = self.source, g.values if g.expected is None else g.expected
+        square, expected = (np.empty((len(self.few), len(self.thin))) for _ in range(2))
+        for k, (row, kernel) in enumerate(self._kernels(g.source, self.laws)):
+            square[k], expected[k] = kernel @ np.square(g.values[row]), kernel @ first[row]
+        # rows between take the next smaller one's
+        near = np.argsort(self.order) * (len(self.few) - 1) // max(len(self.mine) - 1, 1)
+        square, expected = (_everywhere(t, self.thin, self.mine.shape[1])[near] for t in (square, expected))
+        apart = np.maximum(square - np.square(expected), 0.0)
+        factor = np.sqrt(np.square(expected) + apart)
+        seen = Cotangent(g.base, source, factor, self.x)
+        known = factor_of(g)
+        level, rest = source.average(np.square(factor)), source.average(apart)
+        if known is None or rest <= 1e-9 * level:
+            return seen
+        of_mean = mehler(expected, source, source.average(np.square(expected)))
+        stray = np.clip((fit_states(known.corr, source.corr.shape) * level - of_mean) / rest, -1.0, 1.0)
+        return replace(seen, expected=expected, stray=stray)
+
+    def _kernels(self, of: Source, laws: list[tuple[Array, Array]]) -> list[tuple[int, Array]]:
+        """For some rows of x's source the row of the sum's, and the matrix that takes φ on its nodes to E[φ|x].
+
+        φ is linear between nodes; all factors of a gradient that stand on one source share the matrices.
+        """
+        known = self.kernels.get(id(of))
+        if known is not None:
+            return known[1]
+        beside, nodes = _rows_beside(self.source, of.row), of.values.shape[1]
+        found: list[tuple[int, Array]] = []
+        for rank in self.few:
+            i = int(self.order[rank])
+            row, (values, weights) = beside[i], laws[i]
+            own: Array = self.a * self.mine[i][self.thin]
+            place: Array = np.interp(own[:, None] + values, of.values[row], np.arange(nodes, dtype=float))
+            at: NDArray[np.intp] = np.minimum(place.astype(np.intp), nodes - 2)
+            upper: Array = (place - at) * weights
+            at += np.arange(len(own))[:, None] * nodes
+            size = len(own) * nodes
+            lower = np.bincount(at.ravel(), (weights - upper).ravel(), size)
+            kernel: Array = np.asarray(lower + np.bincount(at.ravel() + 1, upper.ravel(), size), dtype=np.float64)
+            found.append((row, kernel.reshape(len(own), nodes)))
+        self.kernels[id(of)] = of, found
+        return found
+
+
+@lru_cache(maxsize=64)
 def _thin(count: int, most: int = _NODES) -> NDArray[np.intp]:
     """About that many of so many places, the first and the last one among them."""
     even: Array = np.rint(np.linspace(0.0, count - 1.0, min(count, most)))
