@@ -99,7 +99,10 @@ _ANYTHING = 1e-4
 def with_remedy(report: Report, line: str, after: Report) -> Report:
     """The report with that line in its remedies, and what it gave; or the news that none helps."""
     helps = after.verdict != "will not start"
-    gave = f"tried on a copy: {after.verdict}, P(start) {report.p_start:.2f} -> {after.p_start:.2f}"
+    gave = f"tried on a copy: {report.verdict} -> {after.verdict}"
+    before, then = f"{report.p_start:.2f}", f"{after.p_start:.2f}"
+    if before != then:
+        gave += f", P(start) {before} -> {then}"
     first = next((f for f in after.findings if f.severity == "error"), None)
     left = (
         f"tried on a copy, with the other schemes: not enough alone, {first.code} remains"
