@@ -161,7 +161,7 @@ def from_data(a: npt.NDArray[Any], batch_axis: int | None = 0) -> Signal:
         corr,
         batch,
         gaussian=True,
-        scatter=_scatter(squeezed, batch, spatial),
+        scatter=_scatter(squeezed, batch, spatial, keep.index(1) if data.ndim == 3 and {1, 2} <= set(keep) else None),
         wander=_wander(thin) if batch[:1] == (True,) and len(batch) == 2 else 0.0,
         data=True,
     )
@@ -179,11 +179,9 @@ def _wander(rows: Array) -> float:
     return float(np.clip((square - mean**2) / max(1.0 - mean**2, 1e-12), 0.0, 1.0))
 
 
-def _scatter(a: Array, batch: tuple[bool, ...], spatial: tuple[bool, ...]) -> float:
+def _scatter(a: Array, batch: tuple[bool, ...], spatial: tuple[bool, ...], positions: int | None) -> float:
     """Relative variance of the mean square from site to site (sample, or sample and position before features)."""
-    sites = [i for i in range(a.ndim) if batch[i] or spatial[i]]
-    if a.ndim == 3 and not any(spatial):
-        sites.append(1)
+    sites = [i for i in range(a.ndim) if batch[i] or spatial[i] or i == positions]
     features = tuple(i for i in range(a.ndim) if i not in sites)
     energy = np.square(a).mean(axis=features) if features else np.square(a)
     level = float(energy.mean())

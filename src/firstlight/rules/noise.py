@@ -91,7 +91,12 @@ def sample_correlation(x: Signal) -> float:
 
 @functools.lru_cache(maxsize=1024)
 def two_samples(batch: tuple[bool, ...], states: tuple[int, ...]) -> tuple[int, ...]:
-    """The place in a cube of the same entry in two samples."""
+    """The place in a cube of the same entry in two samples; of a lone sample, at two of its positions.
+
+    Positions are all axes but the last one: tokens before features.
+    """
+    if not any(batch):
+        batch = (*(True for _ in batch[:-1]), False)
     return tuple(1 if b and s > 1 else 0 for b, s in zip(batch, states, strict=True))
 
 
@@ -102,7 +107,7 @@ def stray(x: Signal, fan: float) -> float:
     E tr G'² = (1 + 1/n) tr G² + (tr G)²/n and E (tr G')² = (tr G)² + (2/n) tr G², so for φ = tr G²/(tr G)², the
     mean c² of many samples, φ' - φ = (1 - φ)(1 + 2φ)/n: independent samples line up within about n layers.
     """
-    return strayed_on(x.wander, sample_correlation(x), fan) if any(x.batch) else x.wander
+    return strayed_on(x.wander, sample_correlation(x), fan)
 
 
 def strayed_on(wander: float, correlation: float, fan: float) -> float:
