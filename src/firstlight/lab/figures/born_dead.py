@@ -37,8 +37,9 @@ def dead(frame: Frame) -> Figure:
     note(
         figure,
         frame,
-        "He weights, zero biases. Filled: the output is zero at a given input, line: exact probability. Hollow: it "
-        f"is zero at all of {int(frame['inputs'].iloc[0])} inputs; no training brings such a network back.",
+        f"He weights, zero biases, {int(frame['draws'].iloc[0]):,} networks each, bars ± 2 s.e. Filled: the output is "
+        "zero at a given input, line: exact probability. Hollow: it is zero at all of "
+        f"{int(frame['inputs'].iloc[0])} inputs; no training brings such a network back.",
     )
     return figure
 
