@@ -241,22 +241,20 @@ def squares_of(source: Source, values: Array, *, one_draw: bool = False) -> tupl
 _squares: deque[tuple[Source, Array, bool, tuple[Array, Array]]] = deque(maxlen=2)
 
 
-def noise_from(source: Source, values: Array, x: Signal) -> tuple[Noise, float]:
+def noise_from(source: Source, values: Array, x: Signal, total: float) -> tuple[Noise, float]:
     """Noise of Σ f(u)²: the part along u² is inherited with the sensitivity d ln q_out/d ln q_in, the rest is new.
 
     The sensitivity is the regression of f² on u² (for a Gaussian u it is d ln q_out/d ln q_in); what it leaves has
-    the Hermite coefficients b_k and the relative variance Σ_{k≥1} b_k²⟨c^k⟩/q². All of it, q = E f² too, is that of one
-    draw of the weights: over draws E f² is smaller where f saturates, and a contraction would seem to expand.
+    the Hermite coefficients b_k and the relative variance Σ_{k≥1} b_k²⟨c^k⟩/q².
 
     Returns:
         The noise and the sensitivity.
     """
-    w = source.grid.weights
-    squares, coefficients = squares_of(source, values, one_draw=True)
-    total = float(source.share @ (squares @ w))
     if not math.isfinite(total) or total <= 0.0:
         return SILENT, 0.0
+    w = source.grid.weights
     draw = _one_draw(source)
+    squares, coefficients = squares_of(source, values, one_draw=True)
     slope = ((squares * draw.square) @ w) / np.maximum(draw.spread, 1e-300)
     slope[draw.spread <= 0.0] = 0.0
     fourth = source.average(np.square(squares - slope[:, None] * draw.square))

@@ -329,7 +329,7 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
         corr = raw / (odd**2 + even**2)
     else:
         corr = source.powers.series(power, total - power.sum()) / total
-    noise, sensitivity = noise_from(source, values, x)
+    noise, sensitivity = noise_from(source, values, x, total)
     return replace(
         x,
         mean=mean,
