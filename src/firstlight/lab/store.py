@@ -198,15 +198,20 @@ class Store:
         paths = self.files(part)
         if len(paths) < 2:
             return 0
-        tables = [self._table(path) for path in paths]
+        tables: list[Any] = []
+        seen: set[str] = set()
+        for path in paths:  # a run that is packed and single is packed once
+            table = self._table(path)
+            keys = table["key"].to_pylist()
+            tables.append(table.filter(pa.array([key not in seen for key in keys])))
+            seen |= set(keys)
         buffer = io.BytesIO()
         joined = pa.concat_tables(tables, promote_options="permissive")
-        keys = joined["key"].to_pylist()
         pq.write_table(joined, buffer, compression="zstd")
         self._put(f"{self._folder(part)}/pack-{uuid.uuid4().hex[:12]}.parquet", buffer.getvalue())
         for path in paths:
             self._fs.rm_file(path)
-        return len(set(keys))
+        return len(seen)
 
     def part_names(self) -> list[str]:
         """Names "experiment/part" of all parts that the store holds."""
