@@ -37,8 +37,7 @@ from firstlight.rules.noise import (
     summed_pairs,
 )  # fmt: skip
 
-_LARGEST = 1 << 18  # entries of a contraction's fields
-_ENTRYWISE = 1 << 15  # of a product's entry by entry: a rotary embedding's has all positions times all channels
+_LARGEST = 1 << 18  # entries of a product's fields
 INNER = "inner products"  # tag of products of signals, with the relative variance of |x|² that their few entries bring
 PER_ROW = "per row"  # tag of a gradient that was divided by the length of a row of weights, with what that adds
 
@@ -85,7 +84,6 @@ def product(x: Signal, y: Signal, *, quiet: bool = False) -> Signal:
     value = None
     if x.value is not None and y.value is not None:
         value = x.value * y.value
-    x, y = _bounded(x, y, _ENTRYWISE, longest=True)
     wander = x.wander
     noise = x.noise
     if not quiet:
@@ -296,13 +294,14 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
     return replace(result, tag=(INNER, 0, max(sites - max(x.scatter, 0.0) - w.scatter, 0.0)))
 
 
-def _bounded(x: Signal, y: Signal, most: int = _LARGEST, *, longest: bool = False) -> tuple[Signal, Signal]:
-    """Fields whose product has at most so many entries: axes count with their means, the last or the longest first."""
+def _bounded(x: Signal, y: Signal) -> tuple[Signal, Signal]:
+    """Fields whose product has at most `_LARGEST` entries: beyond, axes count with their means, the last ones first."""
+    axes = range(len(x.atoms) - 1, -1, -1)
     while True:
         shape = [max(f.shape[i] for f in (x.q, x.mean, y.q, y.mean)) for i in range(len(x.atoms))]
-        if prod(shape) <= most:
+        if prod(shape) <= _LARGEST:
             return x, y
-        gone = shape.index(max(shape)) if longest else max(i for i, n in enumerate(shape) if n > 1)
+        gone = next(i for i in axes if shape[i] > 1)
         x, y = (
             replace(s, q=s.q.mean(axis=gone, keepdims=True), mean=s.mean.mean(axis=gone, keepdims=True)) for s in (x, y)
         )

@@ -21,6 +21,7 @@ from firstlight.rules.source import from_values, on_grid
 
 _EXPANSIONS = 24  # bases that are taken apart in search of a common root
 _PARTS = 4  # summands with factors that are followed one by one
+_LONG = 1 << 15  # entries of a field that is worth a look at whether it varies
 _PRODUCT = ("base", "source", "values", "layout", "factor", "expected", "stray")  # fields of a single summand
 
 
@@ -189,7 +190,16 @@ def _added(bases: Sequence[Signal]) -> Signal:
     out = bases[0]
     for b in bases[1:]:
         out = add(out, b)
-    return out
+    return replace(out, q=_narrowed(out.q)) if out.q.size > _LONG else out
+
+
+def _narrowed(field: Array) -> Array:
+    """Size 1 along axes on which a field does not vary: parts that were cut out of a tensor have filled it again."""
+    top = float(field.max())
+    for axis, n in enumerate(field.shape):
+        if n > 1 and float(np.ptp(field, axis=axis).max()) <= 1e-9 * top:
+            field = np.take(field, [0], axis=axis)
+    return field
 
 
 def _roots(bases: Sequence[Signal]) -> list[list[tuple[float, Signal]]]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.along import Along
-from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, Source, replace
+from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, Source, once, replace
 from firstlight.rules.along import against, begun, energy, uneven
 from firstlight.rules.contraction import energy_cube, product
 from firstlight.rules.elementwise import Pointwise, apply, back, chain_values
@@ -20,6 +20,7 @@ from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, rule
 from firstlight.rules.shares import are_shares, shares_back
 from firstlight.rules.source import Bend, from_values, on_grid
 
+_TABLE = 1 << 15  # entries of a table whose places count one by one; a rotary embedding has all positions × channels
 _MANY, _SCATTERED = 16, 0.1  # entries per gate, and variance of ln|x|², from which their common luck shows
 
 
@@ -47,6 +48,7 @@ def multiply(call: Call, x: Any, y: Any) -> Any:
         assert y.values is not None
         assert y.source is not None
         return from_values(x, x.source, x.values * on_grid(y.values, y.source, x.source))
+    x, y = _levelled(x), _levelled(y)
     out = product(x, y)
     still = (x.gaussian and _unvaried(y)) or (y.gaussian and _unvaried(x))
     if (
@@ -56,6 +58,26 @@ def multiply(call: Call, x: Any, y: Any) -> Any:
     ):
         call.caveat("product of two fluctuating tensors: treated as independent factors")
     return replace(out, gaussian=still, terms=_terms(x, y), factors=None if still else (out.ident, x, y))
+
+
+def _levelled(x: Signal) -> Signal:
+    """A long known table with the means over its last axes for fields; a mask's zeros stay where they are.
+
+    What is turned by angles, x·cos + x̃·sin, has the mean square of x in each channel, and in the mean over channels.
+    """
+    if x.value is None or x.q.size <= _TABLE:
+        return x
+    return once(x, "_level", x.q, lambda: _in_the_mean(x))
+
+
+def _in_the_mean(x: Signal) -> Signal:
+    if x.value is None or np.count_nonzero(x.value) < 0.9 * x.value.size:
+        return x
+    q, mean = np.broadcast_arrays(x.q, x.mean)
+    while q.size > _TABLE:
+        last = max(i for i, n in enumerate(q.shape) if n > 1)
+        q, mean = q.mean(axis=last, keepdims=True), mean.mean(axis=last, keepdims=True)
+    return replace(x, q=q, mean=mean)
 
 
 def _by_own_norm(x: Signal, inverse_rms: Signal) -> Signal:
@@ -182,7 +204,7 @@ def times_factor(grad: Cotangent, out: Signal, mine: Signal, factor: Any) -> Cot
             return times(grad, out, out.source, values)
     if factor.source is not None and factor.values is not None and factor.shape == out.shape:
         return times(grad, factor, factor.source, factor.values)
-    return times_signal(grad, factor)
+    return times_signal(grad, _levelled(factor))
 
 
 def _on_grads_source(grad: Cotangent, factor: Signal) -> tuple[Source, Array] | None:

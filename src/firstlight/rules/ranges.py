@@ -83,4 +83,5 @@ def drop_axis(x: Signal, dim: int) -> Signal:
 
 def unsqueezed(x: Signal, dim: int) -> Signal:
     """With an axis of size 1 in front of axis `dim`."""
-    return replace(x, groups=(*x.groups[:dim], (), *x.groups[dim:]), value=None)
+    value = None if x.value is None else np.expand_dims(x.value, dim)
+    return replace(x, groups=(*x.groups[:dim], (), *x.groups[dim:]), value=value)
