@@ -148,8 +148,8 @@ def test_exploding_and_vanishing_stacks_stay_finite():
 
 @pytest.mark.xfail(
     reason="a length's sensitivity is that of one draw over a mean of all draws: above 1 where f saturates. With one "
-    "draw's mean this passes, but a gelu stack that starts (23 x 35, He) is then called lost: the edges of P(start) have "
-    "to be looked at together with it",
+    "draw's mean this passes, but a gelu stack that starts (23 x 35, He) is then called lost: the edges of P(start) "
+    "have to be looked at together with it",
     strict=True,
 )
 def test_the_length_of_a_deep_narrow_tanh_stack_scatters_as_it_does_over_draws():
