@@ -243,6 +243,7 @@ class Signal:
         terms: The signal as a linear combination of earlier ones of the same shape, for cross moments.
         factors: (ident, x, y) if the signal with that ident is x·y of independent x and y, for its law.
         weights: The law, if the signal is a parameter or a view of one.
+        lean: Of a gradient, how it goes with the length of its own tensor x from site to site: d ln|g|²/d ln|x|².
         tag: What the signal is of an earlier one: ("square" | "mean square" | "inverse rms", ident, level).
         keyed: Of the weights of a softmax, and the gradient of its logits (as long as the tag says that it is one).
         value: Entries, for tensors that depend on no weight and are known (masks, indices).
@@ -268,6 +269,7 @@ class Signal:
     terms: tuple[tuple[float, Signal], ...] = ()
     factors: tuple[int, Signal, Signal] | None = None
     weights: Weights | None = None
+    lean: float = 0.0
     tag: tuple[str, int, float] | None = None
     keyed: Keyed | None = None
     value: npt.NDArray[Any] | None = None

@@ -15,6 +15,7 @@ from firstlight.rules.centring import seen
 from firstlight.rules.contraction import contract, outer_sum, past_weights, sum_atoms
 from firstlight.rules.gradient import alone, scale, whole
 from firstlight.rules.layout import axis_atoms, expand, permute
+from firstlight.rules.leaning import at_rows, at_values
 from firstlight.rules.merge import plus, reduce_to
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule
 
@@ -156,12 +157,16 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, other: Signal) ->
     del call
     g = whole(grad)
     left, right, result = _matmul_letters(input, other)
+    rows = input.tag is not None and input.tag[0] == "softmax" and bool(input.mean.any()) and other.weights is None
+    g = at_rows(g, out, input, other) if rows else g
     dx = pair_einsum(g, result, other, right, _kept(left, result, right))
     dy = pair_einsum(g, result, input, left, _kept(right, result, left))
+    dy = at_values(dy, g, input) if rows else dy
     dx = _as(dx, _kept(left, result, right), left)
     fixed = other.weights is not None and other.ndim == 2
+    first = behind_map(dx, input, grad, out, None) if fixed else reduce_to(Cotangent(dx), input)
     return {
-        "input": behind_map(dx, input, grad, out, None) if fixed else reduce_to(Cotangent(dx), input),
+        "input": replace(first, along=grad.along) if rows else first,  # Σ_j p_j·dp_j = Σ g·y
         "other": reduce_to(Cotangent(_as(dy, _kept(right, result, left), right)), other),
     }
 
@@ -252,19 +257,22 @@ def einsum(call: Call, equation: str, operands: tuple[Signal, ...]) -> Signal:
 
 @einsum.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, equation: str, operands: tuple[Signal, ...]) -> Grads:
-    del out
     terms, result = _equation(equation, operands)
     if len(operands) != 2:
         call.caveat("einsum of more than two operands: gradients are not followed")
         return {}
     g = whole(grad)
-    grads: list[Cotangent] = []
+    p, grads = operands[0], list[Cotangent]()
+    rows = p.tag is not None and p.tag[0] == "softmax" and bool(p.mean.any()) and operands[1].weights is None
+    g = at_rows(g, out, p, operands[1]) if rows else g
     for mine, other in ((0, 1), (1, 0)):
         missing = "".join(a for a in terms[mine] if a not in result and a not in terms[other])
         target = "".join(a for a in terms[mine] if a not in missing)
         dx = pair_einsum(g, result, operands[other], terms[other], target)
+        if mine == 1 and rows:
+            dx = at_values(dx, g, operands[0])
         if missing:
             call.caveat("einsum sums an axis of one operand alone")
             continue
-        grads.append(Cotangent(dx))
+        grads.append(Cotangent(dx, along=grad.along if mine == 0 and rows else None))
     return {"operands": tuple(grads)} if len(grads) == 2 else {}

@@ -13,10 +13,13 @@ import functools
 import numpy as np
 
 from firstlight.graph.along import Along
-from firstlight.graph.signal import Array
+from firstlight.graph.signal import Array, Signal
 from firstlight.rules.along import mixed, source
+from firstlight.rules.layout import offset
+from firstlight.rules.softmax import SPREADS, participation_curve
 
 _ROWS = 1 << 16  # logits that one sampled expectation takes
+SQUARE, FOURTH = 6, 7  # places of Σp² and Σp⁴/Σp² among the moments
 _MOST = 256  # keys beyond which rows are sampled as if they had this many
 
 
@@ -52,8 +55,33 @@ def moments(v: float, counts: Array) -> Array:
     return np.array([float(c @ many) / float(many.sum()) for c in columns])
 
 
+def row_law(p: Signal, dim: int) -> tuple[Array, Array]:
+    """E Σp² and the number of visible keys of each row."""
+    at, n = offset(p, dim), p.shape[dim]
+    square = p.q.mean(axis=at, keepdims=True) * n
+    seen = np.maximum(np.sum(p.mean > 0.0, axis=at, keepdims=True), 1) * (n if p.mean.shape[at] == 1 else 1)
+    return square, seen
+
+
+def sharpness(share: Array, n: Array) -> float:
+    """The variance of the logits at which the longest row's keys share E Σp²."""
+    share, n = np.broadcast_arrays(share, np.asarray(n, dtype=np.float64))
+    longest = int(np.argmax(n))
+    curve = participation_curve(int(n.flat[longest]))
+    return float(np.interp(float(share.flat[longest]), curve, SPREADS))
+
+
 def forms(
-    v: float, counts: Array, logits: float, values: float, rows: int, keys: int, heads: int, known: float, part: float
+    v: float,
+    counts: Array,
+    logits: float,
+    values: float,
+    rows: int,
+    keys: int,
+    heads: int,
+    known: float,
+    part: float,
+    along: float = 1.0,
 ) -> tuple[Along, Along, Along] | None:
     """Forms of the queries', keys' and values' gradients, per head.
 
@@ -70,12 +98,13 @@ def forms(
         keys: Number of keys.
         heads: Number of heads, H.
         known: ρ.
+        along: Factor of what goes along the query, against that of |g|².
         part: Share of the logits' variance that is that of queries and keys; the rest is a bias.
     """
     passed, qq, kk, kv, qk, qv, square, fourth_power, apart = moments(v, counts)
     if passed <= 0.0 or values <= 0.0:
         return None
-    level = logits / passed
+    scale, qq = logits / passed, qq * along
     rest = v * part * (1.0 - part) * passed
     qq, kk, kv, qk, qv = part * part * qq + rest, part * part * kk + rest, part * kv, part * part * qk, part * qv
     missing = (1.0 - known) * (fourth_power / heads + (1.0 - 1.0 / heads) * apart) / max(square, 1e-300)
@@ -84,11 +113,11 @@ def forms(
     own = 1.0 if rows == keys else 0.0
     at_values, at_keys = source(), source()
     first = values**0.5
-    second = level * many * kv / first
-    rest = max(level * many * kk - second * second, 0.0) ** 0.5
-    third = own * level * qv / first
-    fourth = own * (level * qk - third * second) / rest if rest > 0.0 else 0.0
-    left = max(level * qq - third * third - fourth * fourth, 0.0)
+    second = scale * many * kv / first
+    rest = max(scale * many * kk - second * second, 0.0) ** 0.5
+    third = own * scale * qv / first
+    fourth = own * (scale * qk - third * second) / rest if rest > 0.0 else 0.0
+    left = max(scale * qq - third * third - fourth * fourth, 0.0)
     value, key = Along(((at_values, first),)), Along(((at_values, second), (at_keys, rest)))
     query = mixed([(1.0, Along(((at_values, third), (at_keys, fourth))))], left)
     return query, key, value

@@ -12,18 +12,19 @@ from firstlight.graph.keyed import Keyed
 from firstlight.graph.signal import INFINITY, SILENT, Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.affine import pair_einsum as einsum
 from firstlight.rules.along import of_rows
-from firstlight.rules.attending import forms
+from firstlight.rules.attending import FOURTH, SQUARE, forms, moments, row_law, sharpness
 from firstlight.rules.contraction import INNER
 from firstlight.rules.empirical import constant
 from firstlight.rules.forms import combine
 from firstlight.rules.gradient import scale, whole
 from firstlight.rules.hiding import HIDDEN
 from firstlight.rules.layout import align, axis_atoms, expand, merge_axis, offset
+from firstlight.rules.leaning import at_rows, at_values, known_share, passing
 from firstlight.rules.merge import plus, reduce_to
 from firstlight.rules.noise import sample_correlation
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, GAUSSIAN_INPUT, Call, Grads, rule
 from firstlight.rules.shares import behind_softmax
-from firstlight.rules.softmax import SPREADS, jacobian, participation, participation_curve, straying
+from firstlight.rules.softmax import jacobian, participation, straying
 from firstlight.rules.windows import with_atom
 
 _FEW_DIMENSIONS, _MANY_KEYS, _SHARP_LOGITS = 0.03, 32, 3.0
@@ -149,28 +150,36 @@ def _mixed(keyed: Keyed, share: float) -> Keyed:
     return dataclasses.replace(keyed, less=less, coherent=coherent)
 
 
-def soft_back(g: Signal, p: Signal, dim: int) -> Signal:
-    """p·(g - Σ p g): what g has in common over the keys goes; E over independent g of p²(1 - 2p + Σp²) g²."""
+def soft_back(g: Signal, p: Signal, dim: int, known: float = 1.0) -> Signal:
+    """p·(g - Σ p g): what g has in common over the keys goes; E over independent g of p²(1 - 2p + Σp²) g².
+
+    Args:
+        g: The gradient of p.
+        p: The weights.
+        dim: Axis of the keys.
+        known: E (Σ p g)² over that of independent g and p.
+    """
     g, p = align(g, p)
     dim %= p.ndim
     if p.shape[dim] == 1:
         return replace(g, q=np.zeros_like(g.q), mean=np.zeros_like(g.mean), source=None, values=None, ident=next_id())
     at = offset(p, dim)
     n = p.shape[dim]
-    square, seen = _row_law(p, dim)
+    square, seen = row_law(p, dim)
     g_same, g_other = np.take(g.corr, 0, axis=at), np.take(g.corr, 1, axis=at)
     free = np.maximum(g_same - g_other, 0.0)
     origin = (0,) * free.ndim
     own = float(free[origin])
     keyed = _mixed(p.keyed or straying(0.0, seen, 0.0, 0.0), _through_values(g))
-    q = p.q / np.maximum(square, 1e-300) * g.q * own * jacobian(square, seen) * keyed.less
+    passed = jacobian(square, seen) * (keyed.less * passing(p, dim, g.lean, known)[0])
+    q = p.q / np.maximum(square, 1e-300) * g.q * own * passed
     ratio = free / own if own > 0 else np.zeros_like(free)
     same = np.clip(np.take(p.corr, 0, axis=at) * ratio, -1.0, 1.0)
     corr = np.stack([same, -same / max(n - 1.0, 1.0)], axis=at)
     noise = combine([(1.0, g.noise)])
     return replace(
         g, mean=np.zeros_like(g.mean), q=q, corr=corr, source=None, values=None, noise=noise, terms=(),
-        weights=None, tag=("softmax", p.ident, keyed.coherent - 1.0), keyed=keyed, ident=next_id(),
+        weights=None, tag=("softmax", p.ident, keyed.coherent - 1.0), keyed=keyed, lean=0.0, ident=next_id(),
     )  # fmt: skip
 
 
@@ -185,7 +194,7 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int = -1) ->
     del input
     g = whole(grad)
     _warn_common(call, g, dim % out.ndim)
-    back = soft_back(g, out, dim)
+    back = soft_back(g, out, dim, known_share(grad, out) if dim % out.ndim == out.ndim - 1 else 1.0)
     return {"input": behind_softmax(g, back, out) or Cotangent(back)}
 
 
@@ -307,11 +316,16 @@ def sdpa(
 
 
 def _dropped(p: Signal, rate: float) -> Signal:
+    """Weights under masks of their own: Σ p² of a row scatters by rate/(1 - rate)·Σp⁴/(Σp²)² more."""
     if not rate:
         return p
     corr = p.corr * (1.0 - rate)
     corr[(0,) * corr.ndim] = 1.0
-    return replace(p, q=p.q / (1.0 - rate), corr=corr, ident=next_id())
+    square, seen = row_law(p, p.ndim - 1)
+    found = moments(sharpness(square, seen), seen)
+    lost = rate / (1.0 - rate) * float(found[FOURTH] / found[SQUARE])
+    scatter = (1.0 + max(p.scatter, 0.0)) * (1.0 + lost) - 1.0
+    return replace(p, q=p.q / (1.0 - rate), corr=corr, scatter=scatter, ident=next_id())
 
 
 @sdpa.adjoint
@@ -326,20 +340,22 @@ def _(
     factor = query.shape[-1] ** -0.5 if scale is None else float(scale)
     p = _weights(call, query, wide_key, attn_mask, is_causal, factor)
     lead = _letters(query)
-    dv = einsum(_dropped(p, dropout_p), lead + "ts", g, lead + "td", lead + "sd")
+    g = at_rows(g, out, p, wide_value)
+    dv = at_values(einsum(_dropped(p, dropout_p), lead + "ts", g, lead + "td", lead + "sd"), g, p)
     dp = einsum(g, lead + "td", wide_value, lead + "sd", lead + "ts")
-    through = soft_back(dp, p, -1)
+    free = g.mean_q * out.mean_q * value.shape[-1]
+    one_head = 1.0 if grad.along is None or free <= 0.0 else grad.along.variance / free
+    through = soft_back(dp, p, -1, min(one_head, 1.0))
     dl = times_number(through, factor)
     dq = einsum(dl, lead + "ts", wide_key, lead + "sd", lead + "td")
     dk = einsum(dl, lead + "ts", query, lead + "td", lead + "sd")
     grads = {"query": dq, "key": dk, "value": dv}
     if isinstance(attn_mask, Signal) and attn_mask.value is None and not attn_mask.integer:
         grads["attn_mask"] = whole(reduce_to(Cotangent(through), attn_mask))
-    free = g.mean_q * out.mean_q * value.shape[-1]
     heads = query.shape[-3] if query.ndim > 3 else 1
-    one_head = 1.0 if grad.along is None or free <= 0.0 else grad.along.variance / free
     ratio = max(1.0 - heads * (1.0 - one_head), 0.0)
-    known = _along(p, through, dv, wide_value, heads, ratio, attn_mask)
+    passed, along = passing(p, p.ndim - 1, g.lean, min(one_head, 1.0))
+    known = _along(p, through, dv, wide_value, heads, ratio, attn_mask, along / max(passed, 1e-12))
     if enable_gqa:
         for name, small in (("key", key), ("value", value)):
             grads[name] = _gather_heads(grads[name], small)
@@ -348,31 +364,23 @@ def _(
 
 
 def _along(
-    p: Signal, through: Signal, dv: Signal, value: Signal, heads: int, ratio: float, mask: Any
+    p: Signal, through: Signal, dv: Signal, value: Signal, heads: int, ratio: float, mask: Any, query: float
 ) -> dict[str, Along | None]:
     """How far the gradients of queries, keys and values go along them, from that of the logits."""
     rows, keys = p.shape[-2], p.shape[-1]
     if keys < 2:
         return {}
-    square, seen = _row_law(p, p.ndim - 1)
+    square, seen = row_law(p, p.ndim - 1)
     values = dv.mean_q * value.mean_q * value.shape[-1]
-    v, part = _level(square, seen), 1.0
+    v, part = sharpness(square, seen), 1.0
     if isinstance(mask, Signal) and mask.value is None and not mask.integer and v > 0.0:
         shared = float(np.take(mask.corr, 1, axis=-1).flat[0]) if mask.groups and mask.groups[-1] else 1.0
         mean, q = np.broadcast_arrays(mask.mean, mask.q)
         seen_bias = (q - np.square(mean))[mean > HIDDEN]
         bias = float(seen_bias.mean()) if seen_bias.size else 0.0
         part = min(max(1.0 - bias * (1.0 - shared) / v, 0.0), 1.0)
-    found = forms(v, seen, through.mean_q * keys, values, rows, keys, heads, ratio, part)
+    found = forms(v, seen, through.mean_q * keys, values, rows, keys, heads, ratio, part, query)
     return {} if found is None else dict(zip(("query", "key", "value"), found, strict=True))
-
-
-def _row_law(p: Signal, dim: int) -> tuple[Array, Array]:
-    """E Σp² and the number of visible keys of each row."""
-    at, n = offset(p, dim), p.shape[dim]
-    square = p.q.mean(axis=at, keepdims=True) * n
-    seen = np.maximum(np.sum(p.mean > 0.0, axis=at, keepdims=True), 1) * (n if p.mean.shape[at] == 1 else 1)
-    return square, seen
 
 
 def _gather_heads(g: Signal, like: Signal) -> Signal:
@@ -386,11 +394,3 @@ def _gather_heads(g: Signal, like: Signal) -> Signal:
     g = reshape(g, (*lead, k, h // k, *g.shape[-2:]))
     g = sum_atoms(g, list(axis_atoms(g, len(lead) + 1)))
     return reshape(g, like.shape)
-
-
-def _level(share: Array, n: Array) -> float:
-    """The variance of the logits at which the longest row's keys share E Σp²."""
-    share, n = np.broadcast_arrays(share, np.asarray(n, dtype=np.float64))
-    longest = int(np.argmax(n))
-    curve = participation_curve(int(n.flat[longest]))
-    return float(np.interp(float(share.flat[longest]), curve, SPREADS))

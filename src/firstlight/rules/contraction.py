@@ -39,6 +39,7 @@ from firstlight.rules.noise import (
 
 _LARGEST = 1 << 18  # entries of a product's fields
 INNER = "inner products"  # tag of products of signals, with the relative variance of |x|² that their few entries bring
+ROWS = "rows"  # tag of means over keys, with the part of their scatter that each row and head has for itself
 PER_ROW = "per row"  # tag of a gradient that was divided by the length of a row of weights, with what that adds
 
 
@@ -286,9 +287,13 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
     if x.tag is not None and x.tag[0] == "softmax" and left and not w.weights:
         if left[-1] in summed:
             result = coherent(result, x.tag[2], x, w)
+            if x.mean.any():
+                result = replace(result, tag=(ROWS, 0, max(x.scatter, 0.0)))
         elif x.keyed is not None and not x.mean.any():  # rows of long queries are sharp, and meet their queries here
             result = replace(result, q=result.q * x.keyed.rows)
-    result = replace(result, noise=noise, scatter=sites, wander=wander, cumulants=(0.0, 0.0), ident=next_id())
+    result = replace(
+        result, noise=noise, scatter=sites, wander=wander, lean=x.lean, cumulants=(0.0, 0.0), ident=next_id()
+    )
     if w.weights or x.weights or x.tag is not None:
         return result
     return replace(result, tag=(INNER, 0, max(sites - max(x.scatter, 0.0) - w.scatter, 0.0)))
@@ -325,7 +330,7 @@ def _fresh_map(x: Signal, w: Signal, units: int) -> Signal:
     shape = (*q.shape, *(1,) * len(group))
     out = Signal(
         (*x.groups[:-1], group), np.zeros((1,) * len(shape)), q.reshape(shape), corr,
-        (*x.batch[:first], *(False,) * len(group)), gaussian=True, wander=x.wander,
+        (*x.batch[:first], *(False,) * len(group)), gaussian=True, wander=x.wander, lean=x.lean,
     )  # fmt: skip
     fan = _straying_fan(x, gone)
     noise = fresh_linear(out, [(1.0, x.noise)], fan, first if group else None)

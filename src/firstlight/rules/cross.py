@@ -108,6 +108,7 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
         gaussian=x.gaussian and y.gaussian,
         noise=noise,
         tag=None,
+        lean=(qx * x.lean + alpha**2 * qy * y.lean) / max(qx + alpha**2 * qy, 1e-300) if x.lean or y.lean else 0.0,
         scatter=scatter,
         data=x.data and y.data,
         cumulants=(

@@ -14,6 +14,7 @@ from firstlight.rules.cross import add
 from firstlight.rules.gradient import scale, scaled, whole, whole_shape
 from firstlight.rules.hiding import hide, seen_of, visible
 from firstlight.rules.layout import align, axis_atoms
+from firstlight.rules.leaning import shared
 from firstlight.rules.operands import through_sum
 from firstlight.rules.registry import Call, Grads, rule
 from firstlight.rules.source import as_source, on_source
@@ -134,13 +135,24 @@ def _split(
             "this is followed from sum to sum, and gradients far back can come out some per cent a sum too small"
         )
     forms = _along(grad, x, y, a, b, out)
+    mine = _share(x, y, a, b, out)
     if isinstance(x, Signal):
         g = through_sum(grad, out, x, y, a, b) if both else grad
+        g = shared(g, mine)
         grads["input"] = replace(reduce_to(scaled(g, a), x), along=forms[0] if x.shape == out.shape else None)
     if isinstance(y, Signal):
         g = through_sum(grad, out, y, x, b, a) if both else grad
+        g = shared(g, 1.0 - mine if both else 1.0)
         grads["other"] = replace(reduce_to(scaled(g, b), y), along=forms[1] if y.shape == out.shape else None)
     return grads
+
+
+def _share(x: Any, y: Any, a: float, b: float, out: Signal) -> float:
+    """d ln|z|²/d ln|x|² of a sum z = a·x + b·y: (E (ax)² + E ax·by)/E z²."""
+    level = out.mean_q
+    if not (isinstance(x, Signal) and isinstance(y, Signal)) or level <= 0.0:
+        return 1.0
+    return min(max(0.5 + 0.5 * (a * a * x.mean_q - b * b * y.mean_q) / level, 0.0), 1.0)
 
 
 def _along(grad: Cotangent, x: Any, y: Any, a: float, b: float, out: Signal) -> tuple[Along | None, Along | None]:

@@ -157,7 +157,7 @@ def normalise_back(
     per_row = x.gaussian and any(x.batch[a] for a in atoms)
     return replace(
         g, mean=np.zeros_like(g.mean), q=q, corr=corr, source=None, values=None, noise=noise, terms=(),
-        tag=(PER_ROW, 0, lift) if per_row else None, ident=next_id(),
+        lean=0.0, tag=(PER_ROW, 0, lift) if per_row else None, ident=next_id(),
     )  # fmt: skip
 
 
@@ -243,6 +243,8 @@ def _back(
         form = mixed([(1.0 - hat.kept, along(grad, out))]) if 1.0 - hat.kept > _EPSILON else Along()
     met = met_in_group(grad, out, inner, atoms) if known is None else None
     back = normalise_back(call, inner, x, atoms, centre=centre, eps=eps, known=known, met=met)
+    if list(atoms) == list(axis_atoms(x, -1)):
+        back = replace(back, lean=-hat.kept)
     grads["input"] = Cotangent(back, along=form)
     return grads
 

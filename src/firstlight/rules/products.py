@@ -14,6 +14,7 @@ from firstlight.rules.elementwise import Pointwise, apply, back, chain_values
 from firstlight.rules.empirical import constant
 from firstlight.rules.gradient import alone, parts_of, scale, scaled, times, times_signal
 from firstlight.rules.layout import align, axis_atoms
+from firstlight.rules.leaning import divided
 from firstlight.rules.merge import is_number, on_common_source, plus, reduce_to
 from firstlight.rules.operands import through_product
 from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, rule
@@ -131,7 +132,7 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any) -> Grads
             if mine.weights is None and mine.value is None and isinstance(factor, Signal) and mine.batch:
                 _warn_gate(call, out, mine, factor)
             if _is_inverse_rms(factor, mine):
-                grads[name] = _without_return(call, grads[name], mine, factor, out)
+                grads[name] = divided(_without_return(call, grads[name], mine, factor, out))
     return grads
 
 

@@ -16,9 +16,11 @@ from firstlight.rules.contraction import energy_cube, product, sum_atoms
 from firstlight.rules.elementwise import Pointwise, apply
 from firstlight.rules.gradient import scale, whole
 from firstlight.rules.layout import axis_atoms, expand
+from firstlight.rules.noise import by_length
 from firstlight.rules.projection import group_pairs, shared_cube
 from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, rule, several
 from firstlight.rules.shares import RETURNED
+from firstlight.rules.source import spread
 
 
 def axes_of(x: Signal, dim: Any) -> list[int]:
@@ -32,9 +34,29 @@ def reduced(x: Signal, dim: Any, keepdim: bool, *, mean: bool) -> Signal:
     """Sum (or mean) over axes."""
     axes = axes_of(x, dim)
     out = sum_atoms(replace(x, source=None, values=None), [a for k in axes for a in axis_atoms(x, k)], mean=mean)
+    if axes == [x.ndim - 1] and x.shape[-1] > 1:
+        out = _with_lengths(out, x, 1.0 if mean else float(x.shape[-1]))
     if not keepdim:
         out = replace(out, groups=tuple(g for k, g in enumerate(out.groups) if k not in axes))
     return replace(out, noise=x.noise, ident=next_id())
+
+
+def _with_lengths(out: Signal, x: Signal, count: float) -> Signal:
+    """A sum over the units f(u) of a site, whose u have one variance V in common that scatters from site to site.
+
+    Given V, pairs of units are what the cube says; over sites their means E[f|V] go with V, which adds
+    count²·τ²·(dE[f|V]/dln V)² to the sum's square: τ²q² for the mean square of a tensor.
+    """
+    if x.source is None or x.values is None or x.source.scatter <= 0.0:
+        return out
+    slope = spread(x.source, by_length(x.source, x.values), len(x.atoms)).mean(axis=axis_atoms(x, -1))
+    q = out.q + x.source.scatter * np.square(count * slope)
+    level, grown = out.mean_q, float(q.mean())
+    if level <= 0.0 or grown <= level:
+        return out
+    corr = out.corr * (level / grown)
+    corr[(0,) * corr.ndim] = 1.0
+    return replace(out, q=q, corr=corr, scatter=0.0)
 
 
 def spread_over(g: Signal, x: Signal, dim: Any, keepdim: bool, factor: float) -> Signal:
@@ -44,7 +66,7 @@ def spread_over(g: Signal, x: Signal, dim: Any, keepdim: bool, factor: float) ->
     if not keepdim:
         for k in sorted(axes):
             groups.insert(k, ())
-    wide = replace(g, groups=tuple(groups), source=None, values=None, value=None)
+    wide = replace(g, groups=tuple(groups), source=None, values=None, value=None, lean=0.0)
     labels = [tuple(x.batch[a] for a in axis_atoms(x, k)) for k in range(x.ndim)]
     target = tuple(x.groups[k] if k in axes else wide.groups[k] for k in range(x.ndim))
     full = expand(wide, target, [lab if k in axes else (False,) * len(target[k]) for k, lab in enumerate(labels)])

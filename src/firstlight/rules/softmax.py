@@ -48,7 +48,7 @@ def _transforms(v: float) -> tuple[Array, Array]:
     return smoothed(decay), np.array([smoothed(h) for h in higher])
 
 
-def _few(counts: Array) -> Array:
+def few(counts: Array) -> Array:
     """At most six of ascending numbers, even on a log scale."""
     if len(counts) <= 6:
         return counts
@@ -216,7 +216,7 @@ def straying(v: float, n: Array, wander: float, scatter: float, uneven: float = 
     if wander < _UNLIKE and scatter + uneven < _EVEN:
         return Keyed(*_PLAIN)
     counts, many = np.unique(np.maximum(np.round(np.asarray(n, dtype=np.float64)), 1.0), return_counts=True)
-    knots = _few(counts)
+    knots = few(counts)
     units, dims = _level_of(max(1.0 / max(wander, 1e-4), 2.0)), _level_of(max(2.0 / max(scatter, 1e-4), 1.0))
     level, lengths = _level_of(min(max(v, 1e-6), 100.0)), _level_of(min(uneven, 2.0)) if uneven > 1e-2 else 0.0
     table = np.array(

@@ -10,8 +10,8 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, replace
 from firstlight.rules.along import of_view
-from firstlight.rules.contraction import sum_atoms
-from firstlight.rules.gradient import alone, whole
+from firstlight.rules.contraction import ROWS, sum_atoms
+from firstlight.rules.gradient import alone, whole, whole_shape
 from firstlight.rules.layout import axis_atoms, expand, merge_axis, offset, permute, reshape, transform
 from firstlight.rules.merge import reduce_to
 from firstlight.rules.registry import Call, Grads, rule, several
@@ -36,7 +36,11 @@ def resolve(x: Signal, shape: Sizes) -> tuple[int, ...]:
 
 def unshape(grad: Cotangent, like: Signal) -> Cotangent:
     """Bring a gradient back to the shape (and atoms) of the input."""
-    return Cotangent(reshape(whole(grad), like.shape), along=of_view(grad, like))
+    g = reshape(whole(grad), like.shape)
+    units = whole_shape(grad)[-1:]
+    if g.lean and like.shape and units > like.shape[-1:]:  # |x|² of one of H heads is 1/H of that of the site
+        g = replace(g, lean=g.lean * like.shape[-1] / units[0])
+    return Cotangent(g, along=of_view(grad, like))
 
 
 def _backward_shape(call: Call, grad: Cotangent, out: Signal, input: Signal, *_: Any, **__: Any) -> Grads:
@@ -74,20 +78,29 @@ def view(call: Call, input: Signal, shape: Any = ()) -> Signal:
     """Another shape."""
     if isinstance(shape, str):
         return input
-    return reshape(input, call.node.outputs[0].shape if call.node.outputs else resolve(input, sizes_of(shape)))
+    return _viewed(input, call.node.outputs[0].shape if call.node.outputs else resolve(input, sizes_of(shape)))
 
 
 view.adjoint(_backward_shape)
 
 
+def _viewed(x: Signal, shape: Sizes) -> Signal:
+    """A view; heads that come side by side in one site scatter each for itself, so that sites do so by 1/H of it."""
+    out = reshape(x, shape)
+    if x.tag is None or x.tag[0] != ROWS or not x.ndim or not out.ndim or out.shape[-1] == x.shape[-1]:
+        return out
+    heads = out.shape[-1] / x.shape[-1]
+    return replace(out, scatter=out.scatter - x.tag[2] * (1.0 - 1.0 / max(heads, 1.0)), tag=None)
+
+
 def _by_recorded_shape(call: Call, input: Signal, **_: Any) -> Signal:
-    return reshape(input, call.node.outputs[0].shape)
+    return _viewed(input, call.node.outputs[0].shape)
 
 
 @rule("flatten", "unflatten", "squeeze", "unsqueeze", "ravel", example="x.unsqueeze(1).flatten(1)")
 def by_shape(call: Call, input: Signal, *_: Any) -> Signal:
     """Merge, split, drop or insert axes: the recorded output shape says which."""
-    return reshape(input, call.node.outputs[0].shape)
+    return _viewed(input, call.node.outputs[0].shape)
 
 
 by_shape.parameters = ("input", "a", "b", "c")

@@ -1,0 +1,119 @@
+"""Gradients that go with the length of their own tensor from site to site: λ = d ln|g|²/d ln|x|² (`Signal.lean`).
+
+Behind a norm sites that are longer than others get less gradient, by 1/|x|² (λ = -1), and so does what was added to
+them, in proportion to its share of |x|². Linear maps hand λ on, since |Wx|² is |x|² but for what does not depend on x.
+It shows where |x|² belongs to something that the gradient meets: behind attention |y|² goes like s = Σ p² of the row.
+Sharp rows get less gradient, so that of the values', Σ p²·|g|², there is less than of independent factors; of the
+logits' there is more where softmaxes are sharp, since sharp rows would hardly have let it through. With |g|² ~ s^λ
+both are E f·s^λ/(E f·E s^λ), here to first order in λ.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+
+from firstlight.graph.signal import Array, Cotangent, Signal, replace
+from firstlight.rules.along import energy
+from firstlight.rules.attending import row_law, sharpness
+from firstlight.rules.gradient import joined, parts_of
+from firstlight.rules.keys import uncommon
+from firstlight.rules.softmax import SPREADS, few
+
+_ROWS, _MOST = 1 << 15, 256  # logits that one sampled expectation takes; keys beyond which rows count as this long
+_LITTLE = 1e-3  # λ that changes nothing
+
+
+def shared(g: Cotangent, part: float) -> Cotangent:
+    """A gradient that goes to a tensor which makes up a part of the length that it goes with."""
+    if all(p.base.lean == 0.0 for p in parts_of(g)):
+        return g
+    found = joined([replace(p, base=replace(p.base, lean=p.base.lean * part), whole=None) for p in parts_of(g)])
+    return replace(found, along=g.along)
+
+
+def divided(g: Cotangent) -> Cotangent:
+    """A gradient that was divided by the length of its tensor."""
+    found = joined([replace(p, base=replace(p.base, lean=-1.0), whole=None) for p in parts_of(g)])
+    return replace(found, along=g.along)
+
+
+@functools.lru_cache(maxsize=1024)
+def _rows(v: float, n: int) -> tuple[float, ...]:
+    """Of rows of n independent logits of variance v, with s = Σp²: E f, Cov(f, ln s) and the part that goes along y.
+
+    For f = Σp²(1 - 2p + s), what the Jacobian lets through, of which Σp⁴/s - 2Σp³ + s² has come along the output; for
+    f = Σp²(ℓ - ℓ̄)², what of it goes along the query, of which (Σp²(ℓ - ℓ̄))²/s; and for f = s. Sampled, a fixed seed.
+    """
+    rng = np.random.default_rng(n)
+    logits = v**0.5 * rng.standard_normal((max(_ROWS // n, 128), n))
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    square = np.square(p)
+    s, third = square.sum(axis=1), (square * p).sum(axis=1)
+    passed, along = s - 2.0 * third + s * s, np.square(square).sum(axis=1) / s - 2.0 * third + s * s
+    centred = logits - (p * logits).sum(axis=1, keepdims=True)
+    query, own = (square * np.square(centred)).sum(axis=1), np.square((square * centred).sum(axis=1)) / s
+    log = np.log(s)
+    log -= log.mean()
+    return tuple(float(f.mean()) for f in (passed, passed * log, along, query, query * log, own, s, s * log))
+
+
+def _at(v: float, n: int) -> Array:
+    """`_rows` between the variances `SPREADS`."""
+    i = min(int(np.searchsorted(SPREADS, v, side="right")), len(SPREADS) - 1)
+    low, high = SPREADS[i - 1], SPREADS[i]
+    part = min(max((v - low) / (high - low), 0.0), 1.0)
+    return (1.0 - part) * np.array(_rows(low, n)) + part * np.array(_rows(high, n))
+
+
+def _mean_row(p: Signal, dim: int) -> Array:
+    """`_rows` of a softmax over an axis, the mean over rows that see different numbers of keys."""
+    square, seen = row_law(p, dim)
+    n, many = np.unique(np.clip(np.round(seen), 1.0, _MOST), return_counts=True)
+    knots, v = few(n), sharpness(square, seen)
+    table = np.array([_at(v, int(k)) if k > 1 else np.array([0.0] * 6 + [1.0, 0.0]) for k in knots])
+    columns = [np.asarray(np.interp(np.log(n), np.log(knots), c), dtype=np.float64) for c in table.T]
+    return np.array([float(c @ many) for c in columns])
+
+
+def passing(p: Signal, dim: int, lean: float, known: float) -> tuple[float, float]:
+    """Factors of E|dℓ|² and of E (Σ dℓ·ℓ)² behind a softmax, of gradients that go with their rows, length and direction.
+
+    dℓ_j = p_j(c_j - C), C = Σpc = g·y. Of c what goes along p is p_j·C/s, and adds E C²·Σp²(p_j/s - 1)²: with
+    E C² = ρ·s that is (1 - ρ)·E[Σp⁴/s - 2Σp³ + s²] less than independent c have.
+
+    Args:
+        p: The weights.
+        dim: Axis of the keys.
+        lean: λ of the rows' gradients, of s.
+        known: ρ, E (g·y)² over that of independent g and y.
+    """
+    if abs(lean) < _LITTLE and abs(1.0 - known) < _LITTLE:
+        return 1.0, 1.0
+    passed, slope, along, query, other, own, _, _ = _mean_row(p, dim)
+    if passed <= 0.0 or query <= 0.0:
+        return 1.0, 1.0
+    first, second = (max(1.0 - (1.0 - known) * a / b, 0.0) for a, b in ((along, passed), (own, query)))
+    return first * math.exp(lean * slope / passed), second * math.exp(lean * other / query)
+
+
+def known_share(g: Cotangent, x: Signal) -> float:
+    """E (Σ g·x)² over that of independent g and x, at most 1; 1 where nothing is known."""
+    free = energy(g) * x.mean_q
+    return 1.0 if g.along is None or free <= 0.0 else min(g.along.variance / free, 1.0)
+
+
+def at_rows(g: Signal, out: Signal, p: Signal, w: Signal) -> Signal:
+    """The gradient of a mean over keys: of |y|² only what depends on the weights p goes with Σp²."""
+    return replace(g, lean=g.lean * uncommon(out, p, w)) if g.lean else g
+
+
+def at_values(dv: Signal, g: Signal, p: Signal) -> Signal:
+    """The values' gradient Σ p·g, for a gradient g of the rows that goes with their lengths."""
+    if not g.lean:
+        return dv
+    *_, square, slope = _mean_row(p, p.ndim - 1)
+    return replace(dv, q=dv.q * math.exp(g.lean * slope / square), lean=0.0)
