@@ -11,7 +11,7 @@ from benchmarks.accuracy.errors import errors
 from benchmarks.accuracy.store import summary
 from firstlight.capture import predict as capture
 from firstlight.capture.trace import trace
-from firstlight.rules import softmax
+from firstlight.rules import noise, softmax
 from firstlight.schemes.plan import plan
 
 KEYS, SETS = 32, 600
@@ -57,6 +57,11 @@ def test_sums_over_keys_and_rows(units, dims, uneven):
     plain = softmax.participation(1.0, n)[0]
     flat = softmax.jacobian(np.array([plain]), n)[0] * dims
     assert np.any(np.abs(np.array([plain, plain, flat, flat, flat]) - rows.mean(axis=0)) > 4.0 * spread)
+
+
+def test_a_tensor_of_one_entry_has_no_two_samples():
+    assert noise.two_samples((), ()) == ()
+    assert noise.two_samples((False, False), (2, 2)) == (1, 0)
 
 
 class Attention(nn.Module):

@@ -80,7 +80,7 @@ def _mean_row(p: Signal, dim: int) -> Array:
 
 
 def passing(p: Signal, dim: int, lean: float, known: float) -> tuple[float, float]:
-    """Factors of E|dℓ|² and of E (Σ dℓ·ℓ)² behind a softmax, of gradients that go with their rows, length and direction.
+    """Factors of E|dℓ|² and of E (Σ dℓ·ℓ)² behind a softmax, of gradients that go with their rows and their length.
 
     dℓ_j = p_j(c_j - C), C = Σpc = g·y. Of c what goes along p is p_j·C/s, and adds E C²·Σp²(p_j/s - 1)²: with
     E C² = ρ·s that is (1 - ρ)·E[Σp⁴/s - 2Σp³ + s²] less than independent c have.

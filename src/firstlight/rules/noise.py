@@ -95,7 +95,7 @@ def two_samples(batch: tuple[bool, ...], states: tuple[int, ...]) -> tuple[int, 
 
     Positions are all axes but the last one: tokens before features.
     """
-    if not any(batch):
+    if batch and not any(batch):
         batch = (*(True for _ in batch[:-1]), False)
     return tuple(1 if b and s > 1 else 0 for b, s in zip(batch, states, strict=True))
 
