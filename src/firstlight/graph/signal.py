@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from firstlight.graph.along import Along
 from firstlight.graph.keyed import Keyed
+from firstlight.graph.sites import Sites
 from firstlight.theory.quantiles import bent
 
 Array = npt.NDArray[np.float64]
@@ -155,6 +156,7 @@ class Source:
         quantiles: u on the nodes in units of sd and around the mean, where its law is known; None for the bent
             Gaussian.
         table: `values`, once they have been worked out.
+        sites: How the mean square of u scatters from site to site.
     """
 
     key: Hashable
@@ -171,6 +173,7 @@ class Source:
     quantiles: Array | None = None
     table: Array | None = None
     wander: float = 0.0
+    sites: Sites | None = None
 
     @property
     def values(self) -> Array:
@@ -246,6 +249,7 @@ class Signal:
         lean: Of a gradient, how it goes with the length of its own tensor x from site to site: d ln|g|²/d ln|x|².
         tag: What the signal is of an earlier one: ("square" | "mean square" | "inverse rms", ident, level).
         keyed: Of the weights of a softmax, and the gradient of its logits (as long as the tag says that it is one).
+        sites: How the mean square over the units of a site scatters, where it is followed.
         value: Entries, for tensors that depend on no weight and are known (masks, indices).
         integer: Whether the entries are integers or booleans.
         complex: Whether they are complex numbers; then q is E|x|², corr of Re E x x̄', mean is Re E x.
@@ -272,6 +276,7 @@ class Signal:
     lean: float = 0.0
     tag: tuple[str, int, float] | None = None
     keyed: Keyed | None = None
+    sites: Sites | None = None
     value: npt.NDArray[Any] | None = None
     integer: bool = False
     complex: bool = False

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
+from firstlight.rules import sites
 from firstlight.rules.along import of_pieces
 from firstlight.rules.cross import cross
 from firstlight.rules.empirical import constant
@@ -149,7 +150,8 @@ def stack(call: Call, tensors: tuple[Signal, ...], dim: int = 0) -> Signal:
     rank = tensors[0].ndim + 1
     dim %= rank
     parts = [replace(t, groups=(*t.groups[:dim], (), *t.groups[dim:]), value=None, ident=next_id()) for t in tensors]
-    return _related(join(parts, dim), tensors, dim)
+    out = _related(join(parts, dim), tensors, dim)
+    return replace(out, sites=sites.side_by_side([t.sites for t in tensors]))
 
 
 def _related(out: Signal, tensors: tuple[Signal, ...], dim: int) -> Signal:

@@ -13,6 +13,7 @@ from math import prod
 import numpy as np
 
 from firstlight.graph.signal import Array, Groups, Noise, Signal, next_id, replace
+from firstlight.rules import lengths, sites
 from firstlight.rules.forms import combine, joint
 from firstlight.rules.keys import coherent, in_step, uncommon
 from firstlight.rules.layout import (
@@ -81,6 +82,7 @@ def _wander(x: Signal, y: Signal, uneven: float) -> float:
 
 def product(x: Signal, y: Signal, *, quiet: bool = False) -> Signal:
     """x·y entry by entry for independent signals; `quiet` leaves the noise to the caller."""
+    made, both = (None, lengths.ALONE) if quiet else sites.of_product(x, y)
     x, y = align(x, y)
     value = None
     if x.value is not None and y.value is not None:
@@ -95,14 +97,15 @@ def product(x: Signal, y: Signal, *, quiet: bool = False) -> Signal:
     return replace(
         x,
         mean=_mean_of_product(x.mean, y.mean),
-        q=_times(x.q, y.q, joint(x.noise, y.noise)),
+        q=_times(x.q, y.q, joint(x.noise, y.noise)) if both is lengths.ALONE else lengths.times(x.q * y.q, both),
         corr=x.corr * y.corr,
         batch=tuple(a or b for a, b in zip(x.batch, y.batch, strict=True)),
         source=None,
         values=None,
         gaussian=False,
         noise=noise,
-        scatter=x.scatter + y.scatter,
+        scatter=lengths.scatter(made) if made is not None and made.heavy else x.scatter + y.scatter,
+        sites=made,
         wander=wander,
         data=x.data and y.data,
         cumulants=(0.0, 0.0),
@@ -187,6 +190,10 @@ def sum_atoms(x: Signal, atoms: Sequence[int], *, mean: bool = False, keep_axes:
     q = np.maximum(diagonal + off * hat, np.square(first / scale)) * scale**2
     corr = correlations(same + pairs * other, q)
     groups = without(x.groups, gone, keep_axes=keep_axes)
+    made = None
+    if x.sites is not None and not any(x.batch[i] for i in gone):
+        made, both = sites.summed(x.sites, total)
+        q = lengths.times(q, both)
     return Signal(
         groups=groups,
         mean=first,
@@ -196,6 +203,7 @@ def sum_atoms(x: Signal, atoms: Sequence[int], *, mean: bool = False, keep_axes:
         noise=x.noise,
         scatter=x.scatter,
         gaussian=total >= 16,
+        sites=made,
     )
 
 
@@ -272,7 +280,7 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
     inherited: list[tuple[float, Noise]] = [(1.0, x.noise), (1.0, w.noise)]
     k = [a for i, label in enumerate(left) if label in summed for a in axis_atoms(x, i)]
     fan = _straying_fan(x, k)
-    sites = scatter_of(x, k) + (0.0 if w.weights else w.scatter)
+    scattered = scatter_of(x, k) + (0.0 if w.weights else w.scatter)
     unit = None
     if w.weights:
         units = [i for i, label in enumerate(a for b in out for a in [b] * len(atoms[b])) if label not in left]
@@ -292,11 +300,12 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
         elif x.keyed is not None and not x.mean.any():  # rows of long queries are sharp, and meet their queries here
             result = replace(result, q=result.q * x.keyed.rows)
     result = replace(
-        result, noise=noise, scatter=sites, wander=wander, lean=x.lean, cumulants=(0.0, 0.0), ident=next_id()
+        result, noise=noise, scatter=scattered, wander=wander, lean=x.lean, cumulants=(0.0, 0.0), ident=next_id()
     )
+    result = sites.with_sites(result, x, left, w, right, out)
     if w.weights or x.weights or x.tag is not None:
         return result
-    return replace(result, tag=(INNER, 0, max(sites - max(x.scatter, 0.0) - w.scatter, 0.0)))
+    return replace(result, tag=(INNER, 0, max(scattered - max(x.scatter, 0.0) - w.scatter, 0.0)))
 
 
 def _bounded(x: Signal, y: Signal) -> tuple[Signal, Signal]:
@@ -335,7 +344,9 @@ def _fresh_map(x: Signal, w: Signal, units: int) -> Signal:
     fan = _straying_fan(x, gone)
     noise = fresh_linear(out, [(1.0, x.noise)], fan, first if group else None)
     # the source stays: f² of a chain scatters more from site to site than the square of a Gaussian would
-    return replace(out, noise=noise, scatter=scatter_of(x, gone), wander=stray(out, fan))
+    assert w.weights is not None
+    made = sites.behind_weights(x.sites, w.weights.name, prod(group))
+    return replace(out, noise=noise, scatter=scatter_of(x, gone), wander=stray(out, fan), sites=made)
 
 
 def _straying_fan(x: Signal, summed: Sequence[int]) -> float:

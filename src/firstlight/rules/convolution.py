@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
+from firstlight.rules import sites
 from firstlight.rules.affine import LETTERS, with_bias
 from firstlight.rules.centring import seen
 from firstlight.rules.contraction import contract, energy_cube, past_weights, sum_atoms
@@ -86,10 +87,11 @@ def convolve(
         gaussian=True, terms=(), weights=None, cumulants=(0.0, 0.0), ident=next_id(),
     )  # fmt: skip
     out = replace(drop_single(out), wander=x.wander * _taps_in_step(x, taps, fan / max(per, 1)))
-    sites = _window_scatter(x, at, taps, fan / max(per, 1), groups)
+    scattered = _window_scatter(x, at, taps, fan / max(per, 1), groups)
     out = replace(out, sway=(swaying.variance, swaying.covariance))
     noise = fresh_linear(out, [(1.0, x.noise)], fan, _unit_atom(out, channel), swaying.returned)
-    return replace(out, noise=noise, scatter=max(sites, 0.0), wander=stray(out, fan), data=False)
+    known = sites.behind_weights(None, weight.weights.name, outs) if weight.weights is not None else None
+    return replace(out, noise=noise, scatter=max(scattered, 0.0), wander=stray(out, fan), data=False, sites=known)
 
 
 def _stretched(cube: Array, places: Sequence[int], factor: float) -> Array:

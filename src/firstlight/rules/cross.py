@@ -7,6 +7,7 @@ import heapq
 import numpy as np
 
 from firstlight.graph.signal import Array, Signal, next_id, replace
+from firstlight.rules import lengths, sites
 from firstlight.rules.contraction import pair_mean
 from firstlight.rules.forms import combine, covariance
 from firstlight.rules.layout import align, correlations, fit_states, moments
@@ -97,6 +98,11 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
         scatter = first**2 * max(x.scatter, 0.0) + second**2 * max(y.scatter, 0.0)
         scatter += 2.0 * first * second * joint * (max(x.scatter, 0.0) * max(y.scatter, 0.0)) ** 0.5
         scatter = max(scatter, 0.0) + fixed
+    made = None
+    if x.sites is not None or y.sites is not None:
+        made = sites.of_sum([(x.q, qx, x.sites), (alpha**2 * y.q, alpha**2 * qy, y.sites)])
+        if made is not None and made.heavy:
+            scatter = lengths.scatter(made)
     out = replace(
         x,
         mean=x.mean + alpha * y.mean,
@@ -110,6 +116,7 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
         tag=None,
         lean=(qx * x.lean + alpha**2 * qy * y.lean) / max(qx + alpha**2 * qy, 1e-300) if x.lean or y.lean else 0.0,
         scatter=scatter,
+        sites=made,
         data=x.data and y.data,
         cumulants=(
             x.cumulants[0] + alpha**3 * y.cumulants[0],

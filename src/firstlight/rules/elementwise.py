@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import INFINITY, Array, Cotangent, Signal, Source, replace
-from firstlight.rules.along import energy, of_chain, uneven
-from firstlight.rules.gradient import scaled, times
+from firstlight.rules import sites
+from firstlight.rules.along import energy, mixed, of_chain, uneven
+from firstlight.rules.gradient import scaled, times, whole
 from firstlight.rules.registry import GAUSSIAN_INPUT, Call, Grads, rule
 from firstlight.rules.source import SMOOTH, Bend, as_source, from_values, on_source
 from firstlight.theory import special
@@ -63,6 +64,8 @@ def back(grad: Cotangent, out: Signal, x: Signal, p: Pointwise, call: Call | Non
     """g·f′(x) on the same nodes."""
     if out.source is None:
         return grad
+    if out.tag is not None and out.tag[0] == "inverse rms" and (heavy := sites.behind_inverse_root(whole(grad), x)):
+        return Cotangent(heavy, along=None if grad.along is None else mixed([(-0.5, grad.along)]))
     values = chain_values(x, out.source)
     if values is None:
         values = out.source.values
@@ -123,6 +126,7 @@ def _tagged(out: Signal, x: Signal, tag: str, exponent: float) -> Signal:
         return out
     kind, ident, level = x.tag
     if kind == "mean square" and exponent in (0.5, -0.5):
+        out = sites.power(out, x, exponent)
         return replace(out, tag=(tag, ident, max(level, 1e-300) ** exponent))
     if kind == "rms" and tag == "inverse rms":
         return replace(out, tag=(tag, ident, 1.0 / max(level, 1e-300)))
@@ -138,7 +142,7 @@ def _simple(
     def forward(call: Call, input: Signal) -> Signal:
         out = apply(call, input, p)
         if name == "square":
-            return replace(out, tag=("square", input.ident, 0.0))
+            return replace(out, tag=("square", input.ident, 0.0), sites=input.sites)
         if name == "sqrt":
             return _tagged(out, input, "rms", 0.5)
         if name == "rsqrt":
@@ -361,7 +365,7 @@ def pow_(call: Call, input: Any, exponent: Any) -> Signal:
     if isinstance(input, Signal) and not isinstance(exponent, Signal):
         out = apply(call, input, power(float(exponent)))
         if float(exponent) == 2.0:
-            return replace(out, tag=("square", input.ident, 0.0))
+            return replace(out, tag=("square", input.ident, 0.0), sites=input.sites)
         tag = "rms" if float(exponent) > 0.0 else "inverse rms"
         return _tagged(out, input, tag, float(exponent))
     if isinstance(input, Signal):

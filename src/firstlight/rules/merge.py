@@ -8,6 +8,7 @@ import numpy as np
 
 from firstlight.graph.along import Along
 from firstlight.graph.signal import Cotangent, Signal, replace
+from firstlight.rules import sites
 from firstlight.rules.along import of_shifted, of_sum
 from firstlight.rules.contraction import sum_atoms
 from firstlight.rules.cross import add
@@ -48,6 +49,9 @@ def shifted(x: Signal, b: float) -> Signal:
     source = x.source
     if x.tag is not None and x.tag[0] == "mean square":
         out = replace(out, tag=("mean square", x.tag[1], x.tag[2] + b))
+        if x.sites is not None:
+            made = sites.of_sum([(x.mean, x.mean_mean, x.sites), (np.full((1,) * x.mean.ndim, b), b, None)])
+            out = replace(out, sites=made)
     return replace(out, source=source, values=values, value=value, gaussian=x.gaussian)
 
 

@@ -87,7 +87,7 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
     out = replace(
         x, mean=mean, q=np.maximum(q, np.square(mean)), corr=corr, source=source, values=values, noise=SILENT,
         scatter=0.0, data=False, cumulants=_normal_cumulants(x, float(inverse.mean())), tag=None,
-        terms=terms, weights=None, value=None, integer=False, ident=next_id(),
+        terms=terms, weights=None, value=None, integer=False, ident=next_id(), sites=None,
     )  # fmt: skip
     total_v = float(v.mean())
     energy = energy_cube(replace(out, source=None, values=None)) if out.source is None else energy_cube(out)

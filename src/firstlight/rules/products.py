@@ -95,7 +95,7 @@ def _by_own_norm(x: Signal, inverse_rms: Signal) -> Signal:
     eps = max(inverse_rms.tag[2] ** -2 - x.mean_q, 0.0)
     q = like.q / np.maximum(like.q.mean(axis=gone, keepdims=True) + eps, 1e-300)
     n = x.numel / max(inverse_rms.numel, 1)
-    return replace(out, q=q, noise=SILENT, scatter=-2.0 / n, data=True, gaussian=x.gaussian)
+    return replace(out, q=q, noise=SILENT, scatter=-2.0 / n, data=True, gaussian=x.gaussian, sites=None)
 
 
 def _unvaried(x: Signal) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Array, Signal, next_id, replace
+from firstlight.rules import sites
 from firstlight.rules.empirical import constant
 from firstlight.rules.layout import keep_first, merge_axis, offset, transform
 
@@ -27,7 +28,8 @@ def take_range(x: Signal, dim: int, start: int, stop: int, step: int) -> Signal:
     merged = merge_axis(x, dim) if len(x.groups[dim]) > 1 else x
     if value is not None and value.size:
         return constant(value)
-    return keep_first(merged, dim, len(index), pick, ("range", dim, start, stop, step), None)
+    out = keep_first(merged, dim, len(index), pick, ("range", dim, start, stop, step), None)
+    return out if x.sites is None else replace(out, sites=sites.piece(x, dim, start, len(index)))
 
 
 def take_index(x: Signal, dim: int, index: Any) -> Signal:

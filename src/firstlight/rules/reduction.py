@@ -10,6 +10,7 @@ import numpy as np
 
 from firstlight.graph.along import Along
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
+from firstlight.rules import sites
 from firstlight.rules.along import mixed, of_summands
 from firstlight.rules.attention import soft
 from firstlight.rules.contraction import energy_cube, product, sum_atoms
@@ -79,7 +80,8 @@ def mean(call: Call, input: Signal, dim: Any = None, keepdim: bool = False) -> S
     del call
     out = reduced(input, dim, keepdim, mean=True)
     if input.tag is not None and input.tag[0] == "square":
-        return replace(out, tag=("mean square", input.tag[1], out.mean_mean))
+        out = replace(out, tag=("mean square", input.tag[1], out.mean_mean))
+        return sites.mean_squares(out, input.sites)
     return out
 
 

@@ -10,6 +10,7 @@ from math import ceil, isfinite, log2
 import numpy as np
 
 from firstlight.graph.signal import Array, Grid, Signal, Source, next_id, replace
+from firstlight.rules import sites
 from firstlight.rules.noise import noise_from, two_samples
 from firstlight.theory import special
 from firstlight.theory.cross import absolute_cross
@@ -146,12 +147,14 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
     mean, sd, share, row = _rows(x.mean, variance)
     homogeneous = bend.slopes is not None and not mean.any()
     nodes = grid((), _level(float(sd.max()), np.inf if homogeneous else bend.scale))
-    law = _lognormal(mean, sd) if bend.positive and bool(np.all(mean > 0.0)) else None
+    law = sites.law(x)
+    if law is None:
+        law = _lognormal(mean, sd) if bend.positive and bool(np.all(mean > 0.0)) else None
     if law is None and not x.gaussian:
         law = sum_law(x) or product_law(x)
     source = Source(
         ("source", x.ident), mean, sd, share, row, corr, nodes, x.noise, x.scatter, *_shape_of(x, variance),
-        None if law is None else np.interp(nodes.z, *law), wander=x.wander,
+        None if law is None else np.interp(nodes.z, *law), wander=x.wander, sites=x.sites,
     )  # fmt: skip
     values = source.values
     kinks = _kinks(source, values, bend)
@@ -340,6 +343,7 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
         gaussian=False,
         noise=noise,
         scatter=source.scatter * sensitivity * sensitivity,
+        sites=sites.behind_function(source, values, sensitivity, total),
         wander=_wander(x, source, power, total, corr),
         data=False,
         cumulants=_cumulants(source, values),

@@ -60,3 +60,13 @@ def softplus(x: ArrayLike) -> Array:
 def ndtri(p: ArrayLike) -> Array:
     """Φ⁻¹(p), the quantile function of N(0,1)."""
     return _call("ndtri", p)
+
+
+def gammaincinv(a: ArrayLike, p: ArrayLike) -> Array:
+    """The quantile function of the gamma law of shape a."""
+    return _call("gammaincinv", a, p)
+
+
+def betaincinv(a: ArrayLike, b: ArrayLike, p: ArrayLike) -> Array:
+    """The quantile function of the beta law."""
+    return _call("betaincinv", a, b, p)
