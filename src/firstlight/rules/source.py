@@ -12,7 +12,7 @@ import numpy as np
 from firstlight.graph.signal import Array, Grid, Signal, Source, next_id, replace
 from firstlight.rules import sites
 from firstlight.rules.noise import noise_from, two_samples
-from firstlight.theory import special
+from firstlight.theory import copula, special
 from firstlight.theory.cross import absolute_cross
 from firstlight.theory.gaussian import gauss_nodes
 
@@ -162,7 +162,20 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
         nodes = grid(kinks, _level(float(sd.max()), bend.scale))
         source = replace(source, grid=nodes, quantiles=None if law is None else np.interp(nodes.z, *law))
         values = source.values
+    if not homogeneous:  # |u|'s own law only scales what is linear on each side of zero
+        source = replace(source, corr=_under(source, values))
     return replace(source, table=values), values
+
+
+def _under(source: Source, values: Array) -> Array:
+    """Correlations of the Gaussian z under a law u = T(z) that give u its own, row by row alike."""
+    row = int(np.argmax(source.sd))
+    if source.sd[row] <= 0.0:
+        return source.corr
+    t = (values[row] - source.mean[row]) / source.sd[row]
+    if np.array_equal(t, source.grid.z) or float(np.abs(t - source.grid.z).max()) <= 1e-9:
+        return source.corr
+    return copula.under(source.corr, t @ source.grid.hermite)
 
 
 def _lognormal(mean: Array, sd: Array) -> tuple[Array, Array] | None:
