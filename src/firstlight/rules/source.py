@@ -170,10 +170,8 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
 def _under(source: Source, values: Array) -> Array:
     """Correlations of the Gaussian z under a law u = T(z) that give u its own, row by row alike."""
     row = int(np.argmax(source.sd))
-    if source.sd[row] <= 0.0:
-        return source.corr
-    t = (values[row] - source.mean[row]) / source.sd[row]
-    if np.array_equal(t, source.grid.z) or float(np.abs(t - source.grid.z).max()) <= 1e-9:
+    t = (values[row] - source.mean[row]) / max(float(source.sd[row]), 1e-300)
+    if source.sd[row] <= 0.0 or float(np.abs(t - source.grid.z).max()) <= 1e-9:
         return source.corr
     return copula.under(source.corr, t @ source.grid.hermite)
 
