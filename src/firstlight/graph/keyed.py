@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 
 @dataclass(frozen=True, slots=True)
 class Keyed:
@@ -16,6 +19,7 @@ class Keyed:
         sharper: Factor on E Σ p².
         uneven: Relative variance of Σ p_j p_k c_jk from row to row.
         rows: E |dℓ|²|q|² / (E |dℓ|²·E |q|²) for the query q of a row.
+        seen: Number of keys that each row sees, in order, where the weights' fields do not say it; None where they do.
     """
 
     alike: float
@@ -24,3 +28,4 @@ class Keyed:
     sharper: float
     uneven: float
     rows: float
+    seen: npt.NDArray[np.float64] | None = None

@@ -59,6 +59,8 @@ def row_law(p: Signal, dim: int) -> tuple[Array, Array]:
     """E Σp² and the number of visible keys of each row."""
     at, n = offset(p, dim), p.shape[dim]
     square = p.q.mean(axis=at, keepdims=True) * n
+    if p.keyed is not None and p.keyed.seen is not None and p.keyed.seen.size == square.size:
+        return square, p.keyed.seen.reshape(square.shape)
     seen = np.maximum(np.sum(p.mean > 0.0, axis=at, keepdims=True), 1) * (n if p.mean.shape[at] == 1 else 1)
     return square, seen
 

@@ -101,6 +101,7 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     if visible is not None:  # keys beyond the visible ones are spread over the axis
         first, square = np.full_like(count, 1.0 / size), share / size
         pairs = (size - 1.0) * p2
+        keyed = dataclasses.replace(keyed, seen=count.ravel())
     else:
         pairs = float(np.mean((count - 1.0) * share))
     rest = (1.0 - overlap) / max(pairs, 1e-12)

@@ -224,4 +224,5 @@ def straying(v: float, n: Array, wander: float, scatter: float, uneven: float = 
     )
     weights: Array = many.astype(np.float64) / float(many.sum())
     columns = [np.asarray(np.interp(np.log(counts), np.log(knots), col), dtype=np.float64) for col in table.T]
-    return Keyed(*(float(col @ weights) for col in columns))
+    alike, less, coherent, sharper, uneven, rows = (float(col @ weights) for col in columns)
+    return Keyed(alike, less, coherent, sharper, uneven, rows)
