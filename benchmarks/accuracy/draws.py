@@ -55,7 +55,8 @@ class Draws:
             return np.nan
         node = Node(event.name, event.op)
         by_place = x.movedim(unit_axis(node, x.dim()), -1).flatten(1, -2)
-        return float(np.nanmean([cosine(sample) for sample in by_place])) if by_place.shape[1] > 1 else np.nan
+        found = [c for sample in by_place if not np.isnan(c := cosine(sample))]
+        return float(np.mean(found)) if found else np.nan
 
     def close(self) -> None:
         """End of one draw."""
@@ -65,11 +66,14 @@ class Draws:
 
 
 def cosine(x: torch.Tensor) -> float:
-    """Mean cosine between two entries of the first axis."""
+    """Mean cosine between two entries of the first axis; what a mask has set to zero everywhere is like nothing."""
     if x.dim() < 2 or x.shape[0] < 2:
         return np.nan
     flat = torch.nn.functional.normalize(x.flatten(1), dim=1)
+    flat = flat[flat.any(dim=1)]
     n = len(flat)
+    if n < 2:
+        return np.nan
     return float((flat.sum(0).square().sum() - flat.square().sum()) / (n * (n - 1)))
 
 
