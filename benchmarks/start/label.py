@@ -99,6 +99,13 @@ def relabel(name: str, optimizer: str = "adam", minutes: float = math.inf, folde
     """
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # numbers below 1e-38 are 0: no label depends on them, but they are slow
+    try:
+        _relabel(name, optimizer, minutes, folder)
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def _relabel(name: str, optimizer: str, minutes: float, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / f"labels_{name}_{optimizer}.csv"
     busy = out.with_suffix(".busy")

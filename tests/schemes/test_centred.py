@@ -123,7 +123,7 @@ def test_the_remedy_of_a_fading_sigmoid_stack_makes_it_start():
     assert report.verdict == "will not start"
     first = next(f for f in report.findings if f.severity == "error")
     assert first.remedy == 'firstlight.initialize(model, "centred")'
-    assert "tried on a copy: starts" in first.effect
+    assert "-> starts" in first.effect
     firstlight.initialize(model, "centred", batch=x)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for _ in range(200):

@@ -110,6 +110,6 @@ def test_the_remedy_of_a_mis_scaled_network_is_a_line_that_was_tried():
     assert report.verdict == "mis-scaled"
     first = next(f for f in report.findings if f.severity == "warning")
     assert first.remedy == 'firstlight.initialize(model, "random-walk", batch=batch)'
-    assert "tried on a copy: starts" in first.effect
+    assert "-> starts" in first.effect
     firstlight.initialize(model, "random-walk", batch=x)
     assert firstlight.diagnose(model, x).verdict == "starts"
