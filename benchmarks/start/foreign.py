@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.start.label import MOVED, PATIENCE, RATES, SHARE, STEPS, WINDOW
+from benchmarks.start.label import RATES, SHARE, STEPS, Watch
 from benchmarks.start.networks import BATCH
 from benchmarks.start.score import PARTS, Named, Row, told
 from firstlight.errors import DataError, InputError
@@ -75,20 +75,16 @@ def lowest(model: nn.Module, x: Tensor, y: Tensor, optimizer: str) -> float:
     for rate in RATES[optimizer]:
         twin = copy.deepcopy(model).train()
         step = (torch.optim.Adam if optimizer == "adam" else torch.optim.SGD)(twin.parameters(), rate)
-        order, recent, reached = torch.Generator().manual_seed(0), 0.0, math.inf
+        order, watch = torch.Generator().manual_seed(0), Watch(1, level)
         for i in range(1, STEPS + 1):
             pick = torch.randint(len(x), (BATCH,), generator=order)
             loss = _loss(twin(x[pick]), y[pick])
             step.zero_grad()
             loss.backward()
             step.step()
-            recent += loss.item() / (WINDOW * level)
-            if i % WINDOW == 0:
-                reached = min(reached, recent) if math.isfinite(recent) else reached
-                if not math.isfinite(recent) or reached < SHARE or (i >= PATIENCE and reached > MOVED):
-                    break
-                recent = 0.0
-        best = min(best, reached)
+            if watch.over(i, loss.cpu().view(1)):
+                break
+        best = min(best, watch.best.item())
         if best < SHARE:
             break
     return best

@@ -31,6 +31,29 @@ RATES = {"adam": (1e-3, 1e-4, 1e-2), "sgd": (0.1, 0.01, 1.0)}
 FIELDS: tuple[str, ...] = ("id", "spec", "starts", "best", "first", "rates", "seconds", "note")
 
 
+class Watch:
+    """Losses of runs side by side, averaged over windows as shares of chance, and when there is nothing to wait for.
+
+    Attributes:
+        best: The lowest window of each run so far.
+    """
+
+    def __init__(self, runs: int, chance: float) -> None:
+        self.chance = chance
+        self.best, self.recent = torch.full((runs,), math.inf), torch.zeros(runs)
+
+    def over(self, step: int, losses: torch.Tensor) -> bool:
+        """Whether after this step one has started, none has moved for too long, or all are beyond numbers."""
+        self.recent += losses.detach() / (WINDOW * self.chance)
+        if step % WINDOW:
+            return False
+        self.best = torch.minimum(self.best, self.recent.nan_to_num(nan=math.inf))
+        finite = torch.isfinite(self.recent)  # a loss that is not stays so: that run is out
+        self.recent = torch.where(finite, torch.zeros_like(self.recent), self.recent)
+        lowest = float(self.best.min())
+        return not finite.any() or lowest < SHARE or (step >= PATIENCE and lowest > MOVED)
+
+
 def train(model: nn.Module, s: Spec, optimizer: str, rates: tuple[float, ...]) -> list[tuple[float, int]]:
     """Train at several rates at once until one starts.
 
@@ -42,7 +65,7 @@ def train(model: nn.Module, s: Spec, optimizer: str, rates: tuple[float, ...]) -
     order = torch.Generator().manual_seed(s.seed)
     rate = team.per_member(rates)
     first, second = torch.zeros_like(team.vector), torch.zeros_like(team.vector)
-    best, recent = torch.full((len(rates),), math.inf), torch.zeros(len(rates))
+    watch = Watch(len(rates), set_.chance)
     for i in range(1, STEPS + 1):
         pick = torch.randint(len(x), (BATCH,), generator=order)
         losses = team.losses(x[pick], set_.y[pick])
@@ -55,15 +78,9 @@ def train(model: nn.Module, s: Spec, optimizer: str, rates: tuple[float, ...]) -
                 team.vector.sub_((first / root).mul_(rate), alpha=1.0 / (1.0 - 0.9**i))
             else:
                 team.vector.sub_(g.mul_(rate))
-        recent += losses.detach() / (WINDOW * set_.chance)
-        if i % WINDOW == 0:  # a loss that is not finite stays so: that member is out
-            best = torch.minimum(best, recent.nan_to_num(nan=math.inf))
-            if not torch.isfinite(recent).any():
-                return [(b, i) for b in best.tolist()]
-            recent = torch.where(torch.isfinite(recent), torch.zeros_like(recent), recent)
-            if best.min() < SHARE or (i >= PATIENCE and best.min() > MOVED):
-                return [(b, i) for b in best.tolist()]
-    return [(b, STEPS) for b in best.tolist()]
+        if watch.over(i, losses):
+            return [(b, i) for b in watch.best.tolist()]
+    return [(b, STEPS) for b in watch.best.tolist()]
 
 
 def label(s: Spec, optimizer: str) -> dict[str, object]:

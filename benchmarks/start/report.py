@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from benchmarks.start.baselines import BASELINES
-from benchmarks.start.metrics import area, bins, brier, calibration_error
+from benchmarks.start.metrics import Area, area, bins, brier, calibration_error
 from benchmarks.start.networks import Spec
 from benchmarks.start.score import FIRST, Row
 
@@ -32,6 +32,11 @@ def _value(r: Row, key: str) -> float:
     return r.p_start if key == "p_start" else r.values.get(key, math.nan)
 
 
+def _between(a: Area) -> str:
+    """The interval; one network of a kind has none."""
+    return f"{a.low:.3f} … {a.high:.3f}" if math.isfinite(a.low) else "no interval"
+
+
 def comparison(rows: Sequence[Row]) -> Cells:
     """AUC of P(start), of its parts and of the baselines; a network without a score counts as the worst of all."""
     starts = np.array([r.starts for r in rows])
@@ -42,7 +47,7 @@ def comparison(rows: Sequence[Row]) -> Cells:
         if not known or (key == FIRST and all(r.p_start == r.values[key] for r in rows)):
             continue
         a = area(np.nan_to_num(value, nan=-math.inf, neginf=-1e300), starts)
-        out.append((title, str(known), f"{a.value:.3f}", f"{a.low:.3f} … {a.high:.3f}"))
+        out.append((title, str(known), f"{a.value:.3f}", _between(a)))
     return ("score", "networks with a score", "AUC", "95 %"), out
 
 
@@ -97,7 +102,7 @@ def summary(rows: Sequence[Row]) -> str:
     a = area(p, starts)
     seconds = [r.seconds for r in rows if not math.isnan(r.seconds)]
     return (
-        f"{len(rows)} networks, {int(starts.sum())} start; AUC of P(start) {a.value:.3f} ({a.low:.3f} … {a.high:.3f}); "
+        f"{len(rows)} networks, {int(starts.sum())} start; AUC of P(start) {a.value:.3f} ({_between(a)}); "
         f"mean distance of said and started {calibration_error(p, starts):.3f}; Brier score {brier(p, starts):.3f} "
         f"(always saying the share of starts: {starts.mean() * (1 - starts.mean()):.3f})"
         + (f"; {float(np.median(seconds)):.2f} CPU-s each (median)" if seconds else "")

@@ -14,6 +14,7 @@ from firstlight.rules.along import behind_map
 from firstlight.rules.centring import seen
 from firstlight.rules.contraction import contract, outer_sum, past_weights, sum_atoms
 from firstlight.rules.gradient import alone, scale, whole
+from firstlight.rules.keys import is_weights
 from firstlight.rules.layout import axis_atoms, expand, permute
 from firstlight.rules.leaning import at_rows, at_values
 from firstlight.rules.merge import plus, reduce_to
@@ -157,7 +158,7 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, other: Signal) ->
     del call
     g = whole(grad)
     left, right, result = _matmul_letters(input, other)
-    rows = input.tag is not None and input.tag[0] == "softmax" and bool(input.mean.any()) and other.weights is None
+    rows = is_weights(input) and other.weights is None
     g = at_rows(g, out, input, other) if rows else g
     dx = pair_einsum(g, result, other, right, _kept(left, result, right))
     dy = pair_einsum(g, result, input, left, _kept(right, result, left))
@@ -263,14 +264,14 @@ def _(call: Call, grad: Cotangent, out: Signal, equation: str, operands: tuple[S
         return {}
     g = whole(grad)
     p, grads = operands[0], list[Cotangent]()
-    rows = p.tag is not None and p.tag[0] == "softmax" and bool(p.mean.any()) and operands[1].weights is None
+    rows = is_weights(p) and operands[1].weights is None
     g = at_rows(g, out, p, operands[1]) if rows else g
     for mine, other in ((0, 1), (1, 0)):
         missing = "".join(a for a in terms[mine] if a not in result and a not in terms[other])
         target = "".join(a for a in terms[mine] if a not in missing)
         dx = pair_einsum(g, result, operands[other], terms[other], target)
         if mine == 1 and rows:
-            dx = at_values(dx, g, operands[0])
+            dx = at_values(dx, g, p)
         if missing:
             call.caveat("einsum sums an axis of one operand alone")
             continue

@@ -16,7 +16,7 @@ from firstlight.graph.along import Along
 from firstlight.graph.signal import Array, Signal
 from firstlight.rules.along import mixed, source
 from firstlight.rules.layout import offset
-from firstlight.rules.softmax import SPREADS, participation_curve
+from firstlight.rules.softmax import SPREADS, mean_over_rows, participation_curve
 
 _ROWS = 1 << 16  # logits that one sampled expectation takes
 SQUARE, FOURTH = 6, 7  # places of Σp² and Σp⁴/Σp² among the moments
@@ -48,11 +48,8 @@ def _moments(v: float, n: int) -> Array:
 
 def moments(v: float, counts: Array) -> Array:
     """The mean of `_moments` over rows that see different numbers of keys."""
-    n, many = np.unique(np.clip(np.round(counts), 1.0, _MOST), return_counts=True)
-    knots = n if len(n) <= 16 else np.unique(np.round(np.geomspace(float(n[0]), float(n[-1]), 16)))
-    table = np.array([_moments(float(f"{max(v, 1e-6):.3g}"), int(k)) for k in knots])
-    columns = [np.asarray(np.interp(np.log(n), np.log(knots), column), dtype=np.float64) for column in table.T]
-    return np.array([float(c @ many) / float(many.sum()) for c in columns])
+    near = float(f"{max(v, 1e-6):.3g}")
+    return mean_over_rows(lambda n: _moments(near, n), np.minimum(counts, _MOST), 16)
 
 
 def row_law(p: Signal, dim: int) -> tuple[Array, Array]:
@@ -100,8 +97,8 @@ def forms(
         keys: Number of keys.
         heads: Number of heads, H.
         known: ρ.
-        along: Factor of what goes along the query, against that of |g|².
         part: Share of the logits' variance that is that of queries and keys; the rest is a bias.
+        along: Factor of what goes along the query, against that of |g|².
     """
     passed, qq, kk, kv, qk, qv, square, fourth_power, apart = moments(v, counts)
     if passed <= 0.0 or values <= 0.0:

@@ -15,7 +15,7 @@ import numpy as np
 from firstlight.graph.signal import Array, Groups, Noise, Signal, next_id, replace
 from firstlight.rules import lengths, sites
 from firstlight.rules.forms import combine, joint
-from firstlight.rules.keys import coherent, in_step, uncommon
+from firstlight.rules.keys import coherent, in_step, is_weights, uncommon
 from firstlight.rules.layout import (
     align,
     axis_atoms,
@@ -286,16 +286,17 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
         units = [i for i, label in enumerate(a for b in out for a in [b] * len(atoms[b])) if label not in left]
         unit = units[0] if units else None
         result = replace(result, wander=x.wander)
-    if x.tag is not None and x.tag[0] == "softmax" and x.mean.any() and left and left[-1] in summed:
+    over_keys = is_weights(x) and bool(left) and left[-1] in summed
+    if over_keys:
         inherited[0] = (uncommon(result, x, w), x.noise)
     noise = fresh_linear(result, inherited, fan, unit)
     wander = stray(result, fan) if w.weights else max(x.wander, w.wander)
-    if x.tag is not None and x.tag[0] == "softmax" and x.mean.any() and left and left[-1] in summed:
+    if over_keys:
         wander *= in_step(x, w)  # a mean over places strays as far as they do so in step
     if x.tag is not None and x.tag[0] == "softmax" and left and not w.weights:
         if left[-1] in summed:
             result = coherent(result, x.tag[2], x, w)
-            if x.mean.any():
+            if over_keys:
                 result = replace(result, tag=(ROWS, 0, max(x.scatter, 0.0)))
         elif x.keyed is not None and not x.mean.any():  # rows of long queries are sharp, and meet their queries here
             result = replace(result, q=result.q * x.keyed.rows)

@@ -7,6 +7,11 @@ import numpy as np
 from firstlight.graph.signal import Signal, replace
 
 
+def is_weights(p: Signal) -> bool:
+    """Whether a tensor is the weights of a softmax; the gradient of its logits has its tag, too, but no mean."""
+    return p.tag is not None and p.tag[0] == "softmax" and bool(p.mean.any())
+
+
 def shared(x: Signal, w: Signal) -> float:
     """Correlation of w between two different keys, which are x's last axis."""
     at = len(x.groups[-1])

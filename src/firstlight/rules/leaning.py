@@ -20,7 +20,7 @@ from firstlight.rules.along import energy
 from firstlight.rules.attending import row_law, sharpness
 from firstlight.rules.gradient import joined, parts_of
 from firstlight.rules.keys import uncommon
-from firstlight.rules.softmax import SPREADS, few
+from firstlight.rules.softmax import SPREADS, mean_over_rows
 
 _ROWS, _MOST = 1 << 15, 256  # logits that one sampled expectation takes; keys beyond which rows count as this long
 _LITTLE = 1e-3  # λ that changes nothing
@@ -72,11 +72,8 @@ def _at(v: float, n: int) -> Array:
 def _mean_row(p: Signal, dim: int) -> Array:
     """`_rows` of a softmax over an axis, the mean over rows that see different numbers of keys."""
     square, seen = row_law(p, dim)
-    n, many = np.unique(np.clip(np.round(seen), 1.0, _MOST), return_counts=True)
-    knots, v = few(n), sharpness(square, seen)
-    table = np.array([_at(v, int(k)) if k > 1 else np.array([0.0] * 6 + [1.0, 0.0]) for k in knots])
-    columns = [np.asarray(np.interp(np.log(n), np.log(knots), c), dtype=np.float64) for c in table.T]
-    return np.array([float(c @ many) for c in columns])
+    v, alone = sharpness(square, seen), np.array([0.0] * 6 + [1.0, 0.0])
+    return mean_over_rows(lambda n: _at(v, n) if n > 1 else alone, np.minimum(seen, _MOST))
 
 
 def passing(p: Signal, dim: int, lean: float, known: float) -> tuple[float, float]:

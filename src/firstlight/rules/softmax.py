@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -48,12 +49,28 @@ def _transforms(v: float) -> tuple[Array, Array]:
     return smoothed(decay), np.array([smoothed(h) for h in higher])
 
 
-def few(counts: Array) -> Array:
-    """At most six of ascending numbers, even on a log scale."""
-    if len(counts) <= 6:
+def _few(counts: Array, most: int) -> Array:
+    """At most so many of ascending numbers, even on a log scale."""
+    if len(counts) <= most:
         return counts
-    ladder: Array = np.exp(np.linspace(math.log(float(counts[0])), math.log(float(counts[-1])), 6))
+    ladder: Array = np.exp(np.linspace(math.log(float(counts[0])), math.log(float(counts[-1])), most))
     return np.unique(np.round(ladder)).astype(np.float64)
+
+
+def mean_over_rows(law: Callable[[int], Sequence[float] | Array], counts: Array, knots: int = 6) -> Array:
+    """Mean over rows of what a law says of one that sees n keys; between a few n it is linear in ln n.
+
+    Args:
+        law: Numbers for n keys.
+        counts: How many keys each row sees, any shape; at least 1.
+        knots: How many n the law is asked for, at most.
+    """
+    n, many = np.unique(np.maximum(np.round(np.asarray(counts, dtype=np.float64)), 1.0), return_counts=True)
+    at = _few(n, knots)
+    table = np.array([law(int(k)) for k in at.tolist()])
+    weights: Array = many.astype(np.float64) / float(many.sum())
+    columns = [np.asarray(np.interp(np.log(n), np.log(at), column), dtype=np.float64) for column in table.T]
+    return np.array([float(column @ weights) for column in columns])
 
 
 def _kernels(level: Array) -> tuple[Array, Array]:
@@ -215,14 +232,8 @@ def straying(v: float, n: Array, wander: float, scatter: float, uneven: float = 
     """
     if wander < _UNLIKE and scatter + uneven < _EVEN:
         return Keyed(*_PLAIN)
-    counts, many = np.unique(np.maximum(np.round(np.asarray(n, dtype=np.float64)), 1.0), return_counts=True)
-    knots = few(counts)
     units, dims = _level_of(max(1.0 / max(wander, 1e-4), 2.0)), _level_of(max(2.0 / max(scatter, 1e-4), 1.0))
     level, lengths = _level_of(min(max(v, 1e-6), 100.0)), _level_of(min(uneven, 2.0)) if uneven > 1e-2 else 0.0
-    table = np.array(
-        [_strayed(level, min(int(k), 256), units, dims, lengths) if k > 1 else _PLAIN for k in knots.tolist()]
-    )
-    weights: Array = many.astype(np.float64) / float(many.sum())
-    columns = [np.asarray(np.interp(np.log(counts), np.log(knots), col), dtype=np.float64) for col in table.T]
-    alike, less, coherent, sharper, uneven, rows = (float(col @ weights) for col in columns)
+    found = mean_over_rows(lambda k: _strayed(level, min(k, 256), units, dims, lengths) if k > 1 else _PLAIN, n)
+    alike, less, coherent, sharper, uneven, rows = found.tolist()
     return Keyed(alike, less, coherent, sharper, uneven, rows)

@@ -214,7 +214,7 @@ def depth(frame: Frame) -> Figure:
     handles.append(Line2D([], [], color=GREY, lw=0.8, ls=":", label="chance; the mean sample as answer"))
     if len(lost):
         handles.append(Line2D([], [], color=GREY, marker="x", ms=8, mew=1.8, ls="", label="overflow at every rate"))
-    figure.legend(handles=handles, loc="outside right upper")
+    axes[min(1, len(tasks) - 1)].legend(handles=handles, loc="lower right", fontsize="small")
     note(figure, frame, _depth_note(frame))
     return figure
 

@@ -1,20 +1,23 @@
-"""A batch of one sequence: its positions are what attention compares, as those of any sequence of a larger batch."""
+"""Attention over many positions: a sequence alone is one of many, and long causal masks are as short ones."""
 
+import pytest
 import torch
 from torch import nn
 
 import firstlight
+from firstlight.rules.attention import _FULL
 
 
 class OneHead(nn.Module):
-    """Attention without a mask, straight on the input."""
+    """Attention straight on the input."""
 
-    def __init__(self, width):
+    def __init__(self, width, causal=False):
         super().__init__()
         self.q, self.k, self.v = (nn.Linear(width, width, bias=False) for _ in range(3))
+        self.causal = causal
 
     def forward(self, x):
-        return nn.functional.scaled_dot_product_attention(self.q(x), self.k(x), self.v(x))
+        return nn.functional.scaled_dot_product_attention(self.q(x), self.k(x), self.v(x), is_causal=self.causal)
 
 
 def test_like_keys_make_means_over_many_keys_long_in_a_lone_sequence_too():
@@ -36,3 +39,16 @@ def test_a_lone_sequence_is_predicted_as_one_of_many():
     lone, many = (firstlight.predict(model, torch.randn(n, 256, 64), "xavier").nodes for n in (1, 4))
     for a, b in zip(lone, many, strict=True):
         assert abs(a.output.q / b.output.q - 1.0) < 0.1, a.name
+
+
+def test_one_position_more_than_is_followed_entry_by_entry_changes_next_to_nothing():
+    """The first row sees one key: taken for one of all keys it made the gradient of the keys 2.7 times too large."""
+    torch.manual_seed(0)
+    x = torch.randn(2, _FULL + 1, 64)
+    short, long = (firstlight.predict(OneHead(64, True), x[:, :n], "lecun").nodes for n in (_FULL, _FULL + 1))
+    little = 4.0 / _FULL  # statistics of rows go with a power of their length, the fourth at most
+    for a, b in zip(short, long, strict=True):
+        assert a.output.q == pytest.approx(b.output.q, rel=little)
+        assert a.grad is not None
+        assert b.grad is not None
+        assert a.grad.q == pytest.approx(b.grad.q, rel=little), a.name
