@@ -79,7 +79,6 @@ def test_the_forward_goal_is_met():
 @pytest.mark.parametrize(
     ("name", "depth", "told"),
     [
-        ("mlp_spectral_norm", 3, "power iteration"),
         ("mlp_relu_squared", 3, "luck of the forward pass"),
         ("densenet", 6, "groups of different size"),
         ("experts", 2, "order statistics"),

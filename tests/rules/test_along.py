@@ -166,3 +166,13 @@ def test_what_rows_of_a_softmax_pass_on(v, n):
     if v < 0.1:
         assert qq == pytest.approx(v * passed, rel=0.1)
         assert kk == pytest.approx(v * passed, rel=0.1)
+
+
+@pytest.mark.parametrize(("layer", "scheme"), [(nn.Tanh, "xavier"), (nn.Tanh, "torch-default"), (nn.ReLU, "he")])
+def test_the_gradient_of_a_singular_value_is_that_of_what_the_matrix_makes(layer, scheme):
+    """Σ G·W of W/σ, over all samples Σ g·Wx: behind tanh it was up to 5 times too large."""
+    torch.manual_seed(0)
+    wrap = nn.utils.parametrizations.spectral_norm
+    model = nn.Sequential(wrap(nn.Linear(64, 64)), layer(), wrap(nn.Linear(64, 64)), layer(), nn.Linear(64, 10))
+    names = [f"{i}.parametrizations.weight.0:{op}" for i in (0, 2) for op in ("vdot", "mv#2")]
+    close(against(model, 1.5 * torch.randn(16, 64), names, 160, scheme), 0.0)

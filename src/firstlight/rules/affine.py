@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from firstlight.graph.ir import Ref
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
-from firstlight.rules.along import behind_map
+from firstlight.rules.along import ITSELF, behind_map, on_weights
 from firstlight.rules.centring import seen
 from firstlight.rules.contraction import contract, outer_sum, past_weights, sum_atoms
 from firstlight.rules.gradient import alone, scale, whole
@@ -56,7 +57,6 @@ def with_bias(call: Call, y: Signal, bias: Signal) -> Signal:
 
 @linear.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, weight: Signal, bias: Signal | None = None) -> Grads:
-    del call
     g = whole(grad)
     letters = LETTERS[: input.ndim]
     o = "Z" if weight.ndim > 1 else ""
@@ -68,6 +68,9 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, weight: Signal, b
             outer_sum(g, input, weight) if o else contract(g, letters[:-1] + o, input, letters, o + letters[-1])
         ),
     }
+    if o and isinstance(call.node.args[1], Ref):  # a matrix that was made from another
+        tag = (ITSELF, 0, on_weights(grad, out, bias))
+        grads["weight"] = Cotangent(replace(grads["weight"].base, tag=tag))
     if bias is not None:
         grads["bias"] = reduce_to(Cotangent(g), bias)
     return grads
@@ -109,7 +112,7 @@ def matmul(call: Call, input: Signal, other: Signal) -> Signal:
     left, right, out = _matmul_letters(input, other)
     result = pair_einsum(input, left, other, right, out)
     if result.ndim == 0 and input.tag is not None and other.tag is not None and input.tag[0] == other.tag[0] == "image":
-        return _singular(call, result, input.tag, other.tag)
+        return _singular(result, input.tag, other.tag)
     return _image(result, input, other) if input.ndim == 2 and other.ndim == 1 else result
 
 
@@ -136,15 +139,11 @@ def _image(out: Signal, w: Signal, v: Signal) -> Signal:
     return replace(out, q=out.q * factor, tag=("image", key + times + 1, level))
 
 
-def _singular(call: Call, out: Signal, one: tuple[str, int, float], other: tuple[str, int, float]) -> Signal:
+def _singular(out: Signal, one: tuple[str, int, float], other: tuple[str, int, float]) -> Signal:
     """uᵀWv of a power iteration that ends with v = Wᵀu/|Wᵀu|: |Wᵀu|, which hardly varies."""
     if one[1] // 8 != other[1] // 8 or one[1] == other[1]:
         return out
     level = max(one[2], other[2])
-    call.caveat(
-        "the largest singular value by power iteration: its gradient Σ G·W is taken as that of a gradient that is "
-        "independent of the weight"
-    )
     return replace(out, mean=np.full_like(out.q, level**0.5), q=np.full_like(out.q, level), ident=next_id())
 
 

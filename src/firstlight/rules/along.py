@@ -31,6 +31,8 @@ _LOADS = 24  # sources that a form tells apart; beyond, the smallest become one
 _RELATED = 0.05  # correlation of the log-norms of a gradient and its tensor from which they are not independent
 _COMMON = 0.1  # correlation of the gradients of two units from which they are not independent
 
+ITSELF = "with itself"  # tag of the gradient of a matrix that was made from another: E (Σ G·W)²
+
 _numbers = itertools.count(1)
 
 
@@ -44,14 +46,16 @@ def fresh(variance: float) -> Along:
     return Along(((source(), variance**0.5),)) if variance > 0.0 else Along()
 
 
-def mixed(terms: Sequence[tuple[float, Along]], own: float = 0.0) -> Along:
-    """Σ a·form, and a new source of the given variance."""
+def mixed(terms: Sequence[tuple[float, Along]], own: float = 0.0, balanced: float = 0.0) -> Along:
+    """Σ a·form, and new sources of the given variances, the second one of those that the rows of a site share out."""
     loads: dict[int, float] = {}
     for a, form in terms:
         for k, load in form.loads:
             loads[k] = loads.get(k, 0.0) + a * load
     if own > 0.0:
         loads[source()] = own**0.5
+    if balanced > 0.0:
+        loads[-source()] = balanced**0.5
     if len(loads) > _LOADS:
         by_size = sorted(loads.items(), key=lambda item: -abs(item[1]))
         rest = sum(load * load for _, load in by_size[_LOADS - 1 :])
@@ -122,7 +126,8 @@ def together(parts: Sequence[Cotangent], total: Cotangent, x: Signal) -> Cotange
     form = mixed([(1.0, f) for f in forms])
     both = form.variance - sum(f.variance for f in forms)
     n = x.shape[-1] if x.ndim else 1
-    return aligned(total, form, both, energy(total) * n * x.mean_q, n > 1)
+    overlap = n > 1 and not all(p.along is not None and p.along.disjoint for p in parts)
+    return aligned(total, form, both, energy(total) * n * x.mean_q, overlap)
 
 
 def aligned(g: Cotangent, form: Along, more: float, free: float, apply: bool = True) -> Cotangent:
@@ -234,7 +239,7 @@ def of_summands(g: Cotangent, x: Signal, out: Signal, axes: Sequence[int]) -> Al
     if g.along is None or any(axis % x.ndim == x.ndim - 1 for axis in axes) or out.numel == x.numel:
         return None
     k = x.numel / out.numel
-    return mixed([(1.0 / k, g.along)], energy(g) * max(x.mean_q - out.mean_q / k**2, 0.0))
+    return mixed([(1.0 / k, g.along)], balanced=energy(g) * max(x.mean_q - out.mean_q / k**2, 0.0))
 
 
 def of_pieces(g: Cotangent, tensors: Sequence[Signal], dim: int) -> list[Along | None]:
@@ -308,3 +313,20 @@ def behind_map(dx: Signal, x: Signal, g: Cotangent, out: Signal, bias: Signal | 
     if free <= 0.0:
         return Cotangent(dx, along=form)
     return aligned(Cotangent(dx), form, form.variance - free, n * free)
+
+
+def on_weights(g: Cotangent, out: Signal, bias: Signal | None) -> float:
+    """E (Σ G·W)² over a whole matrix W with the gradient G = Σ g·xᵀ of z = Wx + b: of Σ g·(z - b) over all sites.
+
+    G is not independent of W: behind tanh, say, g is small where z is large. Of z - b only what z has of it,
+    ρ = 1 - E b²/E z², is met again in g; where Σ g·z is known, sites are independent with just that.
+    """
+    met = meeting(g, out)
+    square = sum_atoms(met, range(len(met.atoms))).mean_q
+    if g.along is not None:
+        free = independent(g, out)
+        square *= g.along.variance / free if free > 0.0 else 1.0
+    if bias is None or bias.mean_q <= 0.0 or out.mean_q <= 0.0:
+        return square
+    share = max(1.0 - bias.mean_q / out.mean_q, 0.0)
+    return share * share * square + share * (1.0 - share) * out.mean_q * whole(g).mean_q * out.numel

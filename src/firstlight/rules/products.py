@@ -8,10 +8,10 @@ import numpy as np
 
 from firstlight.graph.along import Along
 from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, Source, once, replace
-from firstlight.rules.along import against, begun, energy, uneven
+from firstlight.rules.along import ITSELF, against, begun, energy, uneven
 from firstlight.rules.contraction import energy_cube, product
 from firstlight.rules.elementwise import Pointwise, apply, back, chain_values
-from firstlight.rules.empirical import constant
+from firstlight.rules.empirical import constant, uniform
 from firstlight.rules.gradient import alone, parts_of, scale, scaled, times, times_signal
 from firstlight.rules.layout import align, axis_atoms
 from firstlight.rules.leaning import divided
@@ -277,9 +277,24 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any, rounding
         if other.tag is not None and other.tag[:2] == ("sum", input.ident):
             # shares x/Σx: (g - Σ g·share)/Σx, of which the part through Σx is Σ share²: 1 - 2/n is left for this one
             grads["input"] = _without_return(call, grads["input"], input, other, out)
-    over = times_factor(grad, out, other, input) if isinstance(input, Signal) else scaled(grad, float(input))
+    over = _met_by(call, grad, out, other, input)
     grads["other"] = back(_along(reduce_to(over, other), other, input, out, form, grad), inv, other, _INVERSE)
     return grads
+
+
+def _met_by(call: Call, grad: Cotangent, out: Signal, other: Signal, input: Any) -> Cotangent:
+    """g·x, the gradient of 1/y in x/y; of a whole matrix x/σ with the gradient G, Σ G·x where that is known."""
+    if not isinstance(input, Signal):
+        return scaled(grad, float(input))
+    tag = grad.base.tag
+    if grad.rest or tag is None or tag[0] != ITSELF or other.numel != 1:
+        if input.weights is not None and other.numel == 1:
+            call.caveat(
+                "a weight divided by a number made from it (a power iteration): the gradient of the number, Σ G·W, is "
+                "taken as that of a gradient G that is independent of the weight"
+            )
+        return times_factor(grad, out, other, input)
+    return Cotangent(uniform(other.shape, 0.0, tag[2] * other.mean_q, noise=grad.base.noise))
 
 
 @rule("addcmul", example="torch.addcmul(x, x, torch.tanh(x), value=0.5)")
