@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from firstlight.graph.along import Along
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.affine import pair_einsum as einsum
-from firstlight.rules.along import of_rows, shared
+from firstlight.rules.along import behind_map
 from firstlight.rules.choice import masked
 from firstlight.rules.concatenation import join
 from firstlight.rules.cross import add
@@ -22,6 +21,7 @@ from firstlight.rules.merge import unit
 from firstlight.rules.products import multiply, times_factor
 from firstlight.rules.ranges import take_range
 from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, first_of, rule
+from firstlight.rules.rows import ADDED, shared
 from firstlight.rules.selection import Step, place, plan_index, taken, where_taken
 from firstlight.rules.structural import like_shape
 from firstlight.rules.windows import pair_average
@@ -204,7 +204,8 @@ def index_add(call: Call, input: Signal, dim: int, index: Signal, source: Signal
         counts, square = counts.mean(keepdims=True), square.mean(keepdims=True)
     m = input.mean_mean + alpha * source.mean_mean * counts.reshape(shape)
     q = input.mean_q + alpha**2 * source.mean_q * square.reshape(shape)
-    return replace(base, mean=m, q=np.maximum(q, np.square(m)), terms=(), ident=next_id())
+    tag = (ADDED, 0, 0.0) if "add" in call.node.op else None
+    return replace(base, mean=m, q=np.maximum(q, np.square(m)), terms=(), tag=tag, ident=next_id())
 
 
 def _counts(x: Signal, dim: int, index: Signal) -> Array | None:
@@ -221,16 +222,14 @@ def _counts(x: Signal, dim: int, index: Signal) -> Array | None:
 def _(
     call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int, index: Signal, source: Signal, alpha: float = 1.0
 ) -> Grads:
-    del out, index
+    del index
     g = whole(grad)
     spread = like_shape(g, source.shape)
-    forms: tuple[Along | None, Along | None] = None, None
+    kept, form = alone(grad), None
     if "add" in call.node.op and dim % input.ndim < input.ndim - 1 and source.ndim == input.ndim:
-        times = source.shape[dim] / max(input.shape[dim], 1)
-        one, other = shared(grad, input.mean_q, alpha**2 * times * source.mean_q, 0.0)
-        forms = one, of_rows(other, 1.0 / max(times, 1e-300))
-    added = Cotangent(replace(spread, q=spread.q * alpha**2, ident=next_id()), along=forms[1])
-    return {"input": replace(grad, along=forms[0]), "source": added}
+        kept, form = shared(grad, out, input, alpha**2 * source.mean_q)
+    added = Cotangent(replace(spread, q=spread.q * alpha**2, tag=None, ident=next_id()), along=form)
+    return {"input": kept, "source": added}
 
 
 @rule(
@@ -254,14 +253,14 @@ def _one_group(w: Signal) -> Signal:
 
 @grouped_mm.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, mat2: Signal, offs: Any = None) -> Grads:
-    del call, out, offs
+    del call, offs
     g = whole(grad)
     w = _one_group(mat2)
     dx = einsum(g, "ac", w, "bc", "ab")
     per = mat2.shape[0] if mat2.ndim == 3 else 1
     dw = einsum(g, "ac", input, "ab", "bc")
     level = dw.mean_q / per
-    return {"input": Cotangent(dx), "mat2": Cotangent(uniform(mat2.shape, 0.0, level))}
+    return {"input": behind_map(dx, input, grad, out, None), "mat2": Cotangent(uniform(mat2.shape, 0.0, level))}
 
 
 @rule(

@@ -8,12 +8,13 @@ import numpy as np
 
 from firstlight.graph.along import Along
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
-from firstlight.rules.along import of_parts, of_rows
+from firstlight.rules.along import of_parts
 from firstlight.rules.concatenation import join
 from firstlight.rules.gradient import whole
 from firstlight.rules.layout import reshape
 from firstlight.rules.ranges import drop_axis, put_range, take_index, take_range, unsqueezed
 from firstlight.rules.registry import Call, Grads, rule, several
+from firstlight.rules.rows import added
 from firstlight.rules.structural import Sizes, like_shape
 
 
@@ -248,11 +249,17 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, index: Any) -> Gr
         ratio = out.numel / max(input.numel, 1)
         spread_out = like_shape(g, input.shape)
         rows = out.ndim == input.ndim > 1 and out.shape[1:] == input.shape[1:]
-        form = of_rows(grad.along, ratio) if rows else None
+        entries = out.ndim == input.ndim == 2 and out.shape[1] == 1 and _by_two(index)
+        form = added(grad.along, out.shape[0] / input.shape[0], disjoint=entries) if rows or entries else None
         return {
             "input": Cotangent(replace(spread_out, q=spread_out.q * ratio, mean=spread_out.mean * ratio), along=form)
         }
     return {"input": Cotangent(place(g, input, steps), along=_along(grad, out, input, index))}
+
+
+def _by_two(index: Any) -> bool:
+    """Whether an index is x[rows, columns, None]: one entry of each of some rows."""
+    return several(index) and len(index) == 3 and all(isinstance(i, Signal) for i in index[:2]) and index[2] is None
 
 
 def _along(grad: Cotangent, out: Signal, input: Signal, index: Any) -> Along | None:
