@@ -16,11 +16,11 @@ LIMITS = {"mlp": (60, 256), "taper": (40, 128), "gated": (16, 64), "dense": (20,
           "lstm": (3, 32), "gru": (3, 32)}  # fmt: skip
 
 
-def unseen(seed: int) -> list[Config]:
+def unseen(seed: int, count: int = COUNT) -> list[Config]:
     """42 % plain, 33 % from where networks fail most, 15 % with one fault, 6 % with bad inputs, 4 % with bad heads."""
     rng = random.Random(seed)
     out: list[Config] = []
-    while len(out) < COUNT:
+    while len(out) < count:
         kind = rng.random()
         if kind < 0.42:
             c = _plain(rng)

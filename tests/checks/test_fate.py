@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import pytest
@@ -146,3 +147,62 @@ def test_nobody_is_talked_out_of_a_scheme_that_works(scheme: str) -> None:
     assert r.verdict == "starts", r
     others = [f.remedy for f in r.findings if f.severity == "info" and "initialize(" in f.remedy]
     assert not others
+
+
+def product(depth: int, gain: float, act: type[nn.Module] = nn.ReLU) -> Case:
+    """A regression whose outputs start `gain` to the power of depth/2 too large."""
+    x, _ = data(10, 64)
+    model = mlp(depth, 8, act, gain=gain, inputs=10)
+    model[-1] = nn.Linear(8, 1)
+    torch.manual_seed(2)
+    nn.init.normal_(model[-1].weight, 0, gain**0.5 / 8**0.5)
+    y = torch.tanh(x[:, :1] + x[:, 1:2])
+    return Case(model, x, F.mse_loss, (y - y.mean()) / y.std())
+
+
+def trained(c: Case) -> float:
+    """Lowest loss, over that of the mean, in 600 steps of Adam at the usual rates."""
+    least = float("inf")
+    for rate in (1e-4, 1e-3, 1e-2):
+        model = copy.deepcopy(c.model)
+        adam = torch.optim.Adam(model.parameters(), rate)
+        for _ in range(600):
+            adam.zero_grad()
+            loss = c.loss(model(c.batch), c.targets)
+            loss.backward()
+            adam.step()
+            least = min(least, float(loss.detach() / c.targets.var(correction=0)))
+    return least
+
+
+@pytest.mark.parametrize(
+    ("gain", "act", "fires"), [(18.0, nn.ReLU, True), (6.0, nn.ReLU, False), (18.0, nn.Tanh, False)]
+)
+def test_adam_remembers_the_first_gradients_of_a_product(gain: float, act: type[nn.Module], fires: bool) -> None:
+    """And training agrees: the full batch without noise, so that nothing else is in the way."""
+    c = product(4, gain, act)
+    e = gather(c.model, c.batch, c.loss, None, targets=c.targets)
+    fate = decide(e)
+    assert e.probe.loss is not None
+    assert e.probe.loss < 1e5 * e.probe.loss_constant  # not for its size alone
+    assert (fate.reason == "exploded" and "memory" in fate.text) == fires, fate
+    assert (trained(c) > 0.9) == fires
+
+
+def test_outputs_that_dropout_scatters_are_no_noise_where_the_gradients_agree() -> None:
+    """One raw feature drives all: few units, whose masks change the answers while every gradient points its way."""
+    seeded = torch.Generator().manual_seed(0)
+    x = 200.0 * (1.0 + 0.5 * torch.randn(64, 1, generator=seeded)) + torch.randn(64, 8, generator=seeded)
+    y = (x[:, 0] > x[:, 0].median()).float()
+    found = []
+    for seed in range(20):
+        torch.manual_seed(seed)
+        model = nn.Sequential(
+            nn.Linear(8, 6), nn.ReLU(), nn.Dropout(0.8), nn.Linear(6, 6), nn.ReLU(), nn.Dropout(0.8), nn.Linear(6, 1)
+        )
+        e = gather(model, x, lambda out, y: F.binary_cross_entropy_with_logits(out.flatten(), y), None, targets=y)
+        if not e.probe.repeats:
+            found.append(e)
+    assert found  # some of these draws scatter
+    assert all(e.probe.agreement is not None for e in found)
+    assert any(e.probe.agreement > 0.5 and decide(e).reason != "drowned" for e in found if e.probe.agreement)

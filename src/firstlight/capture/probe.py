@@ -65,7 +65,12 @@ def probe(
             there = here.moved or _elsewhere(forward, params, samples, loss, seed, moving, known)
             if only_readout(there, model) is layer:  # nor will the next step reach more
                 here = replace(here, loss_readout=best_readout(forward, layer, loss))
-    return replace(here, repeat=repeat)
+    here = replace(here, repeat=repeat)
+    if not moved or here.repeats or not here.finite:
+        return here
+    with warnings.catch_warnings(), torch.enable_grad():
+        warnings.simplefilter("ignore")
+        return replace(here, agreement=_agreement(forward, params, samples, loss, seed))
 
 
 @torch.no_grad()
@@ -88,6 +93,28 @@ def _repeat(forward: Callable[[], Any], model: nn.Module) -> float | None:
         if correlation > 3.0 * repeat_error(flat.shape[1], repeats):
             break
     return correlation
+
+
+def _agreement(
+    forward: Callable[[], Any], params: Mapping[str, nn.Parameter], samples: int, loss: Loss | None, seed: int
+) -> float | None:
+    """Mean correlation between Jᵀ r_c of passes with different dropout masks."""
+    total: Gradients = {}
+    size = 0.0
+    for _ in range(REPEATS[1]):
+        out = forward()
+        tensors = [t for t in _floats(out) if t.dim() >= 1 and len(t) == samples]
+        residuals = _residuals(out, tensors, loss, seed)[1] if tensors else []
+        pairs = [(t, r) for t, r in zip(tensors, residuals, strict=True) if r is not None and t.requires_grad]
+        if not pairs:
+            return None
+        f, r = max(pairs, key=lambda pair: pair[0].numel())
+        found = _back(f, params, r.detach() - _mean(r.detach(), 0))
+        size += sum(float(g.double().square().sum()) for g in found.values())
+        total = {n: g.double() + total.get(n, 0.0) for n, g in found.items()}
+    if size <= 0.0:
+        return None
+    return (sum(float(g.square().sum()) for g in total.values()) / size - 1.0) / (REPEATS[1] - 1)
 
 
 def _elsewhere(

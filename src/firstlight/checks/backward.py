@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator
 
 from firstlight.checks.blame import blame
+from firstlight.checks.budget import STEPS
 from firstlight.checks.evidence import Evidence
-from firstlight.checks.fate import STEPS, decide
+from firstlight.checks.fate import decide
 from firstlight.checks.lengths import SAID, WRONG, affine
 from firstlight.checks.phrases import factor, number, severity
 from firstlight.checks.registry import check

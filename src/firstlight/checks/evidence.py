@@ -111,6 +111,8 @@ class Probe:
         usable: Whether there were outputs to differentiate; without them the measurement alone decides.
         repeat: Mean correlation over the samples between the outputs of passes with different dropout masks; None
             without dropout.
+        agreement: Mean correlation between the gradients Jᵀ r_c of passes with different dropout masks; asked for only
+            where their outputs have no more in common than chance, else None.
         moved: The same at a random nearby point that training can reach; None where not needed. It tells a saddle,
             which the first step leaves, from a network whose gradient is zero everywhere it can go.
         notes: What could not be done.
@@ -134,8 +136,14 @@ class Probe:
     finite: bool = True
     usable: bool = True
     repeat: float | None = None
+    agreement: float | None = None
     moved: Probe | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def repeats(self) -> bool:
+        """Whether passes with different dropout masks agree on the samples by more than three standard errors."""
+        return self.repeat is None or self.repeat >= 3.0 * repeat_error(self.samples * self.outputs)
 
     @property
     def signal(self) -> float:

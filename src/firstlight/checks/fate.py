@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
-from firstlight.checks.evidence import LARGEST, Evidence, Probe, repeat_error
+from firstlight.checks.budget import ADAM_LR, SGD_LR, STEPS, Fate, Reason
+from firstlight.checks.evidence import Evidence, Probe, repeat_error
+from firstlight.checks.excess import exploded
 from firstlight.checks.mainline import NONLINEAR, RECURRENT, SATURATING, stations
 from firstlight.checks.norms import norms
 from firstlight.checks.reach import ADAM_EPS, stalled_steps
 from firstlight.graph.results import NodeStats
 from firstlight.theory import lengths
-
-Reason = Literal["", "non-finite", "disconnected", "silent", "drowned", "exploded", "slow", "half", "budget", "stalled",
-                 "unreachable", "linear", "weak"]  # fmt: skip
 
 # A difference between samples below this many units of roundoff is rounding error: a sum of n terms carries about
 # √n/2 units, and layers of up to a thousand terms are common.
@@ -24,35 +21,12 @@ NOISE = 16.0
 # The smallest step that people take: after it, biases that were zero have this size, and a signal below a unit of
 # roundoff of it can no longer be added to them.
 FIRST_STEP = 1e-3
-# What counts as a usable budget: the learning rates that people try, and the steps after which they give up.
-ADAM_LR, SGD_LR, STEPS = 1e-2, 1.0, 600
-LEAST_LR = 1e-4
-# A loss this many times above chance must fall by as many e-folds before it says anything about the targets.
-EXPLODED = 1e5
 # Rectifiers: a constant shift closes half of their units for good.
 CLOSING = frozenset(["relu", "relu6", "leaky_relu", "prelu", "rrelu", "threshold"])
 # Where a draw closes a layer less often than this, the rate of false alarms that is aimed at, it is not suspected.
 RARE = 0.01
 # One operation that shrinks the signal by more than this passes back gradients below Adam's ε = 1e-8.
 SHUT = 1e-8
-
-
-@dataclass(frozen=True, slots=True)
-class Fate:
-    """The decision.
-
-    Attributes:
-        starts: Whether a first step can lower the loss.
-        reason: Why not; "" where it starts.
-        margin: ln of (what is there / what is needed); negative where it does not start. ±inf where it is no matter
-            of degree.
-        text: The decisive comparison in words, with its numbers.
-    """
-
-    starts: bool
-    reason: Reason = ""
-    margin: float = math.inf
-    text: str = ""
 
 
 @lru_cache(maxsize=4)
@@ -79,7 +53,7 @@ def decide(evidence: Evidence) -> Fate:
     drowned = _drowned(p)
     if drowned is not None:
         return drowned
-    for rule in (_closed, _half, _exploded, _faint_input, _far, _slow, _features, stalled):
+    for rule in (_closed, _half, exploded, _faint_input, _far, _slow, _features, stalled):
         fate = rule(evidence)
         if fate is not None:
             return fate
@@ -180,11 +154,16 @@ def _linear(p: Probe) -> Fate | None:
 
 
 def _drowned(p: Probe) -> Fate | None:
-    if p.repeat is None or p.output_spread < 0.1 * p.output_rms:
+    """Dropout's noise covers the input in the outputs and in the gradients too, so that steps do not add up.
+
+    A few outputs may differ between masks while all gradients point one way. The gradients' entries are not
+    independent of each other: chance is that of a single one.
+    """
+    if p.repeat is None or p.repeats or p.output_spread < 0.1 * p.output_rms:
+        return None
+    if p.agreement is not None and p.agreement >= 3.0 * repeat_error(1):
         return None
     needed = 3.0 * repeat_error(p.samples * p.outputs)
-    if p.repeat >= needed:
-        return None
     return Fate(
         False, "drowned", math.log(max(p.repeat, 1e-3) / needed),
         f"passes with different dropout masks agree to {p.repeat:.3f} only; {needed:.3f} is chance",
@@ -211,52 +190,6 @@ def _closed(evidence: Evidence) -> Fate | None:
         False, "silent", math.log(max(moved.contrast, 1e-30) / evidence.eps),
         f"samples differ by {faintest[1]:.1e} in front of a rectifier; a first step of the biases, {FIRST_STEP:g}, "
         "closes it for all of them",
-    )  # fmt: skip
-
-
-def _exploded(evidence: Evidence) -> Fate | None:
-    p = evidence.probe
-    if p.loss is None and p.output_rms > EXPLODED:
-        text = f"the outputs have size {p.output_rms:.1e}"
-        return Fate(False, "exploded", math.log(EXPLODED / p.output_rms), text)
-    if p.loss is None or p.loss_constant is None:
-        return None
-    # Identical outputs hide their size from the loss (all logits equal) until the first step tells them apart.
-    size = max(p.loss, p.output_rms)
-    over = size / max(p.loss_constant, 1e-3)
-    if over <= EXPLODED:
-        return _unsettled(p, over)
-    # A loss that grows linearly with the outputs (cross entropy) only has to get all signs right: a coherent pull
-    # does that at any scale, if the smallest usual learning rate moves the loss by its own size in 100 steps. Gradients
-    # whose square is no number of the format do nothing: Adam divides them by infinity, plain descent overflows.
-    linear = p.loss < 10.0 * p.output_rms
-    top = math.sqrt(LARGEST[evidence.dtype])
-    reach = sum(x.reach for x in p.pulls.values() if x.signal < top * math.sqrt(x.entries))
-    if linear and reach * 1e-4 * 100 > size and p.loss > 1e-2 * size:
-        return None
-    what = "loss is" if p.loss >= p.output_rms else "outputs' size is"
-    text = f"the {what} {over:.1e} times the best constant answer's loss"
-    return Fate(False, "exploded", math.log(EXPLODED / over), text)
-
-
-def _unsettled(p: Probe, over: float) -> Fate | None:
-    """A loss that falls at a fixed pace, from so high that no learning rate is both fast and fine enough.
-
-    Where the loss grows linearly with the outputs (cross entropy), a step of rate η takes η·reach from it. To come
-    down within `STEPS` it needs η·reach·STEPS > loss; to settle at chance, η·reach/10 < chance, since Adam's momentum
-    (β₁ = .9) averages steps of alternating sign to a tenth: impossible where the loss is more than 10·STEPS times
-    chance, unless the pull falls with the loss. It does where all weights shrink together: there the smallest usual
-    rate takes the loss' own size from it within the budget.
-    """
-    if p.loss is None or p.loss_constant is None or p.loss >= 10.0 * p.output_rms or over <= 10 * STEPS:
-        return None
-    share = LEAST_LR * STEPS * sum(x.reach for x in p.pulls.values()) / max(p.loss, 1e-300)
-    if share >= 1.0:
-        return None
-    return Fate(
-        False, "exploded", math.log(max(share, 1e-30)),
-        f"the loss is {p.loss / max(p.loss_constant, 1e-3):.1e} times the best constant answer's, and {STEPS} steps of "
-        f"{LEAST_LR:g} take {100.0 * share:.0f} % of it: rates that are faster cannot settle at chance",
     )  # fmt: skip
 
 

@@ -122,11 +122,12 @@ def drowned(e: Evidence) -> Iterator[Finding]:
     """Dropout's noise covers the input's signal.
 
     What it measures:
-        Correlation over samples between the outputs of two passes with different dropout masks.
+        Correlation over samples between the outputs of passes with different dropout masks and, where that is chance,
+        between their gradients.
     Why it matters:
         If a sample's two outputs are as different as two samples', the gradient is noise.
     When it is harmless:
-        Correlations well above chance: noise then averages out over steps.
+        Correlations well above chance, of the outputs or of the gradients: noise then averages out over steps.
     Remedy:
         Less dropout in deep networks: `nn.Dropout(0.1)`, or initialize nearer to the ordered side.
     Source:
