@@ -158,17 +158,16 @@ def missing_names(found):
 
 
 def test_most_operations_of_random_graphs_agree_with_draws():
-    # 300 networks: .931 and .887; less two standard errors of 40 networks, each of which misses many nodes or none
+    # 300 networks: .970 and .916; these 40, each of which misses many nodes or none: .909 and .902 (errors .016, .036)
     found = shares(40, 24, seed=2)
-    assert found["forward"] >= 0.88
-    assert found["backward"] >= 0.83
+    assert found["forward"] >= 0.89
+    assert found["backward"] >= 0.86
 
 
 @pytest.mark.slow
 @pytest.mark.xfail(
     strict=True,
-    reason=".93 forward and .89 backward: attention of a tensor to itself without projections (42 of 46 missed), "
-    "products of dependent tensors, gradients below them",
+    reason=".970 forward and .916 backward: products of dependent tensors, softmax over bent logits, gradients below",
 )
 def test_the_share_of_random_graphs_within_a_tenth(record_property):
     found = shares(300, 64, seed=1)

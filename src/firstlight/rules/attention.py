@@ -10,6 +10,7 @@ import numpy as np
 from firstlight.graph.along import Along
 from firstlight.graph.keyed import Keyed
 from firstlight.graph.signal import INFINITY, SILENT, Array, Cotangent, Signal, next_id, replace
+from firstlight.rules import selfsame
 from firstlight.rules.affine import pair_einsum as einsum
 from firstlight.rules.along import of_rows
 from firstlight.rules.attending import FOURTH, SQUARE, forms, moments, row_law, sharpness
@@ -17,8 +18,9 @@ from firstlight.rules.contraction import INNER
 from firstlight.rules.empirical import constant
 from firstlight.rules.forms import combine
 from firstlight.rules.gradient import scale, whole
+from firstlight.rules.heads import gather, repeat
 from firstlight.rules.hiding import HIDDEN
-from firstlight.rules.layout import align, axis_atoms, expand, merge_axis, offset
+from firstlight.rules.layout import align, axis_atoms, merge_axis, offset
 from firstlight.rules.leaning import at_rows, at_values, known_share, passing
 from firstlight.rules.merge import plus, reduce_to
 from firstlight.rules.noise import sample_correlation
@@ -247,22 +249,6 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int = -1) ->
     return {"input": Cotangent(replace(g, q=g.q * kept, source=None, values=None, ident=next_id()))}
 
 
-def _heads(x: Signal, like: Signal) -> Signal:
-    """Repeat key/value heads to the number of query heads."""
-    h, k = like.shape[-3], x.shape[-3]
-    axis = x.ndim - 3
-    n = h // max(k, 1)
-    if n <= 1:
-        return x
-    at = offset(x, axis) + len(x.groups[axis])
-    wide = replace(x, groups=(*x.groups[: axis + 1], (), *x.groups[axis + 1 :]), value=None)
-    wide = expand(wide, (*wide.groups[: axis + 1], (n,), *wide.groups[axis + 2 :]))
-    del at
-    return replace(
-        wide, groups=(*wide.groups[:axis], wide.groups[axis] + wide.groups[axis + 1], *wide.groups[axis + 2 :])
-    )
-
-
 def _letters(x: Signal) -> str:
     return "abcdefgh"[: x.ndim - 2]
 
@@ -309,8 +295,11 @@ def sdpa(
 ) -> Signal:  # fmt: skip
     """softmax(QKᵀ/√d)·V: q' = q_V·Σp² + r_V·(1 - Σp²) over the keys."""
     if enable_gqa:
-        key, value = _heads(key, query), _heads(value, query)
+        key, value = repeat(key, query), repeat(value, query)
     factor = query.shape[-1] ** -0.5 if scale is None else float(scale)
+    how = selfsame.asked(query, key, value, attn_mask, is_causal, factor, dropout_p)
+    if how is not None and (made := selfsame.attend(call, query, value, how)) is not None:
+        return made
     p = _dropped(_weights(call, query, key, attn_mask, is_causal, factor), dropout_p)
     lead = _letters(query)
     return einsum(p, lead + "ts", value, lead + "sd", lead + "td")
@@ -337,8 +326,11 @@ def _(
     from firstlight.rules.gradient import scale as times_number
 
     g = whole(grad)
-    wide_key, wide_value = (_heads(key, query), _heads(value, query)) if enable_gqa else (key, value)
+    wide_key, wide_value = (repeat(key, query), repeat(value, query)) if enable_gqa else (key, value)
     factor = query.shape[-1] ** -0.5 if scale is None else float(scale)
+    how = selfsame.asked(query, wide_key, wide_value, attn_mask, is_causal, factor, dropout_p)
+    if how is not None and (both := selfsame.attend_back(call, grad, g, query, wide_value, how)) is not None:
+        return {"query": both[0], "value": both[1]}
     p = _weights(call, query, wide_key, attn_mask, is_causal, factor)
     lead = _letters(query)
     g = at_rows(g, out, p, wide_value)
@@ -359,7 +351,7 @@ def _(
     known = _along(p, through, dv, wide_value, heads, ratio, attn_mask, along / max(passed, 1e-12))
     if enable_gqa:
         for name, small in (("key", key), ("value", value)):
-            grads[name] = _gather_heads(grads[name], small)
+            grads[name] = gather(grads[name], small)
             known = {**known, name: of_rows(known.get(name), query.shape[-3] / max(small.shape[-3], 1))}
     return {name: Cotangent(s, along=known.get(name)) for name, s in grads.items()}
 
@@ -382,16 +374,3 @@ def _along(
         part = min(max(1.0 - bias * (1.0 - shared) / v, 0.0), 1.0)
     found = forms(v, seen, through.mean_q * keys, values, rows, keys, heads, ratio, part, query)
     return {} if found is None else dict(zip(("query", "key", "value"), found, strict=True))
-
-
-def _gather_heads(g: Signal, like: Signal) -> Signal:
-    from firstlight.rules.contraction import sum_atoms
-    from firstlight.rules.layout import reshape
-
-    h, k = g.shape[-3], like.shape[-3]
-    if h == k:
-        return g
-    lead = g.shape[:-3]
-    g = reshape(g, (*lead, k, h // k, *g.shape[-2:]))
-    g = sum_atoms(g, list(axis_atoms(g, len(lead) + 1)))
-    return reshape(g, like.shape)
