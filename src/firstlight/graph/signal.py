@@ -366,7 +366,8 @@ class Cotangent:
 
 K = TypeVar("K")
 T = TypeVar("T", Signal, Source, Cotangent)
-_DERIVED = {"q": "_mean_q", "mean": "_mean_mean", "corr": "_powers", "table": "_draw"}  # by the field they follow from
+# what was worked out once, by the field that it follows from
+_DERIVED = {"q": "_mean_q", "mean": "_mean_mean", "corr": "_powers", "table": "_draw", "terms": "_rows"}
 
 
 def replace(x: T, **changes: Any) -> T:

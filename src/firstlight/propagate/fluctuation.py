@@ -23,6 +23,7 @@ from firstlight.rules.contraction import INNER
 from firstlight.rules.hiding import HIDDEN, hidden_in
 from firstlight.rules.noise import gaussian_energy
 from firstlight.rules.rows import ADDED
+from firstlight.rules.tied import ROW
 from firstlight.rules.windows import pair_average
 
 _POSITIVE_AXIS = ("conv", "max_pool", "avg_pool", "adaptive", "batch_norm", "group_norm", "instance_norm")
@@ -130,7 +131,7 @@ def summarise(run: Run, scheme: str, laws: Mapping[str, str], dtype: str, notes:
 
 
 def _no_length(node: Node, x: Signal) -> bool:
-    if x.tag is not None and x.tag[0] not in ("softmax", "sum", "image", INNER, ADDED):
+    if x.tag is not None and x.tag[0] not in ("softmax", "sum", "image", INNER, ADDED, ROW):
         return True
     if not x.mean.size or float(x.mean.min()) > HIDDEN:
         return False

@@ -11,7 +11,7 @@ import numpy as np
 
 from firstlight.graph.ir import Ref
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
-from firstlight.rules.along import ITSELF, behind_map, on_weights
+from firstlight.rules.along import ITSELF, begun, behind_map, on_weights
 from firstlight.rules.centring import seen
 from firstlight.rules.contraction import contract, outer_sum, past_weights, sum_atoms
 from firstlight.rules.gradient import alone, scale, whole
@@ -20,6 +20,7 @@ from firstlight.rules.layout import axis_atoms, expand, permute
 from firstlight.rules.leaning import at_rows, at_values
 from firstlight.rules.merge import plus, reduce_to
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule
+from firstlight.rules.tied import own_rows
 
 _RARE = 0.5  # variance of a log-norm from which mean squares are those of rare draws
 LETTERS = string.ascii_letters
@@ -41,6 +42,8 @@ def linear(call: Call, input: Signal, weight: Signal, bias: Signal | None = None
         ("Z" if weight.ndim > 1 else "") + letters[-1],
         letters[:-1] + ("Z" if weight.ndim > 1 else ""),
     )
+    known = own_rows(input, weight)
+    out = out if known == 1.0 else replace(out, q=out.q * known)
     if input.noise.variance <= _RARE < out.noise.variance:
         call.caveat(
             f"ln|x|² has a standard deviation of {out.noise.variance**0.5:.1f} over draws from here on: mean squares "
@@ -60,6 +63,8 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, weight: Signal, b
     g = whole(grad)
     letters = LETTERS[: input.ndim]
     o = "Z" if weight.ndim > 1 else ""
+    if grad.along is None and own_rows(input, weight) != 1.0:
+        grad = replace(grad, along=begun(grad, out))
     fan, sites = input.shape[-1], input.numel // max(input.shape[-1], 1) - 1
     dx = past_weights(contract(g, letters[:-1] + o, weight, o + letters[-1], letters), g, fan, sites)
     grads: dict[str, Any] = {
@@ -68,7 +73,7 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, weight: Signal, b
             outer_sum(g, input, weight) if o else contract(g, letters[:-1] + o, input, letters, o + letters[-1])
         ),
     }
-    if o and isinstance(call.node.args[1], Ref):  # a matrix that was made from another
+    if o and call.node.op == "linear" and isinstance(call.node.args[1], Ref):  # a matrix that was made from another
         tag = (ITSELF, 0, on_weights(grad, out, bias))
         grads["weight"] = Cotangent(replace(grads["weight"].base, tag=tag))
     if bias is not None:

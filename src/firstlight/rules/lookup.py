@@ -13,6 +13,7 @@ from firstlight.rules.gradient import whole
 from firstlight.rules.layout import axis_atoms, offset
 from firstlight.rules.noise import fresh_linear
 from firstlight.rules.registry import WEIGHTS_IID, Call, Grads, rule
+from firstlight.rules.tied import row_of
 
 
 @rule(
@@ -50,7 +51,8 @@ def embedding(call: Call, input: Signal, weight: Signal, padding_idx: int | None
         groups, np.full(one, weight.mean_mean), np.full(one, weight.mean_q), corr, (*input.batch, *feature),
         gaussian=True, cumulants=weight.cumulants,
     )  # fmt: skip
-    return replace(out, noise=fresh_linear(out, []))
+    tag = None if weight.weights is None else row_of(weight.weights.name)
+    return replace(out, noise=fresh_linear(out, []), tag=tag)
 
 
 @embedding.adjoint

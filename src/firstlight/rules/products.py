@@ -95,7 +95,8 @@ def _by_own_norm(x: Signal, inverse_rms: Signal) -> Signal:
     eps = max(inverse_rms.tag[2] ** -2 - x.mean_q, 0.0)
     q = like.q / np.maximum(like.q.mean(axis=gone, keepdims=True) + eps, 1e-300)
     n = x.numel / max(inverse_rms.numel, 1)
-    return replace(out, q=q, noise=SILENT, scatter=-2.0 / n, data=True, gaussian=x.gaussian, sites=None)
+    terms = (((inverse_rms.mean_q * max(1.0 - 2.0 / n, 0.0)) ** 0.5, x),)  # E 1/v of n normal entries is n/(n - 2)/E v
+    return replace(out, q=q, noise=SILENT, scatter=-2.0 / n, data=True, gaussian=x.gaussian, sites=None, terms=terms)
 
 
 def _unvaried(x: Signal) -> bool:
