@@ -279,10 +279,17 @@ def _first_lines(error: BaseException) -> str:
     return text if len(text) <= 300 else text[:297] + "..."
 
 
+_TYPES = "and bias type"  # of torch's convolutions: "Input type (double) and bias type (float) should be the same"
+
+
 def _advice(what: str, message: str) -> str:
     if "'indices'" in message and "Long" in message:
         return "Give integers below the number of tokens (on the command line: --input 8,128:int64:50257)."
-    if "dtype" in message or "expected scalar type" in message or "same type" in message.lower():
+    if "more than 1 value per channel" in message:
+        return "Give a batch of two samples or more (batch statistics of one do not exist), or call model.eval()."
+    if what == "loss" and "target dtype" in message:
+        return "Convert the targets to the type that the loss expects, for example targets.long()."
+    if "dtype" in message or "expected scalar type" in message or "same type" in message.lower() or _TYPES in message:
         return "Convert the batch to the model's element type, for example batch.float()."
     if "Checkpointing is not compatible" in message:
         return "Use torch.utils.checkpoint with use_reentrant=False, or switch checkpointing off for the measurement."

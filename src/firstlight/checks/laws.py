@@ -204,7 +204,7 @@ def vectors_off(e: Evidence) -> Iterator[Finding]:
         In an output layer (class prior, mean of the targets), in gates (LSTM's forget bias 1, the step of a state
         space: what goes through sigmoid or softplus and then multiplies is not asked), after normalisation.
     Remedy:
-        `firstlight.initialize(model, "he")` sets biases to 0 and gains to 1.
+        Biases back to 0, gains to 1: the line names them. `firstlight.initialize` does so too, and draws the weights.
     Source:
         Module documentation of torch.nn (Linear: U(±1/√fan_in)); the dying-ReLU condition of Lu et al. 1903.06733.
     """
@@ -225,9 +225,23 @@ def vectors_off(e: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "WGT008", severity(fatal), worst.name,
                 f"root mean square {number(math.sqrt(worst.q))}, mean {number(worst.mean)}; "
-                f"so in {len(group)} {what}",
+                f"so in {len(group)} of the {what}",
                 "biases at most 2, gains at most 10 (modules draw 0 or U(±1/√fan_in), and 1)",
                 "The constant decides the unit alone: it is dead, saturated or deaf to its input.",
-                'firstlight.initialize(model, "he")', "sets biases to 0 and gains to 1",
+                *_ordinary([p.name for p in group]),
                 {"rms": math.sqrt(worst.q), "mean": worst.mean},
             )  # fmt: skip
+
+
+def _ordinary(names: list[str]) -> tuple[str, str]:
+    """A line that puts only these back to what modules begin with, where it can name them; and what it does."""
+    biases = [name.rpartition(".")[2].startswith("bias") for name in names]
+    if len(names) > _NAMED or len(set(biases)) > 1:
+        return 'firstlight.initialize(model, "he")', "sets biases to 0 and gains to 1"
+    init = f"torch.nn.init.{'zeros_' if biases[0] else 'ones_'}(model.get_parameter"
+    if len(names) == 1:
+        return f"{init}({names[0]!r}))", "leaves the weights as they are"
+    return f"for name in {tuple(names)!r}: {init}(name))", "leaves the weights as they are"
+
+
+_NAMED = 4

@@ -28,6 +28,11 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
+def counted(n: int, one: str, many: str) -> str:
+    """The number with the words that agree with it."""
+    return f"{n} {one if n == 1 else many}"
+
+
 def severity(fatal: bool, otherwise: Severity = "warning") -> Severity:
     """An error only where it is why the network cannot start."""
     return "error" if fatal else otherwise

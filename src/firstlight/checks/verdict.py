@@ -34,6 +34,9 @@ _WRONG = frozenset(
         "FWD004",
     ]
 )
+# What `Report.p_start` was worked out from: the two definitions do not mix, and neither replaces the other.
+MEASURED = "from the margin of these weights; predict's, of their law: diagnose(..., theory=True)"
+PREDICTED = "predict's, of the weights' law (docs/signal.md, section 6)"
 # Standard deviation of ln(signal) by which measured and true margins differ for other reasons than the draw.
 _MARGIN_SD = 1.0
 
@@ -55,7 +58,10 @@ def judge(evidence: Evidence) -> Report:
         verdict = "at risk" if p < 0.9 else "starts"
     if verdict == "starts":  # nothing is to be mended: no remark may talk anybody out of a scheme that works
         found = [replace(f, remedy="", effect="") if _redraws(f) else f for f in found]
-    return Report(verdict, p, tuple(found), evidence.measurement, _headline(verdict, p, found))
+    law = fate.starts and evidence.law_p_start is not None
+    return Report(
+        verdict, p, tuple(found), evidence.measurement, _headline(verdict, p, found), PREDICTED if law else MEASURED
+    )
 
 
 def _redraws(f: Finding) -> bool:
@@ -109,6 +115,8 @@ def _headline(verdict: Verdict, p: float, found: list[Finding]) -> str:
         case "mis-scaled":
             why = next((_lower(f.meaning) for f in found if f.severity == "warning" and f.code in _WRONG), "")
             return f"This network can start, but not as it should: {why}"
+        case "starts" if first is not None:
+            return f"This network can start, but: {_lower(first.meaning)}"
         case "starts":
             return "A signal gets through this network and back: it can start."
 

@@ -8,7 +8,7 @@ from firstlight.checks.blame import blame, fan_in
 from firstlight.checks.evidence import Evidence
 from firstlight.checks.fate import decide
 from firstlight.checks.mainline import REARRANGE
-from firstlight.checks.phrases import listed, number, severity
+from firstlight.checks.phrases import counted, listed, number, severity
 from firstlight.checks.registry import check
 from firstlight.graph.results import Finding, ParameterStats
 
@@ -94,23 +94,25 @@ def zero_weights(e: Evidence) -> Iterator[Finding]:
         zero the gradient of both is zero for ever: the network sits on a saddle that no step leaves.
     When it is harmless:
         If the matrix itself gets a gradient: a zero classifier, the last layer of a residual branch (Fixup, SkipInit),
-        LoRA's B. The first step makes it non-zero. Reported as information then.
+        LoRA's B. The first step makes it non-zero. Reported as information then. What is only added to the signal or
+        put beside it (class tokens, tables of positions) is no factor, and is not asked.
     Remedy:
         Draw the fatal one: `firstlight.initialize(model, "he")`.
     Source:
         Zhang et al. 1901.09321 (Fixup), Hu et al. 2106.09685 (LoRA). A polynomial that is zero at a random point is
         zero everywhere with probability one (Schwartz, Zippel), so one nearby point decides.
     """
-    zero = [p for p in matrices(e) if p.zero_fraction == 1.0 and p.uses]
+    zero = [p for p in matrices(e) if p.zero_fraction == 1.0 and p.uses and not _only_added(e, p)]
     if not zero:
         return
     fate, cause = decide(e), blame(e)
     fatal = not fate.starts and fate.reason in ("silent", "disconnected", "slow") and cause.kind in ("zero", "gradient")
     where = cause.parameter.name if cause.parameter is not None and cause.kind == "zero" else zero[0].name
     names = listed([p.name for p in zero])
+    what = f"{counted(len(zero), 'weight matrix is', 'weight matrices are')} zero: {names}"
     if fatal:
         yield Finding(
-            "WGT003", "error", where, f"{len(zero)} weight matrices are zero: {names}",
+            "WGT003", "error", where, what,
             "a gradient that tells samples apart, here or after the first step (saddle test)",
             "A product of zeros: nothing of the input passes, and no gradient will ever change that.",
             'firstlight.initialize(model, "he")', "the gradient reaches every layer",
@@ -119,7 +121,7 @@ def zero_weights(e: Evidence) -> Iterator[Finding]:
     else:
         many = len(zero) == len(matrices(e)) and len(zero) > 1
         yield Finding(
-            "WGT003", "warning" if many else "info", where, f"{len(zero)} weight matrices are zero: {names}",
+            "WGT003", "warning" if many else "info", where, what,
             "a gradient reaches them, or will after the first step (saddle test)",
             "All weights start at zero: training has to leave a saddle first, with identical units."
             if many else "Zero on purpose or by luck: the first step makes them non-zero, so this is harmless.",
@@ -181,6 +183,20 @@ def _entrywise(e: Evidence, p: ParameterStats) -> bool:
             return False
         if of_weights.issuperset(n.inputs):
             of_weights.add(n.name)
+    return True
+
+
+def _only_added(e: Evidence, p: ParameterStats) -> bool:
+    """Whether a parameter is added to the signal or put beside it, and multiplies nothing."""
+    seen = {p.name}
+    for n in e.nodes:
+        if p.name not in n.parameters and seen.isdisjoint(n.inputs):
+            continue
+        if n.op in ("add", "sub", "cat", "stack"):
+            continue  # a sum with the signal: what reads it reads the signal
+        if n.op not in REARRANGE:
+            return False
+        seen.add(n.name)
     return True
 
 

@@ -39,10 +39,12 @@ def report_view(report: Report) -> RenderableType:
         (f" {report.verdict.upper()} ", f"bold reverse {colour}"),
         ("  ", ""),
         (m.model, "bold"),
-        (f"  {sum(_size(p.shape) for p in m.parameters):,} parameters, batch of {m.batch_size}", "dim"),
+        (f"  {_parameters(report)}, batch of {m.batch_size}", "dim"),
         (f"  P(this law starts) = {report.p_start:.2f}", "dim"),
     )
     parts: list[RenderableType] = [title, Text(report.headline, style=colour)]
+    if report.p_start_from:
+        parts.append(Text(f"P(start) {report.p_start_from}", style="dim"))
     strong = [f for f in report.findings if f.severity != "info"]
     if strong:
         parts += [Text(""), Text("Why", style="bold"), _why(strong[:_SHOWN])]
@@ -84,6 +86,14 @@ def _why(findings: list[Finding]) -> Table:
             body.append(f"\nheld against {f.threshold}", style="dim italic")
         table.add_row(Text(mark, style=style), Text(f.code, style=style), body)
     return table
+
+
+def _parameters(report: Report) -> str:
+    """How many there are, and how many of them are trained where not all are."""
+    parameters = report.measurement.parameters
+    entries = sum(_size(p.shape) for p in parameters)
+    trained = sum(_size(p.shape) for p in parameters if p.requires_grad)
+    return f"{entries:,} parameters" + (f" ({trained:,} trained)" if trained < entries else "")
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -56,6 +56,7 @@ class Report(Written):
     Attributes:
         verdict: "starts", "at risk", "mis-scaled" or "will not start".
         p_start: Probability that the law from which the weights were drawn gives a network that can start.
+        p_start_from: What it was worked out from, and how to get the other definition.
         findings: Worst first; the cause before its consequences.
         measurement: The evidence.
         headline: The verdict in one sentence.
@@ -66,6 +67,7 @@ class Report(Written):
     findings: tuple[Finding, ...]
     measurement: Measurement
     headline: str = ""
+    p_start_from: str = ""
 
     @property
     def errors(self) -> tuple[Finding, ...]:

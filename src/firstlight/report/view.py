@@ -131,15 +131,17 @@ class View:
         """What was looked at, as pairs of name and value."""
         measured = self.measurement
         entries = sum(math.prod(parameter.shape) for parameter in measured.parameters)
+        trained = sum(math.prod(parameter.shape) for parameter in measured.parameters if parameter.requires_grad)
         loss = number(measured.loss) if math.isfinite(measured.loss) else "not finite"
         return (
             ("model", measured.model or "unnamed"),
             ("operations", f"{len(self.rows):,}"),
-            ("parameters", f"{entries:,}"),
+            ("parameters", f"{entries:,}" + (f" ({trained:,} trained)" if trained < entries else "")),
             ("batch", f"{measured.batch_size:,} samples"),
             ("mode", "training" if measured.training else "evaluation"),
             ("loss", f"{loss} ({measured.loss_kind})"),
             ("device", measured.device),
+            *([("P(start)", self.report.p_start_from)] if self.report.p_start_from else []),
         )
 
 
