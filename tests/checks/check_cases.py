@@ -170,6 +170,13 @@ class Listed(nn.Module):
         return self.head(x)
 
 
+def with_softmax(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Case:
+    """Probabilities as outputs: cross entropy makes probabilities of them again, their log-likelihood does not."""
+    c = case(nn.Sequential(*mlp(), nn.Softmax(-1)))
+    c.loss = loss
+    return c
+
+
 def regression(scale: float, shift: float) -> Case:
     x, _ = data()
     g = torch.Generator().manual_seed(2)
@@ -325,6 +332,7 @@ CASES: dict[str, tuple[Callable[[], Case], Callable[[], Case]]] = {
     "FWD008": (lambda: rings(nn.Identity), lambda: rings(nn.Tanh)),
     "GRD006": (lambda: case(Listed(True)), lambda: case(Listed(False))),
     "OUT004": (lambda: squared(False), lambda: squared(True)),
+    "OUT006": (lambda: with_softmax(F.cross_entropy), lambda: with_softmax(lambda p, y: F.nll_loss(p.log(), y))),
     "OUT005": (
         lambda: case(Through(mlp(), lambda z: 1e-9 * z, behind=True)),
         lambda: case(Through(mlp(), lambda z: 1e-2 * z, behind=True)),

@@ -27,26 +27,28 @@ _RANGES: dict[str, Callable[[Tensor], Tensor]] = {
 _VIEWS = ("View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "Clone", "ToCopy", "Permute", "Transpose")
 # Share of the best constant answer's loss that is a start: a search that gets below it has shown that there is room.
 ROOM = 0.9
+# The same where the outputs' range is bounded: above it, the range costs more than a tenth of chance.
+RANGE_ROOM = 0.1
 _ROUNDS, _ITERATIONS = 12, 8
 # Answers beyond this many are not searched: the search would cost more than the model.
 _ENTRIES = 1 << 16
 
 
 def free_answers(out: Any, f: Tensor, loss: Loss | None, constant: float | None) -> float | None:
-    """Least loss of any answers that the last operation can give; None where there is room for a start.
+    """Least loss of any answers that the last operation can give; None where there is room.
 
     Looked for only where the outputs' range is bounded, or where the loss pulls all samples alike at the answer 0: then
     it may not know which answer belongs to which sample, as when targets are broadcast against the outputs.
     """
     if loss is None or constant is None or out is not f or f.dim() < 1 or len(f) < 2 or f.numel() > _ENTRIES:
         return None
-    shaped = _range_of(f)
+    shaped, enough = _range_of(f), RANGE_ROOM
     if shaped is None:
         if not _alike(f, loss):
             return None
-        shaped = _identity
+        shaped, enough = _identity, ROOM
     noise = torch.randn(f.shape, generator=torch.Generator().manual_seed(0)).to(f.device)
-    return _least([noise], lambda z: loss(shaped(z[0]).to(f.dtype)), ROOM * constant)
+    return _least([noise], lambda z: loss(shaped(z[0]).to(f.dtype)), enough * constant)
 
 
 def linear_answers(x: Tensor, shape: Sequence[int], loss: Loss, constant: float) -> float | None:

@@ -1,4 +1,4 @@
-"""Checks on what no training can bring down: FWD008, OUT004, OUT005."""
+"""Checks on what no training can bring down: FWD008, OUT004, OUT005, OUT006."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from firstlight.checks.evidence import Evidence
 from firstlight.checks.fate import decide
+from firstlight.checks.mainline import REARRANGE
 from firstlight.checks.phrases import number
 from firstlight.checks.registry import check
 from firstlight.graph.results import Finding
@@ -73,6 +74,57 @@ def answers_out_of_reach(e: Evidence) -> Iterator[Finding]:
         "" if limited or e.targets is None else f"outputs {shape} against targets {e.targets.shape}",
         {"free": e.probe.loss_free or 0.0},
     )  # fmt: skip
+
+
+@check("OUT006", stage=37)
+def range_costs(e: Evidence) -> Iterator[Finding]:
+    """Even perfect answers leave a loss: the function behind the last layer keeps them from it.
+
+    What it measures:
+        The least loss of any answers in the range of the last function (softmax, sigmoid, tanh, ReLU), chosen sample by
+        sample, against a tenth of the best constant answer's.
+    Why it matters:
+        A softmax in front of `cross_entropy`, which applies one itself, leaves ln(1 + (K-1)/e): 1.46 of 2.30 for ten
+        classes; a sigmoid in front of `binary_cross_entropy_with_logits` .5 of .69. The gradient passes both and is
+        small. Targets beyond the range cannot be met either.
+    When it is harmless:
+        It is a start, and the order of the classes may still be learned; slower than without the function.
+    Remedy:
+        Return the logits where the loss expects them; targets in the outputs' range.
+    Source:
+        The minimum over all answers bounds every network. Applied twice, softmax maps onto logits between 0 and 1.
+    """
+    p = e.probe
+    if p.loss_free is None or p.loss_constant is None or not decide(e).starts or p.loss_free >= p.loss_constant:
+        return
+    last = next((n for n in reversed(e.nodes) if n.op in _ENDS and n.name in _behind(e)), None)
+    t = e.targets
+    if last is None or (t is not None and not t.spread > 0.0):
+        return
+    whole = last.op not in ("softmax", "sigmoid")
+    twice = not whole and (t is None or not t.floating or (t.low >= 0.0 and t.high <= 1.0))
+    name = last.op if not twice else f"{last.op} of its own, or takes its outputs for what goes into one"
+    own = last.module and last.module_type.lower() == last.op
+    yield Finding(
+        "OUT006", "warning", last.name,
+        f"the best answers that {last.op} can give have a loss of {number(p.loss_free)}, the best constant one "
+        f"{number(p.loss_constant)}", "a tenth of the best constant answer's loss",
+        f"The outputs come from {last.op}, and the loss applies {name}: answers that are all right still cost." if twice
+        else f"The targets lie partly out of the range of {last.op}: answers that are as good as can be still cost.",
+        (f"model.set_submodule({last.module!r}, torch.nn.Identity())  # the loss applies it" if own
+         else f"# return what goes into {last.op}: the loss applies it") if twice
+        else "targets = (targets - targets.min()) / (targets.max() - targets.min())",
+        evidence={"free": p.loss_free},
+    )  # fmt: skip
+
+
+def _behind(e: Evidence) -> set[str]:
+    """The outputs and what they merely rearrange."""
+    found = set(e.measurement.outputs)
+    for n in reversed(e.nodes):
+        if n.name in found and n.op in REARRANGE:
+            found.update(n.inputs)
+    return found
 
 
 @check("OUT005", stage=61)

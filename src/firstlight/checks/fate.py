@@ -131,7 +131,7 @@ def _unreachable(evidence: Evidence) -> Fate | None:
     Where all targets of the batch are alike the best constant answer is the best of all, and that says nothing.
     """
     p = evidence.probe
-    if p.loss_free is None or p.loss_constant is None:
+    if p.loss_free is None or p.loss_constant is None or p.loss_free < 0.9 * p.loss_constant:
         return None
     known = evidence.targets is not None and evidence.targets.spread > 0.0
     if not known and not p.loss_constant > 1e-2 * (p.loss_silent or math.inf):

@@ -31,6 +31,7 @@ _WRONG = frozenset(
         "GRD004",
         "OUT002",
         "OUT003",
+        "OUT006",
         "FWD004",
     ]
 )

@@ -66,6 +66,9 @@ def diagnose(
     fail_on: Annotated[
         options.FailOn, typer.Option(help="Exit code 1 from this severity on.", rich_help_panel="The result")
     ] = options.FailOn.ERROR,
+    theory: Annotated[
+        bool, typer.Option("--theory", help="Hold the measurement against predict, and take its P(start).")
+    ] = False,
 ) -> None:
     """Judge a network before training: a verdict, findings worst first, and a remedy for each.
 
@@ -76,7 +79,7 @@ def diagnose(
     check_writable(out)
     module, job = _load(model, arg, inputs, batch, loss, seed, train, dtype)
     with _working("Diagnosing"):
-        report = api.diagnose(module, job.batch, loss=job.loss)
+        report = api.diagnose(module, job.batch, loss=job.loss, theory=theory)
     write_report(report, form, out, lambda: _predicted(module, job))
     order = ["info", "warning", "error", "never"]
     if any(order.index(finding.severity) >= order.index(fail_on) for finding in report.findings):
