@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from firstlight.graph.along import Along
+from firstlight.graph.border import Border
 from firstlight.graph.keyed import Keyed
 from firstlight.graph.sites import Sites
 from firstlight.theory.quantiles import bent
@@ -250,6 +251,7 @@ class Signal:
         tag: What the signal is of an earlier one: ("square" | "mean square" | "inverse rms", ident, level).
         keyed: Of the weights of a softmax, and the gradient of its logits (as long as the tag says that it is one).
         sites: How the mean square over the units of a site scatters, where it is followed.
+        border: (ident, what the zeros around an image do) if the signal with that ident comes out of a convolution.
         value: Entries, for tensors that depend on no weight and are known (masks, indices).
         integer: Whether the entries are integers or booleans.
         complex: Whether they are complex numbers; then q is E|x|², corr of Re E x x̄', mean is Re E x.
@@ -277,6 +279,7 @@ class Signal:
     tag: tuple[str, int, float] | None = None
     keyed: Keyed | None = None
     sites: Sites | None = None
+    border: tuple[int, Border] | None = None
     value: npt.NDArray[Any] | None = None
     integer: bool = False
     complex: bool = False

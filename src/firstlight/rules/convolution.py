@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
-from firstlight.rules import sites
+from firstlight.rules import borders, sites
 from firstlight.rules.affine import LETTERS, with_bias
 from firstlight.rules.centring import seen
 from firstlight.rules.contraction import contract, energy_cube, past_weights, sum_atoms
@@ -19,7 +18,8 @@ from firstlight.rules.layout import axis_atoms, correlations, expand, merge_axis
 from firstlight.rules.noise import fresh_linear, stray
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule, several
 from firstlight.rules.sway import sway
-from firstlight.rules.windows import drop_single, pair_average, single, sum_windows, window, with_atom
+from firstlight.rules.taps import Taps, carried, matrix, turned
+from firstlight.rules.windows import along, drop_single, pair_average, single, with_atom
 
 _FEW, _STRAYED = 8, 0.1  # channels of a group, and variance of ln|x|², from which positions stray together
 
@@ -49,9 +49,7 @@ def _channel_field(field: Array, at: int, size: int, groups: int, outs: int) -> 
     return np.repeat(field.reshape(shape).mean(axis=at + 1), outs // groups, axis=at)
 
 
-def convolve(
-    x: Signal, weight: Signal, groups: int, maps: dict[int, Array], strides: dict[int, int], outs: int, fan: int
-) -> Signal:
+def convolve(x: Signal, weight: Signal, groups: int, maps: dict[int, Taps], outs: int, fan: int) -> Signal:
     """Sum over channels of a group and over taps with independent weights; channel axis = first map axis - 1."""
     channel = min(maps) - 1
     swaying = sway(x, [i for axis in maps for i in axis_atoms(x, axis)], max(x.shape[channel] // groups, 1))
@@ -61,7 +59,7 @@ def convolve(
     at = offset(x, channel)
     taps = [axis_atoms(x, a)[0] for a in maps]
     off = pair_average(x, [at, *taps])
-    q, mean, y = sum_windows(replace(x, corr=np.broadcast_to(moments(x), x.corr.shape)), maps, strides)
+    q, mean, y = _windows(x, maps)
     per = x.shape[channel] // groups
     square = float(weight.q.mean())
     average = weight.mean_mean
@@ -77,7 +75,7 @@ def convolve(
         rows = weight.q.mean(axis=tuple(range(1, weight.q.ndim)))
         if len(rows) == outs:
             total = total * (rows / rows.mean()).reshape((1,) * at + (-1,) + (1,) * (total.ndim - at - 1))
-    same = correlations(_overlap(np.take(y.corr, [0], axis=at), y, maps), total)
+    same = correlations(np.take(y.corr, [0], axis=at), total)
     same = _stretched(np.take(same, 0, axis=at), [t - (t > at) for t in taps], swaying.stretch)
     corr = np.stack([same, same * shared], axis=at)
     new = list(y.groups)
@@ -91,7 +89,10 @@ def convolve(
     out = replace(out, sway=(swaying.variance, swaying.covariance))
     noise = fresh_linear(out, [(1.0, x.noise)], fan, _unit_atom(out, channel), swaying.returned)
     known = sites.behind_weights(None, weight.weights.name, outs) if weight.weights is not None else None
-    return replace(out, noise=noise, scatter=max(scattered, 0.0), wander=stray(out, fan), data=False, sites=known)
+    out = replace(out, noise=noise, scatter=max(scattered, 0.0), wander=stray(out, fan), data=False, sites=known)
+    if average != 0.0 or len(out.atoms) != len(y.atoms):
+        return out
+    return replace(out, border=(out.ident, borders.border(x, at, maps, x.mean_q * per * square)))
 
 
 def _stretched(cube: Array, places: Sequence[int], factor: float) -> Array:
@@ -104,42 +105,16 @@ def _stretched(cube: Array, places: Sequence[int], factor: float) -> Array:
     return np.clip(out, -1.0, 1.0)
 
 
-def _overlap(cube: Array, y: Signal, maps: dict[int, Array]) -> Array:
-    """Mean pair moments of outputs: two positions have only those taps in common that fall inside for both."""
-    for axis, a in maps.items():
-        at = axis_atoms(y, axis)[0]
-        outs, taps = a.shape[0], _taps(a.tobytes(), a.shape)
-        same = float(taps.sum()) / outs
-        if outs < 2 or same <= 0.0:
-            continue
-        columns = taps.sum(axis=0)
-        far = (float(np.square(columns).sum()) - float(np.square(taps).sum())) / (outs * (outs - 1.0))
-        near = float((taps[1:] * taps[:-1]).sum()) / (outs - 1.0)
-        factors = np.array([1.0, far / same, near / same])[: cube.shape[at]]
-        cube = cube * factors.reshape((1,) * at + (-1,) + (1,) * (cube.ndim - at - 1))
-    return cube
-
-
-@functools.lru_cache(maxsize=512)
-def _taps(key: bytes, shape: tuple[int, int]) -> Array:
-    """Which taps of each output fall inside, by their offset; shape (outputs, offsets)."""
-    a = np.frombuffer(key).reshape(shape)
-    if shape[0] < 2:
-        return a
-    step = _step(a)
-    reach = shape[1] + abs(step) * shape[0] + 1
-    out = np.zeros((shape[0], 2 * reach))
-    for s in range(shape[0]):
-        used = np.nonzero(a[s])[0]
-        out[s, used - s * step + reach] = a[s, used]
-    return out[:, out.any(axis=0)]
-
-
-def _step(a: Array) -> int:
-    """Inputs by which neighbouring windows are apart."""
-    ends = [int(np.nonzero(row)[0][-1]) for row in a if row.any()]
-    jumps = [b - c for b, c in zip(ends[1:], ends, strict=False) if b > c]
-    return max(set(jumps), key=jumps.count) if jumps else 1
+def _windows(x: Signal, maps: dict[int, Taps]) -> tuple[Array, Array, Signal]:
+    """Σ over taps of the mean square and of the mean, and the windows' mean pair moments, for independent taps."""
+    mean, q, corr = x.mean, x.q, np.broadcast_to(moments(x), x.corr.shape)
+    groups = list(x.groups)
+    for axis, taps in maps.items():
+        at = offset(x, axis)
+        mean, q = along(mean, at, matrix(taps)), along(q, at, matrix(taps))
+        corr = carried(corr, at, taps)
+        groups[axis] = (taps.out,)
+    return q, mean, replace(x, groups=tuple(groups), corr=corr)
 
 
 def _taps_in_step(x: Signal, taps: Sequence[int], count: float) -> float:
@@ -185,8 +160,12 @@ def _geometry(
 
 def _maps(
     axes: Sequence[int], geometry: Sequence[tuple[int, int, int, int]], ins: Sequence[int], outs: Sequence[int]
-) -> dict[int, Array]:
-    return {axis: window(i, o, k, s, p, d) for axis, (k, s, p, d), i, o in zip(axes, geometry, ins, outs, strict=True)}
+) -> dict[int, Taps]:
+    return {axis: Taps(i, o, *g) for axis, g, i, o in zip(axes, geometry, ins, outs, strict=True)}
+
+
+def _turned(maps: dict[int, Taps]) -> dict[int, Taps]:
+    return {axis: turned(taps) for axis, taps in maps.items()}
 
 
 @rule(
@@ -202,10 +181,15 @@ def conv(
     axes, geometry = _geometry(input, weight, stride, padding, dilation)
     outs = call.node.outputs[0].shape[-len(axes) :]
     maps = _maps(axes, geometry, input.shape[-len(axes) :], outs)
-    strides = {a: g[1] for a, g in zip(axes, geometry, strict=True)}
     x = seen(input, weight, axes[0] - 1)
-    y = convolve(x, weight, groups, maps, strides, weight.shape[0], weight.shape[1] * prod(weight.shape[2:]))
-    return y if bias is None else with_bias(call, y, _channelwise(bias, len(axes)))
+    y = convolve(x, weight, groups, maps, weight.shape[0], weight.shape[1] * prod(weight.shape[2:]))
+    return y if bias is None else _biased(call, y, _channelwise(bias, len(axes)))
+
+
+def _biased(call: Call, y: Signal, bias: Signal) -> Signal:
+    out = with_bias(call, y, bias)
+    known = borders.known(y)
+    return out if known is None else replace(out, border=(out.ident, known.raised(bias.mean_q)))
 
 
 def _channelwise(bias: Signal, n: int) -> Signal:
@@ -226,11 +210,9 @@ def _(
     axes, geometry = _geometry(input, weight, stride, padding, dilation)
     outs = out.shape[-len(axes) :]
     maps = _maps(axes, geometry, input.shape[-len(axes) :], outs)
-    back = {a: m.T for a, m in maps.items()}
-    strides = {a: g[1] for a, g in zip(axes, geometry, strict=True)}
-    fan = max(weight.shape[0] // groups * prod(weight.shape[2:]) // max(prod(strides.values()), 1), 1)
+    fan = max(weight.shape[0] // groups * prod(weight.shape[2:]) // prod(t.stride for t in maps.values()), 1)
     flipped = replace(weight, q=np.full_like(weight.q, float(weight.q.mean())))
-    dx = convolve(g, flipped, groups, back, dict.fromkeys(axes, 1), input.shape[axes[0] - 1], fan)
+    dx = convolve(g, flipped, groups, _turned(maps), input.shape[axes[0] - 1], fan)
     grads: dict[str, Any] = {
         "input": Cotangent(past_weights(dx, g, prod(weight.shape[1:]))),
         "weight": Cotangent(_kernel_gradient(g, input, weight, axes, maps, groups)),
@@ -246,12 +228,12 @@ def _per_channel(g: Signal, channel: int) -> Signal:
 
 
 def _kernel_gradient(
-    g: Signal, x: Signal, weight: Signal, axes: Sequence[int], maps: dict[int, Array], groups: int
+    g: Signal, x: Signal, weight: Signal, axes: Sequence[int], maps: dict[int, Taps], groups: int
 ) -> Signal:
     """Σ over samples and positions of g·x at each tap: pairs of sites count with the product of both correlations."""
     n = len(axes)
     g, x = _coarse(g, axes[0] - 1), _coarse(x, axes[0] - 1)
-    inside = prod(float(m.sum()) / (m.shape[0] * k) for m, k in zip(maps.values(), weight.shape[2:], strict=True))
+    inside = prod(float(matrix(t).sum()) / (t.out * t.kernel) for t in maps.values())
     shaped = list(x.groups)
     for a in axes:
         shaped[a] = g.groups[a]
@@ -314,12 +296,11 @@ def conv_transpose(
     del output_padding
     axes, geometry = _geometry(input, weight, stride, padding, dilation)
     outs = call.node.outputs[0].shape[-len(axes) :]
-    forward = _maps(axes, geometry, outs, input.shape[-len(axes) :])
-    maps = {a: m.T for a, m in forward.items()}
+    maps = _turned(_maps(axes, geometry, outs, input.shape[-len(axes) :]))
     fan = max(weight.shape[0] // groups * prod(weight.shape[2:]) // prod(g[1] for g in geometry), 1)
     flat = replace(weight, q=np.full_like(weight.q, float(weight.q.mean())))
-    y = convolve(input, flat, groups, maps, dict.fromkeys(axes, 1), weight.shape[1] * groups, fan)
-    return y if bias is None else with_bias(call, y, _channelwise(bias, len(axes)))
+    y = convolve(input, flat, groups, maps, weight.shape[1] * groups, fan)
+    return y if bias is None else _biased(call, y, _channelwise(bias, len(axes)))
 
 
 @conv_transpose.adjoint
@@ -333,12 +314,10 @@ def _(
     maps = _maps(axes, geometry, out.shape[-len(axes) :], input.shape[-len(axes) :])
     fan = weight.shape[1] * prod(weight.shape[2:])
     flat = replace(weight, q=np.full_like(weight.q, float(weight.q.mean())))
-    strides = {a: s[1] for a, s in zip(axes, geometry, strict=True)}
-    dx = convolve(g, flat, groups, maps, strides, input.shape[axes[0] - 1], fan)
-    back = {a: m.T for a, m in maps.items()}
+    dx = convolve(g, flat, groups, maps, input.shape[axes[0] - 1], fan)
     grads: dict[str, Any] = {
         "input": Cotangent(dx),
-        "weight": Cotangent(_kernel_gradient(input, g, weight, axes, {a: m.T for a, m in back.items()}, groups)),
+        "weight": Cotangent(_kernel_gradient(input, g, weight, axes, maps, groups)),
     }
     if bias is not None:
         grads["bias"] = Cotangent(_per_channel(g, axes[0] - 1))

@@ -11,6 +11,7 @@ import numpy as np
 
 from firstlight.graph.along import Along
 from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, replace
+from firstlight.rules import borders
 from firstlight.rules.along import along, energy, met_in_group, mixed
 from firstlight.rules.contraction import PER_ROW, energy_cube, product, sum_atoms
 from firstlight.rules.forms import combine, joint
@@ -63,7 +64,10 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
     v = np.where(v <= 1e-12 * group_q, 0.0, v)
     inverse = 1.0 / np.sqrt(v + eps) if eps > 0 else 1.0 / np.sqrt(np.maximum(v, 1e-300))
     q = x.q
-    if centre:  # E (x - x̄)² = q_s - 2 E x_s x̄ + E x̄², E x_s x̄ in proportion to √q_s
+    border = borders.centred(x, gone, common * group_q.item()) if centre and group_q.size == 1 else None
+    if border is not None:
+        q = border[0]
+    elif centre:  # E (x - x̄)² = q_s - 2 E x_s x̄ + E x̄², E x_s x̄ in proportion to √q_s
         root = np.sqrt(x.q)
         level = root.mean(axis=gone, keepdims=True) if gone else root
         q = np.maximum(x.q - common * group_q * (2.0 * root / np.maximum(level, 1e-300) - 1.0), 0.0)
@@ -97,6 +101,8 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
     # over several axes the sites of a group keep what they scatter beside each other, not what a whole draw does
     scatter = -spread if site else max(x.scatter - x.noise.variance, 0.0) if len(gone) > 1 else 0.0
     out = replace(out, corr=_few(out.corr, gone, spread), data=len(gone) == 1, scatter=scatter)
+    if border is not None:  # what the border adds is shared by its own entries only
+        spread = min(max(spread, border[1]), 1.0)
     return Normalised(out, inverse, total_v / (total_v + eps) if total_v + eps > 0 else 0.0, spread)
 
 

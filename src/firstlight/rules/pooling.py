@@ -10,12 +10,15 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.convolution import numbers
-from firstlight.rules.extremes import chosen, largest
+from firstlight.rules.extremes import alike, chosen, largest
 from firstlight.rules.gradient import times, whole
 from firstlight.rules.layout import axis_atoms
 from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, first_of, rule
 from firstlight.rules.source import as_source
-from firstlight.rules.windows import along, drop_single, fixed_map, single, window, with_atom
+from firstlight.rules.taps import Taps, matrix
+from firstlight.rules.windows import along, drop_single, fixed_map, pair_means, single, with_atom
+
+_APART = 1.5  # inputs for each output from which windows move by more than one
 
 
 def _window(
@@ -28,7 +31,7 @@ def _window(
     taps = zip(k, s, strict=True)
     edges = zip(numbers(padding, n), numbers(dilation, n), strict=True)
     maps = {
-        a: window(x.shape[a], o, kk, ss, pp, dd)
+        a: matrix(Taps(x.shape[a], o, kk, ss, pp, dd))
         for a, o, (kk, ss), (pp, dd) in zip(axes, outs, taps, edges, strict=True)
     }
     return axes, maps
@@ -44,17 +47,32 @@ def _max(call: Call, x: Signal, maps: dict[int, Array]) -> Signal:
     centred = replace(x, corr=source.corr)
     rho = _window_correlation(centred, centred.corr, maps)
     big, _ = largest(call, x, k, rho)
-    mean, q, corr = big.mean, big.q, big.corr
+    mean, q = big.mean, big.q
     groups = list(big.groups)
     for axis, m in maps.items():
         at = axis_atoms(big, axis)[0]
         rows = np.maximum(m.sum(axis=1, keepdims=True), 1.0)
         mean, q = along(mean, at, m / rows), along(q, at, m / rows)
-        if corr.shape[at] == 3:
-            corr = np.take(corr, [0, 1], axis=at)
         groups[axis] = (m.shape[0],)
+    corr = _between_windows(x, big, k, rho, centred.corr, maps) if k > 1 else big.corr
     out = replace(big, groups=tuple(groups), mean=mean, q=q, corr=corr, source=None, values=None)
     return replace(drop_single(out), noise=x.noise, ident=next_id())
+
+
+def _between_windows(x: Signal, big: Signal, k: int, rho: float, cube: Array, maps: dict[int, Array]) -> Array:
+    """Correlations of the largest entries of two windows, from the mean over their pairs and from taps in step."""
+    mean = same = np.clip(cube, -1.0, 1.0)
+    for axis, m in maps.items():
+        at = axis_atoms(x, axis)[0]
+        mean = pair_means(mean, at, m)
+        step = float(m.shape[1]) / m.shape[0] < _APART  # windows move by one: those next to each other are in step
+        same = np.take(same, [0, 1, same.shape[at] - 1 if step else 1], axis=at)
+    corr = alike(big, x, k, rho, mean, same)
+    for axis in maps:
+        at = axis_atoms(x, axis)[0]
+        if cube.shape[at] == 2:
+            corr = np.take(corr, [0, 1], axis=at)
+    return corr
 
 
 def _window_correlation(x: Signal, corr: Array, maps: dict[int, Array]) -> float:

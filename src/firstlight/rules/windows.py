@@ -13,20 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from firstlight.graph.signal import Array, Signal, next_id, replace
-from firstlight.rules.layout import axis_atoms, expand, merge_axis, offset, state_weights
-
-
-@functools.lru_cache(maxsize=1024)
-def window(size: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> Array:
-    """A_si = number of taps of output s that fall on input i."""
-    a = np.zeros((out, size))
-    for s in range(out):
-        for t in range(kernel):
-            i = s * stride - padding + t * dilation
-            if 0 <= i < size:
-                a[s, i] += 1.0
-    a.setflags(write=False)
-    return a
+from firstlight.rules.layout import axis_atoms, correlations, expand, merge_axis, moments, offset, state_weights
 
 
 def single(x: Signal, axes: Sequence[int]) -> Signal:
@@ -105,13 +92,21 @@ def _pair_states(key: bytes, out: int, size: int) -> Array:
     return table
 
 
+def pair_means(cube: Array, at: int, a: Array) -> Array:
+    """Mean over the pairs of entries that two outputs (same, far, next) of a matrix of taps see, along one atom."""
+    table = _pair_states(np.ascontiguousarray(a).tobytes(), *a.shape)
+    table = table / np.maximum(table.sum(axis=1, keepdims=True), 1e-12)
+    three = cube if cube.shape[at] == 3 else np.take(cube, [0, 1, 1], axis=at)
+    return np.moveaxis(np.moveaxis(three, at, -1) @ table.T, -1, at)
+
+
 def fixed_map(x: Signal, maps: Mapping[int, Array]) -> Signal:
     """Apply a known matrix along each of some axes (average pooling, interpolation, padding and their adjoints)."""
     x = single(replace(x, source=None, values=None, value=None), list(maps))
     for axis in maps:
         x = with_atom(x, axis)
-    mean, diagonal, root, corr = x.mean, x.q, np.sqrt(x.q), x.corr
-    flat_pairs, flat_same = corr, corr
+    mean, diagonal, root = x.mean, x.q, np.sqrt(x.q)
+    first = corr = np.broadcast_to(moments(x), x.corr.shape)
     groups = list(x.groups)
     for axis, a in maps.items():
         at = offset(x, axis)
@@ -122,17 +117,15 @@ def fixed_map(x: Signal, maps: Mapping[int, Array]) -> Signal:
         moved = np.moveaxis(three, at, -1)
         corr = np.moveaxis(moved @ table.T, -1, at)
         groups[axis] = (a.shape[0],)
-    del flat_pairs, flat_same
     origin = (0,) * corr.ndim
     # ĉ of a window: what the cube says of its energy, split into the diagonal and the pairs
     uniform_diagonal, uniform_all = _uniform(x, maps)
     pairs = uniform_all - uniform_diagonal
     hat = (float(corr[origin]) - uniform_diagonal) / pairs if abs(pairs) > 1e-12 else 0.0
     q = np.maximum(diagonal + hat * (np.square(root) - diagonal), np.square(mean))
-    corr = _apart(x, maps, corr, uniform_diagonal)
-    raw = corr / corr[origin] if corr[origin] > 0 else np.ones_like(corr)
+    corr = correlations(_apart(replace(x, corr=first), maps, corr, uniform_diagonal), q)
     out = replace(
-        x, groups=tuple(groups), mean=mean, q=q, corr=np.clip(raw, -1.0, 1.0), terms=(), weights=None,
+        x, groups=tuple(groups), mean=mean, q=q, corr=corr, terms=(), weights=None,
         gaussian=x.gaussian, integer=False, ident=next_id(),
     )  # fmt: skip
     return drop_single(out)
@@ -162,23 +155,6 @@ def _uniform(x: Signal, maps: Mapping[int, Array]) -> tuple[float, float]:
     return diagonal, everything
 
 
-def sum_windows(x: Signal, maps: Mapping[int, Array], strides: Mapping[int, int]) -> tuple[Array, Array, Signal]:
-    """Σ over taps of the mean square and of the mean, and the cube of the windows, for independent taps.
-
-    With independent taps the correlation at a displacement is that of the input; a stride of 2 or more leaves
-    no next neighbours.
-    """
-    mean, q, corr = x.mean, x.q, x.corr
-    groups = list(x.groups)
-    for axis, a in maps.items():
-        at = offset(x, axis)
-        mean, q = along(mean, at, a), along(q, at, a)
-        if strides[axis] > 1 and corr.shape[at] == 3:
-            corr = np.take(corr, [0, 1], axis=at)
-        groups[axis] = (a.shape[0],)
-    return q, mean, replace(x, groups=tuple(groups), corr=corr)
-
-
 def pair_average(x: Signal, atoms: Sequence[int]) -> float:
     """Mean correlation over pairs that differ in at least one of the atoms and in no other."""
     weights, total = _pair_weights(x.atoms, x.corr.shape, tuple(atoms))
@@ -196,4 +172,4 @@ def _pair_weights(sizes: tuple[int, ...], states: tuple[int, ...], atoms: tuple[
     return weights, float(weights.sum())
 
 
-__all__ = ["axis_atoms", "expand", "fixed_map", "pair_average", "sum_windows", "window"]
+__all__ = ["axis_atoms", "expand", "fixed_map", "pair_average", "pair_means"]
