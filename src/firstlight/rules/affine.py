@@ -73,7 +73,7 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, weight: Signal, b
             outer_sum(g, input, weight) if o else contract(g, letters[:-1] + o, input, letters, o + letters[-1])
         ),
     }
-    if o and call.node.op == "linear" and isinstance(call.node.args[1], Ref):  # a matrix that was made from another
+    if o and any(isinstance(a, Ref) for a in call.node.args[1:2]):  # a matrix that was made from another
         tag = (ITSELF, 0, on_weights(grad, out, bias))
         grads["weight"] = Cotangent(replace(grads["weight"].base, tag=tag))
     if bias is not None:
