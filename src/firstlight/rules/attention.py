@@ -14,6 +14,7 @@ from firstlight.rules import selfsame
 from firstlight.rules.affine import pair_einsum as einsum
 from firstlight.rules.along import of_rows
 from firstlight.rules.attending import FOURTH, SQUARE, forms, moments, row_law, sharpness
+from firstlight.rules.bent_logits import participation_of
 from firstlight.rules.contraction import INNER
 from firstlight.rules.empirical import constant
 from firstlight.rules.forms import combine
@@ -89,8 +90,13 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
             f"a sharp softmax (logits of variance {v:.1f}): single keys decide, and lengths scatter from row to row"
         )
     k: Array = np.clip(second * (same - other) + scatter, -v, v)
-    keyed = straying(v, count, _apart(x), *_lengths(x, at, bool(seen.all())))
-    share = np.maximum(participation(v, count) * keyed.sharper, 1.0 / count)
+    if _of_pairs(x) or not seen.all():
+        keyed = straying(v, count, _apart(x), *_lengths(x, at, bool(seen.all())))
+        share = participation_of(x, v, count) * keyed.sharper
+    else:  # units of a linear map are alike by no chance, and each row has a variance of its own
+        keyed = straying(v, count, 0.0, 0.0)
+        share = participation_of(x, v, count, max(x.scatter, 0.0))
+    share = np.clip(share, 1.0 / count, 1.0)
     first = inside / count
     square = inside * share / count
     p2 = float(share.mean())
@@ -124,6 +130,13 @@ def _apart(x: Signal) -> float:
     """
     square = sample_correlation(x) ** 2
     return min(x.wander / (1.0 + 2.0 * (square + x.wander * (1.0 - square))), 0.5)
+
+
+def _of_pairs(x: Signal, depth: int = 4) -> bool:
+    """Whether logits are products of queries and keys, or sums with such: units of a linear map are not alike."""
+    if x.tag is not None and x.tag[0] == INNER:
+        return True
+    return depth > 0 and any(_of_pairs(term, depth - 1) for _, term in x.terms)
 
 
 def _lengths(x: Signal, at: int, full: bool) -> tuple[float, float]:

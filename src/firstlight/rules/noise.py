@@ -225,14 +225,16 @@ def squares_of(source: Source, values: Array, *, one_draw: bool = False) -> tupl
     for of, at, within, found in _squares:
         if of is source and at is values and within is one_draw:
             return found
-    squares = np.square(_within(source, values) if one_draw else values)
+    squares = np.square(in_one_draw(source, values) if one_draw else values)
     found = squares, squares @ source.grid.hermite
     _squares.append((source, values, one_draw, found))
     return found
 
 
-def _within(source: Source, values: Array) -> Array:
+def in_one_draw(source: Source, values: Array) -> Array:
     """A chain's values on the nodes within one draw of the weights."""
+    if source.scatter <= 0.0:
+        return values
     lines = np.empty_like(values)
     for line, plain, bent, row in zip(lines, _one_draw(source).values, source.values, values, strict=True):
         line[:] = np.interp(plain, bent, row)
@@ -242,7 +244,7 @@ def _within(source: Source, values: Array) -> Array:
 def by_length(source: Source, values: Array) -> Array:
     """dE[f(u)|V]/dln V of each row, V the variance of u: the regression of f on u², E f·(u² - V)·V/Var u²."""
     draw = _one_draw(source)
-    lines = _within(source, values) if source.scatter > 0.0 else values
+    lines = in_one_draw(source, values)
     return ((lines * draw.square) @ source.grid.weights) * draw.mean / np.maximum(draw.spread, 1e-300)
 
 
