@@ -122,3 +122,15 @@ def test_two_kinds_of_windows_of_a_transposed_convolution_share_nothing() -> Non
     error = np.std(draws) / len(draws) ** 0.5
     assert told is not None
     assert abs(told - np.mean(draws)) < 4.0 * error + 0.01  # the cosine of 48 entries is not quite the correlation
+
+
+def test_sizes_that_are_no_products_over_the_axes_stay_normalised() -> None:
+    """Bottlenecks on small images: behind each norm the mean square is one, and corners do not count double."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, padding=1, bias=False)]
+    for _ in range(6):
+        for kernel in (1, 3):
+            layers += [nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 32, kernel, padding=kernel // 2, bias=False)]
+    stack = nn.Sequential(*layers)
+    found = firstlight.predict(stack, torch.randn(4, 3, 7, 7), scheme="he")
+    told = [n.output.q for n in found.nodes if n.op == "batch_norm"]
+    assert np.allclose(told, 1.0, atol=1e-3), told

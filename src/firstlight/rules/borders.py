@@ -88,20 +88,25 @@ def centred(x: Signal, atoms: Sequence[int], common: float) -> tuple[Array, floa
             cube, square = (cube * w).sum(axis=i, keepdims=True), (square * w).sum(axis=i, keepdims=True)
     order = sorted(b.rows)
     cube, square = (c.reshape([c.shape[i] for i in order]) for c in (cube, square))
-    row = cube
+    row, own = cube, np.ones(())
     for i in order:  # each axis of states becomes one of outputs, the last of the array
         row = np.tensordot(row, b.rows[i], axes=([0], [0]))
         square = np.tensordot(square, b.squares[i], axes=([0], [0]))
-    row = row * b.level
+        own = np.multiply.outer(own, b.rows[i][0] * x.atoms[i])
+    row, own = row * b.level, own * b.level
     mean = float(row.mean())
     scattered = float(square) * b.level**2 - 2.0 * float(np.square(row).mean()) + mean**2
-    row = row + b.offset
-    if mean + b.offset <= 0.0 or common <= 0.0:
+    if mean + b.offset <= 0.0 or common <= 0.0 or not own.all():
         return None
-    row = row * (common / (mean + b.offset))
     shape = [1] * x.q.ndim
     for k, i in enumerate(order):
         shape[i] = row.shape[k]
-    q = np.maximum(x.q - 2.0 * row.reshape(shape) + common, 0.0)
+    # the share of its own size that a place has in common with the mean; sizes are not products over the axes
+    together = np.reshape((row + b.offset) / np.sqrt(own + b.offset), shape) * np.sqrt(x.q)
+    together = together * (common / float(together.mean()))
+    q = np.maximum(x.q - 2.0 * together + common, 0.0)
     v = float(q.mean())
-    return (q, 2.0 * max(scattered, 0.0) / v**2) if v > 0.0 else None
+    if v <= 0.0:
+        return None
+    q = q * ((float(x.q.mean()) - common) / v)
+    return q, 2.0 * max(scattered, 0.0) / v**2
