@@ -124,13 +124,20 @@ def test_two_kinds_of_windows_of_a_transposed_convolution_share_nothing() -> Non
     assert abs(told - np.mean(draws)) < 4.0 * error + 0.01  # the cosine of 48 entries is not quite the correlation
 
 
-def test_sizes_that_are_no_products_over_the_axes_stay_normalised() -> None:
-    """Bottlenecks on small images: behind each norm the mean square is one, and corners do not count double."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, padding=1, bias=False)]
-    for _ in range(6):
-        for kernel in (1, 3):
-            layers += [nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 32, kernel, padding=kernel // 2, bias=False)]
-    stack = nn.Sequential(*layers)
-    found = firstlight.predict(stack, torch.randn(4, 3, 7, 7), scheme="he")
-    told = [n.output.q for n in found.nodes if n.op == "batch_norm"]
-    assert np.allclose(told, 1.0, atol=1e-3), told
+def test_sizes_that_are_no_products_over_the_axes() -> None:
+    """Four large corners: what a place has in common goes with its own size, and centring takes away what it takes."""
+    _, x = image(2, 4, 0.9, 0.9)
+    cube = np.full(x.corr.shape, 0.9)
+    cube[0, :, 0, 0], cube[:, 1] = 1.0, 0.0
+    x, q = replace(x, corr=cube), np.full((1, 1, 4, 4), 0.2)
+    q[..., ::3, ::3] = 1.8
+    alone = Taps(4, 4, 1)
+    y = replace(x, q=q)
+    y = replace(y, border=(y.ident, borders.border(y, 1, {2: alone, 3: alone}, float(q.mean()))))
+    root = np.sqrt(q)
+    common = 0.9 * float(root.mean()) ** 2
+    found = borders.centred(y, [0, 2, 3], common)
+    assert found is not None
+    assert np.isclose(found[0].mean(), q.mean() - common)
+    exact = q - 2.0 * 0.9 * root * root.mean() + common  # but for the pairs of each entry with itself, one in 32
+    assert np.allclose(found[0], exact, atol=2.0 * (1.0 - 0.9) * q.max() / 32), (found[0], exact)
