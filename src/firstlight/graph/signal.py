@@ -18,6 +18,7 @@ import numpy.typing as npt
 from firstlight.graph.along import Along
 from firstlight.graph.border import Border
 from firstlight.graph.keyed import Keyed
+from firstlight.graph.pieces import Pieces
 from firstlight.graph.sites import Sites
 from firstlight.theory.quantiles import bent
 
@@ -252,6 +253,7 @@ class Signal:
         keyed: Of the weights of a softmax, and the gradient of its logits (as long as the tag says that it is one).
         sites: How the mean square over the units of a site scatters, where it is followed.
         border: (ident, what the zeros around an image do) if the signal with that ident comes out of a convolution.
+        pieces: (ident, pieces) if the signal with that ident was put together from tensors that are not equally alike.
         value: Entries, for tensors that depend on no weight and are known (masks, indices).
         integer: Whether the entries are integers or booleans.
         complex: Whether they are complex numbers; then q is E|x|², corr of Re E x x̄', mean is Re E x.
@@ -280,6 +282,7 @@ class Signal:
     keyed: Keyed | None = None
     sites: Sites | None = None
     border: tuple[int, Border] | None = None
+    pieces: tuple[int, Pieces] | None = None
     value: npt.NDArray[Any] | None = None
     integer: bool = False
     complex: bool = False

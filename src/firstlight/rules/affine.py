@@ -11,6 +11,7 @@ import numpy as np
 
 from firstlight.graph.ir import Ref
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
+from firstlight.rules import pieces
 from firstlight.rules.along import ITSELF, begun, behind_map, on_weights
 from firstlight.rules.centring import seen
 from firstlight.rules.contraction import contract, outer_sum, past_weights, sum_atoms
@@ -44,6 +45,7 @@ def linear(call: Call, input: Signal, weight: Signal, bias: Signal | None = None
     )
     known = own_rows(input, weight)
     out = out if known == 1.0 else replace(out, q=out.q * known)
+    out = pieces.mapped(out, input)
     if input.noise.variance <= _RARE < out.noise.variance:
         call.caveat(
             f"ln|x|² has a standard deviation of {out.noise.variance**0.5:.1f} over draws from here on: mean squares "

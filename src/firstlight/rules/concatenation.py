@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
-from firstlight.rules import sites
+from firstlight.rules import pieces, sites
 from firstlight.rules.along import of_pieces
 from firstlight.rules.cross import cross
 from firstlight.rules.empirical import constant
@@ -84,6 +84,7 @@ def join(parts: list[Signal], dim: int) -> Signal:
     energies = [(n * q, p) for n, q, p in zip(sizes, qs, fitted, strict=True)]
     if fitted[0].batch[at]:
         return out
+    out = pieces.joined(out, dim, fitted)
     alike = all(p.wander == fitted[0].wander and q == qs[0] for p, q in zip(fitted, qs, strict=True))
     return replace(out, wander=mixed_wander(energies, sample_correlation(out), alike=alike))
 

@@ -7,7 +7,7 @@ import heapq
 import numpy as np
 
 from firstlight.graph.signal import Array, Signal, next_id, replace
-from firstlight.rules import lengths, sites
+from firstlight.rules import lengths, pieces, sites
 from firstlight.rules.contraction import pair_mean
 from firstlight.rules.forms import combine, covariance
 from firstlight.rules.layout import align, correlations, fit_states, moments
@@ -128,6 +128,8 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
         integer=x.integer and y.integer,
         ident=next_id(),
     )
+    if x.pieces is not None or y.pieces is not None:
+        out = pieces.added(out, x, y, alpha)
     if not (x.wander or y.wander):
         return out
     return replace(out, wander=mixed_wander([(qx, x), (alpha**2 * qy, y)], sample_correlation(out)))

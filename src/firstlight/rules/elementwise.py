@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import INFINITY, Array, Cotangent, Signal, Source, replace
-from firstlight.rules import sites
+from firstlight.rules import pieces, sites
 from firstlight.rules.along import energy, mixed, of_chain, uneven
 from firstlight.rules.gradient import scaled, times, whole
 from firstlight.rules.registry import GAUSSIAN_INPUT, Call, Grads, rule
@@ -51,7 +51,8 @@ def apply(call: Call, x: Signal, p: Pointwise) -> Signal:
     with np.errstate(all="ignore"):
         out = p.f(values)
     out = _finite(out)
-    return from_values(x, source, out, p.bend.slopes if raw else None)
+    made = from_values(x, source, out, p.bend.slopes if raw else None)
+    return made if x.pieces is None else pieces.bent(made, x)
 
 
 def _finite(values: Array) -> Array:

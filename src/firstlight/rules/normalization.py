@@ -11,7 +11,7 @@ import numpy as np
 
 from firstlight.graph.along import Along
 from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, replace
-from firstlight.rules import borders
+from firstlight.rules import borders, pieces
 from firstlight.rules.along import along, energy, met_in_group, mixed
 from firstlight.rules.contraction import PER_ROW, energy_cube, product, sum_atoms
 from firstlight.rules.forms import combine, joint
@@ -55,12 +55,13 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
     shared = shared_cube(x, gone, np.broadcast_to(raw, x.corr.shape))
     origin = (0,) * shared.ndim
     common = float(shared[origin]) if centre else 0.0
-    if common > _SHARED and float(group_q.max()) > 1.5 * float(group_q.min()):
+    part = pieces.common(x, gone, common) if centre else 0.0
+    if isinstance(part, float) and common > _SHARED and float(group_q.max()) > 1.5 * float(group_q.min()):
         call.caveat(
             f"groups of different size (side by side in one tensor): each is taken to have {100 * common:.0f} % in "
             "common, as they have on average; the gradient in front can come out some per cent too small"
         )
-    v = np.maximum(group_q * (1.0 - common), 0.0)
+    v = np.maximum(group_q * (1.0 - part), 0.0)
     v = np.where(v <= 1e-12 * group_q, 0.0, v)
     inverse = 1.0 / np.sqrt(v + eps) if eps > 0 else 1.0 / np.sqrt(np.maximum(v, 1e-300))
     q = x.q
@@ -70,7 +71,7 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
     elif centre:  # E (x - x̄)² = q_s - 2 E x_s x̄ + E x̄², E x_s x̄ in proportion to √q_s
         root = np.sqrt(x.q)
         level = root.mean(axis=gone, keepdims=True) if gone else root
-        q = np.maximum(x.q - common * group_q * (2.0 * root / np.maximum(level, 1e-300) - 1.0), 0.0)
+        q = np.maximum(x.q - part * group_q * (2.0 * root / np.maximum(level, 1e-300) - 1.0), 0.0)
     q = q * np.square(inverse)
     mean = (x.mean - group_mean if centre else x.mean) * inverse
     corr = x.corr
@@ -103,7 +104,8 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
     out = replace(out, corr=_few(out.corr, gone, spread), data=len(gone) == 1, scatter=scatter)
     if border is not None:  # what the border adds is shared by its own entries only
         spread = min(max(spread, border[1]), 1.0)
-    return Normalised(out, inverse, total_v / (total_v + eps) if total_v + eps > 0 else 0.0, spread)
+    kept = total_v / (total_v + eps) if total_v + eps > 0 else 0.0
+    return Normalised(pieces.reweighed(out, x, gone, centred=centre), inverse, kept, spread)
 
 
 def _normal_cumulants(x: Signal, a: float) -> tuple[float, float]:
@@ -341,7 +343,7 @@ def group_norm(
     """GroupNorm: LayerNorm over the channels of a group and all positions."""
     x, atoms = _grouped(input, num_groups)
     hat = normalise(call, x, atoms, centre=True, eps=eps).signal
-    return affine_after(call, reshape(hat, input.shape), weight, bias, input.ndim - 2)
+    return affine_after(call, pieces.reweighed(reshape(hat, input.shape), input), weight, bias, input.ndim - 2)
 
 
 def _grouped(x: Signal, num_groups: int) -> tuple[Signal, list[int]]:

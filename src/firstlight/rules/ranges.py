@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Array, Signal, next_id, replace
-from firstlight.rules import sites
+from firstlight.rules import pieces, sites
 from firstlight.rules.empirical import constant
 from firstlight.rules.layout import keep_first, merge_axis, offset, transform
 
@@ -29,6 +29,8 @@ def take_range(x: Signal, dim: int, start: int, stop: int, step: int) -> Signal:
     if value is not None and value.size:
         return constant(value)
     out = keep_first(merged, dim, len(index), pick, ("range", dim, start, stop, step), None)
+    if index and step == 1:
+        out = pieces.taken(out, x, dim, index[0], len(index))
     return out if x.sites is None else replace(out, sites=sites.piece(x, dim, start, len(index)))
 
 
