@@ -177,9 +177,12 @@ def _level_of(x: float) -> float:
 def _strayed(v: float, n: int, units: float, dims: float, uneven: float) -> tuple[float, ...]:
     """What random keys change, against independent logits; see `straying`."""
     rng = np.random.default_rng((n, round(units)))
-    wide, narrow = round(min(units, 4.0 * n)), round(min(dims, 512.0))
-    count = min(max(_SAMPLED // (n * max(n, wide)), 16), 1024)
+    wide, narrow = round(min(units, n)), round(min(dims, 512.0))
+    count = min(max(_SAMPLED // (n * n), 16), 1024)
     x = rng.standard_normal((count, n, wide))
+    if wide == n:  # n vectors in more dimensions, turned so that each adds one: Bartlett's triangle
+        x = np.tril(x)
+        x[:, range(n), range(n)] = np.sqrt(rng.chisquare(np.maximum(units - np.arange(n), 1.0), (count, n)))
     x /= np.sqrt(np.square(x).sum(axis=-1, keepdims=True))
     asked = np.ones((count, _QUERIES, 1))
     if uneven > 0.0:
