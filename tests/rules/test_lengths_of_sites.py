@@ -15,9 +15,9 @@ from firstlight.graph.ir import Node
 from firstlight.graph.signal import Cotangent, replace
 from firstlight.propagate.adjoint import random_direction
 from firstlight.rules import leaning
-from firstlight.rules.attention import soft
 from firstlight.rules.empirical import uniform
 from firstlight.rules.registry import Call
+from firstlight.rules.soft import soft
 from firstlight.rules.softmax import jacobian, participation
 from firstlight.rules.structural import unshape
 from firstlight.schemes.plan import plan
@@ -73,19 +73,24 @@ def _rows(v, n, count):
     return rng, p / p.sum(axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize(("lean", "known"), [(0.0, 1.0), (-0.5, 1.0), (0.0, 0.0), (-0.25, 0.3)])
-def test_what_a_softmax_passes_on(lean, known):
-    """E|dl|² of gradients c with |c|² ~ s^lean, E (Σpc)² the part `known` of that of independent ones."""
+@pytest.mark.parametrize(
+    ("lean", "known", "rate"),
+    [(0.0, 1.0, 0.0), (-0.5, 1.0, 0.0), (0.0, 0.0, 0.0), (-0.25, 0.3, 0.0), (0.0, 0.0, 0.2), (-0.25, 0.3, 0.1)],
+)
+def test_what_a_softmax_passes_on(lean, known, rate):
+    """E|dl|² of gradients c with |c|² ~ s^lean, of E (Σpc)² a part `known`, with all weights and with some dropped."""
     v, n, count = 3.0, 12, 40_000
     rng, p = _rows(v, n, count)
-    s = np.square(p).sum(axis=1, keepdims=True)
+    mask = (rng.random(p.shape) >= rate) / (1.0 - rate) if rate else np.ones(p.shape)
+    y = p * mask
+    s = np.maximum(np.square(y).sum(axis=1, keepdims=True), 1e-6)
     c = rng.standard_normal((count, n))
-    c += p * (p * c).sum(axis=1, keepdims=True) / s * (known**0.5 - 1.0)
-    c *= (s**lean / (s**lean).mean()) ** 0.5
+    c += y * (y * c).sum(axis=1, keepdims=True) / s * (known**0.5 - 1.0)
+    c *= mask * (s**lean / (s**lean).mean()) ** 0.5
     drawn_ = np.square(p * (c - (p * c).sum(axis=1, keepdims=True))).sum(axis=1)
     weights = soft(Call(Node("p", "softmax")), uniform((count, n), 0.0, v), -1)
-    plain = float(jacobian(participation(v, np.array([n])), np.array([n]))[0])
-    told = plain * leaning.passing(weights, 1, lean, known)[0]
+    plain = float(jacobian(participation(v, np.array([n])), np.array([n]))[0]) / (1.0 - rate)
+    told = plain * leaning.passing(weights, 1, lean, known, rate)[0]
     error = drawn_.std() / count**0.5
     assert abs(told - drawn_.mean()) <= 4.0 * error + 0.03 * abs(lean) * plain  # of first order in λ
 

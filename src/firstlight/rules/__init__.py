@@ -70,6 +70,9 @@ from firstlight.rules import (
     selection as selection,
 )
 from firstlight.rules import (
+    soft as soft,
+)
+from firstlight.rules import (
     spectral as spectral,
 )
 from firstlight.rules import (

@@ -14,13 +14,14 @@ from firstlight.graph.signal import Cotangent, Signal, next_id, replace
 from firstlight.rules import pieces
 from firstlight.rules.along import ITSELF, begun, behind_map, on_weights
 from firstlight.rules.centring import seen
-from firstlight.rules.contraction import contract, outer_sum, past_weights, sum_atoms
+from firstlight.rules.contraction import contract, outer_sum, past_weights
 from firstlight.rules.gradient import alone, scale, whole
 from firstlight.rules.keys import is_weights
 from firstlight.rules.layout import axis_atoms, expand, permute
 from firstlight.rules.leaning import at_rows, at_values
 from firstlight.rules.merge import plus, reduce_to
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule
+from firstlight.rules.summation import sum_atoms
 from firstlight.rules.tied import own_rows
 
 _RARE = 0.5  # variance of a log-norm from which mean squares are those of rare draws

@@ -18,13 +18,13 @@ import numpy as np
 
 from firstlight.graph.along import Along
 from firstlight.graph.signal import Array, Cotangent, Signal, Source, replace
-from firstlight.rules.contraction import sum_atoms
 from firstlight.rules.cross import cross
 from firstlight.rules.forms import covariance
 from firstlight.rules.gradient import alone, joined, parts_of, scaled, times, times_signal, whole, whole_shape
 from firstlight.rules.layout import align, axis_atoms, moments
 from firstlight.rules.projection import shared_cube
 from firstlight.rules.source import on_grid, on_source
+from firstlight.rules.summation import sum_atoms
 
 _LOADS = 24  # sources that a form tells apart; beyond, the smallest become one
 

@@ -12,10 +12,10 @@ from math import prod
 
 import numpy as np
 
-from firstlight.graph.signal import Array, Groups, Noise, Signal, next_id, replace
+from firstlight.graph.signal import Array, Noise, Signal, next_id, replace
 from firstlight.rules import lengths, sites
 from firstlight.rules.forms import combine, joint
-from firstlight.rules.keys import coherent, in_step, is_weights, uncommon
+from firstlight.rules.keys import coherent, in_step, is_weights, shared, uncommon
 from firstlight.rules.layout import (
     align,
     axis_atoms,
@@ -37,6 +37,7 @@ from firstlight.rules.noise import (
     strayed_on,
     summed_pairs,
 )  # fmt: skip
+from firstlight.rules.summation import count_along, sum_atoms
 
 _LARGEST = 1 << 18  # entries of a product's fields
 INNER = "inner products"  # tag of products of signals, with the relative variance of |x|² that their few entries bring
@@ -136,77 +137,6 @@ def pair_mean(x: Signal, cube: Array) -> float:
     return float(np.vdot(pair_shares(x, cube.shape), cube))
 
 
-def without(groups: Groups, gone: Sequence[int], *, keep_axes: bool) -> Groups:
-    """Groups after atoms have been summed away."""
-    out: list[tuple[int, ...]] = []
-    k = 0
-    for group in groups:
-        rest = tuple(n for i, n in enumerate(group) if k + i not in gone)
-        k += len(group)
-        if rest or not group or keep_axes:
-            out.append(rest)
-    return tuple(out)
-
-
-def _count(f: Array, sizes: Sequence[int], axes: tuple[int, ...]) -> float:
-    """How many entries each entry of a broadcastable field stands for along the axes."""
-    return float(prod([sizes[i] for i in axes if f.shape[i] == 1]))
-
-
-def sum_atoms(x: Signal, atoms: Sequence[int], *, mean: bool = False, keep_axes: bool = True) -> Signal:
-    """Sum (or mean) over atoms.
-
-    q' = Σ_i q_i + ĉ·[(Σ_i √q_i)² - Σ_i q_i], ĉ the mean correlation over pairs of different summed entries.
-    """
-    gone = tuple(sorted(atoms))
-    if not gone:
-        return x
-    sizes = x.atoms
-    total = prod(sizes[i] for i in gone)
-    scale = 1.0 / total if mean else 1.0
-    first = x.mean.sum(axis=gone) * _count(x.mean, sizes, gone) * scale
-    repeat = _count(x.q, sizes, gone)
-    diagonal = x.q.sum(axis=gone) * repeat
-    root = np.sqrt(x.q).sum(axis=gone) * repeat
-    off = np.maximum(np.square(root) - diagonal, 0.0)
-    weights = np.ones((1,) * len(gone))
-    for k, i in enumerate(gone):
-        w = state_weights(sizes[i], x.corr.shape[i])
-        weights = weights * w.reshape((1,) * k + (-1,) + (1,) * (len(gone) - k - 1))
-    weights = weights.reshape(-1).copy()
-    weights[0] = 0.0
-    rest = [i for i in range(len(sizes)) if i not in gone]
-    order = [*rest, *gone]
-    shape = tuple(x.corr.shape[i] for i in rest)
-    cube = np.transpose(moments(x), order).reshape(*shape, -1)
-    same = cube[..., 0]
-    pairs = weights.sum()
-    other = cube @ (weights / pairs) if pairs > 0 else np.zeros_like(same)
-    origin = (0,) * same.ndim
-    # ĉ: the mean correlation of pairs within one site's sum, from the mean pair moments
-    inner = float(off.mean()) / max(float(diagonal.mean()), 1e-300) / pairs if pairs > 0 else 1.0
-    hat = float(other[origin]) / inner if inner > 0 else 0.0
-    hat = float(np.clip(hat, -1.0, 1.0))
-    q = np.maximum(diagonal + off * hat, np.square(first / scale)) * scale**2
-    corr = correlations(same + pairs * other, q)
-    groups = without(x.groups, gone, keep_axes=keep_axes)
-    made = None
-    if x.sites is not None and not any(x.batch[i] for i in gone):
-        made, both = sites.summed(x.sites, total)
-        q = lengths.times(q, both)
-    return Signal(
-        groups=groups,
-        mean=first,
-        q=q,
-        corr=corr,
-        batch=tuple(x.batch[i] for i in rest),
-        noise=x.noise,
-        scatter=x.scatter,
-        gaussian=total >= 16,
-        sites=made,
-    )
-
-
 def _by_label(x: Signal, labels: Sequence[str], order: Sequence[str], atoms: Mapping[str, tuple[int, ...]]) -> Signal:
     """Permute axes into the order of the labels and repeat along the labels that are absent."""
     x = permute(x, [labels.index(a) for a in order if a in labels])
@@ -275,7 +205,9 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
     both = replace(both, batch=flags)
     count = len([1 for a in out for _ in atoms[a]])
     gone = range(count, len(both.atoms))
-    result = sum_atoms(both, list(gone))
+    of_logits = x.tag is not None and x.tag[0] == "softmax" and left[-1:] in summed and not x.mean.any()
+    # gradients of a row's logits add up to nothing: what keys have in common goes, in rows of any length
+    result = sum_atoms(both, list(gone), kept=max(1.0 - shared(x, w), 0.0) if of_logits and not w.weights else None)
     result = replace(result, groups=result.groups[: len(out)], gaussian=True)
     inherited: list[tuple[float, Noise]] = [(1.0, x.noise), (1.0, w.noise)]
     k = [a for i, label in enumerate(left) if label in summed for a in axis_atoms(x, i)]
@@ -329,7 +261,7 @@ def _fresh_map(x: Signal, w: Signal, units: int) -> Signal:
     """
     gone = axis_atoms(x, x.ndim - 1)
     first = gone[0]
-    q = x.q.sum(axis=gone) * (_count(x.q, x.atoms, gone) * w.q.item())
+    q = x.q.sum(axis=gone) * (count_along(x.q, x.atoms, gone) * w.q.item())
     same = moments(x)[(..., *(0,) * len(gone))]
     if same.shape != x.corr.shape[:first]:
         same = np.broadcast_to(same, x.corr.shape[:first])

@@ -12,11 +12,12 @@ from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
 from firstlight.rules import borders, sites
 from firstlight.rules.affine import LETTERS, with_bias
 from firstlight.rules.centring import seen
-from firstlight.rules.contraction import contract, energy_cube, past_weights, sum_atoms
+from firstlight.rules.contraction import contract, energy_cube, past_weights
 from firstlight.rules.gradient import whole
 from firstlight.rules.layout import axis_atoms, correlations, expand, merge_axis, moments, offset
 from firstlight.rules.noise import fresh_linear, stray
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule, several
+from firstlight.rules.summation import sum_atoms
 from firstlight.rules.sway import sway
 from firstlight.rules.taps import Taps, carried, matrix, turned
 from firstlight.rules.windows import along, drop_single, pair_average, single, with_atom

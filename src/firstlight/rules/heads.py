@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from firstlight.graph.signal import Signal, replace
-from firstlight.rules.contraction import sum_atoms
 from firstlight.rules.layout import axis_atoms, expand, reshape
+from firstlight.rules.summation import sum_atoms
 
 
 def repeat(x: Signal, like: Signal) -> Signal:

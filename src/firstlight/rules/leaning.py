@@ -41,42 +41,48 @@ def divided(g: Cotangent) -> Cotangent:
 
 
 @functools.lru_cache(maxsize=1024)
-def _rows(v: float, n: int) -> tuple[float, ...]:
+def _rows(v: float, n: int, rate: float) -> tuple[float, ...]:
     """Of rows of n independent logits of variance v, with s = Σp²: E f, Cov(f, ln s) and the part that goes along y.
 
     For f = Σp²(1 - 2p + s), what the Jacobian lets through, of which Σp⁴/s - 2Σp³ + s² has come along the output; for
-    f = Σp²(ℓ - ℓ̄)², what of it goes along the query, of which (Σp²(ℓ - ℓ̄))²/s; and for f = s. Sampled, a fixed seed.
+    f = Σp²(ℓ - ℓ̄)², what of it goes along the query, of which (Σp²(ℓ - ℓ̄))²/s; and for f = s. Where weights are
+    dropped, y = Σ m p v with m = 0 or 1/(1 - rate), c has a factor m and s = Σ(mp)²: a row that has lost its largest
+    weight is short. All f times 1 - rate, which the gradient of p has already. Sampled, a fixed seed.
     """
     rng = np.random.default_rng(n)
     logits = v**0.5 * rng.standard_normal((max(_ROWS // n, 128), n))
     p = np.exp(logits - logits.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
-    square = np.square(p)
+    luck = np.asarray(rng.random(p.shape) if rate else np.ones(1), dtype=np.float64)
+    kept = np.asarray(luck >= rate, dtype=np.float64) / (1.0 - rate) ** 0.5
+    square = np.square(p * kept)
     s, third = square.sum(axis=1), (square * p).sum(axis=1)
-    passed, along = s - 2.0 * third + s * s, np.square(square).sum(axis=1) / s - 2.0 * third + s * s
+    flat = np.square(p).sum(axis=1)
+    there = np.maximum(s, 1e-3 * flat)  # a row of which nothing is left has no gradient at all
+    passed, along = s - 2.0 * third + s * flat, np.square(square).sum(axis=1) / there - 2.0 * third + s * flat
     centred = logits - (p * logits).sum(axis=1, keepdims=True)
-    query, own = (square * np.square(centred)).sum(axis=1), np.square((square * centred).sum(axis=1)) / s
-    log = np.log(s)
+    query, own = (square * np.square(centred)).sum(axis=1), np.square((square * centred).sum(axis=1)) / there
+    log = np.log(there)
     log -= log.mean()
     return tuple(float(f.mean()) for f in (passed, passed * log, along, query, query * log, own, s, s * log))
 
 
-def _at(v: float, n: int) -> Array:
+def _at(v: float, n: int, rate: float) -> Array:
     """`_rows` between the variances `SPREADS`."""
     i = min(int(np.searchsorted(SPREADS, v, side="right")), len(SPREADS) - 1)
     low, high = SPREADS[i - 1], SPREADS[i]
     part = min(max((v - low) / (high - low), 0.0), 1.0)
-    return (1.0 - part) * np.array(_rows(low, n)) + part * np.array(_rows(high, n))
+    return (1.0 - part) * np.array(_rows(low, n, rate)) + part * np.array(_rows(high, n, rate))
 
 
-def _mean_row(p: Signal, dim: int) -> Array:
+def _mean_row(p: Signal, dim: int, rate: float) -> Array:
     """`_rows` of a softmax over an axis, the mean over rows that see different numbers of keys."""
     square, seen = row_law(p, dim)
     v, alone = sharpness(square, seen), np.array([0.0] * 6 + [1.0, 0.0])
-    return mean_over_rows(lambda n: _at(v, n) if n > 1 else alone, np.minimum(seen, _MOST))
+    return mean_over_rows(lambda n: _at(v, n, rate) if n > 1 else alone, np.minimum(seen, _MOST))
 
 
-def passing(p: Signal, dim: int, lean: float, known: float) -> tuple[float, float]:
+def passing(p: Signal, dim: int, lean: float, known: float, rate: float = 0.0) -> tuple[float, float]:
     """Factors of E|dℓ|² and of E (Σ dℓ·ℓ)² behind a softmax, of gradients that go with their rows and their length.
 
     dℓ_j = p_j(c_j - C), C = Σpc = g·y. Of c what goes along p is p_j·C/s, and adds E C²·Σp²(p_j/s - 1)²: with
@@ -87,10 +93,11 @@ def passing(p: Signal, dim: int, lean: float, known: float) -> tuple[float, floa
         dim: Axis of the keys.
         lean: λ of the rows' gradients, of s.
         known: ρ, E (g·y)² over that of independent g and y.
+        rate: Share of the weights that are dropped behind the softmax.
     """
     if abs(lean) < _LITTLE and abs(1.0 - known) < _LITTLE:
         return 1.0, 1.0
-    passed, slope, along, query, other, own, _, _ = _mean_row(p, dim)
+    passed, slope, along, query, other, own, _, _ = _mean_row(p, dim, rate)
     if passed <= 0.0 or query <= 0.0:
         return 1.0, 1.0
     first, second = (max(1.0 - (1.0 - known) * a / b, 0.0) for a, b in ((along, passed), (own, query)))
@@ -108,9 +115,9 @@ def at_rows(g: Signal, out: Signal, p: Signal, w: Signal) -> Signal:
     return replace(g, lean=g.lean * uncommon(out, p, w)) if g.lean else g
 
 
-def at_values(dv: Signal, g: Signal, p: Signal) -> Signal:
+def at_values(dv: Signal, g: Signal, p: Signal, rate: float = 0.0) -> Signal:
     """The values' gradient Σ p·g, for a gradient g of the rows that goes with their lengths."""
     if not g.lean:
         return dv
-    *_, square, slope = _mean_row(p, p.ndim - 1)
+    *_, square, slope = _mean_row(p, p.ndim - 1, rate)
     return replace(dv, q=dv.q * math.exp(g.lean * slope / square), lean=0.0)

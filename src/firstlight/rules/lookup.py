@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
-from firstlight.rules.contraction import sum_atoms
 from firstlight.rules.empirical import coincidence, uniform
 from firstlight.rules.gradient import whole
 from firstlight.rules.layout import axis_atoms, offset
 from firstlight.rules.noise import fresh_linear
 from firstlight.rules.registry import WEIGHTS_IID, Call, Grads, rule
+from firstlight.rules.summation import sum_atoms
 from firstlight.rules.tied import row_of
 
 

@@ -10,7 +10,6 @@ from firstlight.graph.along import Along
 from firstlight.graph.signal import Cotangent, Signal, replace
 from firstlight.rules import sites
 from firstlight.rules.along import of_shifted, of_sum
-from firstlight.rules.contraction import sum_atoms
 from firstlight.rules.cross import add
 from firstlight.rules.gradient import scale, scaled, whole, whole_shape
 from firstlight.rules.hiding import hide, seen_of, visible
@@ -19,6 +18,7 @@ from firstlight.rules.leaning import shared
 from firstlight.rules.operands import through_sum
 from firstlight.rules.registry import Call, Grads, rule
 from firstlight.rules.source import as_source, on_source
+from firstlight.rules.summation import sum_atoms
 from firstlight.rules.tape import Tape
 
 Number = int | float

@@ -13,13 +13,14 @@ from firstlight.graph.along import Along
 from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, replace
 from firstlight.rules import borders, pieces
 from firstlight.rules.along import along, energy, met_in_group, mixed
-from firstlight.rules.contraction import PER_ROW, energy_cube, product, sum_atoms
+from firstlight.rules.contraction import PER_ROW, energy_cube, product
 from firstlight.rules.forms import combine, joint
 from firstlight.rules.gradient import scale, whole
 from firstlight.rules.layout import align, axis_atoms, correlations, moments, reshape
 from firstlight.rules.merge import plus, reduce_to
 from firstlight.rules.projection import group_pairs, projected, shared_cube
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, CONCENTRATED, Call, Grads, rule, several
+from firstlight.rules.summation import sum_atoms
 
 _SMALL = 64  # entries of a group up to which effects of order 1/n can add up to per cents
 _EPSILON = 1e-3  # share of ε in the variance from which the length before a norm counts behind it

@@ -12,8 +12,7 @@ from firstlight.graph.along import Along
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
 from firstlight.rules import sites
 from firstlight.rules.along import mixed, of_summands
-from firstlight.rules.attention import soft
-from firstlight.rules.contraction import energy_cube, product, sum_atoms
+from firstlight.rules.contraction import energy_cube, product
 from firstlight.rules.elementwise import Pointwise, apply
 from firstlight.rules.gradient import scale, whole
 from firstlight.rules.layout import axis_atoms, expand
@@ -21,7 +20,9 @@ from firstlight.rules.noise import by_length
 from firstlight.rules.projection import group_pairs, shared_cube
 from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, rule, several
 from firstlight.rules.shares import RETURNED
+from firstlight.rules.soft import soft
 from firstlight.rules.source import spread
+from firstlight.rules.summation import sum_atoms
 
 
 def axes_of(x: Signal, dim: Any) -> list[int]:

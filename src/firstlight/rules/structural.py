@@ -10,11 +10,12 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, replace
 from firstlight.rules.along import of_view
-from firstlight.rules.contraction import ROWS, sum_atoms
+from firstlight.rules.contraction import ROWS
 from firstlight.rules.gradient import alone, whole, whole_shape
 from firstlight.rules.layout import axis_atoms, expand, merge_axis, offset, permute, reshape, transform
 from firstlight.rules.merge import reduce_to
 from firstlight.rules.registry import Call, Grads, rule, several
+from firstlight.rules.summation import sum_atoms
 
 Sizes = Sequence[int]
 
