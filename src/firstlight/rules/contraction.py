@@ -197,12 +197,8 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
             x, w = _match(x, left.index(a), w, right.index(a))
             mine = x.groups[left.index(a)]
         atoms[a] = mine or other
-    batch_labels = {a for a in left if any(x.batch[i] for i in axis_atoms(x, left.index(a)))}
-    batch_labels |= {a for a in right if any(w.batch[i] for i in axis_atoms(w, right.index(a)))}
     one, two = _bounded(_by_label(x, left, order, atoms), _by_label(w, right, order, atoms))
     both = product(one, two, quiet=True)
-    flags = tuple(a in batch_labels for a in order for _ in atoms[a])
-    both = replace(both, batch=flags)
     count = len([1 for a in out for _ in atoms[a]])
     gone = range(count, len(both.atoms))
     of_logits = x.tag is not None and x.tag[0] == "softmax" and left[-1:] in summed and not x.mean.any()

@@ -44,6 +44,7 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
             x, mean=np.ones(one), q=np.ones(one), corr=np.ones_like(x.corr), source=None, values=None, noise=SILENT,
             terms=(), value=None, weights=None, ident=next_id(),
         )  # fmt: skip
+    pairs = _of_pairs(x)  # which an axis in one piece no longer says
     x = merge_axis(x, dim) if len(x.groups[dim]) > 1 else x
     at, size = offset(x, dim), x.shape[dim]
     mean, q = np.broadcast_arrays(x.mean, x.q)
@@ -80,7 +81,7 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
             f"a sharp softmax (logits of variance {v:.1f}): single keys decide, and lengths scatter from row to row"
         )
     k: Array = np.clip(second * (same - other) + scatter, -v, v)
-    if _of_pairs(x) or not seen.all():
+    if pairs or not seen.all():
         keyed = straying(v, count, _apart(x), *_lengths(x, at, bool(seen.all())))
         share = participation_of(x, v, count) * keyed.sharper
     else:  # units of a linear map are alike by no chance, and each row has a variance of its own
