@@ -1,6 +1,6 @@
 """Other diagnosers on the same networks: run by their own interpreter, one JSON line per network on stdout.
 
-``python -m benchmarks.diagnosis.peers NAME`` with a Python that has the peer (benchmarks/requirements.txt).
+``python -m benchmarks.diagnosis.peers NAME SET`` with a Python that has the peer (benchmarks/requirements.txt).
 None of them takes an optimizer step here: their overfitting probes are switched off, as ours has none.
 """
 
@@ -114,9 +114,9 @@ def guarded(diagnose: Callable[[Case], Answer]) -> Callable[[Case], Answer]:
 
 
 def main() -> None:
-    """Answer for every network of the headline set."""
-    name = sys.argv[1]
-    for answer in run(guarded(PEERS[name]), list(labelled("sealed"))):
+    """Answer for every network of a set."""
+    name, labels = sys.argv[1:]
+    for answer in run(guarded(PEERS[name]), list(labelled(labels))):
         print(json.dumps(asdict(answer)))
 
 

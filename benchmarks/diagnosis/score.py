@@ -16,6 +16,7 @@ import torch
 from benchmarks.diagnosis.causes import expected
 from benchmarks.diagnosis.nets import Case, Config, build
 from benchmarks.diagnosis.tasks import BATCH, loss_of
+from benchmarks.start.metrics import wilson
 
 FOLDER = Path(__file__).parent
 
@@ -135,3 +136,11 @@ def score(rows: list[Labelled], answers: list[Answer]) -> Score:
         count["never"], count["starts"], count["ambiguous"],
         right, len(known), tuple(a.seconds for a in answers),
     )  # fmt: skip
+
+
+def rate(found: int, of: int) -> str:
+    """The share with Wilson's interval of 95 %, which stays within 0 and 1."""
+    if of == 0:
+        return "–"
+    middle, half = wilson(found, of)
+    return f"{found / of:.3f} ({middle - half:.3f} to {middle + half:.3f})"

@@ -86,12 +86,13 @@ def bins(p: Scores, starts: Labels, edges: tuple[float, ...] = EDGES) -> list[Bi
         n = int(inside.sum())
         if n:
             k = int(starts[inside].sum())
-            middle, half = _wilson(k, n)
+            middle, half = wilson(k, n)
             out.append(Bin(low, high, n, float(p[inside].mean()), k / n, middle - half, middle + half))
     return out
 
 
-def _wilson(k: int, n: int) -> tuple[float, float]:
+def wilson(k: int, n: int) -> tuple[float, float]:
+    """Middle and half width of Wilson's 95 % interval of a share k/n."""
     share, z2 = k / n, Z95 * Z95
     half = Z95 * math.sqrt(share * (1.0 - share) / n + z2 / (4.0 * n * n)) / (1.0 + z2 / n)
     return (share + z2 / (2.0 * n)) / (1.0 + z2 / n), half

@@ -129,6 +129,23 @@ def test_ranges_that_cost_and_ranges_that_do_not(end: type[nn.Module], loss, low
     assert ("OUT006" in {f.code for f in r.findings}) == fires
 
 
+def test_smoothed_labels_have_a_loss_of_their_own() -> None:
+    """Half of the mass on the class, through each of the ways to take a logarithm: the range is not to blame."""
+    torch.manual_seed(0)
+    x, y = data()
+    soft = 0.5 * F.one_hot(y, 4) + 0.125
+    ways = [
+        (nn.Softmax(-1), lambda p, _: -(soft * (p + 1e-9).log()).sum(-1).mean()),
+        (nn.LogSoftmax(-1), lambda p, _: -(soft * p).sum(-1).mean()),
+        (nn.LogSoftmax(-1), lambda p, t: F.cross_entropy(p, t, label_smoothing=0.5)),
+        (nn.Sigmoid(), lambda p, _: F.binary_cross_entropy(p, soft)),
+    ]
+    for end, loss in ways:
+        r = fl.diagnose(nn.Sequential(*mlp(), end), x, loss, targets=y, try_remedies=False)
+        assert r.verdict == "starts", (end, r)
+        assert "OUT006" not in {f.code for f in r.findings}
+
+
 @pytest.mark.parametrize(
     ("batch", "targets", "advice"),
     [

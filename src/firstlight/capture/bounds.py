@@ -47,8 +47,25 @@ def free_answers(out: Any, f: Tensor, loss: Loss | None, constant: float | None)
         if not _alike(f, loss):
             return None
         shaped, enough = _identity, ROOM
-    noise = torch.randn(f.shape, generator=torch.Generator().manual_seed(0)).to(f.device)
-    return _least([noise], lambda z: loss(shaped(z[0]).to(f.dtype)), enough * constant)
+    z = torch.randn(f.shape, generator=torch.Generator().manual_seed(0)).to(f.device)
+    found = _least([z], lambda z: loss(shaped(z[0]).to(f.dtype)), enough * constant)
+    if found is None or found >= ROOM * constant or _pushes_out(shaped(z.detach()), f.dtype, loss) >= 0.1 * found:
+        return found
+    return None  # what is left is the targets' own entropy: the best answers lie inside the range
+
+
+def _pushes_out(best: Tensor, dtype: torch.dtype, loss: Loss) -> float:
+    """What the loss would fall by to first order, if every sample's best answer could leave the range by one.
+
+    Among probabilities that add up to one only differences count: the gradient there is taken without its mean.
+    """
+    answers = best.to(dtype).requires_grad_(True)
+    with torch.enable_grad():
+        (r,) = torch.autograd.grad(loss(answers), answers)
+    r = r.detach().float()
+    if r.dim() > 1 and r.shape[-1] > 1 and bool((best.sum(-1) - 1.0).abs().max() < 1e-3):
+        r = r - r.mean(-1, keepdim=True)
+    return float(r.flatten(1).norm(dim=1).sum()) if r.dim() > 1 else float(r.abs().sum())
 
 
 def linear_answers(x: Tensor, shape: Sequence[int], loss: Loss, constant: float) -> float | None:

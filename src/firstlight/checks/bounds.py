@@ -88,7 +88,9 @@ def range_costs(e: Evidence) -> Iterator[Finding]:
         classes; a sigmoid in front of `binary_cross_entropy_with_logits` .5 of .69. The gradient passes both and is
         small. Targets beyond the range cannot be met either.
     When it is harmless:
-        It is a start, and the order of the classes may still be learned; slower than without the function.
+        It is a start, and the order of the classes may still be learned; slower than without the function. Targets
+        that are no certainties (smoothed labels) have a loss of their own, which is told apart: their best answers lie
+        inside the range. `log_softmax` may be applied twice.
     Remedy:
         Return the logits where the loss expects them; targets in the outputs' range.
     Source:
@@ -99,20 +101,20 @@ def range_costs(e: Evidence) -> Iterator[Finding]:
         return
     last = next((n for n in reversed(e.nodes) if n.op in _ENDS and n.name in _behind(e)), None)
     t = e.targets
-    if last is None or (t is not None and not t.spread > 0.0):
+    if last is None or last.op == "log_softmax" or (t is not None and not t.spread > 0.0):
         return
     whole = last.op not in ("softmax", "sigmoid")
     twice = not whole and (t is None or not t.floating or (t.low >= 0.0 and t.high <= 1.0))
-    name = last.op if not twice else f"{last.op} of its own, or takes its outputs for what goes into one"
     own = last.module and last.module_type.lower() == last.op
     yield Finding(
         "OUT006", "warning", last.name,
         f"the best answers that {last.op} can give have a loss of {number(p.loss_free)}, the best constant one "
         f"{number(p.loss_constant)}", "a tenth of the best constant answer's loss",
-        f"The outputs come from {last.op}, and the loss applies {name}: answers that are all right still cost." if twice
-        else f"The targets lie partly out of the range of {last.op}: answers that are as good as can be still cost.",
-        (f"model.set_submodule({last.module!r}, torch.nn.Identity())  # the loss applies it" if own
-         else f"# return what goes into {last.op}: the loss applies it") if twice
+        f"The outputs come from {last.op} already, and the loss takes them for logits: part of it stays even when all "
+        "answers are right." if twice
+        else f"The targets lie partly out of the range of {last.op}: part of the loss stays whatever the answers.",
+        (f"model.set_submodule({last.module!r}, torch.nn.Identity())  # the loss applies {last.op} itself" if own
+         else f"# return what goes into {last.op}: the loss applies it itself") if twice
         else "targets = (targets - targets.min()) / (targets.max() - targets.min())",
         evidence={"free": p.loss_free},
     )  # fmt: skip
