@@ -206,3 +206,28 @@ def test_outputs_that_dropout_scatters_are_no_noise_where_the_gradients_agree() 
     assert found  # some of these draws scatter
     assert all(e.probe.agreement is not None for e in found)
     assert any(e.probe.agreement > 0.5 and decide(e).reason != "drowned" for e in found if e.probe.agreement)
+
+
+@pytest.mark.parametrize(("depth", "fires"), [(5, True), (2, False)])
+def test_a_read_out_of_faded_features_goes_no_further_than_its_steps(depth: int, fires: bool) -> None:
+    """Sigmoids shrink what differs a quarter a layer. No training of the read-out comes below the bound in the box."""
+    x, y = data(16, 32, 3)
+    torch.manual_seed(0)
+    body = [part for _ in range(depth) for part in (nn.Linear(16, 16), nn.Sigmoid())]
+    model = nn.Sequential(*body, nn.Linear(16, 3))
+    for p in list(model.parameters())[:-2]:
+        p.requires_grad_(False)
+    e = gather(model, x, F.cross_entropy, None, targets=y)
+    bound, constant = e.probe.loss_readout, e.probe.loss_constant
+    assert bound is not None
+    assert constant is not None
+    assert (decide(e).reason == "slow") == fires, (bound, constant, decide(e))
+    for kind, rate in ((torch.optim.Adam, 1e-2), (torch.optim.SGD, 1.0)):
+        copied = copy.deepcopy(model)
+        optimizer = kind([p for p in copied.parameters() if p.requires_grad], rate)
+        for _ in range(600):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(copied(x), y)
+            loss.backward()
+            optimizer.step()
+        assert float(loss.detach()) >= bound * (1.0 - 1e-3)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from firstlight.checks.budget import ADAM_LR, SGD_LR, STEPS
 from firstlight.checks.evidence import EPS, Probe
 
 Loss = Callable[[Any], torch.Tensor]
@@ -92,7 +93,12 @@ def only_readout(here: Probe, model: nn.Module) -> nn.Linear | None:
 
 
 def best_readout(forward: Callable[[], Any], layer: nn.Linear, loss: Loss) -> float | None:
-    """The lowest loss on this batch of any weights of a linear read-out: a convex problem, whatever the optimizer."""
+    """The lowest loss on this batch of a linear read-out's weights that training can reach: a convex problem in a box.
+
+    Adam moves an entry by its rate a step; plain descent by its rate times |∂L/∂w| ≤ Σ|r||h|, with h the features
+    without their mean (what they have in common, the bias takes up, which is free here) and r = ∂L/∂f. The tangent
+    keeps the weights in the box; features far smaller than one cannot be made up for by weights outside it.
+    """
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def see(_layer: nn.Module, args: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
@@ -105,22 +111,30 @@ def best_readout(forward: Callable[[], Any], layer: nn.Linear, loss: Loss) -> fl
         hook.remove()
     if len(seen) != 1 or out is not seen[0][1]:
         return None
+    (r,) = torch.autograd.grad(loss(out), out, retain_graph=True)
     h = seen[0][0].detach().float()
-    shift, size = h.mean(0, keepdim=True), h.std().clamp_min(1e-30)
-    h = (h - shift) / size  # the same functions, better conditioned
+    h = h - h.mean(0, keepdim=True)
+    size = h.square().mean().sqrt().clamp_min(1e-30)
+    pull = (r.detach().float().flatten(0, -2).abs().T @ h.flatten(0, -2).abs()).max()
+    far = STEPS * torch.clamp(SGD_LR * pull, min=ADAM_LR) + layer.weight.detach().float().abs().max()
+    h, far = h / size, far * size  # the same functions, better conditioned
     weight = torch.zeros(layer.out_features, layer.in_features, requires_grad=True)
     bias = torch.zeros(layer.out_features, requires_grad=True)
+
+    def answer() -> torch.Tensor:
+        return torch.nn.functional.linear(h, far * torch.tanh(weight / far), bias).to(out.dtype)
+
     search = torch.optim.LBFGS([weight, bias], lr=1.0, max_iter=50, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
         search.zero_grad()
-        value = loss(torch.nn.functional.linear(h, weight, bias).to(out.dtype))
+        value = loss(answer())
         value.backward()
         return value
 
     search.step(closure)
     with torch.no_grad():
-        return finite_or_none(lambda: loss(torch.nn.functional.linear(h, weight, bias).to(out.dtype)))
+        return finite_or_none(lambda: loss(answer()))
 
 
 def _over(x: torch.Tensor, axis: int | None) -> torch.Tensor:

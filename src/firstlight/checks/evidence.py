@@ -99,7 +99,8 @@ class Probe:
         loss: The loss; None without one.
         loss_silent: Loss of the answer 0 for everything (a uniform guess for logits); None where not finite.
         loss_constant: Loss of the best answer that is the same for every sample; None where not found.
-        loss_readout: Least loss of a linear read-out of the features as they are; None where more than it can move.
+        loss_readout: Least loss of a linear read-out of the features as they are, with weights that the budget's steps
+            can reach; None where more than it can move.
         loss_free: Least loss of any answers that the last operation can give; None below a tenth of the best constant
             answer's, and where the outputs' range is the line and answers better than the constant one were found.
         loss_linear: Least loss of any linear function of the inputs; None where the network is not linear.

@@ -284,7 +284,7 @@ def _features(evidence: Evidence) -> Fate | None:
         return None
     return Fate(
         False, "slow", math.log(0.9 / share) - 1.0,
-        f"only the last layer gets a pull, and its best weights bring the loss to {share:.2f} of the best constant "
+        f"only the last layer gets a pull, and the best weights that its steps reach bring the loss to {share:.2f} of the best constant "
         "answer's",
     )  # fmt: skip
 

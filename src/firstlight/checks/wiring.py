@@ -95,7 +95,7 @@ def frozen_features(e: Evidence) -> Iterator[Finding]:
 
     What it measures:
         The largest first-order fall of the loss in 600 steps at a learning rate of 0.01 (Adam) or 1 (SGD); and the
-        least loss that any linear read-out of these features has on this batch.
+        least loss on this batch of any linear read-out of these features whose weights such steps can reach.
     Why it matters:
         With all other layers frozen, cut off or saturated the loss is convex in what learns, and nothing else can make
         up for features in which samples hardly differ.
