@@ -284,8 +284,8 @@ def _features(evidence: Evidence) -> Fate | None:
         return None
     return Fate(
         False, "slow", math.log(0.9 / share) - 1.0,
-        f"only the last layer gets a pull, and the best weights that its steps reach bring the loss to {share:.2f} of the best constant "
-        "answer's",
+        f"only the last layer gets a pull, and the best weights that its steps reach bring the loss to {share:.2f} of "
+        "the best constant answer's",
     )  # fmt: skip
 
 
