@@ -52,6 +52,8 @@ class Sites:
         heavy: Whether it scatters so much that laws of first order do not do.
         places: Places of a sample that have laws of their own.
         depth: Recipes below, one after the other.
+        across: Of a gradient, ρ at the sampled sites: E (Σ g·x)² over that of independent g and x (`rules.across`).
+        left: Of a gradient, what it has along its tensor, against one that is at no right angles to anything.
         level: V at the sampled sites, once it has been worked out, shape (places, sites).
     """
 
@@ -72,4 +74,6 @@ class Sites:
     heavy: bool = False
     places: int = 1
     depth: int = 0
+    across: npt.NDArray[np.float32] | None = None
+    left: npt.NDArray[np.float32] | None = None
     level: npt.NDArray[np.float32] | None = None

@@ -102,7 +102,7 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
     if x.sites is not None or y.sites is not None:
         made = sites.of_sum([(x.q, qx, x.sites), (alpha**2 * y.q, alpha**2 * qy, y.sites)])
         if made is not None and made.heavy:
-            scatter = lengths.scatter(made)
+            scatter, q = lengths.scatter(made), lengths.times(q, lengths.met(made))
     out = replace(
         x,
         mean=x.mean + alpha * y.mean,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,34 +118,45 @@ def _beside(x: Sites) -> float:
 
 
 def _combined(x: Sites) -> Array:
+    if x.kind == "sum":
+        return terms_of(x, angle=True)[3] if x.together > 0.0 else np.zeros((x.places, SAMPLED)) + sum(terms_of(x))
     values = [levels(k) for k in x.of]
     if x.kind == "row":
         return values[0][int(x.weights[0]) % len(values[0])][None]
     if x.kind == "mixture":
         return np.concatenate([v[:1] for v in values]) if x.places == len(values) else values[0]
-    if x.kind == "sum":
-        parts = [np.asarray(w).reshape(-1, 1) * v for w, v in zip(x.weights, values, strict=True)]
-        out = np.zeros((x.places, SAMPLED)) + sum(parts)
-        if x.together > 0.0:  # the law of cosines
-            sign = np.where(_order(x.toward[2]) % 2, 1.0, -1.0)
-            mine = 0 if x.of[0].toward[0] == x.of[1].seed else 1
-            apart = np.reshape(x.of[mine].apart, (-1, 1))
-            if len(apart) not in (1, x.places):
-                apart = apart.mean(keepdims=True)
-            along = (1.0 - apart) * parts[mine]
-            # what came from elsewhere has a law like it, at other sites
-            out = along + apart * np.roll(parts[mine], SAMPLED // 3, axis=1) + parts[1 - mine]
-            out = out + 2.0 * sign * np.sqrt(x.together * along * parts[1 - mine])
-        return out
     out = np.ones((x.places, SAMPLED))
     for w, v in zip(x.weights, values, strict=True):
         out = out * (v if isinstance(w, float) and w == 1.0 else v**w)
     return out
 
 
-def at_places(field: Array, known: int = 1) -> Array:
-    """A field at the places that have laws of their own: along its one axis, or that of a known number of places."""
-    axes = [i for i, n in enumerate(field.shape) if n > 1]
+def terms_of(x: Sites, angle: bool = False) -> list[Array]:
+    """The terms of a sum at its sampled sites, each in its share of the mean sum.
+
+    With an angle, of two terms that go along each other: what goes along of the one, the other, the sign of the cosine
+    and the sum by the law of cosines.
+    """
+    parts = [np.asarray(w).reshape(-1, 1) * levels(k) for w, k in zip(x.weights, x.of, strict=True)]
+    if not angle:
+        return parts
+    sign = np.where(_order(x.toward[2]) % 2, 1.0, -1.0)
+    mine = 0 if x.of[0].toward[0] == x.of[1].seed else 1
+    apart = np.reshape(x.of[mine].apart, (-1, 1))
+    if len(apart) not in (1, x.places):
+        apart = apart.mean(keepdims=True)
+    along, other = (1.0 - apart) * parts[mine], parts[1 - mine]
+    # what came from elsewhere has a law like it, at other sites
+    total = np.zeros((x.places, SAMPLED)) + along + apart * np.roll(parts[mine], SAMPLED // 3, axis=1) + other
+    return [along, other, sign, total + 2.0 * sign * np.sqrt(x.together * along * other)]
+
+
+def at_places(field: Array, known: int = 1, few: Collection[int] = ()) -> Array:
+    """A field at the places that have laws of their own: along its one axis, or that of a known number of places.
+
+    Axes of `few` entries are those of vectors that each site has (`Sites.row`), and no places.
+    """
+    axes = [i for i, n in enumerate(field.shape) if n > 1 and (n == known or n not in few)]
     if len(axes) > 1:
         axes = [i for i in axes if field.shape[i] == known]
     if len(axes) != 1 or field.shape[axes[0]] > PLACES or known not in (1, field.shape[axes[0]]):
@@ -161,6 +172,19 @@ def times(q: Array, both: Array) -> Array:
     if not axes:
         return q * both.mean()
     return q * both.reshape((1,) * axes[-1] + (-1,) + (1,) * (q.ndim - axes[-1] - 1))
+
+
+def met(x: Sites) -> Array:
+    """E V of a sum at each place in units of what its terms add up to: not 1 where they are long when they agree.
+
+    That is so for gradients: a tensor y + x is short, and the gradient behind a norm long, where y goes against x.
+    """
+    if not (x.together > 0.0 and x.heavy):
+        return ALONE
+    v = _combined(x)
+    mean = v.mean(axis=1)
+    error = v.std(axis=1) / SAMPLED**0.5
+    return np.where(np.abs(mean - 1.0) > 4.0 * error, mean, 1.0)
 
 
 def scatter(x: Sites) -> float:

@@ -9,7 +9,8 @@ import numpy as np
 from firstlight.graph.along import Along
 from firstlight.graph.signal import Cotangent, Signal, replace
 from firstlight.rules import sites
-from firstlight.rules.along import of_shifted, of_sum
+from firstlight.rules.across import of_term
+from firstlight.rules.along import energy, of_shifted, of_sum
 from firstlight.rules.cross import add
 from firstlight.rules.gradient import scale, scaled, whole, whole_shape
 from firstlight.rules.hiding import hide, seen_of, visible
@@ -143,12 +144,25 @@ def _split(
     if isinstance(x, Signal):
         g = through_sum(grad, out, x, y, a, b) if both else grad
         g = shared(g, mine)
+        g = _angled(g, grad, out, x) if both else g
         grads["input"] = replace(reduce_to(scaled(g, a), x), along=forms[0] if x.shape == out.shape else None)
     if isinstance(y, Signal):
         g = through_sum(grad, out, y, x, b, a) if both else grad
         g = shared(g, 1.0 - mine if both else 1.0)
+        g = _angled(g, grad, out, y) if both else g
         grads["other"] = replace(reduce_to(scaled(g, b), y), along=forms[1] if y.shape == out.shape else None)
     return grads
+
+
+def _angled(g: Cotangent, grad: Cotangent, out: Signal, term: Signal) -> Cotangent:
+    """The gradient of a term of a sum whose sites differ by orders of magnitude, with its angle to the term."""
+    if out.sites is None or not out.sites.heavy:
+        return g
+    signal = whole(g)
+    free = energy(grad) * out.mean_q
+    known = None if grad.along is None or free <= 0.0 else min(grad.along.variance / free, 1.0)
+    made = of_term(signal.sites, known, out.sites, term.sites)
+    return g if made is None else Cotangent(replace(signal, sites=made))
 
 
 def _share(x: Any, y: Any, a: float, b: float, out: Signal) -> float:

@@ -23,12 +23,14 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Signal, Source, next_id, replace
 from firstlight.graph.sites import Sites, Units
+from firstlight.rules import across
 from firstlight.rules.layout import axis_atoms
 from firstlight.rules.lengths import ALONE, PLACES, at_places, levels, scatter, seed, times, together
 from firstlight.theory import special
 
 _UNITS = 512  # units of a site beyond which products are even
 _FACTORS = 4  # of the units of a tensor that are told apart
+_ALONE = 1e-6  # of a place's mean square: of another place
 _DEEP = 200  # recipes below one; then it starts anew
 
 
@@ -50,6 +52,7 @@ def behind_weights(x: Sites | None, name: str, units: int) -> Sites:
     out = _recipe("product", () if x is None else (x,), () if x is None else (1.0,), start, units)
     out.own = 2.0 / max(units, 1)
     out.factors = (Units(start),)
+    across.through(out, out.of, weights=True)
     return out
 
 
@@ -89,6 +92,7 @@ def of_product(x: Signal, y: Signal) -> tuple[Sites | None, Array]:
         wide, factors = many.sites, many.sites.factors
         row = tuple(sorted((*row, (few.sites.seed, _entries_beside(few, many)))))
         flat = many.mean_mean**2 / many.mean_q if many.mean_q > 0.0 else 0.0
+        toward = (many.sites.seed, 1.0, 0)  # units go along that tensor
     elif one.row and _is_row(x, y, one.row[0][1]):
         row = tuple(sorted((*row, (two.seed, one.row[0][1]))))
     elif two.row and _is_row(y, x, two.row[0][1]):
@@ -97,12 +101,17 @@ def of_product(x: Signal, y: Signal) -> tuple[Sites | None, Array]:
         toward, factors = (two.seed, one.flat, 0), two.factors
     elif two.flat > 0.0 and not one.row:
         toward, factors = (one.seed, two.flat, 0), one.factors
+    elif two.flat > 0.0 and one.row and one.toward[1]:
+        toward, factors = (one.toward[0], one.toward[1] * two.flat, 0), one.factors
+    elif one.flat > 0.0 and two.row and two.toward[1]:
+        toward, factors = (two.toward[0], two.toward[1] * one.flat, 0), two.factors
     elif one.units == two.units and one.units:
         own, factors = _uneven(one, two), one.factors + two.factors
     of = (one, two, *own)
     out = _recipe("product", of, (1.0,) * len(of), seed(one.seed, two.seed), wide.units)
     out.factors, out.row, out.flat, out.toward = factors[:_FACTORS], row, flat, toward
     out.apart = one.apart if one.toward[1] or one.flat else two.apart
+    across.through(out, (one, two))
     return out, together(of) if out.heavy or row else ALONE
 
 
@@ -133,7 +142,7 @@ def summed(x: Sites, entries: int) -> tuple[Sites, Array]:
     E is 1 and the relative variance 2(n - 1)/(n + 2).
     """
     if not x.row or x.row[0][1] != entries:
-        return x, ALONE
+        return x, across.inner(x)
     of, both, toward = (x,), ALONE, x.toward
     if len(x.row) == 2 and x.row[0] != x.row[1] and x.row[1][1] == entries:
         own = 2.0 * (entries - 1.0) / (entries + 2.0)
@@ -194,13 +203,13 @@ def of_sum(parts: Sequence[tuple[Array, float, Sites | None]]) -> Sites | None:
         return None
     of = [_EVEN if s is None else s for *_, s in parts]
     first = max(parts, key=lambda part: part[1])[2] or _EVEN
-    known = max([s.places for s in of])
+    known, few = max([s.places for s in of]), {n for s in of for _, n in s.row}
     shares: list[float | Array] = []
     places = known
     if any(s.heavy for s in of):
         total = np.sum(np.broadcast_arrays(*[q for q, *_ in parts]), axis=0)
         for q, *_ in parts:
-            lines = [at_places(f, known) for f in np.broadcast_arrays(q, total)]
+            lines = [at_places(f, known, few) for f in np.broadcast_arrays(q, total)]
             share = lines[0] / np.maximum(lines[1], 1e-300)
             shares.append(share if share.size > 1 else float(share[0]))
             places = max(places, share.size)
@@ -217,13 +226,27 @@ def of_sum(parts: Sequence[tuple[Array, float, Sites | None]]) -> Sites | None:
         out.apart = _elsewhere(shares, of, first)
         out.factors = first.factors if first.row else (Units(out.seed),)
     out.row, out.flat, out.places = first.row, first.flat, places if out.of else 1
+    if out.heavy and out.of:
+        lines, disjoint = _side_by_side(shares)
+        across.gathered(out, out.of, list(lines), disjoint)
     return out
+
+
+def _side_by_side(shares: Sequence[float | Array]) -> tuple[Array, bool]:
+    """Shares at each place, shape (terms, places), and whether each place is that of one term."""
+    lines = np.stack(np.broadcast_arrays(*[np.atleast_1d(w) for w in shares]))
+    return lines, lines.shape[1] > 1 and bool(np.all((lines < _ALONE) | (lines > 1.0 - _ALONE)))
 
 
 def _elsewhere(shares: Sequence[float | Array], of: Sequence[Sites], first: Sites) -> tuple[float, ...]:
     """Share of a sum that does not go along with its largest part, place by place."""
     if not (first.row or first.toward[1]):
         return (0.0,)
+    lines, disjoint = _side_by_side(shares)
+    if disjoint:
+        mine = [np.asarray(s.apart) for s in of]
+        mine = [a if a.size == lines.shape[1] else np.full(lines.shape[1], a.mean()) for a in mine]
+        return tuple(np.sum(lines * np.stack(mine), axis=0).tolist())
     share = np.sum(np.broadcast_arrays(*[w for w, s in zip(shares, of, strict=True) if s is first]), axis=0)
     share, apart = np.atleast_1d(share), np.asarray(first.apart)
     if share.size != apart.size and min(share.size, apart.size) > 1:  # places of different kinds
@@ -251,6 +274,9 @@ def piece(x: Signal, dim: int, start: int, size: int) -> Sites | None:
         out = _recipe("row", (s,), (float(start),), s.seed, s.units)
         out.places, out.factors, out.row, out.flat, out.toward = 1, s.factors, s.row, s.flat, s.toward
         out.apart = s.apart[start : start + 1] if len(s.apart) > 1 else s.apart
+        out.across, out.left = (
+            None if f is None else f[start : start + 1] if len(f) > 1 else f for f in (s.across, s.left)
+        )
         return out
     if s is None or not s.units or x.shape[dim] != s.units or size == s.units:
         return s
