@@ -19,6 +19,7 @@ class Keyed:
         sharper: Factor on E Σ p².
         uneven: Relative variance of Σ p_j p_k c_jk from row to row.
         rows: E |dℓ|²|q|² / (E |dℓ|²·E |q|²) for the query q of a row.
+        together: E Σ_j dℓ_j dℓ'_j q·q' / E Σ_j dℓ_j dℓ'_j |q|² of two rows that get the same gradient.
         seen: Number of keys that each row sees, in order, where the weights' fields do not say it; None where they do.
     """
 
@@ -28,4 +29,5 @@ class Keyed:
     sharper: float
     uneven: float
     rows: float
+    together: float = 0.0
     seen: npt.NDArray[np.float64] | None = None

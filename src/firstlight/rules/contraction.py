@@ -15,7 +15,7 @@ import numpy as np
 from firstlight.graph.signal import Array, Noise, Signal, next_id, replace
 from firstlight.rules import lengths, sites
 from firstlight.rules.forms import combine, joint
-from firstlight.rules.keys import coherent, in_step, is_weights, shared, uncommon
+from firstlight.rules.keys import at_keys, coherent, in_step, is_weights, shared, uncommon
 from firstlight.rules.layout import (
     align,
     axis_atoms,
@@ -227,7 +227,7 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
             if over_keys:
                 result = replace(result, tag=(ROWS, 0, max(x.scatter, 0.0)))
         elif x.keyed is not None and not x.mean.any():  # rows of long queries are sharp, and meet their queries here
-            result = replace(result, q=result.q * x.keyed.rows)
+            result = replace(result, q=result.q * at_keys(x, left, w, summed))
     result = replace(
         result, noise=noise, scatter=scattered, wander=wander, lean=x.lean, cumulants=(0.0, 0.0), ident=next_id()
     )

@@ -14,7 +14,7 @@ from firstlight.rules.contraction import INNER
 from firstlight.rules.forms import combine
 from firstlight.rules.gradient import scale, whole
 from firstlight.rules.hiding import HIDDEN
-from firstlight.rules.layout import align, axis_atoms, merge_axis, offset, profile
+from firstlight.rules.layout import align, merge_axis, offset, profile
 from firstlight.rules.leaning import known_share, passing
 from firstlight.rules.noise import sample_correlation
 from firstlight.rules.registry import GAUSSIAN_INPUT, Call, Grads, rule
@@ -22,7 +22,6 @@ from firstlight.rules.shares import behind_softmax
 from firstlight.rules.softmax import jacobian, participation, straying
 
 _FEW_DIMENSIONS, _MANY_KEYS, _SHARP_LOGITS = 0.03, 32, 3.0
-_COMMON = 0.3  # correlation of the gradients of two rows of a softmax from which their sum at the keys is uncertain
 
 
 def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signal:
@@ -204,23 +203,8 @@ def softmax(call: Call, input: Signal, dim: int = -1) -> Signal:
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int = -1) -> Grads:
     del input
     g = whole(grad)
-    _warn_common(call, g, dim % out.ndim)
     back = soft_back(g, out, dim, known_share(grad, out) if dim % out.ndim == out.ndim - 1 else 1.0)
     return {"input": behind_softmax(g, back, out) or Cotangent(back)}
-
-
-def _warn_common(call: Call, g: Signal, dim: int) -> None:
-    """Say so where rows of a softmax have much of their gradient in common: it adds up at the keys."""
-    for axis in range(g.ndim):
-        for atom in axis_atoms(g, axis):
-            at = tuple(1 if i == atom else 0 for i in range(g.corr.ndim))
-            if axis == dim or g.batch[atom] or float(g.corr[at]) <= _COMMON:
-                continue
-            call.caveat(
-                f"the rows of this softmax have {100 * float(g.corr[at]):.0f} % of their gradient in common: what the "
-                "keys get is a sum over rows whose weights are taken as independent, and can come out too small"
-            )
-            return
 
 
 @rule("log_softmax", assumes=(GAUSSIAN_INPUT,), example="x.log_softmax(-1)")

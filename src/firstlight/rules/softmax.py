@@ -173,25 +173,38 @@ def _level_of(x: float) -> float:
     return float(f"{x:.2g}")
 
 
+def _directions(rng: np.random.Generator, count: int, n: int, units: float) -> Array:
+    """Sets of n random directions in so many dimensions; of more than n, turned so that each vector adds one.
+
+    That is Bartlett's triangle of a Wishart matrix: what is beside the vectors before is as long as a χ of the
+    dimensions that are left.
+    """
+    wide = round(min(units, n))
+    x: Array = rng.standard_normal((count, n, wide))
+    if wide == n:
+        x = np.tril(x)
+        x[:, range(n), range(n)] = np.sqrt(rng.chisquare(np.maximum(units - np.arange(n), 1.0), (count, n)))
+    x /= np.sqrt(np.square(x).sum(axis=-1, keepdims=True))
+    return x
+
+
 @functools.lru_cache(maxsize=512)
 def _strayed(v: float, n: int, units: float, dims: float, uneven: float) -> tuple[float, ...]:
     """What random keys change, against independent logits; see `straying`."""
     rng = np.random.default_rng((n, round(units)))
-    wide, narrow = round(min(units, n)), round(min(dims, 512.0))
+    narrow = round(min(dims, 512.0))
     count = min(max(_SAMPLED // (n * n), 16), 1024)
-    x = rng.standard_normal((count, n, wide))
-    if wide == n:  # n vectors in more dimensions, turned so that each adds one: Bartlett's triangle
-        x = np.tril(x)
-        x[:, range(n), range(n)] = np.sqrt(rng.chisquare(np.maximum(units - np.arange(n), 1.0), (count, n)))
-    x /= np.sqrt(np.square(x).sum(axis=-1, keepdims=True))
+    x = _directions(rng, count, n, units)
     asked = np.ones((count, _QUERIES, 1))
     if uneven > 0.0:
         x *= np.sqrt(rng.gamma(1.0 / uneven, uneven, (count, n, 1)))
         asked = np.sqrt(rng.gamma(1.0 / uneven, uneven, asked.shape))
     gram, energy = x @ x.transpose(0, 2, 1), np.square(x).sum(axis=2)
-    keys = x @ rng.standard_normal((count, wide, narrow)) / narrow**0.5
+    keys = x @ rng.standard_normal((count, x.shape[-1], narrow)) / narrow**0.5
     near = keys @ keys.transpose(0, 2, 1)
-    queries = asked * rng.standard_normal((count, _QUERIES, narrow))
+    # queries are images of unlike tokens under one map: two of them are alike by 1/units + 1/dims
+    tokens = _directions(rng, count, _QUERIES, units)
+    queries = asked * (tokens @ rng.standard_normal((count, tokens.shape[-1], narrow)))
     logits = v**0.5 * queries @ keys.transpose(0, 2, 1)
     p = np.exp(logits - logits.max(axis=2, keepdims=True))
     p /= p.sum(axis=2, keepdims=True)
@@ -202,6 +215,12 @@ def _strayed(v: float, n: int, units: float, dims: float, uneven: float) -> tupl
     own = (np.square(p) * (energy[:, None, :] - 2.0 * seen + together[:, :, None])).sum(axis=2)
     coherent = (p * (p @ (gram * near))).sum(axis=2) - 2.0 * (p * seen * close).sum(axis=2) + together * nearby
     length = np.square(queries).mean(axis=2)
+    # of two rows that get the same dp: E dl_j dl'_j = p_j p'_j(C_jj - (Cp)_j - (Cp')_j + pᵀCp')
+    met, turned = p @ p.transpose(0, 2, 1), p.transpose(0, 2, 1)
+    pulled = (p * seen) @ turned
+    pair = (p * energy[:, None, :]) @ turned - pulled - pulled.transpose(0, 2, 1) + met * (seen @ turned)
+    apart = ~np.eye(_QUERIES, dtype=bool)
+    alike = (queries @ queries.transpose(0, 2, 1))[:, apart] / narrow
     base, share = _sums(v, n)[0], max(float(square.mean()), 1.0 / n)
     plain = float(jacobian(np.array([share]), np.array([n]))[0])
     return (
@@ -211,10 +230,11 @@ def _strayed(v: float, n: int, units: float, dims: float, uneven: float) -> tupl
         share / base,
         float(together.var() / together.mean() ** 2),
         float((own * length).mean() / own.mean()),
+        float((pair[:, apart] * alike).mean() / (pair[:, apart].mean() * length.mean())),
     )
 
 
-_PLAIN = (0.0, 1.0, 1.0, 1.0, 0.0, 1.0)
+_PLAIN = (0.0, 1.0, 1.0, 1.0, 0.0, 1.0, 0.0)
 
 
 def straying(v: float, n: Array, wander: float, scatter: float, uneven: float = 0.0) -> Keyed:
@@ -223,6 +243,7 @@ def straying(v: float, n: Array, wander: float, scatter: float, uneven: float = 
     Logits, values and their gradients are linear in the same tokens and so share their correlations c_jk and their
     lengths: tokens alike get like weights, long ones large weights. Keys and queries have few dimensions of their own
     besides: keys are alike by another 1/d, and long queries have sharp rows, which their keys' gradients meet again.
+    So do queries that are alike: their rows have like weights, and if they get like gradients these add up at the keys.
     Sampled, with a fixed seed, for tokens in 1/wander dimensions, of which random maps make keys in d = 2/scatter
     dimensions, and for Gaussian queries.
 
@@ -238,5 +259,4 @@ def straying(v: float, n: Array, wander: float, scatter: float, uneven: float = 
     units, dims = _level_of(max(1.0 / max(wander, 1e-4), 2.0)), _level_of(max(2.0 / max(scatter, 1e-4), 1.0))
     level, lengths = _level_of(min(max(v, 1e-6), 100.0)), _level_of(min(uneven, 2.0)) if uneven > 1e-2 else 0.0
     found = mean_over_rows(lambda k: _strayed(level, min(k, 256), units, dims, lengths) if k > 1 else _PLAIN, n)
-    alike, less, coherent, sharper, uneven, rows = found.tolist()
-    return Keyed(alike, less, coherent, sharper, uneven, rows)
+    return Keyed(*found.tolist())
