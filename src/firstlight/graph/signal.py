@@ -84,11 +84,15 @@ class Grid:
         z: Nodes, shape (n,).
         weights: Weights, shape (n,), summing to 1.
         hermite: He_k(z)/√k! times the weight, shape (n, K): values @ hermite are the Hermite coefficients.
+        kinks: Where panels end because a function has a kink there.
+        level: Panels are graded down to 2^-level.
     """
 
     z: Array
     weights: Array
     hermite: Array
+    kinks: tuple[float, ...] = ()
+    level: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -351,6 +355,7 @@ class Cotangent:
         values: The factor on the source's nodes, shape (rows, n); its root mean square where it is not fixed by them.
         expected: E[factor | node] where it is not fixed by the node, shape (rows, n); None where it is.
         stray: Correlations of what the factor is beside that, a cube.
+        forked: Whether it came through a product on its source: one of several paths through one chain.
         layout: The forward signal on whose source the factor stands.
         whole: The product as a signal, once it has been asked for.
         factor: A factor that is no function of one source; None for the factor 1.
@@ -368,6 +373,7 @@ class Cotangent:
     along: Along | None = None
     expected: Array | None = None
     stray: Array | None = None
+    forked: bool = False
 
 
 K = TypeVar("K")

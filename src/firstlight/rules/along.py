@@ -21,9 +21,11 @@ from firstlight.graph.signal import Array, Cotangent, Signal, Source, replace
 from firstlight.rules.cross import cross
 from firstlight.rules.forms import covariance
 from firstlight.rules.gradient import alone, joined, parts_of, scaled, times, times_signal, whole, whole_shape
+from firstlight.rules.grids import on_grid
 from firstlight.rules.layout import align, axis_atoms, moments
+from firstlight.rules.partly import together_on
 from firstlight.rules.projection import shared_cube
-from firstlight.rules.source import on_grid, on_source
+from firstlight.rules.source import on_source
 from firstlight.rules.summation import sum_atoms
 
 _LOADS = 24  # sources that a form tells apart; beyond, the smallest become one
@@ -214,6 +216,25 @@ def uneven(g: Cotangent, y: Signal, level: float, kurtosis: float) -> float:
     if g.along is None or free <= 0.0 or y.ndim == 0 or y.shape[-1] < 2:
         return 1.0
     return max(1.0 + (g.along.variance / free - 1.0) / y.shape[-1] * (kurtosis - 1.0), 0.0)
+
+
+def beside_factor(g: Cotangent, source: Source, y: Array, f: Array) -> tuple[float, float]:
+    """(level, kurtosis) for `uneven` where g = r·φ(u) stands on the source of y and f, so that r is independent, not g.
+
+    r has the variance V/|φy|² along φy and e else, such that E|g|² is what it is. Then V₀ = E|g|²·E φ²y²/E φ², and
+    κ - 1 is E φ⁴f²y²/(E φ²f²·E φ²y²) - E φ⁴y²/(E φ²·E φ²y²).
+
+    Args:
+        g: The gradient of y.
+        source: The source.
+        y: y on its nodes.
+        f: f there.
+    """
+    mine = np.ones((1, 1))
+    if not g.rest and g.values is not None and g.source is not None and g.source.key == source.key:
+        mine = on_grid(g.values, g.source, source)
+    kurtosis = 1.0 + together_on(source, mine * f, mine * y) - together_on(source, mine, mine * y)
+    return energy(g) * together_on(source, mine, y), kurtosis
 
 
 def of_sum(g: Cotangent, x: Signal, y: Signal, a: float, b: float) -> tuple[Along | None, Along | None]:

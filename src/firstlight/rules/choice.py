@@ -11,10 +11,11 @@ from firstlight.graph.signal import INFINITY, Array, Cotangent, Signal, next_id,
 from firstlight.rules.elementwise import Pointwise, apply
 from firstlight.rules.empirical import constant, uniform
 from firstlight.rules.gradient import scale, times, whole
+from firstlight.rules.grids import Bend
 from firstlight.rules.layout import align
 from firstlight.rules.merge import is_number, plus, reduce_to, unit
 from firstlight.rules.registry import Call, Grads, rule
-from firstlight.rules.source import Bend, as_source, from_values, on_source
+from firstlight.rules.source import as_source, from_values, on_source
 
 
 def masked(x: Signal, share: Signal, fill: float) -> Signal:

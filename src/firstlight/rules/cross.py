@@ -10,9 +10,10 @@ from firstlight.graph.signal import Array, Signal, next_id, replace
 from firstlight.rules import lengths, pieces, sites
 from firstlight.rules.contraction import pair_mean
 from firstlight.rules.forms import combine, covariance
+from firstlight.rules.grids import finer, on_grid
 from firstlight.rules.layout import align, correlations, fit_states, moments
 from firstlight.rules.noise import mixed_wander, sample_correlation
-from firstlight.rules.source import from_values, mehler, on_grid, on_source, spread
+from firstlight.rules.source import from_values, mehler, on_source, spread
 
 
 def cross(x: Signal, y: Signal) -> tuple[Array, Array]:
@@ -74,7 +75,9 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
     if x.source is not None and y.source is not None and x.source.key == y.source.key:
         assert x.values is not None
         assert y.values is not None
-        return replace(from_values(x, x.source, x.values + alpha * on_grid(y.values, y.source, x.source)), value=value)
+        both = finer(x.source, y.source)
+        values = on_grid(x.values, x.source, both) + alpha * on_grid(y.values, y.source, both)
+        return replace(from_values(x, both, values), value=value)
     field, cube = cross(x, y)
     q = np.maximum(x.q + alpha**2 * y.q + 2.0 * alpha * field, 0.0)
     qx, qy = x.mean_q, y.mean_q

@@ -12,10 +12,11 @@ import numpy as np
 
 from firstlight.graph.signal import INFINITY, Array, Cotangent, Signal, Source, replace
 from firstlight.rules import pieces, sites
-from firstlight.rules.along import energy, mixed, of_chain, uneven
+from firstlight.rules.along import beside_factor, mixed, of_chain, uneven
 from firstlight.rules.gradient import scaled, times, whole
+from firstlight.rules.grids import SMOOTH, Bend
 from firstlight.rules.registry import GAUSSIAN_INPUT, Call, Grads, rule
-from firstlight.rules.source import SMOOTH, Bend, as_source, from_values, on_source
+from firstlight.rules.source import as_source, from_values, on_source
 from firstlight.theory import special
 from firstlight.theory.activations import Activation, get
 
@@ -51,7 +52,7 @@ def apply(call: Call, x: Signal, p: Pointwise) -> Signal:
     with np.errstate(all="ignore"):
         out = p.f(values)
     out = _finite(out)
-    made = from_values(x, source, out, p.bend.slopes if raw else None)
+    made = from_values(x, source, out, p.bend.slopes if raw and not x.mean.any() else None)
     return made if x.pieces is None else pieces.bent(made, x)
 
 
@@ -76,16 +77,9 @@ def back(grad: Cotangent, out: Signal, x: Signal, p: Pointwise, call: Call | Non
     if call is not None:
         _warn_luck(call, out.source, slope)
     found = times(grad, out, out.source, slope)
-    if grad.along is not None:
-        found = scaled(found, uneven(grad, out, energy(grad), _together(out.source, slope, after)) ** 0.5)
+    if grad.along is not None and not any(p.forked for p in (grad, *grad.rest)):  # paths add up before they are scaled
+        found = scaled(found, uneven(grad, out, *beside_factor(grad, out.source, after, slope)) ** 0.5)
     return replace(found, along=of_chain(grad, out, out.source, after, values, slope))
-
-
-def _together(source: Source, slope: Array, values: Array) -> float:
-    """E f'²y²/(E f'²·E y²) of the slope and the values of a pointwise operation."""
-    one, other, w = np.square(slope), np.square(values), source.grid.weights
-    level = float(source.share @ (one @ w)) * float(source.share @ (other @ w))
-    return float(source.share @ ((one * other) @ w)) / level if level > 0.0 else 1.0
 
 
 def _warn_luck(call: Call, source: Source, slope: Array) -> None:

@@ -16,8 +16,9 @@ import numpy as np
 from firstlight.graph.signal import Array, Cotangent, Signal, Source, next_id, replace
 from firstlight.rules.contraction import INNER, product
 from firstlight.rules.cross import add
+from firstlight.rules.grids import finer, on_grid
 from firstlight.rules.partly import blurred, mixed, raised, summed
-from firstlight.rules.source import from_values, on_grid
+from firstlight.rules.source import from_values
 
 _EXPANSIONS = 24  # bases that are taken apart in search of a common root
 _PARTS = 4  # summands with factors that are followed one by one
@@ -85,9 +86,11 @@ def times(g: Cotangent, layout: Signal, source: Source, factor: Array) -> Cotang
 
 def _times(g: Cotangent, layout: Signal, source: Source, factor: Array) -> Cotangent:
     if g.source is not None and g.values is not None and g.source.key == source.key:
-        values = on_grid(g.values, g.source, source) * factor
-        expected = None if g.expected is None else on_grid(g.expected, g.source, source) * factor
-        return Cotangent(g.base, source, values, layout, expected=expected, stray=g.stray)
+        both = finer(source, g.source)
+        factor = on_grid(factor, source, both)
+        values = on_grid(g.values, g.source, both) * factor
+        expected = None if g.expected is None else on_grid(g.expected, g.source, both) * factor
+        return Cotangent(g.base, both, values, layout, expected=expected, stray=g.stray, forked=g.forked)
     mine = factor_of(g)
     if mine is None:
         return Cotangent(g.base, source, np.broadcast_to(factor, source.values.shape), layout)
@@ -95,6 +98,11 @@ def _times(g: Cotangent, layout: Signal, source: Source, factor: Array) -> Cotan
     if other.shape != mine.shape:
         return Cotangent(whole(g), source, np.broadcast_to(factor, source.values.shape), layout)
     return Cotangent(g.base, factor=product(mine, other))
+
+
+def forked(g: Cotangent) -> Cotangent:
+    """One of the paths through a product of two functions of one source."""
+    return joined([replace(p, forked=True) for p in parts_of(g)])
 
 
 def times_signal(g: Cotangent, factor: Signal) -> Cotangent:

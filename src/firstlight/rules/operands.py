@@ -26,7 +26,9 @@ def through_sum(g: Cotangent, out: Signal, x: Signal, y: Signal, a: float, b: fl
     term of the sum goes along with a mask of the sum. Pairs keep the correlation that φ has on the sum.
     """
     parts = parts_of(g)
-    if x.atoms != out.atoms or (x.source is None and not x.gaussian) or not any(_on_sum(p, out) for p in parts):
+    of_product = x.factors is not None and x.factors[0] == x.ident
+    lawless = x.source is None and not (x.gaussian or of_product)
+    if x.atoms != out.atoms or lawless or not any(_on_sum(p, out) for p in parts):
         return g
     beside = _Beside(x, y, a, b)
     return joined([beside.seen(p) if _on_sum(p, out) else p for p in parts])
@@ -160,6 +162,48 @@ def _typical_row(source: Source) -> int | None:
     sd = float(source.sd[row])
     apart = float(source.share @ (np.abs(source.sd - sd) + np.abs(source.mean - source.mean[row])))
     return row if sd > 0.0 and apart <= _ALIKE * sd else None
+
+
+def gated(g: Cotangent, out: Signal, mine: Signal, other: Signal) -> Cotangent | None:
+    """The gradient φ·x of one factor y of a product x·y, seen from y's source: E[φ²x²|y] and E[φx|y].
+
+    φ is a function of x·y, so that φ and x are not independent: behind a tanh large products have small slopes, and
+    those are where x is large.
+
+    Args:
+        g: A single summand, whose factor φ stands on the product's source.
+        out: The product.
+        mine: y.
+        other: x, independent of y.
+    """
+    if g.values is None or g.source is None or (of := _typical_row(g.source)) is None:
+        return None
+    source, first = as_source(mine)
+    laws = _laws_beside(source, 1.0, other)
+    known = factor_of(g)
+    if laws is None or known is None:
+        return None
+    square, expected = np.empty_like(first), np.empty_like(first)
+    given = g.source.values[of]
+    for i, (values, weights) in enumerate(laws):
+        place = first[i][:, None] * values
+        again = np.asarray(np.interp(place, given, np.square(g.values[of])), dtype=np.float64) * np.square(values)
+        square[i] = again @ weights
+        line = g.values[of] if g.expected is None else g.expected[of]
+        expected[i] = (np.interp(place, given, line) * values) @ weights
+    apart = np.maximum(square - np.square(expected), 0.0)
+    level, rest = source.average(square), source.average(apart)
+    seen = Cotangent(g.base, source, np.sqrt(np.square(expected) + apart), mine)
+    if rest <= 1e-9 * level:
+        return seen
+    both = fit_states(known.corr, source.corr.shape) * fit_states(other.corr, source.corr.shape)
+    of_mean = mehler(expected, source, source.average(np.square(expected)))
+    return replace(seen, expected=expected, stray=np.clip((both * level - of_mean) / rest, -1.0, 1.0))
+
+
+def on_product(g: Cotangent, out: Signal, x: Signal, y: Signal) -> bool:
+    """Whether the factor of a summand is one function of a product of tensors of one shape."""
+    return x.shape == y.shape == out.shape and x.atoms == y.atoms == out.atoms and _on_sum(g, out)
 
 
 def through_product(g: Cotangent, out: Signal, x: Signal, y: Signal) -> Cotangent:

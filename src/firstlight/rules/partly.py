@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, Source, replace
-from firstlight.rules.source import mehler, on_grid, spread
+from firstlight.rules.grids import finer, on_grid
+from firstlight.rules.source import mehler, spread
 
 
 def blurred(out: Signal, source: Source, expected: Array, stray: Array) -> Signal:
@@ -37,6 +38,8 @@ def summed(one: Cotangent, other: Cotangent) -> Cotangent:
     assert other.source is not None
     assert one.values is not None
     assert other.values is not None
+    if finer(one.source, other.source) is not one.source:
+        return summed(other, one)
     values = on_grid(other.values, other.source, one.source)
     if one.expected is None and other.expected is None:
         return replace(one, values=one.values + values)
@@ -82,3 +85,18 @@ def mixed(parts: Sequence[Cotangent], base: Signal) -> Cotangent:
         first, base=base, values=np.sqrt(square), whole=None, along=None,
         expected=np.sqrt(expected) if bent else None, stray=np.asarray(stray / left) if bent else None,
     )  # fmt: skip
+
+
+def together_on(source: Source, one: Array, other: Array) -> float:
+    """E a²b²/(E a²·E b²) of two functions of a source."""
+    one, other = (np.broadcast_to(np.square(v), source.values.shape) for v in (one, other))
+    w = source.grid.weights
+    level = float(source.share @ (one @ w)) * float(source.share @ (other @ w))
+    return float(source.share @ ((one * other) @ w)) / level if level > 0.0 else 1.0
+
+
+def met(g: Cotangent, x: Signal) -> float:
+    """E (Σ g·x)² over that of independent g and x, for a gradient whose factor is a function of x."""
+    if g.rest or g.values is None or g.source is None or g.source.key != ("source", x.ident):
+        return 1.0
+    return together_on(g.source, g.values, g.source.values)

@@ -12,14 +12,16 @@ from firstlight.rules.along import ITSELF, against, begun, energy, uneven
 from firstlight.rules.contraction import energy_cube, product
 from firstlight.rules.elementwise import Pointwise, apply, back, chain_values
 from firstlight.rules.empirical import constant, uniform
-from firstlight.rules.gradient import alone, parts_of, scale, scaled, times, times_signal
+from firstlight.rules.gradient import alone, forked, joined, parts_of, scale, scaled, times, times_signal
+from firstlight.rules.grids import Bend, finer, on_grid
 from firstlight.rules.layout import align, axis_atoms
 from firstlight.rules.leaning import divided
 from firstlight.rules.merge import is_number, on_common_source, plus, reduce_to
-from firstlight.rules.operands import through_product
+from firstlight.rules.operands import gated, on_product, through_product
+from firstlight.rules.partly import met
 from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, rule
 from firstlight.rules.shares import are_shares, shares_back
-from firstlight.rules.source import Bend, from_values, on_grid
+from firstlight.rules.source import from_values
 
 _TABLE = 1 << 15  # entries of a table whose places count one by one; a rotary embedding has all positions × channels
 _MANY, _SCATTERED = 16, 0.1  # entries per gate, and variance of ln|x|², from which their common luck shows
@@ -48,7 +50,8 @@ def multiply(call: Call, x: Any, y: Any) -> Any:
         assert x.values is not None
         assert y.values is not None
         assert y.source is not None
-        return from_values(x, x.source, x.values * on_grid(y.values, y.source, x.source))
+        both = finer(x.source, y.source)
+        return from_values(x, both, on_grid(x.values, x.source, both) * on_grid(y.values, y.source, both))
     x, y = _levelled(x), _levelled(y)
     out = product(x, y)
     still = (x.gaussian and _unvaried(y)) or (y.gaussian and _unvaried(x))
@@ -142,9 +145,10 @@ def _along(g: Cotangent, mine: Signal, factor: Any, out: Signal, form: Along | N
     if form is None or not _one_site(mine, out):
         return alone(g)
     if mine.numel == out.numel:
-        if isinstance(factor, Signal) and factor.numel == out.numel and grad.along is not None:
+        apart = isinstance(factor, Signal) and factor.numel == out.numel and out.source is None
+        if apart and grad.along is not None:
             kurtosis = 1.0 + float(energy_cube(factor).flat[0])
-            g = scaled(g, uneven(grad, out, energy(grad), kurtosis) ** 0.5)
+            g = scaled(g, uneven(grad, out, energy(grad) * met(grad, out), kurtosis) ** 0.5)
         return replace(g, along=form)
     free = against(grad, out)
     level = (form.variance / free.mean_q) ** 0.5 if free.mean_q > 0.0 else 1.0
@@ -193,6 +197,8 @@ def times_factor(grad: Cotangent, out: Signal, mine: Signal, factor: Any) -> Cot
         return scaled(grad, float(factor))
     if factor.value is not None and factor.numel == 1:
         return scaled(grad, float(factor.value.reshape(-1)[0]))
+    if out.source is None and any(on_product(p, out, mine, factor) for p in parts_of(grad)):
+        return _behind_gate(grad, out, mine, factor)
     if out.source is None and isinstance(factor, Signal):
         grad = through_product(grad, out, factor, mine)
         if factor.source is None and factor.shape == out.shape:
@@ -203,10 +209,19 @@ def times_factor(grad: Cotangent, out: Signal, mine: Signal, factor: Any) -> Cot
     if out.source is not None and mine.shape == factor.shape:
         values = chain_values(factor, out.source)
         if values is not None:
-            return times(grad, out, out.source, values)
+            return forked(times(grad, out, out.source, values))
     if factor.source is not None and factor.values is not None and factor.shape == out.shape:
         return times(grad, factor, factor.source, factor.values)
     return times_signal(grad, _levelled(factor))
+
+
+def _behind_gate(grad: Cotangent, out: Signal, mine: Signal, factor: Signal) -> Cotangent:
+    """g·x, of which some summands go on as functions of x·y, summand by summand."""
+    found: list[Cotangent] = []
+    for p in parts_of(grad):
+        seen = gated(p, out, mine, factor) if on_product(p, out, mine, factor) else None
+        found += parts_of(times_signal(p, _levelled(factor)) if seen is None else seen)
+    return joined(found)
 
 
 def _on_grads_source(grad: Cotangent, factor: Signal) -> tuple[Source, Array] | None:

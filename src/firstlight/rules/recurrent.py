@@ -15,9 +15,9 @@ import numpy as np
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.empirical import uniform
 from firstlight.rules.gradient import whole
+from firstlight.rules.grids import grid
 from firstlight.rules.layout import axis_atoms, correlations, merge_axis, moments, offset
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule
-from firstlight.rules.source import grid
 from firstlight.rules.summation import sum_atoms
 from firstlight.theory import special
 

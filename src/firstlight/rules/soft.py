@@ -43,7 +43,7 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
             x, mean=np.ones(one), q=np.ones(one), corr=np.ones_like(x.corr), source=None, values=None, noise=SILENT,
             terms=(), value=None, weights=None, ident=next_id(),
         )  # fmt: skip
-    pairs = _of_pairs(x)  # which an axis in one piece no longer says
+    units = _of_units(x, dim)
     x = merge_axis(x, dim) if len(x.groups[dim]) > 1 else x
     at, size = offset(x, dim), x.shape[dim]
     mean, q = np.broadcast_arrays(x.mean, x.q)
@@ -80,7 +80,7 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
             f"a sharp softmax (logits of variance {v:.1f}): single keys decide, and lengths scatter from row to row"
         )
     k: Array = np.clip(second * (same - other) + scatter, -v, v)
-    if pairs or not seen.all():
+    if not units or not seen.all():
         keyed = straying(v, count, _apart(x), *_lengths(x, at, bool(seen.all())))
         share = participation_of(x, v, count) * keyed.sharper
     else:  # units of a linear map are alike by no chance, and each row has a variance of its own
@@ -122,11 +122,9 @@ def _apart(x: Signal) -> float:
     return min(x.wander / (1.0 + 2.0 * (square + x.wander * (1.0 - square))), 0.5)
 
 
-def _of_pairs(x: Signal, depth: int = 4) -> bool:
-    """Whether logits are products of queries and keys, or sums with such: units of a linear map are not alike."""
-    if x.tag is not None and x.tag[0] == INNER:
-        return True
-    return depth > 0 and any(_of_pairs(term, depth - 1) for _, term in x.terms)
+def _of_units(x: Signal, dim: int) -> bool:
+    """Whether logits are units of a linear map (or functions of them), not products of queries and keys."""
+    return x.sites is not None and x.sites.units == x.shape[dim] and (x.tag is None or x.tag[0] != INNER)
 
 
 def _lengths(x: Signal, at: int, full: bool) -> tuple[float, float]:

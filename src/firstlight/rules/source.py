@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from dataclasses import dataclass
-from math import ceil, isfinite, log2
+from math import isfinite
 
 import numpy as np
 
-from firstlight.graph.signal import Array, Grid, Signal, Source, next_id, replace
+from firstlight.graph.signal import Array, Signal, Source, next_id, replace
 from firstlight.rules import sites
+from firstlight.rules.grids import SMOOTH, TERMS, Bend, grid, kinks_of, level_of, on_grid, refined
 from firstlight.rules.noise import noise_from, two_samples
 from firstlight.theory import copula, special
 from firstlight.theory.cross import absolute_cross
-from firstlight.theory.gaussian import gauss_nodes
 
-TERMS = 48  # Hermite coefficients; what is left is counted at the power 2·TERMS
 _ROWS = 16  # rows of a source whose entries differ in scale
 _PAIRS = 48  # rows of a source whose entries differ in mean
-
-
-@functools.lru_cache(maxsize=2048)
-def grid(kinks: tuple[float, ...] = (), level: int = 0) -> Grid:
-    """Nodes of N(0, 1) split at kinks (given in z) and graded down to 2^-level, with Hermite polynomials."""
-    nodes = gauss_nodes(kinks, scale=2.0**-level)
-    z, w = nodes.z, nodes.weights
-    table = np.empty((TERMS, len(z)))
-    table[0], table[1] = 1.0, z
-    for k in range(1, TERMS - 1):  # √(k+1) h_{k+1} = z h_k - √k h_{k-1}
-        table[k + 1] = (z * table[k] - k**0.5 * table[k - 1]) / (k + 1) ** 0.5
-    return Grid(z, w, np.ascontiguousarray((table * w).T))
-
-
-def _level(sd: float, scale: float) -> int:
-    ratio = sd / scale if scale > 0 and np.isfinite(scale) else 0.0
-    return 0 if ratio <= 1.0 else min(24, ceil(log2(ratio)))
 
 
 def _flat(f: Array) -> float | None:
@@ -100,26 +80,6 @@ def spread(source: Source, per_row: Array, ndim: int) -> Array:
     return per_row[low] * (1.0 - part) + per_row[high] * part
 
 
-@dataclass(frozen=True, slots=True)
-class Bend:
-    """What the quadrature has to know of a pointwise function.
-
-    Attributes:
-        kinks: Inputs at which it or a derivative jumps.
-        scale: Size of the inputs over which it bends.
-        slopes: (above, below) for a map that is linear on each side of zero.
-        positive: Whether it is made for positive arguments (log, √, 1/x): their law is then log-normal.
-    """
-
-    kinks: tuple[float, ...] = ()
-    scale: float = 1.0
-    slopes: tuple[float, float] | None = None
-    positive: bool = False
-
-
-SMOOTH = Bend()
-
-
 def central(x: Signal) -> tuple[Array, Array]:
     """Variance field of the entries and the cube of centred correlations."""
     if not x.mean.any():
@@ -136,17 +96,17 @@ def central(x: Signal) -> tuple[Array, Array]:
 def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
     """The source of a signal's chain and the signal's values on it; a new source where there is none."""
     if x.source is not None and x.values is not None:
-        return x.source, x.values
-    scaled = multiple_of(x)
-    if scaled is not None:  # 0.5·x stands on x's source, so that 0.5·x·(1 + tanh x) is one chain
-        a, base = scaled
-        inner = dataclasses.replace(bend, kinks=tuple(k / a for k in bend.kinks), scale=bend.scale / abs(a))
+        return refined(x.source, x.values, bend)
+    step = None if bend.positive and bool(np.all(x.mean > 0.0)) else affine_of(x)
+    if step is not None:  # 0.5·x stands on x's source, so that 0.5·x·(1 + tanh x) is one chain; x·relu6(x + 3) as well
+        a, c, base = step
+        inner = dataclasses.replace(bend, kinks=tuple((k - c) / a for k in bend.kinks), scale=bend.scale / abs(a))
         source, values = as_source(base, inner)
-        return source, a * values
+        return source, a * values + c
     variance, corr = central(x)
     mean, sd, share, row = _rows(x.mean, variance)
     homogeneous = bend.slopes is not None and not mean.any()
-    nodes = grid((), _level(float(sd.max()), np.inf if homogeneous else bend.scale))
+    nodes = grid((), level_of(float(sd.max()), np.inf if homogeneous else bend.scale))
     law = sites.law(x)
     if law is None:
         law = _lognormal(mean, sd) if bend.positive and bool(np.all(mean > 0.0)) else None
@@ -157,9 +117,9 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
         None if law is None else np.interp(nodes.z, *law), wander=x.wander, sites=x.sites,
     )  # fmt: skip
     values = source.values
-    kinks = _kinks(source, values, bend)
+    kinks = kinks_of(source, values, bend)
     if kinks:  # nodes must not straddle a kink of the function
-        nodes = grid(kinks, _level(float(sd.max()), bend.scale))
+        nodes = grid(kinks, level_of(float(sd.max()), bend.scale))
         source = replace(source, grid=nodes, quantiles=None if law is None else np.interp(nodes.z, *law))
         values = source.values
     if not homogeneous:  # |u|'s own law only scales what is linear on each side of zero
@@ -184,17 +144,6 @@ def _lognormal(mean: Array, sd: Array) -> tuple[Array, Array] | None:
     s2 = float(np.log1p(ratio * ratio))
     z = np.linspace(-10.0, 10.0, 2001)
     return z, np.expm1(s2**0.5 * z - 0.5 * s2) / ratio
-
-
-def _kinks(source: Source, values: Array, bend: Bend) -> tuple[float, ...]:
-    """Where on the source's z the function has its kinks; z = 0 is always a border."""
-    if not bend.kinks or len(source.sd) > 3:
-        return ()
-    found: set[float] = set()
-    for row, sd in zip(values, source.sd, strict=True):
-        if sd > 0.0:
-            found |= {float(f"{np.interp(k, row, source.grid.z):.5g}") for k in bend.kinks if row[0] < k < row[-1]}
-    return tuple(sorted(z for z in found if abs(z) > 1e-4))
 
 
 def sum_law(x: Signal) -> tuple[Array, Array] | None:
@@ -262,41 +211,37 @@ def law_of(coefficient: float, x: Signal) -> tuple[Array, Array, Array] | None:
     return single.values[0], base.weights, base.z
 
 
-def on_grid(values: Array, source: Source, target: Source) -> Array:
-    """Values on one source's nodes, on those of the same source as another chain saw it (with kinks of its own)."""
-    if source.grid is target.grid or values.shape[-1] == len(target.grid.z):
-        return values
-    rows: list[Array] = [np.interp(target.grid.z, source.grid.z, row) for row in values]
-    return np.stack(rows)
-
-
-def multiple_of(x: Signal) -> tuple[float, Signal] | None:
-    """(a, y) if x = a·y exactly, entry by entry and draw by draw."""
-    if len(x.terms) != 1 or x.value is not None:
+def affine_of(x: Signal) -> tuple[float, float, Signal] | None:
+    """(a, c, y) if x = a·y + c exactly, entry by entry and draw by draw, with two numbers."""
+    terms = [t for t in x.terms if t[1].ident != 0]  # the number has no identity (`merge.unit`)
+    if len(terms) != 1 or len(x.terms) > 2 or x.value is not None:
         return None
-    a, base = x.terms[0]
+    a, base = terms[0]
     if a == 0.0 or base.shape != x.shape or base.atoms != x.atoms or base.q.shape != x.q.shape:
         return None
-    if x.scatter != base.scatter:  # a normalised tensor: a multiple on average only
+    c = sum(b * y.mean.item() for b, y in x.terms if y.ident == 0)
+    if len(x.terms) == 1 and x.scatter != base.scatter:  # a normalised tensor: a multiple on average only
         return None
-    same = bool(np.all(np.abs(x.q - a * a * base.q) <= 1e-9 * x.q)) and np.array_equal(x.mean, a * base.mean)
-    return (a, base) if same else None
+    if x.mean.shape != base.mean.shape or not np.allclose(x.mean, a * base.mean + c, rtol=1e-12, atol=0.0):
+        return None
+    level = a * a * base.q + 2.0 * a * c * base.mean + c * c
+    return (a, c, base) if bool(np.all(np.abs(x.q - level) <= 1e-9 * level)) else None
 
 
 def on_source(x: Signal, source: Source) -> Array | None:
-    """Values of x on the nodes of a source, if x stands on it, is it, or is a multiple of one that does."""
-    factor = 1.0
+    """Values of x on the nodes of a source, if x stands on it, is it, or is a·y + c of one that does."""
+    factor, level = 1.0, 0.0
     while True:
         if x.source is not None:
             if x.values is None or x.source.key != source.key:
                 return None
-            return factor * on_grid(x.values, x.source, source)
+            return factor * on_grid(x.values, x.source, source) + level
         if source.key == ("source", x.ident):
-            return factor * source.values
-        step = multiple_of(x)
+            return factor * source.values + level
+        step = affine_of(x)
         if step is None:
             return None
-        factor, x = factor * step[0], step[1]
+        factor, level, x = factor * step[0], level + factor * step[1], step[2]
 
 
 def _shape_of(x: Signal, variance: Array) -> tuple[float, float]:
