@@ -85,7 +85,6 @@ def test_the_forward_goal_is_met():
         ("conv_grouped", 6, "channels in a group"),
         ("squeeze_excitation", 6, "the gradient of a gate"),
         ("resnet_batch_norm", 6, "a long stream"),
-        ("attention_weights", 2, "gradient in common"),
         ("conv_vgg", 3, "rare long draws"),
         ("mlp_gelu", 8, "luck of the forward pass"),
         ("encoder_post", 2, "of order 1/32"),

@@ -230,9 +230,9 @@ def beside_factor(g: Cotangent, source: Source, y: Array, f: Array) -> tuple[flo
         y: y on its nodes.
         f: f there.
     """
-    mine = np.ones((1, 1))
-    if not g.rest and g.values is not None and g.source is not None and g.source.key == source.key:
-        mine = on_grid(g.values, g.source, source)
+    if g.rest or g.values is None or g.source is None or g.source.key != source.key:
+        return energy(g), together_on(source, f, y)
+    mine = on_grid(g.values, g.source, source)
     kurtosis = 1.0 + together_on(source, mine * f, mine * y) - together_on(source, mine, mine * y)
     return energy(g) * together_on(source, mine, y), kurtosis
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil, log2
 
@@ -54,22 +55,37 @@ def level_of(sd: float, scale: float) -> int:
     return 0 if ratio <= 1.0 else min(24, ceil(log2(ratio)))
 
 
-def kinks_of(source: Source, values: Array, bend: Bend) -> tuple[float, ...]:
-    """Where on the source's z the function has its kinks; z = 0 is always a border."""
+def _crossings(z: Array, line: Array) -> list[float]:
+    """Where a function that is linear between nodes changes its sign."""
+    at = np.flatnonzero(line[:-1] * line[1:] < 0.0)
+    return [float(z[i] + (z[i + 1] - z[i]) * line[i] / (line[i] - line[i + 1])) for i in at]
+
+
+def kinks_of(
+    source: Source, values: Array, bend: Bend, crossings: Callable[[Array, Array], list[float]] = _crossings
+) -> tuple[float, ...]:
+    """Where on the source's z the function has its kinks; z = 0 is always a border.
+
+    Args:
+        source: The source.
+        values: What the function is given, on the nodes.
+        bend: Where it has its kinks.
+        crossings: Finds zeros; between nodes a law is nearly a straight line, a chain's values are not.
+    """
     if not bend.kinks or len(source.sd) > 3:
         return ()
     found: set[float] = set()
     for row, sd in zip(values, source.sd, strict=True):
         if sd > 0.0:
             for k in bend.kinks:
-                found |= {float(f"{z:.5g}") for z in cubic.roots(source.grid.z, row - k)}
+                found |= {float(f"{z:.5g}") for z in crossings(source.grid.z, row - k)}
     return tuple(sorted(z for z in found if abs(z) > 1e-4))
 
 
 def refined(source: Source, values: Array, bend: Bend) -> tuple[Source, Array]:
     """A chain whose next function has its kinks elsewhere: on nodes that do not straddle those either."""
     old = source.grid.kinks
-    new = [z for z in kinks_of(source, values, bend) if all(abs(z - k) > 1e-3 for k in (*old, 0.0))]
+    new = [z for z in kinks_of(source, values, bend, cubic.roots) if all(abs(z - k) > 1e-3 for k in (*old, 0.0))]
     if not new or len(old) + len(new) > _MOST_KINKS:
         return source, values
     nodes = grid(tuple(sorted((*old, *new))), source.grid.level)
