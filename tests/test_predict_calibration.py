@@ -6,7 +6,7 @@ from benchmarks import calibration
 
 # Networks that miss the goal of ±.05, by how much and why.
 MISSES = {
-    ("attention 10×16", "backward"): "+.13: what tokens have in common strays from draw to draw, which is not followed",
+    ("attention 10×16", "backward"): "+.21: what tokens have in common strays from draw to draw, which is not followed",
 }
 
 

@@ -96,3 +96,19 @@ def test_a_mask_that_differs_from_sample_to_sample_is_left_to_the_rule_of_separa
     found = firstlight.predict(model, x, "lecun")
     node = next(n for n in found.nodes if n.op == "scaled_dot_product_attention")
     assert not any("their own keys" in text for text in node.caveats)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30, 1e38])
+def test_tokens_of_any_size_give_finite_numbers(size):
+    found = firstlight.predict(Itself(), common(samples=4), f"normal({size})")
+    for node in found.nodes:
+        assert math.isfinite(node.output.q), node.name
+        assert node.grad is None or math.isfinite(node.grad.q), node.name
+
+
+def test_wide_tokens_are_sampled_at_fewer_positions():
+    from firstlight.rules.empirical import uniform
+
+    assert selfsame._positions(uniform((2, 5000, 64), 0.0, 1.0)) == selfsame._LONGEST
+    wide = selfsame._positions(uniform((2, 5000, 12288), 0.0, 1.0))
+    assert 32 <= wide * 1.0 <= 2 * selfsame._ENTRIES / 12288

@@ -219,7 +219,8 @@ def from_parameter(p: Parameter, law: Law) -> Signal:
     n = p.spec.numel
     if law.structure != "constant" and law.source == "live" and abs(mean) < 4.0 * (law.variance / n) ** 0.5:
         mean, q = 0.0, q  # an empirical mean within its own sampling error is no evidence of one
-    fourth = (law.kurtosis - 3.0) * law.variance**2 if law.structure == "iid" else 0.0
+    bent = law.structure == "iid" and law.kurtosis != 3.0
+    fourth = (law.kurtosis - 3.0) * law.variance * law.variance if bent else 0.0  # ** raises where * overflows
     paired = p.spec.dtype.startswith("complex")
     law_of = Weights(p.name, law.kurtosis, law.structure)
     out = uniform(p.spec.shape, mean, q, weights=law_of, cumulants=(0.0, fourth), complex=paired)

@@ -80,7 +80,7 @@ class _Sampled:
     """The same sequences whenever they are asked for: `how` on tokens like x and values like v."""
 
     def __init__(self, x: Signal, v: Signal, how: Attention) -> None:
-        n = min(x.shape[-2], _LONGEST)
+        n = _positions(x)
         count = max(min(_ENTRIES // (n * max(n, x.shape[-1])), _DRAWS), 2)
         self.shape: Shape = (count, n, x.shape[-1])
         self.wide: Shape = (count, n, v.shape[-1])
@@ -146,6 +146,8 @@ def attend(call: Call, tokens: Signal, value: Signal, how: Attention) -> Signal 
     _warn(call, x)
     run = _Sampled(x, v, how)
     products, out = cube(v.corr.shape, run.forward)
+    if not np.isfinite(products).all():  # logits beyond the range of double precision
+        return None
     given = run.tokens()[1][0]
     slope = _regression(out, given) if how.own_values else 0.0
     inherited = [(_elasticity(out, run.forward(None, _GROWN)[0]), x.noise)]
@@ -166,6 +168,8 @@ def attend_back(
     _warn(call, x)
     run, of = _Sampled(x, v, how), law(out)
     products, found = cube(x.corr.shape, lambda at: run.backward(of, at)[0])
+    if not np.isfinite(products).all():
+        return None
     slope = _regression(found, run.directions(of)[0]) if how.own_values else 0.0
     inherited = [(1.0, g.noise), (_elasticity(found, run.backward(of, None, _GROWN)[0][0]), x.noise)]
     if not how.own_values:
@@ -190,11 +194,16 @@ def _flat(x: Signal) -> Signal | None:
 
 def _warn(call: Call, x: Signal) -> None:
     call.caveat("queries are their own keys: sampled on tokens with independent features of one law")
-    if x.shape[-2] > _LONGEST:
-        call.caveat(f"{x.shape[-2]} positions are sampled as {_LONGEST}")
+    if x.shape[-2] > _positions(x):
+        call.caveat(f"{x.shape[-2]} positions are sampled as {_positions(x)}")
     rows = x.q.mean(axis=-1)
     if rows.size > 1 and float(rows.std()) > _UNEVEN * float(rows.mean()):
         call.caveat("positions of different mean square count with their mean")
+
+
+def _positions(x: Signal) -> int:
+    """Positions that are sampled: all of them, or as many as memory has for tokens of so many features."""
+    return min(x.shape[-2], _LONGEST, max(2 * _ENTRIES // x.shape[-1], 32))
 
 
 def _regression(y: Array, x: Array) -> float:

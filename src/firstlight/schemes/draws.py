@@ -21,10 +21,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from firstlight.errors import InputError
+
 Floats = npt.NDArray[np.float32]
 Kind = Literal["normal", "uniform", "truncated", "constant"]
 
 CHUNK = 1 << 16
+LARGEST = 1e38  # standard deviations and means beyond are none of single precision
 TRUNCATION = 2.0  # truncated normals are cut at ± this many standard deviations of the parent
 _PARALLEL_FROM = 1 << 20  # below, starting threads costs more than it saves
 
@@ -55,11 +58,24 @@ class Distribution:
             after the cut, so the parent's is std/0.8796256610), or "constant".
         std: Standard deviation of the entries.
         mean: Mean of the entries.
+
+    Raises:
+        InputError: Entries that single precision, in which all are drawn, does not have.
     """
 
     kind: Kind
     std: float = 0.0
     mean: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn."""
+        for name, value in (("standard deviation", self.std), ("mean", self.mean)):
+            if not abs(value) <= LARGEST:
+                raise InputError(
+                    f"entries of a scheme, {name}",
+                    got=repr(value),
+                    expected=f"a finite number of at most {LARGEST:g}: weights are drawn in single precision",
+                )
 
     @property
     def variance(self) -> float:
