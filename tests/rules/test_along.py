@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import firstlight
 from firstlight.graph.along import Along
 from firstlight.rules import along, attending
-from firstlight.rules.softmax import jacobian, participation
+from firstlight.rules.participation import jacobian, participation
 
 WIDTH = 32
 

@@ -45,7 +45,7 @@ def test_shares_are_as_uneven_as_drawn(name):
 
 def test_gaussian_nodes_give_the_gaussian_integral():
     from firstlight.rules import bent_logits
-    from firstlight.rules.softmax import participation
+    from firstlight.rules.participation import participation
     from firstlight.theory.gaussian import gauss_nodes
 
     nodes = gauss_nodes()

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 import firstlight
 from firstlight.graph.signal import Signal
-from firstlight.rules import grids
+from firstlight.rules import find, grids
+from firstlight.rules.ranges import take_index
 from firstlight.rules.source import as_source, from_values
 
 WIDTH, SAMPLES, DRAWS = 32, 32, 100
@@ -74,3 +75,37 @@ def test_a_chain_does_not_gather_kinks_without_end():
     for k in range(30):
         source, values = as_source(from_values(x, source, np.sin(3.0 * values)), grids.Bend((0.01 * k,)))
     assert len(source.grid.kinks) <= grids._MOST_KINKS
+
+
+@pytest.mark.parametrize(
+    "f",
+    [lambda a, _: a.relu().roll(1, -1) * a.relu().roll(2, -1), lambda a, _: a * a.roll(5)],
+    ids=["two rolls", "roll of all entries"],
+)
+def test_two_orders_of_one_tensor_are_not_the_same_entries(f):
+    x = torch.randn(SAMPLES, WIDTH, generator=torch.Generator().manual_seed(0))
+    model = Two(f)
+    node = firstlight.compare(
+        firstlight.predict(model, x, "lecun"), firstlight.measure(model, x, scheme="lecun", draws=DRAWS)
+    ).nodes[-1]
+    assert node.op == "mul"
+    assert abs(node.q_z) < 4.0, (node.q_predicted, node.q_measured)
+
+
+def like_data(shape, q):
+    one = np.ones((1,) * len(shape))
+    corr = np.zeros((2,) * len(shape))
+    corr[(0,) * len(shape)] = 1.0
+    return Signal(tuple((n,) for n in shape), 0.0 * one, q, corr, (True, *(False,) * (len(shape) - 1)), gaussian=True)
+
+
+def test_orders_that_begin_alike_are_two():
+    x, first, second = like_data((16, 64), np.ones((1, 1))), np.arange(64), np.array([*range(62), 63, 62])
+    assert take_index(x, 1, first).viewed == take_index(x, 1, first).viewed
+    assert take_index(x, 1, first).viewed != take_index(x, 1, second).viewed
+
+
+def test_rolls_of_several_axes_move_each_by_its_own():
+    q = np.arange(1.0, 13.0).reshape(1, 3, 4)
+    out = find("roll").forward(None, like_data((5, 3, 4), q), (1, 2), (1, 2))
+    assert np.array_equal(out.q, np.roll(q, (1, 2), (1, 2)))

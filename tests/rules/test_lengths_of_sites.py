@@ -16,9 +16,9 @@ from firstlight.graph.signal import Cotangent, replace
 from firstlight.propagate.adjoint import random_direction
 from firstlight.rules import leaning
 from firstlight.rules.empirical import uniform
+from firstlight.rules.participation import jacobian, participation
 from firstlight.rules.registry import Call
-from firstlight.rules.soft import soft
-from firstlight.rules.softmax import jacobian, participation
+from firstlight.rules.softmax import soft
 from firstlight.rules.structural import unshape
 from firstlight.schemes.plan import plan
 

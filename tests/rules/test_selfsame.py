@@ -111,4 +111,49 @@ def test_wide_tokens_are_sampled_at_fewer_positions():
 
     assert selfsame._positions(uniform((2, 5000, 64), 0.0, 1.0)) == selfsame._LONGEST
     wide = selfsame._positions(uniform((2, 5000, 12288), 0.0, 1.0))
-    assert 32 <= wide * 1.0 <= 2 * selfsame._ENTRIES / 12288
+    assert 32 <= wide * 1.0 <= 8 * selfsame._ENTRIES / 12288
+
+
+class Heads(nn.Module):
+    """Attention of the same heads to themselves, each made by a view of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.up = nn.Linear(WIDTH, WIDTH, bias=False)
+
+    def forward(self, x):
+        tokens = self.up(x)
+        return F.scaled_dot_product_attention(*(tokens.view(*x.shape[:2], 4, -1).transpose(1, 2) for _ in range(3)))
+
+
+def test_equal_views_of_one_tensor_are_one_tensor():
+    x = common()
+    joined = firstlight.compare(
+        firstlight.predict(Heads(), x, "lecun"), firstlight.measure(Heads(), x, scheme="lecun", draws=DRAWS)
+    )
+    sampled = (SAMPLES * DRAWS / selfsame._DRAWS) ** 0.5
+    for node in (joined.nodes[1], joined.nodes[-1]):
+        assert abs(node.q_z) < 4.0 * (1.0 + sampled), (node.op, node.q_predicted, node.q_measured)
+    linear = joined.nodes[1]
+    assert abs(linear.grad_q_z) < 4.0 * (1.0 + sampled), (linear.grad_q_predicted, linear.grad_q_measured)
+
+
+def told(f):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up = nn.Linear(WIDTH, WIDTH, bias=False)
+
+        def forward(self, x):
+            return f(self.up(x))
+
+    return " ".join(text for n in firstlight.predict(Net(), common(), "lecun").nodes for text in n.caveats)
+
+
+def test_a_tensor_that_meets_itself_in_another_order_is_said_to_be_taken_as_independent():
+    assert "views of one tensor" in told(lambda t: F.scaled_dot_product_attention(t, t.flip(1), t))
+    assert "come from one tensor" in told(lambda t: (t @ t.transpose(1, 2)).softmax(-1) @ t)
+    assert "one tensor" not in told(lambda t: F.scaled_dot_product_attention(t, t, t))
+    halves = told(lambda t: F.scaled_dot_product_attention(*t.chunk(2, -1), t[..., :16]))
+    assert "one tensor" not in halves  # queries and keys out of one linear map are different entries of it
+    assert "one tensor" not in told(lambda t: t[..., :16] @ t[..., 16:].transpose(1, 2))

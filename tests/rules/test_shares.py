@@ -9,7 +9,7 @@ from firstlight.rules import shares
 from firstlight.rules.along import fresh, of_summands
 from firstlight.rules.empirical import uniform
 from firstlight.rules.ordering import TOP_SHARES
-from firstlight.rules.softmax import jacobian
+from firstlight.rules.participation import jacobian
 
 ROWS = 200_000
 

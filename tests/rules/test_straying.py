@@ -11,7 +11,7 @@ from benchmarks.accuracy.errors import errors
 from benchmarks.accuracy.store import summary
 from firstlight.capture import predict as capture
 from firstlight.capture.trace import trace
-from firstlight.rules import noise, softmax
+from firstlight.rules import noise, participation
 from firstlight.schemes.plan import plan
 
 KEYS, SETS = 32, 600
@@ -47,15 +47,15 @@ def brute(units, dims, uneven):
 def test_sums_over_keys_and_rows(units, dims, uneven):
     rows = brute(units, dims, uneven)
     n = np.array([float(KEYS)])
-    found = softmax.straying(1.0, n, 1.0 / units, 2.0 / dims, uneven)
-    share = softmax.participation(1.0, n)[0] * found.sharper
-    own = softmax.jacobian(np.array([share]), n)[0] * found.less * dims
+    found = participation.straying(1.0, n, 1.0 / units, 2.0 / dims, uneven)
+    share = participation.participation(1.0, n)[0] * found.sharper
+    own = participation.jacobian(np.array([share]), n)[0] * found.less * dims
     told = np.array([share, share + found.alike, own, own * found.coherent, own * found.rows])
-    spread = rows.std(axis=0) * (1.0 / SETS + KEYS * max(KEYS, units) / softmax._SAMPLED) ** 0.5
+    spread = rows.std(axis=0) * (1.0 / SETS + KEYS * max(KEYS, units) / participation._SAMPLED) ** 0.5
     assert np.all(np.abs(told - rows.mean(axis=0)) < 4.0 * spread), (told, rows.mean(axis=0), spread)
     # and independent logits would be refused
-    plain = softmax.participation(1.0, n)[0]
-    flat = softmax.jacobian(np.array([plain]), n)[0] * dims
+    plain = participation.participation(1.0, n)[0]
+    flat = participation.jacobian(np.array([plain]), n)[0] * dims
     assert np.any(np.abs(np.array([plain, plain, flat, flat, flat]) - rows.mean(axis=0)) > 4.0 * spread)
 
 

@@ -6,7 +6,7 @@ from firstlight.graph.ir import Node
 from firstlight.graph.signal import Signal, replace
 from firstlight.rules.contraction import INNER, contract
 from firstlight.rules.registry import Call
-from firstlight.rules.soft import soft
+from firstlight.rules.softmax import soft
 
 
 def test_windows_beside_samples_are_no_samples() -> None:

@@ -70,7 +70,7 @@ from firstlight.rules import (
     selection as selection,
 )
 from firstlight.rules import (
-    soft as soft,
+    softmax as softmax,
 )
 from firstlight.rules import (
     spectral as spectral,

@@ -20,6 +20,7 @@ from firstlight.rules.keys import is_weights
 from firstlight.rules.layout import axis_atoms, expand, permute
 from firstlight.rules.leaning import at_rows, at_values
 from firstlight.rules.merge import plus, reduce_to
+from firstlight.rules.ranges import same_entries
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule
 from firstlight.rules.summation import sum_atoms
 from firstlight.rules.tied import own_rows
@@ -156,7 +157,8 @@ def _singular(out: Signal, one: tuple[str, int, float], other: tuple[str, int, f
 
 
 def _warn_shared(call: Call, x: Signal, y: Signal) -> None:
-    if (x.source is not None and y.source is not None and x.source.key == y.source.key) or x.ident == y.ident:
+    one_source = x.source is not None and y.source is not None and x.source.key == y.source.key
+    if one_source or same_entries(x, y):
         call.caveat("both factors come from one tensor: their dependence is left out")
 
 

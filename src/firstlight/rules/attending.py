@@ -16,7 +16,7 @@ from firstlight.graph.along import Along
 from firstlight.graph.signal import Array, Signal
 from firstlight.rules.along import mixed, source
 from firstlight.rules.layout import offset
-from firstlight.rules.softmax import SPREADS, mean_over_rows, participation_curve
+from firstlight.rules.participation import SPREADS, mean_over_rows, participation_curve
 
 _ROWS = 1 << 16  # logits that one sampled expectation takes
 SQUARE, FOURTH = 6, 7  # places of Σp² and Σp⁴/Σp² among the moments

@@ -20,7 +20,7 @@ from firstlight.rules.layout import offset
 from firstlight.rules.leaning import at_rows, at_values, passing
 from firstlight.rules.merge import plus, reduce_to
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, GAUSSIAN_INPUT, Call, Grads, rule
-from firstlight.rules.soft import soft, soft_back
+from firstlight.rules.softmax import soft, soft_back
 from firstlight.rules.windows import with_atom
 
 _FULL = 256  # longest sequence whose masks are followed entry by entry
@@ -74,7 +74,7 @@ def sdpa(
     if enable_gqa:
         key, value = repeat(key, query), repeat(value, query)
     factor = query.shape[-1] ** -0.5 if scale is None else float(scale)
-    how = selfsame.asked(query, key, value, attn_mask, is_causal, factor, dropout_p)
+    how = selfsame.asked(call, query, key, value, attn_mask, is_causal, factor, dropout_p)
     if how is not None and (made := selfsame.attend(call, query, value, how)) is not None:
         return made
     p = _dropped(_weights(call, query, key, attn_mask, is_causal, factor), dropout_p)
@@ -112,7 +112,7 @@ def _(
     g = whole(grad)
     wide_key, wide_value = (repeat(key, query), repeat(value, query)) if enable_gqa else (key, value)
     factor = query.shape[-1] ** -0.5 if scale is None else float(scale)
-    how = selfsame.asked(query, wide_key, wide_value, attn_mask, is_causal, factor, dropout_p)
+    how = selfsame.asked(call, query, wide_key, wide_value, attn_mask, is_causal, factor, dropout_p)
     if how is not None and (both := selfsame.attend_back(call, grad, g, query, wide_value, how)) is not None:
         return {"query": both[0], "value": both[1]}
     p = _weights(call, query, wide_key, attn_mask, is_causal, factor)

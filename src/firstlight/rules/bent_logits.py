@@ -14,7 +14,7 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Signal, replace
 from firstlight.rules.noise import in_one_draw
-from firstlight.rules.softmax import participation
+from firstlight.rules.participation import participation
 from firstlight.rules.source import law_of, product_law, sum_law
 from firstlight.theory import special
 from firstlight.theory.gaussian import gauss_nodes

@@ -67,7 +67,7 @@ def _common_of_places(x: Signal) -> float:
 
 
 def coherent(out: Signal, extra: float, x: Signal, w: Signal) -> Signal:
-    """A mean over keys, weighted by a softmax that follows their random correlations (`softmax.straying`).
+    """A mean over keys, weighted by a softmax that follows their random correlations (`participation.straying`).
 
     Attention adds Σ_{j≠k} p_j p_k c_jk to Σ p², both times what the values have not in common; the gradient of the
     queries is a sum over keys of |dℓ|²-times as much. Both belong to one site alone.

@@ -48,18 +48,11 @@ def transform(
         row = None if source.row is None else on_field(source.row)
         key = source.key if tag is None else (source.key, tag)
         source = replace(source, row=row, corr=on_cube(source.corr), key=key)
+    ident, (root, steps) = (x.ident if tag is None else next_id()), x.viewed
     return replace(
-        x,
-        groups=groups,
-        batch=batch,
-        mean=on_field(x.mean),
-        q=on_field(x.q),
-        corr=on_cube(x.corr),
-        source=source,
-        terms=(),
-        value=value,
-        ident=x.ident if tag is None else next_id(),
-    )
+        x, groups=groups, batch=batch, mean=on_field(x.mean), q=on_field(x.q), corr=on_cube(x.corr), source=source,
+        terms=(), value=value, ident=ident, view=(ident, root, steps if tag is None else (*steps, tag)),
+    )  # fmt: skip
 
 
 def offset(x: Signal, axis: int) -> int:

@@ -20,7 +20,7 @@ from firstlight.rules.along import energy
 from firstlight.rules.attending import row_law, sharpness
 from firstlight.rules.gradient import joined, parts_of
 from firstlight.rules.keys import uncommon
-from firstlight.rules.softmax import SPREADS, mean_over_rows
+from firstlight.rules.participation import SPREADS, mean_over_rows
 
 _ROWS, _MOST = 1 << 15, 256  # logits that one sampled expectation takes; keys beyond which rows count as this long
 _LITTLE = 1e-3  # λ that changes nothing

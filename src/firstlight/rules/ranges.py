@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,16 @@ def take_range(x: Signal, dim: int, start: int, stop: int, step: int) -> Signal:
     return out if x.sites is None else replace(out, sites=sites.piece(x, dim, start, len(index)))
 
 
+def same_entries(x: Signal, y: Signal) -> bool:
+    """Whether two signals are the same entries of one tensor, in whatever order: no two ranges of it."""
+    (one, steps), (other, more) = x.viewed, y.viewed
+    return one == other and [s for s in steps if _selects(s)] == [s for s in more if _selects(s)]
+
+
+def _selects(step: Hashable) -> bool:
+    return isinstance(step, tuple) and step[0] in ("range", "index", "put")
+
+
 def take_index(x: Signal, dim: int, index: Any) -> Signal:
     """Entries of an axis by a list of indices, in any order and number."""
     dim %= x.ndim
@@ -43,7 +54,7 @@ def take_index(x: Signal, dim: int, index: Any) -> Signal:
     def pick(f: Array) -> Array:
         return np.take(f, ids, axis=offset(merged, dim))
 
-    return keep_first(merged, dim, len(ids), pick, ("index", dim, ids.tobytes()[:256]), None)
+    return keep_first(merged, dim, len(ids), pick, ("index", dim, ids.tobytes()), None)
 
 
 def put_range(g: Signal, like: Signal, dim: int, start: int, stop: int, step: int) -> Signal:

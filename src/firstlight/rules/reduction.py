@@ -20,7 +20,7 @@ from firstlight.rules.noise import by_length
 from firstlight.rules.projection import group_pairs, shared_cube
 from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, rule, several
 from firstlight.rules.shares import RETURNED
-from firstlight.rules.soft import soft
+from firstlight.rules.softmax import soft
 from firstlight.rules.source import spread
 from firstlight.rules.summation import sum_atoms
 

@@ -21,10 +21,11 @@ from firstlight.graph.signal import INFINITY, Array, Cotangent, Noise, Signal, n
 from firstlight.rules.along import fresh, mixed
 from firstlight.rules.forms import combine
 from firstlight.rules.layout import correlations, merge_axis, moments
+from firstlight.rules.ranges import same_entries
 from firstlight.rules.registry import Call
 from firstlight.rules.tokens import Law, Place, Shape, beside, cube, drawn, law, scattered
 
-_ENTRIES = 1 << 21  # tokens' entries, and logits, that one sampled expectation takes
+_ENTRIES = 1 << 19  # tokens' entries, and logits, that one sampled expectation takes
 _DRAWS = 1024  # sequences at most
 _LONGEST = 1024  # positions beyond which sequences are sampled as if they had this many
 _SEED = 7
@@ -50,7 +51,7 @@ class Attention(NamedTuple):
 
 def same(x: Signal, y: Signal) -> bool:
     """Whether two tensors are one, entry by entry."""
-    if x.ident == y.ident:
+    if x.viewed == y.viewed:
         return x.shape == y.shape
     if x.source is None or y.source is None or x.values is None or y.values is None or x.shape != y.shape:
         return False
@@ -58,10 +59,14 @@ def same(x: Signal, y: Signal) -> bool:
 
 
 def asked(
-    query: Signal, key: Signal, value: Signal, mask: Any, causal: bool, factor: float, rate: float
+    call: Call, query: Signal, key: Signal, value: Signal, mask: Any, causal: bool, factor: float, rate: float
 ) -> Attention | None:
     """What attention does to tokens that are their own keys; None where they are not, or a mask is not known."""
-    if query.ndim < 2 or query.shape[-2] < 2 or not same(query, key):
+    if query.ndim < 2 or query.shape[-2] < 2:
+        return None
+    if not same(query, key):
+        if same_entries(query, key):
+            call.caveat("queries and keys are views of one tensor, in another order: taken as independent")
         return None
     n = query.shape[-2]
     bias: Array | None = None
@@ -203,7 +208,7 @@ def _warn(call: Call, x: Signal) -> None:
 
 def _positions(x: Signal) -> int:
     """Positions that are sampled: all of them, or as many as memory has for tokens of so many features."""
-    return min(x.shape[-2], _LONGEST, max(2 * _ENTRIES // x.shape[-1], 32))
+    return min(x.shape[-2], _LONGEST, max(8 * _ENTRIES // x.shape[-1], 32))
 
 
 def _regression(y: Array, x: Array) -> float:

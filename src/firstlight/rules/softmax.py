@@ -1,262 +1,240 @@
-"""Participation of a softmax: E Σ p² over n keys with independent Gaussian logits of variance v."""
+"""Softmax: its weights, and what it lets through of their gradient."""
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Callable, Sequence
+import dataclasses
 
 import numpy as np
 
 from firstlight.graph.keyed import Keyed
-from firstlight.graph.signal import Array
-from firstlight.theory import special
-from firstlight.theory.gaussian import gauss_nodes
+from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, replace
+from firstlight.rules.attending import row_law
+from firstlight.rules.bent_logits import participation_of
+from firstlight.rules.contraction import INNER
+from firstlight.rules.forms import combine
+from firstlight.rules.gradient import scale, whole
+from firstlight.rules.hiding import HIDDEN
+from firstlight.rules.layout import align, merge_axis, offset, profile
+from firstlight.rules.leaning import known_share, passing
+from firstlight.rules.noise import sample_correlation
+from firstlight.rules.participation import jacobian, participation, straying
+from firstlight.rules.registry import GAUSSIAN_INPUT, Call, Grads, rule
+from firstlight.rules.shares import behind_softmax
 
-_STEP = 0.2
-
-
-SPREADS = (0.0, 0.1, 0.3, 0.6, 1.0, 1.5, 2.2, 3.0, 4.5, 7.0, 12.0, 25.0, 60.0)
-
-
-# Variance of the logits up to which the integrals are taken; beyond, what the two largest logits decide is expanded in
-# 1/√v. The integrals need nodes in proportion to √v.
-_SHARP = 2500.0
-
-
-@functools.lru_cache(maxsize=256)
-def _transforms(v: float) -> tuple[Array, Array]:
-    """E e^{-te^ℓ} and E (te^ℓ)^k e^{-te^ℓ} for k = 2, 3, 4, shape (t,) and (3, t), ln t in steps, ℓ ~ N(0, v).
-
-    Both are convolutions of a function of ln t + ℓ with the law of ℓ, on one grid where ℓ is wide enough for that.
-    """
-    sd = math.sqrt(v)
-    reach = math.ceil(9.0 * sd / _STEP)
-    tau: Array = _STEP * np.arange(-200 - reach, 41 + reach, dtype=np.float64)
-    if sd < 2.0 * _STEP:
-        nodes = gauss_nodes()
-        decay, higher = _kernels(tau[:, None] + sd * nodes.z[None, :])
-        return decay @ nodes.weights, higher @ nodes.weights
-    step: Array = _STEP * np.arange(-reach, reach + 1, dtype=np.float64)
-    law: Array = np.exp(-0.5 * np.square(step) / v)
-    law /= law.sum()
-    wide: Array = _STEP * np.arange(-200 - 2 * reach, 41 + 2 * reach, dtype=np.float64)
-    decay, higher = _kernels(wide)
-
-    def smoothed(f: Array) -> Array:
-        return np.convolve(f, law, "valid").astype(np.float64)
-
-    return smoothed(decay), np.array([smoothed(h) for h in higher])
+_FEW_DIMENSIONS, _MANY_KEYS, _SHARP_LOGITS = 0.03, 32, 3.0
 
 
-def _few(counts: Array, most: int) -> Array:
-    """At most so many of ascending numbers, even on a log scale."""
-    if len(counts) <= most:
-        return counts
-    ladder: Array = np.exp(np.linspace(math.log(float(counts[0])), math.log(float(counts[-1])), most))
-    return np.unique(np.round(ladder)).astype(np.float64)
+def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signal:
+    """softmax over an axis of Gaussian logits.
 
-
-def mean_over_rows(law: Callable[[int], Sequence[float] | Array], counts: Array, knots: int = 6) -> Array:
-    """Mean over rows of what a law says of one that sees n keys; between a few n it is linear in ln n.
+    p has mean 1/n over the n visible keys and E Σp² = P(v, n); the logits' shared part does not matter. Two rows
+    whose logits have covariance k instead of v overlap by about P(k, n) (exact while e^v is small beside n).
 
     Args:
-        law: Numbers for n keys.
-        counts: How many keys each row sees, any shape; at least 1.
-        knots: How many n the law is asked for, at most.
+        call: The application.
+        x: Logits; entries whose mean is at most -`FILLER` are masked.
+        dim: Axis of the keys.
+        visible: Number of visible keys per row (a field with size 1 on the axis), where it is known.
     """
-    n, many = np.unique(np.maximum(np.round(np.asarray(counts, dtype=np.float64)), 1.0), return_counts=True)
-    at = _few(n, knots)
-    table = np.array([law(int(k)) for k in at.tolist()])
-    weights: Array = many.astype(np.float64) / float(many.sum())
-    columns = [np.asarray(np.interp(np.log(n), np.log(at), column), dtype=np.float64) for column in table.T]
-    return np.array([float(column @ weights) for column in columns])
+    dim %= x.ndim
+    if x.shape[dim] == 1:
+        one = (1,) * len(x.atoms)
+        return replace(
+            x, mean=np.ones(one), q=np.ones(one), corr=np.ones_like(x.corr), source=None, values=None, noise=SILENT,
+            terms=(), value=None, weights=None, ident=next_id(),
+        )  # fmt: skip
+    units = _of_units(x, dim)
+    x = merge_axis(x, dim) if len(x.groups[dim]) > 1 else x
+    at, size = offset(x, dim), x.shape[dim]
+    mean, q = np.broadcast_arrays(x.mean, x.q)
+    seen = mean > HIDDEN
+    if seen.all():
+        count = np.full_like(mean.sum(axis=at, keepdims=True), float(size))
+        variance = float((q - np.square(mean)).mean())
+        scatter = float(np.var(mean, axis=at).mean()) if mean.shape[at] > 1 else 0.0
+        inside = np.ones((1,) * mean.ndim)
+    else:
+        wide = np.broadcast_to(seen, (*seen.shape[:at], size, *seen.shape[at + 1 :])) if seen.shape[at] == 1 else seen
+        count = np.maximum(wide.sum(axis=at, keepdims=True).astype(np.float64), 1.0)
+        variance = float((q - np.square(mean))[seen].mean())
+        scatter = float(np.var(mean[seen]))
+        inside = seen.astype(np.float64)
+    if visible is not None:
+        count = np.asarray(visible, dtype=np.float64)
+    level = float(q[seen].mean()) if seen.any() else 0.0
+    if scatter <= 1e-12 * level:  # a mean that all logits share is among what they have in common
+        variance = level
+    # correlations of the centred logits; a masked tensor's cube is still that of its visible entries
+    second = max(variance, 0.0)
+    same = np.take(x.corr, 0, axis=at)
+    other = np.take(x.corr, 1, axis=at)
+    origin = (0,) * same.ndim
+    v = second * max(1.0 - float(other[origin]), 0.0) + scatter
+    units = units and bool(seen.all())
+    if not units and x.wander > _FEW_DIMENSIONS and float(count.max()) >= _MANY_KEYS:
+        call.caveat(
+            f"many keys in about {1 / x.wander:.0f} independent dimensions: what like keys do to each other is sampled "
+            "for correlations that are random; those of neighbours on a grid are not"
+        )
+    if v > _SHARP_LOGITS:
+        call.caveat(
+            f"a sharp softmax (logits of variance {v:.1f}): single keys decide, and lengths scatter from row to row"
+        )
+    k: Array = np.clip(second * (same - other) + scatter, -v, v)
+    if not units:
+        keyed = straying(v, count, _apart(x), *_lengths(x, at, bool(seen.all())))
+        share = participation_of(x, v, count) * keyed.sharper
+    else:  # units of a linear map are alike by no chance, and each row has a variance of its own
+        keyed = straying(v, count, 0.0, 0.0)
+        share = participation_of(x, v, count, max(x.scatter, 0.0))
+    share = np.clip(share, 1.0 / count, 1.0)
+    first = inside / count
+    square = inside * share / count
+    p2 = float(share.mean())
+    levels, where = np.unique(np.round(k, 6), return_inverse=True)
+    values: list[float] = levels.tolist()
+    table = [
+        float(participation(c, count).mean()) if c > 0 else float(np.mean(float(np.exp(c)) / count)) for c in values
+    ]
+    overlap = np.minimum(np.array(table)[where].reshape(k.shape), p2)
+    if visible is not None:  # keys beyond the visible ones are spread over the axis
+        first, square = np.full_like(count, 1.0 / size), share / size
+        pairs = (size - 1.0) * p2
+        keyed = dataclasses.replace(keyed, seen=count.ravel())
+    else:
+        pairs = float(np.mean((count - 1.0) * share))
+    rest = (1.0 - overlap) / max(pairs, 1e-12)
+    corr = np.clip(np.stack([overlap / p2, rest], axis=at), 0.0, 1.0)
+    noise = combine([(min(v, 4.0) / (1.0 + v), x.noise)])
+    return replace(
+        x, mean=first, q=np.maximum(square, np.square(first)), corr=corr, source=None, values=None, noise=noise,
+        scatter=keyed.uneven, data=True, cumulants=(0.0, 0.0), tag=("softmax", x.ident, keyed.alike), keyed=keyed,
+        terms=(), weights=None, value=None, gaussian=False, integer=False, ident=next_id(),
+    )  # fmt: skip
 
 
-def _kernels(level: Array) -> tuple[Array, Array]:
-    """e^{-y} and y^k e^{-y}, k = 2, 3, 4, at y = e^level."""
-    level = np.minimum(level, 7.0)  # e^{-e⁷} is 0 in double precision
-    decay = np.exp(-np.exp(level))
-    return decay, np.array([np.exp(k * level) * decay for k in (2, 3, 4)])
+def _apart(x: Signal) -> float:
+    """1/(dimensions in which tokens differ): each layer of n units adds 1/n to it, and (1 + 2φ)/n to `wander`.
 
-
-@functools.lru_cache(maxsize=4096)
-def _sums(v: float, n: int) -> tuple[float, float]:
-    """(E Σp², E Σp²(1 - 2p + Σp²)): 1/Z^m = ∫ t^{m-1} e^{-tZ} dt / (m-1)! turns each into one integral over ln t."""
-    if n == 1:
-        return 1.0, 0.0
-    if v > _SHARP:
-        return _winner(v, n)
-    plain, (two, three, four) = _transforms(v)
-    floor = np.log(np.maximum(plain, 1e-300))
-    with np.errstate(under="ignore"):
-        one_less, two_less = np.exp((n - 1.0) * floor), np.exp((n - 2.0) * floor)
-    s2 = n * _STEP * float(np.sum(two * one_less))
-    s3 = n * _STEP * float(np.sum(three * one_less)) / 2.0
-    s4 = n * _STEP * float(np.sum(four * one_less)) / 6.0
-    s22 = s4 + n * (n - 1.0) * _STEP * float(np.sum(two * two * two_less)) / 6.0
-    s2 = min(1.0, max(1.0 / n, s2))
-    return s2, max(s2 - 2.0 * s3 + s22, 0.0)
-
-
-def _winner(v: float, n: int) -> tuple[float, float]:
-    """The same for sharp softmaxes: 1 - E Σp² = ρ/√v + b/v, a third of it for the Jacobian.
-
-    Only the gap g of the two largest logits counts, whose density at 0 is ρ/√v, ρ = n(n-1)∫φ²Φ^{n-2}:
-    ∫ 2e^{-g}/(1+e^{-g})² dg = 1 and, with p = 1/(1+e^{-g}), ∫ 4p²(1-p)² dg = 1/3. b continues `_SHARP`.
+    φ is the mean c² of samples: what they have in common makes their products stray further. Between the keys of one
+    query what is common plays no part.
     """
-    nodes = gauss_nodes((), scale=1.0)
-    density = np.exp(-0.5 * np.square(nodes.z)) / np.sqrt(2.0 * np.pi)
-    rho = n * (n - 1.0) * float((density * special.ndtr(nodes.z) ** (n - 2.0)) @ nodes.weights)
-    s2, jacobian_ = _sums(_SHARP, n)
-    rest, third = (1.0 - s2) * _SHARP - rho * _SHARP**0.5, jacobian_ * _SHARP - rho / 3.0 * _SHARP**0.5
-    return 1.0 - rho / v**0.5 - rest / v, rho / 3.0 / v**0.5 + third / v
+    square = sample_correlation(x) ** 2
+    return min(x.wander / (1.0 + 2.0 * (square + x.wander * (1.0 - square))), 0.5)
 
 
-def participation(v: float, n: Array) -> Array:
-    """E Σ p² for each number of keys.
+def _of_units(x: Signal, dim: int) -> bool:
+    """Whether logits are units of a linear map (or functions of them), not products of queries and keys."""
+    return x.sites is not None and x.sites.units == x.shape[dim] and (x.tag is None or x.tag[0] != INNER)
+
+
+def _lengths(x: Signal, at: int, full: bool) -> tuple[float, float]:
+    """Relative variance of |query|² in one length of tokens, and of the tokens' lengths, from those of the logits."""
+    own = x.tag[2] if x.tag is not None and x.tag[0] == INNER else max(x.scatter, 0.0)
+    tokens = 0.5 * max(x.scatter - own, 0.0)  # queries and keys bring the same
+    if full and x.q.size > 1:
+        rows = x.q.mean(axis=at)
+        tokens += float(rows.var()) / max(float(rows.mean()) ** 2, 1e-300)
+    return own, tokens
+
+
+def _through_values(g: Signal) -> float:
+    """Share of a softmax's gradient that came through products with values; returned weights have their own."""
+    if not g.terms or g.mean_q <= 0.0:
+        return 1.0
+    parts = [a * a * x.mean_q for a, x in g.terms if x.tag is not None and x.tag[0] == INNER]
+    return min(sum(parts) / g.mean_q, 1.0) if parts else 1.0
+
+
+def _mixed(keyed: Keyed, share: float) -> Keyed:
+    """What like keys do to a gradient of which a share is linear in their values, and the rest in nothing of theirs."""
+    if share == 1.0:
+        return keyed
+    less = 1.0 + share * (keyed.less - 1.0)
+    coherent = (share * keyed.less * keyed.coherent + 1.0 - share) / less
+    return dataclasses.replace(keyed, less=less, coherent=coherent)
+
+
+def soft_back(g: Signal, p: Signal, dim: int, known: float = 1.0, rate: float = 0.0) -> Signal:
+    """p·(g - Σ p g): what g has in common over the keys goes; E over independent g of p²(1 - 2p + Σp²) g².
 
     Args:
-        v: Variance of the logits over the keys.
-        n: Numbers of keys, any shape.
+        g: The gradient of p.
+        p: The weights.
+        dim: Axis of the keys.
+        known: E (Σ p g)² over that of independent g and p.
+        rate: Share of the weights that are dropped before they meet the values.
     """
-    n = np.maximum(np.round(np.asarray(n, dtype=np.float64)), 1.0)
-    if v <= 1e-12:
-        return 1.0 / n
-    v = float(f"{v:.4g}")
-    counts = np.unique(n)
-    knots = counts if len(counts) <= 16 else np.unique(np.round(np.geomspace(float(counts[0]), float(counts[-1]), 16)))
-    table = np.array([_sums(v, int(k))[0] * k for k in knots])
-    return np.interp(np.log(n), np.log(knots), table) / n
+    g, p = align(g, p)
+    dim %= p.ndim
+    if p.shape[dim] == 1:
+        return replace(g, q=np.zeros_like(g.q), mean=np.zeros_like(g.mean), source=None, values=None, ident=next_id())
+    at = offset(p, dim)
+    n = p.shape[dim]
+    square, seen = row_law(p, dim)
+    g_same, g_other = np.take(g.corr, 0, axis=at), np.take(g.corr, 1, axis=at)
+    free = np.maximum(g_same - g_other, 0.0)
+    origin = (0,) * free.ndim
+    own = float(free[origin])
+    keyed = _mixed(p.keyed or straying(0.0, seen, 0.0, 0.0), _through_values(g))
+    passed = jacobian(square, seen) * (keyed.less * passing(p, dim, g.lean, known, rate)[0])
+    q = p.q / np.maximum(square, 1e-300) * g.q * own * passed
+    ratio = free / own if own > 0 else np.zeros_like(free)
+    same = np.clip(np.take(p.corr, 0, axis=at) * ratio, -1.0, 1.0)
+    # every row adds up to nothing: pair moments over a row's other keys are minus those of the same key
+    far = np.broadcast_to(profile(q, p.corr.shape), p.corr.shape)
+    other = np.take(far, 0, axis=at) / np.maximum(np.take(far, 1, axis=at), 1e-12) / max(n - 1.0, 1.0)
+    corr = np.stack([same, np.maximum(-same * other, -1.0)], axis=at)
+    noise = combine([(1.0, g.noise)])
+    return replace(
+        g, mean=np.zeros_like(g.mean), q=q, corr=corr, source=None, values=None, noise=noise, terms=(),
+        weights=None, tag=("softmax", p.ident, keyed.coherent - 1.0), keyed=keyed, lean=0.0, ident=next_id(),
+    )  # fmt: skip
 
 
-@functools.lru_cache(maxsize=256)
-def _curve(n: int) -> tuple[Array, Array]:
-    """E Σp² and E Σp²(1 - 2p + Σp²) over E Σp²·(1 - E Σp²), for growing variances of the logits."""
-    pairs = [(1.0 / n, (1.0 - 1.0 / n) / n) if v == 0.0 else _sums(v, n) for v in SPREADS]
-    s2 = np.array([a for a, _ in pairs])
-    return s2, np.array([b / max(a * (1.0 - a), 1e-300) for a, b in pairs])
+@rule("softmax", assumes=(GAUSSIAN_INPUT,), refs=("vaswani2017",), example="x.softmax(-1)")
+def softmax(call: Call, input: Signal, dim: int = -1) -> Signal:
+    """softmax over an axis."""
+    return soft(call, input, dim)
 
 
-def participation_curve(n: int) -> Array:
-    """E Σp² of n keys at the variances `SPREADS` of the logits."""
-    return _curve(n)[0]
+@softmax.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int = -1) -> Grads:
+    del input
+    g = whole(grad)
+    back = soft_back(g, out, dim, known_share(grad, out) if dim % out.ndim == out.ndim - 1 else 1.0)
+    return {"input": behind_softmax(g, back, out) or Cotangent(back)}
 
 
-def jacobian(share: Array, n: Array) -> Array:
-    """E Σp²(1 - 2p + Σp²): what the softmax lets through of independent gradients of the weights p.
-
-    Args:
-        share: E Σp² per row.
-        n: Number of keys per row.
-    """
-    share, n = np.broadcast_arrays(np.asarray(share, dtype=np.float64), np.asarray(n, dtype=np.float64))
-    out = np.zeros(share.shape)
-    most = int(n.max())
-    knots = sorted({2, *(int(k) for k in np.unique(np.round(np.geomspace(2, max(most, 2), 6))))})
-    rows = np.array([np.interp(share.ravel(), *_curve(k)) for k in knots])
-    place = np.interp(np.log(np.maximum(n.ravel(), 2.0)), np.log(knots), np.arange(len(knots)))
-    low = np.floor(place).astype(int)
-    high = np.minimum(low + 1, len(knots) - 1)
-    columns = np.arange(int(rows.shape[1]))
-    ratio = rows[low, columns] * (1.0 - (place - low)) + rows[high, columns] * (place - low)
-    out = ratio.reshape(share.shape) * share * np.maximum(1.0 - share, 0.0)
-    return np.where(n > 1, out, 0.0)
-
-
-_SAMPLED, _QUERIES = 1 << 19, 32  # entries of the Gram matrices that one sampled expectation may take; queries each
-_UNLIKE, _EVEN = 2e-3, 0.02  # random correlations of keys, and scatter of the logits' variance, that change nothing
+@rule("log_softmax", assumes=(GAUSSIAN_INPUT,), example="x.log_softmax(-1)")
+def log_softmax(call: Call, input: Signal, dim: int = -1) -> Signal:
+    """x - ln Σ e^x: the shared part goes, -(ln n + v/2) comes."""
+    dim %= input.ndim
+    x = merge_axis(input, dim) if len(input.groups[dim]) > 1 else input
+    if not x.groups[dim]:
+        return scale(x, 0.0)
+    at, n = offset(x, dim), x.shape[dim]
+    v = x.mean_q * max(1.0 - float(np.take(x.corr, 1, axis=at)[(0,) * (x.corr.ndim - 1)]), 0.0)
+    centred = np.take(x.corr, [1], axis=at)
+    raw = (x.corr - centred) * x.mean_q
+    # ln of a mean of e^ℓ over n keys, between v/2 (many keys) and the largest logit
+    shift = -(np.log(n) + 0.5 * v if v < np.log(n) else np.sqrt(2.0 * v * np.log(n)))
+    q = v + shift * shift
+    one = (1,) * len(x.atoms)
+    del call
+    return replace(
+        x, mean=np.full(one, shift), q=np.full(one, q), corr=np.clip((raw + shift * shift) / q, -1, 1), source=None,
+        values=None, terms=(), noise=SILENT, value=None, weights=None, ident=next_id(),
+    )  # fmt: skip
 
 
-def _level_of(x: float) -> float:
-    """Rounded, so that expectations of nearly equal softmaxes are sampled once."""
-    return float(f"{x:.2g}")
-
-
-def _directions(rng: np.random.Generator, count: int, n: int, units: float) -> Array:
-    """Sets of n random directions in so many dimensions; of more than n, turned so that each vector adds one.
-
-    That is Bartlett's triangle of a Wishart matrix: what is beside the vectors before is as long as a χ of the
-    dimensions that are left.
-    """
-    wide = round(min(units, n))
-    x: Array = rng.standard_normal((count, n, wide))
-    if wide == n:
-        x = np.tril(x)
-        x[:, range(n), range(n)] = np.sqrt(rng.chisquare(np.maximum(units - np.arange(n), 1.0), (count, n)))
-    x /= np.sqrt(np.square(x).sum(axis=-1, keepdims=True))
-    return x
-
-
-@functools.lru_cache(maxsize=512)
-def _strayed(v: float, n: int, units: float, dims: float, uneven: float) -> tuple[float, ...]:
-    """What random keys change, against independent logits; see `straying`."""
-    rng = np.random.default_rng((n, round(units)))
-    narrow = round(min(dims, 512.0))
-    count = min(max(_SAMPLED // (n * n), 16), 1024)
-    x = _directions(rng, count, n, units)
-    asked = np.ones((count, _QUERIES, 1))
-    if uneven > 0.0:
-        x *= np.sqrt(rng.gamma(1.0 / uneven, uneven, (count, n, 1)))
-        asked = np.sqrt(rng.gamma(1.0 / uneven, uneven, asked.shape))
-    gram, energy = x @ x.transpose(0, 2, 1), np.square(x).sum(axis=2)
-    keys = x @ rng.standard_normal((count, x.shape[-1], narrow)) / narrow**0.5
-    near = keys @ keys.transpose(0, 2, 1)
-    # queries are images of unlike tokens under one map: two of them are alike by 1/units + 1/dims
-    tokens = _directions(rng, count, _QUERIES, units)
-    queries = asked * (tokens @ rng.standard_normal((count, tokens.shape[-1], narrow)))
-    logits = v**0.5 * queries @ keys.transpose(0, 2, 1)
-    p = np.exp(logits - logits.max(axis=2, keepdims=True))
-    p /= p.sum(axis=2, keepdims=True)
-    square = np.square(p).sum(axis=2)
-    seen, close = p @ gram, p @ near
-    together, nearby = (p * seen).sum(axis=2), (p * close).sum(axis=2)  # pᵀCp
-    # dl = M dp, M = diag(p)(I - 1pᵀ), dp ~ N(0, C): E |dl|² = tr MCMᵀ and E dlᵀC' dl = tr MCMᵀC'
-    own = (np.square(p) * (energy[:, None, :] - 2.0 * seen + together[:, :, None])).sum(axis=2)
-    coherent = (p * (p @ (gram * near))).sum(axis=2) - 2.0 * (p * seen * close).sum(axis=2) + together * nearby
-    length = np.square(queries).mean(axis=2)
-    # of two rows that get the same dp: E dl_j dl'_j = p_j p'_j(C_jj - (Cp)_j - (Cp')_j + pᵀCp')
-    met, turned = p @ p.transpose(0, 2, 1), p.transpose(0, 2, 1)
-    pulled = (p * seen) @ turned
-    pair = (p * energy[:, None, :]) @ turned - pulled - pulled.transpose(0, 2, 1) + met * (seen @ turned)
-    apart = ~np.eye(_QUERIES, dtype=bool)
-    alike = (queries @ queries.transpose(0, 2, 1))[:, apart] / narrow
-    base, share = _sums(v, n)[0], max(float(square.mean()), 1.0 / n)
-    plain = float(jacobian(np.array([share]), np.array([n]))[0])
-    return (
-        float((together - square).mean()),
-        float(own.mean()) / max(plain, 1e-300),
-        float(coherent.mean() / own.mean()),
-        share / base,
-        float(together.var() / together.mean() ** 2),
-        float((own * length).mean() / own.mean()),
-        float((pair[:, apart] * alike).mean() / (pair[:, apart].mean() * length.mean())),
-    )
-
-
-_PLAIN = (0.0, 1.0, 1.0, 1.0, 0.0, 1.0, 0.0)
-
-
-def straying(v: float, n: Array, wander: float, scatter: float, uneven: float = 0.0) -> Keyed:
-    """What a softmax over keys does whose pairs are correlated at random, by ±√wander around zero (E c² = wander).
-
-    Logits, values and their gradients are linear in the same tokens and so share their correlations c_jk and their
-    lengths: tokens alike get like weights, long ones large weights. Keys and queries have few dimensions of their own
-    besides: keys are alike by another 1/d, and long queries have sharp rows, which their keys' gradients meet again.
-    So do queries that are alike: their rows have like weights, and if they get like gradients these add up at the keys.
-    Sampled, with a fixed seed, for tokens in 1/wander dimensions, of which random maps make keys in d = 2/scatter
-    dimensions, and for Gaussian queries.
-
-    Args:
-        v: Variance of the logits.
-        n: Numbers of keys.
-        wander: E c² of two tokens beyond c̄².
-        scatter: Relative variance of |query|² for tokens of one length.
-        uneven: Relative variance of the tokens' |x|².
-    """
-    if wander < _UNLIKE and scatter + uneven < _EVEN:
-        return Keyed(*_PLAIN)
-    units, dims = _level_of(max(1.0 / max(wander, 1e-4), 2.0)), _level_of(max(2.0 / max(scatter, 1e-4), 1.0))
-    level, lengths = _level_of(min(max(v, 1e-6), 100.0)), _level_of(min(uneven, 2.0)) if uneven > 1e-2 else 0.0
-    found = mean_over_rows(lambda k: _strayed(level, min(k, 256), units, dims, lengths) if k > 1 else _PLAIN, n)
-    return Keyed(*found.tolist())
+@log_softmax.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int = -1) -> Grads:
+    del out
+    p = soft(call, input, dim)
+    g, p = align(whole(grad), p)
+    at = offset(p, dim)
+    n = p.shape[dim]
+    total = 1.0 + (n - 1.0) * float(np.take(g.corr, 1, axis=at)[(0,) * (g.corr.ndim - 1)])
+    kept = max(1.0 - 2.0 / n + total * n * p.mean_q / n, 0.0)
+    return {"input": Cotangent(replace(g, q=g.q * kept, source=None, values=None, ident=next_id()))}

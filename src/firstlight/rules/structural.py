@@ -11,7 +11,7 @@ import numpy as np
 from firstlight.graph.signal import Array, Cotangent, Signal, replace
 from firstlight.rules.along import of_view
 from firstlight.rules.contraction import ROWS
-from firstlight.rules.gradient import alone, whole, whole_shape
+from firstlight.rules.gradient import whole, whole_shape
 from firstlight.rules.layout import axis_atoms, expand, merge_axis, offset, permute, reshape, transform
 from firstlight.rules.merge import reduce_to
 from firstlight.rules.registry import Call, Grads, rule, several
@@ -252,49 +252,41 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, repeats: Any, dim
     return {"input": Cotangent(reshape(g, input.shape))}
 
 
-def _permuted(
-    make: Callable[[Array, int], Array], tag: str, backward: Callable[[Array, int], Array]
-) -> tuple[Any, Any]:
-    """Rules that reorder the entries of axes (roll, flip): fields move, pair statistics stay."""
+def _reordered(
+    x: Signal, tag: str, steps: Sequence[tuple[int, int]], move: Callable[[Array, int, int], Array]
+) -> Signal:
+    """The entries of axes in another order (roll, flip): fields move, pair statistics stay.
 
-    def moved(x: Signal, dims: Sizes, move: Callable[[Array, int], Array]) -> Signal:
-        for dim in dims:
-            dim %= x.ndim
-            if len(x.groups[dim]) > 1 and any(f.shape[a] > 1 for f in (x.mean, x.q) for a in axis_atoms(x, dim)):
-                x = merge_axis(x, dim)
-            if len(x.groups[dim]) != 1:
-                continue
-            at = offset(x, dim)
+    Args:
+        x: Any signal.
+        tag: Of the operation: with the steps it says which tensor comes out.
+        steps: (axis, how far).
+        move: Of a field, from an axis of it and how far.
+    """
+    for dim, step in steps:
+        dim %= x.ndim
+        if len(x.groups[dim]) > 1 and any(f.shape[a] > 1 for f in (x.mean, x.q) for a in axis_atoms(x, dim)):
+            x = merge_axis(x, dim)
+        at = offset(x, dim)
 
-            def on_field(f: Array, at: int = at) -> Array:
-                return move(f, at) if f.shape[at] > 1 else f
+        def on_field(f: Array, at: int = at, step: int = step, one: bool = len(x.groups[dim]) == 1) -> Array:
+            return move(f, step, at) if one and f.shape[at] > 1 else f
 
-            x = transform(x, x.groups, x.batch, on_field, lambda c: c, (tag, dim))
-        return replace(x, value=None)
-
-    def forth(x: Signal, dims: Sizes) -> Signal:
-        return moved(x, dims, make)
-
-    def back(x: Signal, dims: Sizes) -> Signal:
-        return moved(x, dims, backward)
-
-    return forth, back
+        x = transform(x, x.groups, x.batch, on_field, lambda c: c, (tag, dim, step))
+    return replace(x, value=None)
 
 
 def _roll(call: Call, input: Signal, shifts: Any, dims: Any = None) -> Signal:
     del call
-    if dims is None:
-        return input
-    forward, _ = _permuted(lambda f, at: np.roll(f, sizes_of(shifts)[0], axis=at), "roll", lambda f, at: f)
-    return forward(input, sizes_of(dims))
+    if dims is None:  # of all entries in a row
+        whole_row = reshape(input, (input.numel,))
+        return reshape(_reordered(whole_row, "roll", [(0, sizes_of(shifts)[0])], np.roll), input.shape)
+    return _reordered(input, "roll", list(zip(sizes_of(dims), sizes_of(shifts), strict=True)), np.roll)
 
 
 def _unroll(call: Call, grad: Cotangent, out: Signal, input: Signal, shifts: Any, dims: Any = None) -> Grads:
-    del call, out, input
-    if dims is None:
-        return {"input": alone(grad)}
-    _, backward = _permuted(lambda f, at: f, "roll", lambda f, at: np.roll(f, -sizes_of(shifts)[0], axis=at))
-    return {"input": Cotangent(backward(whole(grad), sizes_of(dims)))}
+    del out, input
+    return {"input": Cotangent(_roll(call, whole(grad), tuple(-n for n in sizes_of(shifts)), dims))}
 
 
 rule("roll", example="x.roll(3, 1)")(_roll).adjoint(_unroll)
@@ -302,8 +294,7 @@ rule("roll", example="x.roll(3, 1)")(_roll).adjoint(_unroll)
 
 def _flip(call: Call, input: Signal, dims: Any) -> Signal:
     del call
-    forward, _ = _permuted(lambda f, at: np.flip(f, at), "flip", lambda f, at: f)
-    return forward(input, sizes_of(dims))
+    return _reordered(input, "flip", [(d, 0) for d in sizes_of(dims)], lambda f, _, at: np.flip(f, at))
 
 
 def _unflip(call: Call, grad: Cotangent, out: Signal, input: Signal, dims: Any) -> Grads:

@@ -1,0 +1,262 @@
+"""Participation of a softmax: E Σ p² over n keys with independent Gaussian logits of variance v."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from firstlight.graph.keyed import Keyed
+from firstlight.graph.signal import Array
+from firstlight.theory import special
+from firstlight.theory.gaussian import gauss_nodes
+
+_STEP = 0.2
+
+
+SPREADS = (0.0, 0.1, 0.3, 0.6, 1.0, 1.5, 2.2, 3.0, 4.5, 7.0, 12.0, 25.0, 60.0)
+
+
+# Variance of the logits up to which the integrals are taken; beyond, what the two largest logits decide is expanded in
+# 1/√v. The integrals need nodes in proportion to √v.
+_SHARP = 2500.0
+
+
+@functools.lru_cache(maxsize=256)
+def _transforms(v: float) -> tuple[Array, Array]:
+    """E e^{-te^ℓ} and E (te^ℓ)^k e^{-te^ℓ} for k = 2, 3, 4, shape (t,) and (3, t), ln t in steps, ℓ ~ N(0, v).
+
+    Both are convolutions of a function of ln t + ℓ with the law of ℓ, on one grid where ℓ is wide enough for that.
+    """
+    sd = math.sqrt(v)
+    reach = math.ceil(9.0 * sd / _STEP)
+    tau: Array = _STEP * np.arange(-200 - reach, 41 + reach, dtype=np.float64)
+    if sd < 2.0 * _STEP:
+        nodes = gauss_nodes()
+        decay, higher = _kernels(tau[:, None] + sd * nodes.z[None, :])
+        return decay @ nodes.weights, higher @ nodes.weights
+    step: Array = _STEP * np.arange(-reach, reach + 1, dtype=np.float64)
+    law: Array = np.exp(-0.5 * np.square(step) / v)
+    law /= law.sum()
+    wide: Array = _STEP * np.arange(-200 - 2 * reach, 41 + 2 * reach, dtype=np.float64)
+    decay, higher = _kernels(wide)
+
+    def smoothed(f: Array) -> Array:
+        return np.convolve(f, law, "valid").astype(np.float64)
+
+    return smoothed(decay), np.array([smoothed(h) for h in higher])
+
+
+def _few(counts: Array, most: int) -> Array:
+    """At most so many of ascending numbers, even on a log scale."""
+    if len(counts) <= most:
+        return counts
+    ladder: Array = np.exp(np.linspace(math.log(float(counts[0])), math.log(float(counts[-1])), most))
+    return np.unique(np.round(ladder)).astype(np.float64)
+
+
+def mean_over_rows(law: Callable[[int], Sequence[float] | Array], counts: Array, knots: int = 6) -> Array:
+    """Mean over rows of what a law says of one that sees n keys; between a few n it is linear in ln n.
+
+    Args:
+        law: Numbers for n keys.
+        counts: How many keys each row sees, any shape; at least 1.
+        knots: How many n the law is asked for, at most.
+    """
+    n, many = np.unique(np.maximum(np.round(np.asarray(counts, dtype=np.float64)), 1.0), return_counts=True)
+    at = _few(n, knots)
+    table = np.array([law(int(k)) for k in at.tolist()])
+    weights: Array = many.astype(np.float64) / float(many.sum())
+    columns = [np.asarray(np.interp(np.log(n), np.log(at), column), dtype=np.float64) for column in table.T]
+    return np.array([float(column @ weights) for column in columns])
+
+
+def _kernels(level: Array) -> tuple[Array, Array]:
+    """e^{-y} and y^k e^{-y}, k = 2, 3, 4, at y = e^level."""
+    level = np.minimum(level, 7.0)  # e^{-e⁷} is 0 in double precision
+    decay = np.exp(-np.exp(level))
+    return decay, np.array([np.exp(k * level) * decay for k in (2, 3, 4)])
+
+
+@functools.lru_cache(maxsize=4096)
+def _sums(v: float, n: int) -> tuple[float, float]:
+    """(E Σp², E Σp²(1 - 2p + Σp²)): 1/Z^m = ∫ t^{m-1} e^{-tZ} dt / (m-1)! turns each into one integral over ln t."""
+    if n == 1:
+        return 1.0, 0.0
+    if v > _SHARP:
+        return _winner(v, n)
+    plain, (two, three, four) = _transforms(v)
+    floor = np.log(np.maximum(plain, 1e-300))
+    with np.errstate(under="ignore"):
+        one_less, two_less = np.exp((n - 1.0) * floor), np.exp((n - 2.0) * floor)
+    s2 = n * _STEP * float(np.sum(two * one_less))
+    s3 = n * _STEP * float(np.sum(three * one_less)) / 2.0
+    s4 = n * _STEP * float(np.sum(four * one_less)) / 6.0
+    s22 = s4 + n * (n - 1.0) * _STEP * float(np.sum(two * two * two_less)) / 6.0
+    s2 = min(1.0, max(1.0 / n, s2))
+    return s2, max(s2 - 2.0 * s3 + s22, 0.0)
+
+
+def _winner(v: float, n: int) -> tuple[float, float]:
+    """The same for sharp softmaxes: 1 - E Σp² = ρ/√v + b/v, a third of it for the Jacobian.
+
+    Only the gap g of the two largest logits counts, whose density at 0 is ρ/√v, ρ = n(n-1)∫φ²Φ^{n-2}:
+    ∫ 2e^{-g}/(1+e^{-g})² dg = 1 and, with p = 1/(1+e^{-g}), ∫ 4p²(1-p)² dg = 1/3. b continues `_SHARP`.
+    """
+    nodes = gauss_nodes((), scale=1.0)
+    density = np.exp(-0.5 * np.square(nodes.z)) / np.sqrt(2.0 * np.pi)
+    rho = n * (n - 1.0) * float((density * special.ndtr(nodes.z) ** (n - 2.0)) @ nodes.weights)
+    s2, jacobian_ = _sums(_SHARP, n)
+    rest, third = (1.0 - s2) * _SHARP - rho * _SHARP**0.5, jacobian_ * _SHARP - rho / 3.0 * _SHARP**0.5
+    return 1.0 - rho / v**0.5 - rest / v, rho / 3.0 / v**0.5 + third / v
+
+
+def participation(v: float, n: Array) -> Array:
+    """E Σ p² for each number of keys.
+
+    Args:
+        v: Variance of the logits over the keys.
+        n: Numbers of keys, any shape.
+    """
+    n = np.maximum(np.round(np.asarray(n, dtype=np.float64)), 1.0)
+    if v <= 1e-12:
+        return 1.0 / n
+    v = float(f"{v:.4g}")
+    counts = np.unique(n)
+    knots = counts if len(counts) <= 16 else np.unique(np.round(np.geomspace(float(counts[0]), float(counts[-1]), 16)))
+    table = np.array([_sums(v, int(k))[0] * k for k in knots])
+    return np.interp(np.log(n), np.log(knots), table) / n
+
+
+@functools.lru_cache(maxsize=256)
+def _curve(n: int) -> tuple[Array, Array]:
+    """E Σp² and E Σp²(1 - 2p + Σp²) over E Σp²·(1 - E Σp²), for growing variances of the logits."""
+    pairs = [(1.0 / n, (1.0 - 1.0 / n) / n) if v == 0.0 else _sums(v, n) for v in SPREADS]
+    s2 = np.array([a for a, _ in pairs])
+    return s2, np.array([b / max(a * (1.0 - a), 1e-300) for a, b in pairs])
+
+
+def participation_curve(n: int) -> Array:
+    """E Σp² of n keys at the variances `SPREADS` of the logits."""
+    return _curve(n)[0]
+
+
+def jacobian(share: Array, n: Array) -> Array:
+    """E Σp²(1 - 2p + Σp²): what the softmax lets through of independent gradients of the weights p.
+
+    Args:
+        share: E Σp² per row.
+        n: Number of keys per row.
+    """
+    share, n = np.broadcast_arrays(np.asarray(share, dtype=np.float64), np.asarray(n, dtype=np.float64))
+    out = np.zeros(share.shape)
+    most = int(n.max())
+    knots = sorted({2, *(int(k) for k in np.unique(np.round(np.geomspace(2, max(most, 2), 6))))})
+    rows = np.array([np.interp(share.ravel(), *_curve(k)) for k in knots])
+    place = np.interp(np.log(np.maximum(n.ravel(), 2.0)), np.log(knots), np.arange(len(knots)))
+    low = np.floor(place).astype(int)
+    high = np.minimum(low + 1, len(knots) - 1)
+    columns = np.arange(int(rows.shape[1]))
+    ratio = rows[low, columns] * (1.0 - (place - low)) + rows[high, columns] * (place - low)
+    out = ratio.reshape(share.shape) * share * np.maximum(1.0 - share, 0.0)
+    return np.where(n > 1, out, 0.0)
+
+
+_SAMPLED, _QUERIES = 1 << 19, 32  # entries of the Gram matrices that one sampled expectation may take; queries each
+_UNLIKE, _EVEN = 2e-3, 0.02  # random correlations of keys, and scatter of the logits' variance, that change nothing
+
+
+def _level_of(x: float) -> float:
+    """Rounded, so that expectations of nearly equal softmaxes are sampled once."""
+    return float(f"{x:.2g}")
+
+
+def _directions(rng: np.random.Generator, count: int, n: int, units: float) -> Array:
+    """Sets of n random directions in so many dimensions; of more than n, turned so that each vector adds one.
+
+    That is Bartlett's triangle of a Wishart matrix: what is beside the vectors before is as long as a χ of the
+    dimensions that are left.
+    """
+    wide = round(min(units, n))
+    x: Array = rng.standard_normal((count, n, wide))
+    if wide == n:
+        x = np.tril(x)
+        x[:, range(n), range(n)] = np.sqrt(rng.chisquare(np.maximum(units - np.arange(n), 1.0), (count, n)))
+    x /= np.sqrt(np.square(x).sum(axis=-1, keepdims=True))
+    return x
+
+
+@functools.lru_cache(maxsize=512)
+def _strayed(v: float, n: int, units: float, dims: float, uneven: float) -> tuple[float, ...]:
+    """What random keys change, against independent logits; see `straying`."""
+    rng = np.random.default_rng((n, round(units)))
+    narrow = round(min(dims, 512.0))
+    count = min(max(_SAMPLED // (n * n), 16), 1024)
+    x = _directions(rng, count, n, units)
+    asked = np.ones((count, _QUERIES, 1))
+    if uneven > 0.0:
+        x *= np.sqrt(rng.gamma(1.0 / uneven, uneven, (count, n, 1)))
+        asked = np.sqrt(rng.gamma(1.0 / uneven, uneven, asked.shape))
+    gram, energy = x @ x.transpose(0, 2, 1), np.square(x).sum(axis=2)
+    keys = x @ rng.standard_normal((count, x.shape[-1], narrow)) / narrow**0.5
+    near = keys @ keys.transpose(0, 2, 1)
+    # queries are images of unlike tokens under one map: two of them are alike by 1/units + 1/dims
+    tokens = _directions(rng, count, _QUERIES, units)
+    queries = asked * (tokens @ rng.standard_normal((count, tokens.shape[-1], narrow)))
+    logits = v**0.5 * queries @ keys.transpose(0, 2, 1)
+    p = np.exp(logits - logits.max(axis=2, keepdims=True))
+    p /= p.sum(axis=2, keepdims=True)
+    square = np.square(p).sum(axis=2)
+    seen, close = p @ gram, p @ near
+    together, nearby = (p * seen).sum(axis=2), (p * close).sum(axis=2)  # pᵀCp
+    # dl = M dp, M = diag(p)(I - 1pᵀ), dp ~ N(0, C): E |dl|² = tr MCMᵀ and E dlᵀC' dl = tr MCMᵀC'
+    own = (np.square(p) * (energy[:, None, :] - 2.0 * seen + together[:, :, None])).sum(axis=2)
+    coherent = (p * (p @ (gram * near))).sum(axis=2) - 2.0 * (p * seen * close).sum(axis=2) + together * nearby
+    length = np.square(queries).mean(axis=2)
+    # of two rows that get the same dp: E dl_j dl'_j = p_j p'_j(C_jj - (Cp)_j - (Cp')_j + pᵀCp')
+    met, turned = p @ p.transpose(0, 2, 1), p.transpose(0, 2, 1)
+    pulled = (p * seen) @ turned
+    pair = (p * energy[:, None, :]) @ turned - pulled - pulled.transpose(0, 2, 1) + met * (seen @ turned)
+    apart = ~np.eye(_QUERIES, dtype=bool)
+    alike = (queries @ queries.transpose(0, 2, 1))[:, apart] / narrow
+    base, share = _sums(v, n)[0], max(float(square.mean()), 1.0 / n)
+    plain = float(jacobian(np.array([share]), np.array([n]))[0])
+    return (
+        float((together - square).mean()),
+        float(own.mean()) / max(plain, 1e-300),
+        float(coherent.mean() / own.mean()),
+        share / base,
+        float(together.var() / together.mean() ** 2),
+        float((own * length).mean() / own.mean()),
+        float((pair[:, apart] * alike).mean() / (pair[:, apart].mean() * length.mean())),
+    )
+
+
+_PLAIN = (0.0, 1.0, 1.0, 1.0, 0.0, 1.0, 0.0)
+
+
+def straying(v: float, n: Array, wander: float, scatter: float, uneven: float = 0.0) -> Keyed:
+    """What a softmax over keys does whose pairs are correlated at random, by ±√wander around zero (E c² = wander).
+
+    Logits, values and their gradients are linear in the same tokens and so share their correlations c_jk and their
+    lengths: tokens alike get like weights, long ones large weights. Keys and queries have few dimensions of their own
+    besides: keys are alike by another 1/d, and long queries have sharp rows, which their keys' gradients meet again.
+    So do queries that are alike: their rows have like weights, and if they get like gradients these add up at the keys.
+    Sampled, with a fixed seed, for tokens in 1/wander dimensions, of which random maps make keys in d = 2/scatter
+    dimensions, and for Gaussian queries.
+
+    Args:
+        v: Variance of the logits.
+        n: Numbers of keys.
+        wander: E c² of two tokens beyond c̄².
+        scatter: Relative variance of |query|² for tokens of one length.
+        uneven: Relative variance of the tokens' |x|².
+    """
+    if wander < _UNLIKE and scatter + uneven < _EVEN:
+        return Keyed(*_PLAIN)
+    units, dims = _level_of(max(1.0 / max(wander, 1e-4), 2.0)), _level_of(max(2.0 / max(scatter, 1e-4), 1.0))
+    level, lengths = _level_of(min(max(v, 1e-6), 100.0)), _level_of(min(uneven, 2.0)) if uneven > 1e-2 else 0.0
+    found = mean_over_rows(lambda k: _strayed(level, min(k, 256), units, dims, lengths) if k > 1 else _PLAIN, n)
+    return Keyed(*found.tolist())
