@@ -148,29 +148,29 @@ def test_every_activation_stands_in_the_list():
 
 
 def registering_calls(folder: str, decorator: str) -> dict[str, int]:
-    """Number of uses of a decorator by file stem in a folder."""
+    """Number of uses of a decorator by module in a folder."""
     counts: dict[str, int] = {}
-    for path in sorted((SOURCE / folder).glob("*.py")):
+    for path in sorted((SOURCE / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
                 for item in node.decorator_list:
                     name = item.func if isinstance(item, ast.Call) else item
-                    counts[path.stem] = counts.get(path.stem, 0) + (getattr(name, "id", "") == decorator)
-    return {stem: n for stem, n in counts.items() if n}
+                    counts[MODULES[path]] = counts.get(MODULES[path], 0) + (getattr(name, "id", "") == decorator)
+    return {module: n for module, n in counts.items() if n}
 
 
 @pytest.mark.parametrize(("folder", "decorator"), [("checks", "check"), ("schemes", "scheme"), ("rules", "rule")])
 def test_every_file_that_registers_is_loaded_by_its_registry(folder, decorator):
     """A file with decorated entries that nobody imports would silently be missing."""
-    stems = registering_calls(folder, decorator)
-    if not stems:
+    modules = registering_calls(folder, decorator)
+    if not modules:
         pytest.skip(f"{folder} registers nothing with @{decorator}")
     program = (
         f"import sys, firstlight.{folder}, firstlight.{folder}.registry as r\n"
         "known = ('names', 'codes', 'every', 'load', 'table')\n"
         "loader = next((getattr(r, n) for n in known if hasattr(r, n)), None)\n"
         "loader and loader()\n"
-        f"print([s for s in {sorted(stems)!r} if f'firstlight.{folder}.{{s}}' not in sys.modules])\n"
+        f"print([m for m in {sorted(modules)!r} if m not in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import firstlight
-from firstlight.rules.attention import _FULL
+from firstlight.rules.attention.attention import _FULL
 
 
 class OneHead(nn.Module):

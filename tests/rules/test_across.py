@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from firstlight.graph.sites import Sites
-from firstlight.rules import across, lengths, sites
+from firstlight.rules.gradients import across
+from firstlight.rules.state import lengths, sites
 from tests.rules.test_along import against, close
 from tests.rules.test_sites import WIDTH, Selective
 

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 import firstlight
 from firstlight.graph.along import Along
-from firstlight.rules import along, attending
-from firstlight.rules.participation import jacobian, participation
+from firstlight.rules.attention import attending
+from firstlight.rules.attention.participation import jacobian, participation
+from firstlight.rules.gradients import along
 
 WIDTH = 32
 

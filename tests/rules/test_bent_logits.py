@@ -44,8 +44,8 @@ def test_shares_are_as_uneven_as_drawn(name):
 
 
 def test_gaussian_nodes_give_the_gaussian_integral():
-    from firstlight.rules import bent_logits
-    from firstlight.rules.participation import participation
+    from firstlight.rules.attention import bent_logits
+    from firstlight.rules.attention.participation import participation
     from firstlight.theory.gaussian import gauss_nodes
 
     nodes = gauss_nodes()
@@ -60,7 +60,7 @@ def test_a_law_of_two_values_is_a_sum_over_binomials(n):
     """Logits ±a: k of n are high, Σp² = (k e^{2a} + (n-k) e^{-2a})/(k e^a + (n-k) e^{-a})²."""
     from scipy.stats import binom
 
-    from firstlight.rules import bent_logits
+    from firstlight.rules.attention import bent_logits
 
     a, k = 1.5, np.arange(n + 1)
     high, low = np.exp(a), np.exp(-a)

@@ -5,9 +5,9 @@ import pytest
 
 from firstlight.graph.ir import Node
 from firstlight.graph.signal import Signal
-from firstlight.rules import extremes
+from firstlight.rules.chains.source import as_source, from_values
+from firstlight.rules.reductions import extremes
 from firstlight.rules.registry import Call
-from firstlight.rules.source import as_source, from_values
 
 DRAWN = 200_000
 RESOLUTION = 3e-3  # of a law of 64 values on 24 nodes

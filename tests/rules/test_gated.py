@@ -8,9 +8,10 @@ from torch.nn import functional as F
 
 import firstlight
 from firstlight.graph.signal import Signal
-from firstlight.rules import find, grids
-from firstlight.rules.ranges import take_index
-from firstlight.rules.source import as_source, from_values
+from firstlight.rules import find
+from firstlight.rules.chains import grids
+from firstlight.rules.chains.source import as_source, from_values
+from firstlight.rules.moves.ranges import take_index
 
 WIDTH, SAMPLES, DRAWS = 32, 32, 100
 

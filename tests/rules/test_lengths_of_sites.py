@@ -14,12 +14,12 @@ from firstlight.capture.trace import trace
 from firstlight.graph.ir import Node
 from firstlight.graph.signal import Cotangent, replace
 from firstlight.propagate.adjoint import random_direction
-from firstlight.rules import leaning
-from firstlight.rules.empirical import uniform
-from firstlight.rules.participation import jacobian, participation
+from firstlight.rules.attention.participation import jacobian, participation
+from firstlight.rules.attention.softmax import soft
+from firstlight.rules.gradients import leaning
+from firstlight.rules.moves.structural import unshape
 from firstlight.rules.registry import Call
-from firstlight.rules.softmax import soft
-from firstlight.rules.structural import unshape
+from firstlight.rules.state.empirical import uniform
 from firstlight.schemes.plan import plan
 
 DRAWS = 48

@@ -9,9 +9,9 @@ import firstlight
 from firstlight.graph.ir import Node
 from firstlight.graph.signal import Array, Cotangent, Signal
 from firstlight.rules import Call, find
-from firstlight.rules.gradient import factor_of, times, whole
-from firstlight.rules.operands import through_sum
-from firstlight.rules.projection import projected
+from firstlight.rules.chains.operands import through_sum
+from firstlight.rules.gradients.gradient import factor_of, times, whole
+from firstlight.rules.state.projection import projected
 
 GROUPS, PLACES, DRAWS = 3, 36, 4000
 

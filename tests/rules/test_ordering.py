@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from firstlight.graph.ir import Law, Parameter, TensorSpec
-from firstlight.rules.elementwise import Pointwise, apply
-from firstlight.rules.empirical import from_parameter, uniform
-from firstlight.rules.merge import plus
-from firstlight.rules.ordering import _top_normals, _top_shares
+from firstlight.rules.pointwise.elementwise import Pointwise, apply
+from firstlight.rules.pointwise.merge import plus
+from firstlight.rules.reductions.ordering import _top_normals, _top_shares
 from firstlight.rules.registry import Call
+from firstlight.rules.state.empirical import from_parameter, uniform
 
 DRAWS = 200_000
 

@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from firstlight.rules import participation
+from firstlight.rules.attention import participation
 
 
 @pytest.mark.parametrize("keys", [2, 16, 300])

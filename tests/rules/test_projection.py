@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from firstlight.graph.signal import Array, Signal
-from firstlight.rules.projection import composed, projected
+from firstlight.rules.state.projection import composed, projected
 
 GROUPS, CHANNELS, PLACES, DRAWS = 2, 4, 9, 10_000
 

@@ -7,9 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from firstlight.graph.signal import Cotangent
-from firstlight.rules.along import fresh, mixed, of_summands, together
-from firstlight.rules.empirical import uniform
-from firstlight.rules.rows import added, shared
+from firstlight.rules.gradients.along import fresh, mixed, of_summands, together
+from firstlight.rules.gradients.rows import added, shared
+from firstlight.rules.state.empirical import uniform
 from tests.rules.test_along import INSIDE, WIDTH, Stream, against, close
 
 SITES, UNITS = 40_000, 24

@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import firstlight
-from firstlight.rules import selfsame, tokens
+from firstlight.rules.attention import selfsame
+from firstlight.rules.state import tokens
 
 WIDTH, ROWS, SAMPLES, DRAWS = 32, 6, 64, 100
 
@@ -107,7 +108,7 @@ def test_tokens_of_any_size_give_finite_numbers(size):
 
 
 def test_wide_tokens_are_sampled_at_fewer_positions():
-    from firstlight.rules.empirical import uniform
+    from firstlight.rules.state.empirical import uniform
 
     assert selfsame._positions(uniform((2, 5000, 64), 0.0, 1.0)) == selfsame._LONGEST
     wide = selfsame._positions(uniform((2, 5000, 12288), 0.0, 1.0))

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from firstlight.graph.signal import Cotangent
-from firstlight.rules import shares
-from firstlight.rules.along import fresh, of_summands
-from firstlight.rules.empirical import uniform
-from firstlight.rules.ordering import TOP_SHARES
-from firstlight.rules.participation import jacobian
+from firstlight.rules.attention import shares
+from firstlight.rules.attention.participation import jacobian
+from firstlight.rules.gradients.along import fresh, of_summands
+from firstlight.rules.reductions.ordering import TOP_SHARES
+from firstlight.rules.state.empirical import uniform
 
 ROWS = 200_000
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 import firstlight
 from firstlight.graph.sites import Sites
-from firstlight.rules import lengths, sites
+from firstlight.rules.state import lengths, sites
 
 WIDTH, STATE, DRAWS = 48, 8, 200
 ACCURATE = 0.1  # what predictions aim at

@@ -11,7 +11,8 @@ from benchmarks.accuracy.errors import errors
 from benchmarks.accuracy.store import summary
 from firstlight.capture import predict as capture
 from firstlight.capture.trace import trace
-from firstlight.rules import noise, participation
+from firstlight.rules.attention import participation
+from firstlight.rules.state import noise
 from firstlight.schemes.plan import plan
 
 KEYS, SETS = 32, 600

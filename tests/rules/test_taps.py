@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 import firstlight
 from firstlight.graph.signal import Signal, replace
-from firstlight.rules import borders, taps
-from firstlight.rules.taps import Taps
+from firstlight.rules.convolutions import borders, taps
+from firstlight.rules.convolutions.taps import Taps
 
 WINDOWS = [
     Taps(6, 6, 3, 1, 1, 1),

@@ -4,9 +4,9 @@ import numpy as np
 
 from firstlight.graph.ir import Node
 from firstlight.graph.signal import Signal, replace
-from firstlight.rules.contraction import INNER, contract
+from firstlight.rules.attention.softmax import soft
+from firstlight.rules.linear.contraction import INNER, contract
 from firstlight.rules.registry import Call
-from firstlight.rules.softmax import soft
 
 
 def test_windows_beside_samples_are_no_samples() -> None:

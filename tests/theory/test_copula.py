@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from firstlight.rules.grids import grid
+from firstlight.rules.chains.grids import grid
 from firstlight.theory.copula import under
 from firstlight.theory.quantiles import bent
 

@@ -23,7 +23,7 @@ from firstlight.propagate.adjoint import adjoint
 from firstlight.propagate.fluctuation import summarise
 from firstlight.propagate.forward import forward, require_rules
 from firstlight.propagate.start import RANGES
-from firstlight.rules.empirical import constant, from_data, uniform, unseen
+from firstlight.rules.state.empirical import constant, from_data, uniform, unseen
 
 _DTYPES = {
     "bf16": "bfloat16",

@@ -14,9 +14,9 @@ from firstlight.capture.replay import Replay, Slot
 from firstlight.errors import ModelError
 from firstlight.graph.ir import Arg, ConstantRef, Graph, Node, ParameterRef, Ref, TensorSpec
 from firstlight.graph.signal import Cotangent, Signal, replace
-from firstlight.rules.empirical import from_data, uniform
-from firstlight.rules.gradient import scaled, times_signal, whole
+from firstlight.rules.gradients.gradient import scaled, times_signal, whole
 from firstlight.rules.registry import Look, OwnBackward
+from firstlight.rules.state.empirical import from_data, uniform
 
 _LARGEST = 1 << 24  # entries of all inputs together beyond which an operation is not sampled
 _ENOUGH, _REPEATS = 1 << 18, 16  # entries after which, and draws at most on which, gradients are measured

@@ -1,4 +1,4 @@
-"""How far a gradient goes along its own tensor: the record; the rules are in `rules.along`."""
+"""How far a gradient goes along its own tensor: the record; the rules are in `rules.gradients.along`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Along:
 
     Attributes:
         loads: (number, load) of independent sources of variance 1; none of them: s = 0. Sources with a negative
-            number add up to nothing over the rows that make up a site (`rules.rows`).
+            number add up to nothing over the rows that make up a site (`rules.gradients.rows`).
         balanced: Variance beside them of one of several pieces that make up a tensor, which the others take back.
         disjoint: Whether the pieces have different entries.
         complete: E x² when all rows have been added, of a tensor from which some are missing; 0 where none are.

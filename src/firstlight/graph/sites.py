@@ -52,7 +52,8 @@ class Sites:
         heavy: Whether it scatters so much that laws of first order do not do.
         places: Places of a sample that have laws of their own.
         depth: Recipes below, one after the other.
-        across: Of a gradient, ρ at the sampled sites: E (Σ g·x)² over that of independent g and x (`rules.across`).
+        across: Of a gradient, ρ at the sampled sites: E (Σ g·x)² over that of independent g and x (see
+            `rules.gradients.across`).
         left: Of a gradient, what it has along its tensor, against one that is at no right angles to anything.
         level: V at the sampled sites, once it has been worked out, shape (places, sites).
     """

@@ -14,11 +14,11 @@ from firstlight.graph.ir import Arg, Node, ParameterRef, Ref
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
 from firstlight.propagate.forward import LARGEST, Run, resolve, settled
 from firstlight.rules import Call, find
-from firstlight.rules.along import together
-from firstlight.rules.gradient import total, whole, whole_shape
-from firstlight.rules.layout import reshape
+from firstlight.rules.gradients.along import together
+from firstlight.rules.gradients.gradient import total, whole, whole_shape
+from firstlight.rules.moves.structural import like_shape
 from firstlight.rules.registry import Sampler, several
-from firstlight.rules.structural import like_shape
+from firstlight.rules.state.layout import reshape
 
 _LONG = 4096  # entries beyond which the field of a finished gradient is not kept
 

@@ -14,7 +14,7 @@ from firstlight.graph.ir import Arg, Node, ParameterRef, Ref
 from firstlight.graph.prediction import normal_cdf
 from firstlight.graph.signal import Signal
 from firstlight.propagate.forward import Run
-from firstlight.rules.windows import pair_average
+from firstlight.rules.state.windows import pair_average
 from firstlight.theory import activations
 
 _DECADE = math.log(10.0)

@@ -19,12 +19,12 @@ from firstlight.graph.signal import INFINITY, Groups, Signal, replace
 from firstlight.propagate.contrast import contrasts
 from firstlight.propagate.forward import Run
 from firstlight.propagate.start import probability
-from firstlight.rules.contraction import INNER
-from firstlight.rules.hiding import HIDDEN, hidden_in
-from firstlight.rules.noise import gaussian_energy
-from firstlight.rules.rows import ADDED
-from firstlight.rules.tied import ROW
-from firstlight.rules.windows import pair_average
+from firstlight.rules.attention.hiding import HIDDEN, hidden_in
+from firstlight.rules.gradients.rows import ADDED
+from firstlight.rules.linear.contraction import INNER
+from firstlight.rules.linear.tied import ROW
+from firstlight.rules.state.noise import gaussian_energy
+from firstlight.rules.state.windows import pair_average
 
 _POSITIVE_AXIS = ("conv", "max_pool", "avg_pool", "adaptive", "batch_norm", "group_norm", "instance_norm")
 

@@ -15,9 +15,9 @@ from firstlight.errors import FirstlightError, MissingRuleError, ModelError
 from firstlight.graph.ir import Arg, ConstantRef, Graph, Law, Node, ParameterRef, Ref, TensorSpec
 from firstlight.graph.signal import Array, Signal, replace
 from firstlight.rules import Call, Rule, find
-from firstlight.rules.empirical import constant, from_parameter, uniform
+from firstlight.rules.moves.structural import like_shape
 from firstlight.rules.registry import Sampler, several
-from firstlight.rules.structural import like_shape
+from firstlight.rules.state.empirical import constant, from_parameter, uniform
 
 _SMALL = 64  # entries up to which a field is left as it is
 _EVEN = 1e-6  # what a field may vary by, relative to its largest entry, and still be one number: tables are in float32

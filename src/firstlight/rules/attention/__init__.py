@@ -1,0 +1,1 @@
+"""Averages over keys with the weights of a softmax: the softmax itself, what its logits may be, what comes back."""

@@ -1,0 +1,240 @@
+"""Softmax: its weights, and what it lets through of their gradient."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from firstlight.graph.keyed import Keyed
+from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, replace
+from firstlight.rules.attention.attending import row_law
+from firstlight.rules.attention.bent_logits import participation_of
+from firstlight.rules.attention.hiding import HIDDEN
+from firstlight.rules.attention.participation import jacobian, participation, straying
+from firstlight.rules.attention.shares import behind_softmax
+from firstlight.rules.gradients.gradient import scale, whole
+from firstlight.rules.gradients.leaning import known_share, passing
+from firstlight.rules.linear.contraction import INNER
+from firstlight.rules.registry import GAUSSIAN_INPUT, Call, Grads, rule
+from firstlight.rules.state.forms import combine
+from firstlight.rules.state.layout import align, merge_axis, offset, profile
+from firstlight.rules.state.noise import sample_correlation
+
+_FEW_DIMENSIONS, _MANY_KEYS, _SHARP_LOGITS = 0.03, 32, 3.0
+
+
+def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signal:
+    """softmax over an axis of Gaussian logits.
+
+    p has mean 1/n over the n visible keys and E Σp² = P(v, n); the logits' shared part does not matter. Two rows
+    whose logits have covariance k instead of v overlap by about P(k, n) (exact while e^v is small beside n).
+
+    Args:
+        call: The application.
+        x: Logits; entries whose mean is at most -`FILLER` are masked.
+        dim: Axis of the keys.
+        visible: Number of visible keys per row (a field with size 1 on the axis), where it is known.
+    """
+    dim %= x.ndim
+    if x.shape[dim] == 1:
+        one = (1,) * len(x.atoms)
+        return replace(
+            x, mean=np.ones(one), q=np.ones(one), corr=np.ones_like(x.corr), source=None, values=None, noise=SILENT,
+            terms=(), value=None, weights=None, ident=next_id(),
+        )  # fmt: skip
+    units = _of_units(x, dim)
+    x = merge_axis(x, dim) if len(x.groups[dim]) > 1 else x
+    at, size = offset(x, dim), x.shape[dim]
+    mean, q = np.broadcast_arrays(x.mean, x.q)
+    seen = mean > HIDDEN
+    if seen.all():
+        count = np.full_like(mean.sum(axis=at, keepdims=True), float(size))
+        variance = float((q - np.square(mean)).mean())
+        scatter = float(np.var(mean, axis=at).mean()) if mean.shape[at] > 1 else 0.0
+        inside = np.ones((1,) * mean.ndim)
+    else:
+        wide = np.broadcast_to(seen, (*seen.shape[:at], size, *seen.shape[at + 1 :])) if seen.shape[at] == 1 else seen
+        count = np.maximum(wide.sum(axis=at, keepdims=True).astype(np.float64), 1.0)
+        variance = float((q - np.square(mean))[seen].mean())
+        scatter = float(np.var(mean[seen]))
+        inside = seen.astype(np.float64)
+    if visible is not None:
+        count = np.asarray(visible, dtype=np.float64)
+    level = float(q[seen].mean()) if seen.any() else 0.0
+    if scatter <= 1e-12 * level:  # a mean that all logits share is among what they have in common
+        variance = level
+    # correlations of the centred logits; a masked tensor's cube is still that of its visible entries
+    second = max(variance, 0.0)
+    same = np.take(x.corr, 0, axis=at)
+    other = np.take(x.corr, 1, axis=at)
+    origin = (0,) * same.ndim
+    v = second * max(1.0 - float(other[origin]), 0.0) + scatter
+    units = units and bool(seen.all())
+    if not units and x.wander > _FEW_DIMENSIONS and float(count.max()) >= _MANY_KEYS:
+        call.caveat(
+            f"many keys in about {1 / x.wander:.0f} independent dimensions: what like keys do to each other is sampled "
+            "for correlations that are random; those of neighbours on a grid are not"
+        )
+    if v > _SHARP_LOGITS:
+        call.caveat(
+            f"a sharp softmax (logits of variance {v:.1f}): single keys decide, and lengths scatter from row to row"
+        )
+    k: Array = np.clip(second * (same - other) + scatter, -v, v)
+    if not units:
+        keyed = straying(v, count, _apart(x), *_lengths(x, at, bool(seen.all())))
+        share = participation_of(x, v, count) * keyed.sharper
+    else:  # units of a linear map are alike by no chance, and each row has a variance of its own
+        keyed = straying(v, count, 0.0, 0.0)
+        share = participation_of(x, v, count, max(x.scatter, 0.0))
+    share = np.clip(share, 1.0 / count, 1.0)
+    first = inside / count
+    square = inside * share / count
+    p2 = float(share.mean())
+    levels, where = np.unique(np.round(k, 6), return_inverse=True)
+    values: list[float] = levels.tolist()
+    table = [
+        float(participation(c, count).mean()) if c > 0 else float(np.mean(float(np.exp(c)) / count)) for c in values
+    ]
+    overlap = np.minimum(np.array(table)[where].reshape(k.shape), p2)
+    if visible is not None:  # keys beyond the visible ones are spread over the axis
+        first, square = np.full_like(count, 1.0 / size), share / size
+        pairs = (size - 1.0) * p2
+        keyed = dataclasses.replace(keyed, seen=count.ravel())
+    else:
+        pairs = float(np.mean((count - 1.0) * share))
+    rest = (1.0 - overlap) / max(pairs, 1e-12)
+    corr = np.clip(np.stack([overlap / p2, rest], axis=at), 0.0, 1.0)
+    noise = combine([(min(v, 4.0) / (1.0 + v), x.noise)])
+    return replace(
+        x, mean=first, q=np.maximum(square, np.square(first)), corr=corr, source=None, values=None, noise=noise,
+        scatter=keyed.uneven, data=True, cumulants=(0.0, 0.0), tag=("softmax", x.ident, keyed.alike), keyed=keyed,
+        terms=(), weights=None, value=None, gaussian=False, integer=False, ident=next_id(),
+    )  # fmt: skip
+
+
+def _apart(x: Signal) -> float:
+    """1/(dimensions in which tokens differ): each layer of n units adds 1/n to it, and (1 + 2φ)/n to `wander`.
+
+    φ is the mean c² of samples: what they have in common makes their products stray further. Between the keys of one
+    query what is common plays no part.
+    """
+    square = sample_correlation(x) ** 2
+    return min(x.wander / (1.0 + 2.0 * (square + x.wander * (1.0 - square))), 0.5)
+
+
+def _of_units(x: Signal, dim: int) -> bool:
+    """Whether logits are units of a linear map (or functions of them), not products of queries and keys."""
+    return x.sites is not None and x.sites.units == x.shape[dim] and (x.tag is None or x.tag[0] != INNER)
+
+
+def _lengths(x: Signal, at: int, full: bool) -> tuple[float, float]:
+    """Relative variance of |query|² in one length of tokens, and of the tokens' lengths, from those of the logits."""
+    own = x.tag[2] if x.tag is not None and x.tag[0] == INNER else max(x.scatter, 0.0)
+    tokens = 0.5 * max(x.scatter - own, 0.0)  # queries and keys bring the same
+    if full and x.q.size > 1:
+        rows = x.q.mean(axis=at)
+        tokens += float(rows.var()) / max(float(rows.mean()) ** 2, 1e-300)
+    return own, tokens
+
+
+def _through_values(g: Signal) -> float:
+    """Share of a softmax's gradient that came through products with values; returned weights have their own."""
+    if not g.terms or g.mean_q <= 0.0:
+        return 1.0
+    parts = [a * a * x.mean_q for a, x in g.terms if x.tag is not None and x.tag[0] == INNER]
+    return min(sum(parts) / g.mean_q, 1.0) if parts else 1.0
+
+
+def _mixed(keyed: Keyed, share: float) -> Keyed:
+    """What like keys do to a gradient of which a share is linear in their values, and the rest in nothing of theirs."""
+    if share == 1.0:
+        return keyed
+    less = 1.0 + share * (keyed.less - 1.0)
+    coherent = (share * keyed.less * keyed.coherent + 1.0 - share) / less
+    return dataclasses.replace(keyed, less=less, coherent=coherent)
+
+
+def soft_back(g: Signal, p: Signal, dim: int, known: float = 1.0, rate: float = 0.0) -> Signal:
+    """p·(g - Σ p g): what g has in common over the keys goes; E over independent g of p²(1 - 2p + Σp²) g².
+
+    Args:
+        g: The gradient of p.
+        p: The weights.
+        dim: Axis of the keys.
+        known: E (Σ p g)² over that of independent g and p.
+        rate: Share of the weights that are dropped before they meet the values.
+    """
+    g, p = align(g, p)
+    dim %= p.ndim
+    if p.shape[dim] == 1:
+        return replace(g, q=np.zeros_like(g.q), mean=np.zeros_like(g.mean), source=None, values=None, ident=next_id())
+    at = offset(p, dim)
+    n = p.shape[dim]
+    square, seen = row_law(p, dim)
+    g_same, g_other = np.take(g.corr, 0, axis=at), np.take(g.corr, 1, axis=at)
+    free = np.maximum(g_same - g_other, 0.0)
+    origin = (0,) * free.ndim
+    own = float(free[origin])
+    keyed = _mixed(p.keyed or straying(0.0, seen, 0.0, 0.0), _through_values(g))
+    passed = jacobian(square, seen) * (keyed.less * passing(p, dim, g.lean, known, rate)[0])
+    q = p.q / np.maximum(square, 1e-300) * g.q * own * passed
+    ratio = free / own if own > 0 else np.zeros_like(free)
+    same = np.clip(np.take(p.corr, 0, axis=at) * ratio, -1.0, 1.0)
+    # every row adds up to nothing: pair moments over a row's other keys are minus those of the same key
+    far = np.broadcast_to(profile(q, p.corr.shape), p.corr.shape)
+    other = np.take(far, 0, axis=at) / np.maximum(np.take(far, 1, axis=at), 1e-12) / max(n - 1.0, 1.0)
+    corr = np.stack([same, np.maximum(-same * other, -1.0)], axis=at)
+    noise = combine([(1.0, g.noise)])
+    return replace(
+        g, mean=np.zeros_like(g.mean), q=q, corr=corr, source=None, values=None, noise=noise, terms=(),
+        weights=None, tag=("softmax", p.ident, keyed.coherent - 1.0), keyed=keyed, lean=0.0, ident=next_id(),
+    )  # fmt: skip
+
+
+@rule("softmax", assumes=(GAUSSIAN_INPUT,), refs=("vaswani2017",), example="x.softmax(-1)")
+def softmax(call: Call, input: Signal, dim: int = -1) -> Signal:
+    """softmax over an axis."""
+    return soft(call, input, dim)
+
+
+@softmax.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int = -1) -> Grads:
+    del input
+    g = whole(grad)
+    back = soft_back(g, out, dim, known_share(grad, out) if dim % out.ndim == out.ndim - 1 else 1.0)
+    return {"input": behind_softmax(g, back, out) or Cotangent(back)}
+
+
+@rule("log_softmax", assumes=(GAUSSIAN_INPUT,), example="x.log_softmax(-1)")
+def log_softmax(call: Call, input: Signal, dim: int = -1) -> Signal:
+    """x - ln Σ e^x: the shared part goes, -(ln n + v/2) comes."""
+    dim %= input.ndim
+    x = merge_axis(input, dim) if len(input.groups[dim]) > 1 else input
+    if not x.groups[dim]:
+        return scale(x, 0.0)
+    at, n = offset(x, dim), x.shape[dim]
+    v = x.mean_q * max(1.0 - float(np.take(x.corr, 1, axis=at)[(0,) * (x.corr.ndim - 1)]), 0.0)
+    centred = np.take(x.corr, [1], axis=at)
+    raw = (x.corr - centred) * x.mean_q
+    # ln of a mean of e^ℓ over n keys, between v/2 (many keys) and the largest logit
+    shift = -(np.log(n) + 0.5 * v if v < np.log(n) else np.sqrt(2.0 * v * np.log(n)))
+    q = v + shift * shift
+    one = (1,) * len(x.atoms)
+    del call
+    return replace(
+        x, mean=np.full(one, shift), q=np.full(one, q), corr=np.clip((raw + shift * shift) / q, -1, 1), source=None,
+        values=None, terms=(), noise=SILENT, value=None, weights=None, ident=next_id(),
+    )  # fmt: skip
+
+
+@log_softmax.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int = -1) -> Grads:
+    del out
+    p = soft(call, input, dim)
+    g, p = align(whole(grad), p)
+    at = offset(p, dim)
+    n = p.shape[dim]
+    total = 1.0 + (n - 1.0) * float(np.take(g.corr, 1, axis=at)[(0,) * (g.corr.ndim - 1)])
+    kept = max(1.0 - 2.0 / n + total * n * p.mean_q / n, 0.0)
+    return {"input": Cotangent(replace(g, q=g.q * kept, source=None, values=None, ident=next_id()))}

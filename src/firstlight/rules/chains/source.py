@@ -1,0 +1,344 @@
+"""Pointwise chains: functions of one Gaussian source, carried as values on its quadrature nodes."""
+
+from __future__ import annotations
+
+import dataclasses
+from math import isfinite
+
+import numpy as np
+
+from firstlight.graph.signal import Array, Signal, Source, next_id, replace
+from firstlight.rules.chains.grids import SMOOTH, TERMS, Bend, grid, kinks_of, level_of, on_grid, refined
+from firstlight.rules.state import sites
+from firstlight.rules.state.noise import noise_from, two_samples
+from firstlight.theory import copula, special
+from firstlight.theory.cross import absolute_cross
+
+_ROWS = 16  # rows of a source whose entries differ in scale
+_PAIRS = 48  # rows of a source whose entries differ in mean
+
+
+def _flat(f: Array) -> float | None:
+    """The value of a field that does not vary, else None."""
+    if f.size == 1:
+        return float(f.reshape(-1)[0])
+    low, high = float(f.min()), float(f.max())
+    return low if high - low <= 1e-9 * max(abs(low), abs(high)) else None
+
+
+def _rows(mean: Array, variance: Array) -> tuple[Array, Array, Array, Array | None]:
+    """Represent fields of means and variances by a few rows: (means, sds, shares, fractional row of each entry)."""
+    m, v = _flat(mean), _flat(variance)
+    if m is not None and v is not None:
+        return np.array([m]), np.array([v**0.5]), np.ones(1), None
+    mean, variance = np.broadcast_arrays(mean, variance)
+    sd = np.sqrt(variance).ravel()
+    if m is not None:
+        levels, inverse, counts = np.unique(sd.round(12), return_inverse=True, return_counts=True)
+        if len(levels) <= _ROWS:
+            return np.full(len(levels), m), levels, counts / sd.size, inverse.reshape(mean.shape).astype(float)
+        top = float(sd.max())
+        low = max(float(sd[sd > 1e-6 * top].min()), 1e-6 * top)
+        knots = np.geomspace(low, top, _ROWS)
+        has_zero = bool(sd.min() < low)
+        table = np.concatenate([[0.0], knots]) if has_zero else knots
+        with np.errstate(divide="ignore"):
+            row = np.interp(np.log(np.maximum(sd, low)), np.log(knots), np.arange(_ROWS) + float(has_zero))
+        if has_zero:
+            row = np.where(sd < low, 0.0, row)
+        share = _shares(row, len(table))
+        return np.full(len(table), m), table, share, row.reshape(mean.shape)
+    pairs = np.stack([mean.ravel().round(12), sd.round(12)], axis=1)
+    levels, inverse, counts = np.unique(pairs, axis=0, return_inverse=True, return_counts=True)
+    inverse = inverse.reshape(-1)
+    if len(levels) > _PAIRS:
+        order = np.argsort(levels[:, 1] if np.ptp(levels[:, 1]) > np.ptp(levels[:, 0]) else levels[:, 0])
+        block = np.empty(len(levels), dtype=int)
+        block[order] = np.arange(len(levels)) * _PAIRS // len(levels)
+        inverse = block[inverse]
+        counts = np.bincount(inverse, minlength=_PAIRS)
+        m_rows = np.bincount(inverse, mean.ravel(), _PAIRS) / counts
+        v_rows = np.bincount(inverse, variance.ravel(), _PAIRS) / counts
+        return m_rows, np.sqrt(v_rows), counts / counts.sum(), inverse.reshape(mean.shape).astype(float)
+    return levels[:, 0], levels[:, 1], counts / counts.sum(), inverse.reshape(mean.shape).astype(float)
+
+
+def _shares(row: Array, n: int) -> Array:
+    low = np.floor(row).astype(int)
+    part = row - low
+    share = np.bincount(low, 1.0 - part, n) + np.bincount(np.minimum(low + 1, n - 1), part, n)
+    return share / share.sum()
+
+
+def spread(source: Source, per_row: Array, ndim: int) -> Array:
+    """A quantity known per row, as a field."""
+    if source.row is None:
+        return np.full((1,) * ndim, per_row[0])
+    low = np.floor(source.row).astype(int)
+    part = source.row - low
+    high = np.minimum(low + 1, len(per_row) - 1)
+    return per_row[low] * (1.0 - part) + per_row[high] * part
+
+
+def central(x: Signal) -> tuple[Array, Array]:
+    """Variance field of the entries and the cube of centred correlations."""
+    if not x.mean.any():
+        return np.maximum(x.q, 0.0), x.corr
+    variance = np.maximum(x.q - np.square(x.mean), 0.0)
+    variance = np.where(variance <= 1e-13 * x.q, 0.0, variance)
+    q = x.mean_q
+    square = float(np.square(x.mean).mean())
+    if q - square <= 1e-13 * q or q <= 0.0:
+        return variance, np.ones_like(x.corr)
+    return variance, np.clip((x.corr * q - square) / (q - square), -1.0, 1.0)
+
+
+def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
+    """The source of a signal's chain and the signal's values on it; a new source where there is none."""
+    if x.source is not None and x.values is not None:
+        return refined(x.source, x.values, bend)
+    step = None if bend.positive and bool(np.all(x.mean > 0.0)) else affine_of(x)
+    if step is not None:  # 0.5·x stands on x's source, so that 0.5·x·(1 + tanh x) is one chain; x·relu6(x + 3) as well
+        a, c, base = step
+        inner = dataclasses.replace(bend, kinks=tuple((k - c) / a for k in bend.kinks), scale=bend.scale / abs(a))
+        source, values = as_source(base, inner)
+        return source, a * values + c
+    variance, corr = central(x)
+    mean, sd, share, row = _rows(x.mean, variance)
+    homogeneous = bend.slopes is not None and not mean.any()
+    nodes = grid((), level_of(float(sd.max()), np.inf if homogeneous else bend.scale))
+    law = sites.law(x)
+    if law is None:
+        law = _lognormal(mean, sd) if bend.positive and bool(np.all(mean > 0.0)) else None
+    if law is None and not x.gaussian:
+        law = sum_law(x) or product_law(x)
+    source = Source(
+        ("source", x.ident), mean, sd, share, row, corr, nodes, x.noise, x.scatter, *_shape_of(x, variance),
+        None if law is None else np.interp(nodes.z, *law), wander=x.wander, sites=x.sites,
+    )  # fmt: skip
+    values = source.values
+    kinks = kinks_of(source, values, bend)
+    if kinks:  # nodes must not straddle a kink of the function
+        nodes = grid(kinks, level_of(float(sd.max()), bend.scale))
+        source = replace(source, grid=nodes, quantiles=None if law is None else np.interp(nodes.z, *law))
+        values = source.values
+    if not homogeneous:  # |u|'s own law only scales what is linear on each side of zero
+        source = replace(source, corr=_under(source, values))
+    return replace(source, table=values), values
+
+
+def _under(source: Source, values: Array) -> Array:
+    """Correlations of the Gaussian z under a law u = T(z) that give u its own, row by row alike."""
+    row = int(np.argmax(source.sd))
+    t = (values[row] - source.mean[row]) / max(float(source.sd[row]), 1e-300)
+    if source.sd[row] <= 0.0 or float(np.abs(t - source.grid.z).max()) <= 1e-9:
+        return source.corr
+    return copula.under(source.corr, t @ source.grid.hermite)
+
+
+def _lognormal(mean: Array, sd: Array) -> tuple[Array, Array] | None:
+    """Standardised quantiles of a positive quantity with the rows' mean relative spread."""
+    ratio = float(np.mean(sd / mean))
+    if ratio <= 1e-9:
+        return None
+    s2 = float(np.log1p(ratio * ratio))
+    z = np.linspace(-10.0, 10.0, 2001)
+    return z, np.expm1(s2**0.5 * z - 0.5 * s2) / ratio
+
+
+def sum_law(x: Signal) -> tuple[Array, Array] | None:
+    """Standardised quantiles of a sum of two independent signals of which one is bent: (z, (u - m)/s on z).
+
+    P(u ≤ t) = Σ_j w_j P(b ≤ t - a_j) over the nodes of one term, with the other's law between its nodes.
+    """
+    if len(x.terms) != 2:
+        return None
+    one, other = (law_of(coefficient, term) for coefficient, term in x.terms)
+    if one is None or other is None or all(term.values is None for _, term in x.terms):
+        return None
+    (a, weights, _), (b, _, z) = one, other
+    low, high = float(a[0] + b[0]), float(a[-1] + b[-1])
+    t = np.linspace(low, high, 401)
+    step = 1e-9 * max(high - low, 1e-300)
+    inverse = np.interp(t[:, None] - a[None, :], b + step * np.arange(len(b)), z, left=-12.0, right=12.0)
+    p = np.clip(special.ndtr(inverse) @ weights, 0.0, 1.0)
+    inside = (p > 1e-13) & (p < 1.0 - 1e-13)
+    if inside.sum() < 16:
+        return None
+    place, values = special.ndtri(p[inside]), t[inside]
+    density = np.diff(p[inside])
+    middle = 0.5 * (values[1:] + values[:-1])
+    total = float(density.sum())
+    mean = float(middle @ density) / total
+    sd = (float(np.square(middle - mean) @ density) / total) ** 0.5
+    return (place, (values - mean) / sd) if sd > 0.0 else None
+
+
+def product_law(x: Signal) -> tuple[Array, Array] | None:
+    """Standardised quantiles of a product of two independent signals of which one has one sign: (z, (u - m)/s on z)."""
+    if x.factors is None or x.factors[0] != x.ident:
+        return None
+    laws = [law_of(1.0, y) for y in x.factors[1:]]
+    if laws[0] is None or laws[1] is None:
+        return None
+    (a, wa, _), (b, wb, _) = ((v[:: len(v) // 160 + 1], w[:: len(w) // 160 + 1], z) for v, w, z in (laws[0], laws[1]))
+    if not (a[0] >= 0.0 or a[-1] <= 0.0 or b[0] >= 0.0 or b[-1] <= 0.0):
+        return None
+    values, weights = np.multiply.outer(a, b).ravel(), np.multiply.outer(wa, wb).ravel()
+    order = np.argsort(values, kind="stable")
+    values, weights = values[order], weights[order] / weights.sum()
+    place = special.ndtri(np.clip(np.cumsum(weights) - 0.5 * weights, 1e-15, 1.0 - 1e-15))
+    mean = float(values @ weights)
+    sd = float(np.square(values - mean) @ weights) ** 0.5
+    return (place, (values - mean) / sd) if sd > 0.0 else None
+
+
+def law_of(coefficient: float, x: Signal) -> tuple[Array, Array, Array] | None:
+    """Sorted values, their weights and the z of their quantiles, all rows of a source together."""
+    if x.source is not None and x.values is not None:
+        flat = (coefficient * x.values).ravel()
+        weights = (x.source.share[:, None] * x.source.grid.weights[None, :]).ravel()
+        order = np.argsort(flat, kind="stable")
+        flat, weights = flat[order], weights[order]
+        below = np.clip(np.cumsum(weights) - 0.5 * weights, 1e-16, 1.0 - 1e-16)
+        return flat, weights, special.ndtri(below)
+    base = grid()
+    variance = max(x.mean_q - x.mean_mean**2, 0.0)
+    single = Source(
+        None, np.array([coefficient * x.mean_mean]), np.array([abs(coefficient) * variance**0.5]), np.ones(1), None,
+        x.corr, base, x.noise, x.scatter, *_shape_of(x, np.array([variance])),
+    )  # fmt: skip
+    return single.values[0], base.weights, base.z
+
+
+def affine_of(x: Signal) -> tuple[float, float, Signal] | None:
+    """(a, c, y) if x = a·y + c exactly, entry by entry and draw by draw, with two numbers."""
+    terms = [t for t in x.terms if t[1].ident != 0]  # the number has no identity (`merge.unit`)
+    if len(terms) != 1 or len(x.terms) > 2 or x.value is not None:
+        return None
+    a, base = terms[0]
+    if a == 0.0 or base.shape != x.shape or base.atoms != x.atoms or base.q.shape != x.q.shape:
+        return None
+    c = sum(b * y.mean.item() for b, y in x.terms if y.ident == 0)
+    if len(x.terms) == 1 and x.scatter != base.scatter:  # a normalised tensor: a multiple on average only
+        return None
+    if x.mean.shape != base.mean.shape or not np.allclose(x.mean, a * base.mean + c, rtol=1e-12, atol=0.0):
+        return None
+    level = a * a * base.q + 2.0 * a * c * base.mean + c * c
+    return (a, c, base) if bool(np.all(np.abs(x.q - level) <= 1e-9 * level)) else None
+
+
+def on_source(x: Signal, source: Source) -> Array | None:
+    """Values of x on the nodes of a source, if x stands on it, is it, or is a·y + c of one that does."""
+    factor, level = 1.0, 0.0
+    while True:
+        if x.source is not None:
+            if x.values is None or x.source.key != source.key:
+                return None
+            return factor * on_grid(x.values, x.source, source) + level
+        if source.key == ("source", x.ident):
+            return factor * source.values + level
+        step = affine_of(x)
+        if step is None:
+            return None
+        factor, level, x = factor * step[0], level + factor * step[1], step[2]
+
+
+def _shape_of(x: Signal, variance: Array) -> tuple[float, float]:
+    """Skewness and excess kurtosis of a signal that is no Gaussian mixture."""
+    third, fourth = x.cumulants
+    v = float(variance.mean())
+    if (third == 0.0 and fourth == 0.0) or v <= 0.0:
+        return 0.0, 0.0
+    return third / v**1.5, fourth / v**2
+
+
+def _cumulants(source: Source, values: Array) -> tuple[float, float]:
+    """Third and fourth cumulants of the values, all rows together."""
+    d = values - source.average(values)
+    square = d * d
+    second = source.average(square)
+    return source.average(square * d), source.average(square * square) - 3.0 * second * second
+
+
+def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, float] | None = None) -> Signal:
+    """The signal, laid out like x, whose values on the source's nodes are given.
+
+    r(c) = Σ_k a_k² c^k with Hermite coefficients a_k (Mehler), and what the first `TERMS` miss of r(1) at the
+    power 2·TERMS; for maps that are linear on each side of zero the closed form.
+
+    Args:
+        x: Layout (and batch labels).
+        source: Source of the chain.
+        values: Shape (rows, n).
+        slopes: Slopes above and below zero, if the values are such a map of a centred source.
+    """
+    w = source.grid.weights
+    first, second = values @ w, np.square(values) @ w
+    ndim = len(x.atoms)
+    mean, q = spread(source, first, ndim), spread(source, second, ndim)
+    total = float(source.share @ second)
+    power = source.share @ np.square(values @ source.grid.hermite)
+    if not isfinite(total) or total <= 0.0:
+        corr = np.ones_like(source.corr)
+    elif slopes is not None and not source.mean.any():
+        even, odd = 0.5 * (slopes[0] - slopes[1]), 0.5 * (slopes[0] + slopes[1])
+        near = np.clip(source.corr, -1.0, 1.0)  # rounding
+        raw = odd**2 * near + even**2 * absolute_cross(1.0, 1.0, near)
+        corr = raw / (odd**2 + even**2)
+    else:
+        corr = source.powers.series(power, total - power.sum()) / total
+    noise, sensitivity = noise_from(source, values, x, total)
+    return replace(
+        x,
+        mean=mean,
+        q=q,
+        corr=corr,
+        source=source,
+        values=values,
+        gaussian=False,
+        noise=noise,
+        scatter=source.scatter * sensitivity * sensitivity,
+        sites=sites.behind_function(source, values, sensitivity, total),
+        wander=_wander(x, source, power, total, corr),
+        data=False,
+        cumulants=_cumulants(source, values),
+        tag=None,
+        terms=(),
+        weights=None,
+        value=None,
+        integer=False,
+        ident=next_id(),
+    )
+
+
+def _wander(x: Signal, source: Source, power: Array, total: float, corr: Array) -> float:
+    """`Signal.wander` behind a function f: its c' = C(c) strays by C'(c) times what c strays by.
+
+    C'(c) = Σ k b_k² c^(k-1)/Σ b_k² with the squares of the Hermite coefficients b_k of f.
+    """
+    if source.wander <= 0.0 or total <= 0.0:  # or nothing comes through
+        return 0.0
+    at = two_samples(x.batch, source.corr.shape)
+    c, bent = source.corr.item(at), corr.item(at)
+    slope = float(power[1:] @ (_ORDERS * c ** (_ORDERS - 1.0))) / total
+    left = 1.0 - bent * bent
+    return min(1.0, source.wander * slope * slope * (1.0 - c * c) / left) if left > 1e-12 else source.wander
+
+
+_ORDERS = np.arange(1.0, TERMS)
+
+
+def mehler(values: Array, source: Source, total: float, other: Array | None = None) -> Array:
+    """E f(u)g(v) over the cube of the source's correlations; g = f unless other values are given.
+
+    Args:
+        values: f on the nodes, shape (rows, n).
+        source: The source of both.
+        total: E f g at correlation 1.
+        other: g on the nodes.
+    """
+    a = values @ source.grid.hermite
+    b = a if other is None else other @ source.grid.hermite
+    power = source.share @ (a * b)
+    return source.powers.series(power, total - float(power.sum()))

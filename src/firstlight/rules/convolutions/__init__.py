@@ -1,0 +1,1 @@
+"""Maps of windows: convolutions and pooling, the borders of images, weights that all positions share."""

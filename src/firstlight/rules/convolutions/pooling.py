@@ -1,0 +1,224 @@
+"""Pooling windows: averages as fixed maps, maxima by the law of the largest of the taps inside."""
+
+from __future__ import annotations
+
+import functools
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
+from firstlight.rules.chains.source import as_source
+from firstlight.rules.convolutions.convolution import numbers
+from firstlight.rules.convolutions.taps import Taps, matrix
+from firstlight.rules.gradients.gradient import times, whole
+from firstlight.rules.reductions.extremes import alike, chosen, largest
+from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, first_of, rule
+from firstlight.rules.state.layout import axis_atoms
+from firstlight.rules.state.windows import along, drop_single, fixed_map, pair_means, single, with_atom
+
+_APART = 1.5  # inputs for each output from which windows move by more than one
+
+
+def _window(
+    call: Call, x: Signal, kernel: Any, stride: Any, padding: Any, dilation: Any, n: int
+) -> tuple[list[int], dict[int, Array]]:
+    axes = list(range(x.ndim - n, x.ndim))
+    k = numbers(kernel, n)
+    s = k if stride is None or stride == () else numbers(stride, n)
+    outs = call.node.outputs[0].shape[-n:]
+    taps = zip(k, s, strict=True)
+    edges = zip(numbers(padding, n), numbers(dilation, n), strict=True)
+    maps = {
+        a: matrix(Taps(x.shape[a], o, kk, ss, pp, dd))
+        for a, o, (kk, ss), (pp, dd) in zip(axes, outs, taps, edges, strict=True)
+    }
+    return axes, maps
+
+
+def _max(call: Call, x: Signal, maps: dict[int, Array]) -> Signal:
+    """Maximum over windows: the number of taps that fall inside, their correlation as near as neighbours."""
+    x = single(x, list(maps))
+    for axis in maps:
+        x = with_atom(x, axis) if not x.groups[axis] else x
+    k = max(1, round(prod(float(m.sum()) / m.shape[0] for m in maps.values())))
+    source, _ = as_source(x)
+    centred = replace(x, corr=source.corr)
+    rho = _window_correlation(centred, centred.corr, maps)
+    big, _ = largest(call, x, k, rho)
+    mean, q = big.mean, big.q
+    groups = list(big.groups)
+    for axis, m in maps.items():
+        at = axis_atoms(big, axis)[0]
+        rows = np.maximum(m.sum(axis=1, keepdims=True), 1.0)
+        mean, q = along(mean, at, m / rows), along(q, at, m / rows)
+        groups[axis] = (m.shape[0],)
+    corr = _between_windows(x, big, k, rho, centred.corr, maps) if k > 1 else big.corr
+    out = replace(big, groups=tuple(groups), mean=mean, q=q, corr=corr, source=None, values=None)
+    return replace(drop_single(out), noise=x.noise, ident=next_id())
+
+
+def _between_windows(x: Signal, big: Signal, k: int, rho: float, cube: Array, maps: dict[int, Array]) -> Array:
+    """Correlations of the largest entries of two windows, from the mean over their pairs and from taps in step."""
+    mean = same = np.clip(cube, -1.0, 1.0)
+    for axis, m in maps.items():
+        at = axis_atoms(x, axis)[0]
+        mean = pair_means(mean, at, m)
+        step = float(m.shape[1]) / m.shape[0] < _APART  # windows move by one: those next to each other are in step
+        same = np.take(same, [0, 1, same.shape[at] - 1 if step else 1], axis=at)
+    corr = alike(big, x, k, rho, mean, same)
+    for axis in maps:
+        at = axis_atoms(x, axis)[0]
+        if cube.shape[at] == 2:
+            corr = np.take(corr, [0, 1], axis=at)
+    return corr
+
+
+def _window_correlation(x: Signal, corr: Array, maps: dict[int, Array]) -> float:
+    """Mean correlation between entries of one window: neighbours along one axis or along all."""
+    atoms = [a for axis in maps for a in axis_atoms(x, axis)]
+    if not atoms:
+        return 0.0
+    index = tuple(corr.shape[i] - 1 if i in atoms else 0 for i in range(corr.ndim))
+    one_axis = [tuple(corr.shape[i] - 1 if i == j else 0 for i in range(corr.ndim)) for j in atoms]
+    return float(np.mean([corr[index], *(corr[i] for i in one_axis)]))
+
+
+def _max_gradient(grad: Cotangent, x: Signal, maps: dict[int, Array]) -> Cotangent:
+    """Each output's gradient goes to its largest tap: on x's source a factor √P(largest | u)."""
+    g = _max_back(whole(grad), x, maps)
+    k = max(1, round(prod(float(m.sum()) / m.shape[0] for m in maps.values())))
+    source, _ = as_source(x)
+    rho = _window_correlation(x, source.corr, maps)
+    taken = prod(max(float(m.sum()) / m.shape[0], 1.0) for m in maps.values())
+    factor = chosen(source, k, rho)
+    share = float(source.share @ (np.square(factor) @ source.grid.weights))
+    base = replace(g, q=g.q / max(share * 1.0, 1e-12), ident=next_id())
+    del taken
+    return times(Cotangent(base), x, source, factor)
+
+
+def _max_back(g: Signal, x: Signal, maps: dict[int, Array]) -> Signal:
+    """Each output's gradient goes to one of its taps."""
+    taps = prod(max(float(m.sum()) / m.shape[0], 1.0) for m in maps.values())
+    g = single(g, list(maps))
+    for axis in maps:
+        g = with_atom(g, axis) if not g.groups[axis] else g
+    q, corr, groups = g.q / taps, g.corr, list(g.groups)
+    for axis, m in maps.items():
+        at = axis_atoms(g, axis)[0]
+        q = along(q, at, np.ascontiguousarray(m.T))
+        if corr.shape[at] == 3:
+            corr = np.take(corr, [0, 1], axis=at)
+        corr = corr.copy()
+        index: list[Any] = [slice(None)] * corr.ndim
+        index[at] = 1
+        corr[tuple(index)] = corr[tuple(index)] / taps
+        groups[axis] = (m.shape[1],)
+    out = replace(
+        g, groups=tuple(groups), mean=np.zeros((1,) * q.ndim), q=q, corr=corr, source=None, values=None, terms=(),
+        ident=next_id(),
+    )  # fmt: skip
+    del x
+    return drop_single(out)
+
+
+def _pool_rules(n: int) -> None:
+    """max_pool and avg_pool in n dimensions."""
+
+    def max_forward(
+        call: Call, input: Signal, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1
+    ) -> Any:
+        _, maps = _window(call, input, kernel_size, stride, padding, dilation, n)
+        out = _max(call, input, maps)
+        return (out, out) if len(call.node.outputs) > 1 else out
+
+    def max_backward(
+        call: Call, grad: Any, out: Any, input: Signal, kernel_size: Any, stride: Any = None, padding: Any = 0,
+        dilation: Any = 1,
+    ) -> Grads:  # fmt: skip
+        del out
+        g = first_of(grad)
+        _, maps = _window(call, input, kernel_size, stride, padding, dilation, n)
+        return {"input": _max_gradient(g, input, maps)} if g is not None else {}
+
+    def avg(
+        call: Call, input: Signal, kernel_size: Any, stride: Any, padding: Any, count_include_pad: bool
+    ) -> dict[int, Array]:
+        _, maps = _window(call, input, kernel_size, stride, padding, 1, n)
+        sizes = numbers(kernel_size, n)
+        return {
+            a: m / (k if count_include_pad else np.maximum(m.sum(axis=1, keepdims=True), 1.0))
+            for (a, m), k in zip(maps.items(), sizes, strict=True)
+        }
+
+    def avg_forward(
+        call: Call, input: Signal, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> Signal:  # fmt: skip
+        del ceil_mode
+        return fixed_map(input, avg(call, input, kernel_size, stride, padding, count_include_pad))
+
+    def avg_backward(
+        call: Call, grad: Cotangent, out: Signal, input: Signal, kernel_size: Any, stride: Any = None,
+        padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True,
+    ) -> Grads:  # fmt: skip
+        del ceil_mode, out
+        maps = avg(call, input, kernel_size, stride, padding, count_include_pad)
+        return {"input": Cotangent(fixed_map(whole(grad), {a: np.ascontiguousarray(m.T) for a, m in maps.items()}))}
+
+    shape = {1: "-1, 8, 8", 2: "-1, 4, 4, 4", 3: "-1, 1, 4, 4, 4"}[n]
+    rule(f"max_pool{n}d", assumes=(EXCHANGEABLE,), example=f"F.max_pool{n}d(x.view({shape}), 2)")(max_forward).adjoint(
+        max_backward
+    )
+    rule(f"avg_pool{n}d", assumes=(EXCHANGEABLE,), example=f"F.avg_pool{n}d(x.view({shape}), 2)")(avg_forward).adjoint(
+        avg_backward
+    )
+
+    def adaptive(call: Call, input: Signal) -> dict[int, Array]:
+        axes = range(input.ndim - n, input.ndim)
+        return {a: _adaptive(input.shape[a], call.node.outputs[0].shape[a]) for a in axes}
+
+    def ad_avg(call: Call, input: Signal, output_size: Any = None) -> Signal:
+        del output_size
+        return fixed_map(input, adaptive(call, input))
+
+    def ad_avg_back(call: Call, grad: Cotangent, out: Signal, input: Signal, output_size: Any = None) -> Grads:
+        del output_size, out
+        maps = adaptive(call, input)
+        return {"input": Cotangent(fixed_map(whole(grad), {a: np.ascontiguousarray(m.T) for a, m in maps.items()}))}
+
+    def counts(call: Call, input: Signal) -> dict[int, Array]:
+        return {a: (m > 0).astype(np.float64) for a, m in adaptive(call, input).items()}
+
+    def ad_max(call: Call, input: Signal, output_size: Any = None) -> Any:
+        del output_size
+        out = _max(call, input, counts(call, input))
+        return (out, out) if len(call.node.outputs) > 1 else out
+
+    def ad_max_back(call: Call, grad: Any, out: Any, input: Signal, output_size: Any = None) -> Grads:
+        del output_size, out
+        g = first_of(grad)
+        return {"input": _max_gradient(g, input, counts(call, input))} if g is not None else {}
+
+    rule(f"adaptive_avg_pool{n}d", assumes=(EXCHANGEABLE,), example=f"F.adaptive_avg_pool{n}d(x.view({shape}), 2)")(
+        ad_avg
+    ).adjoint(ad_avg_back)
+    rule(f"adaptive_max_pool{n}d", assumes=(EXCHANGEABLE,), example=f"F.adaptive_max_pool{n}d(x.view({shape}), 2)")(
+        ad_max
+    ).adjoint(ad_max_back)
+
+
+@functools.lru_cache(maxsize=256)
+def _adaptive(size: int, out: int) -> Array:
+    a = np.zeros((out, size))
+    for s in range(out):
+        low, high = (s * size) // out, -((-(s + 1) * size) // out)
+        a[s, low:high] = 1.0 / (high - low)
+    a.setflags(write=False)
+    return a
+
+
+for _n in (1, 2, 3):
+    _pool_rules(_n)

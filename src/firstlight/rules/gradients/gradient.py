@@ -1,0 +1,266 @@
+"""Cotangents: gradients that still know which factors they have met since they came through a random map.
+
+A cotangent is a sum of roots times factors: a root is what came out of independent weights, a factor a function of
+a forward source (or any forward signal). Paths that lead one root back to one tensor add their factors: x·σ(x) and
+a gate written out are exact, and E[(g·a + g·b)²] = E g²·E(a + b)² follows from the forward signals' cross moments.
+Different roots add as independent tensors.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from firstlight.graph.signal import Array, Cotangent, Signal, Source, next_id, replace
+from firstlight.rules.chains.grids import finer, on_grid
+from firstlight.rules.chains.partly import blurred, mixed, raised, summed
+from firstlight.rules.chains.source import from_values
+from firstlight.rules.linear.contraction import INNER, product
+from firstlight.rules.state.cross import add
+
+_EXPANSIONS = 24  # bases that are taken apart in search of a common root
+_PARTS = 4  # summands with factors that are followed one by one
+_LONG = 1 << 15  # entries of a field that is worth a look at whether it varies
+_PRODUCT = ("base", "source", "values", "layout", "factor", "expected", "stray")  # fields of a single summand
+
+
+def parts_of(g: Cotangent) -> tuple[Cotangent, ...]:
+    """The summands, each with one root; how far the whole goes along its tensor is not known of them."""
+    if not g.rest:
+        return (alone(g),)
+    first = g.__dict__.get("_first")
+    if first is None or any(getattr(first, name) is not getattr(g, name) for name in _PRODUCT):
+        first = g.__dict__["_first"] = replace(g, rest=(), whole=None, along=None)
+    return (first, *g.rest)
+
+
+def alone(g: Cotangent) -> Cotangent:
+    """A gradient that goes to another tensor: nothing is known of how far it goes along that one."""
+    return g if g.along is None else replace(g, along=None)
+
+
+def joined(parts: Sequence[Cotangent]) -> Cotangent:
+    """Summands with different roots as one cotangent."""
+    first = parts[0]
+    return replace(first, rest=tuple(parts[1:]), whole=None) if len(parts) > 1 else first
+
+
+def factor_of(g: Cotangent) -> Signal | None:
+    """The factor of a single summand as a signal; None for 1."""
+    if g.values is None or g.source is None or g.layout is None:
+        return g.factor
+    of = (g.source, g.values, g.layout, g.expected, g.stray)
+    known = g.__dict__.get("_factor")
+    if known is None or any(a is not b for a, b in zip(known[0], of, strict=True)):
+        out = from_values(g.layout, g.source, g.values)
+        if g.expected is not None and g.stray is not None:
+            out = blurred(out, g.source, g.expected, g.stray)
+        known = g.__dict__["_factor"] = (of, out)
+    return known[1]
+
+
+def whole(g: Cotangent) -> Signal:
+    """The gradient as one signal."""
+    if g.rest:
+        if g.whole is None:
+            found = [whole(p) for p in parts_of(g)]
+            out = found[0]
+            for signal in found[1:]:
+                out = add(out, signal)
+            g.whole = out
+        return g.whole
+    if g.whole is None:
+        factor = factor_of(g)
+        if factor is None:
+            return g.base
+        g.whole = replace(product(g.base, factor), gaussian=False)
+    return g.whole
+
+
+def times(g: Cotangent, layout: Signal, source: Source, factor: Array) -> Cotangent:
+    """Multiply by a function of a forward source, given by its values on the nodes."""
+    return joined([_times(p, layout, source, factor) for p in parts_of(g)])
+
+
+def _times(g: Cotangent, layout: Signal, source: Source, factor: Array) -> Cotangent:
+    if g.source is not None and g.values is not None and g.source.key == source.key:
+        both = finer(source, g.source)
+        factor = on_grid(factor, source, both)
+        values = on_grid(g.values, g.source, both) * factor
+        expected = None if g.expected is None else on_grid(g.expected, g.source, both) * factor
+        return Cotangent(g.base, both, values, layout, expected=expected, stray=g.stray, forked=g.forked)
+    mine = factor_of(g)
+    if mine is None:
+        return Cotangent(g.base, source, np.broadcast_to(factor, source.values.shape), layout)
+    other = from_values(layout, source, np.broadcast_to(factor, source.values.shape))
+    if other.shape != mine.shape:
+        return Cotangent(whole(g), source, np.broadcast_to(factor, source.values.shape), layout)
+    return Cotangent(g.base, factor=product(mine, other))
+
+
+def forked(g: Cotangent) -> Cotangent:
+    """One of the paths through a product of two functions of one source."""
+    return joined([replace(p, forked=True) for p in parts_of(g)])
+
+
+def times_signal(g: Cotangent, factor: Signal) -> Cotangent:
+    """Multiply by a forward signal."""
+    if factor.shape != whole_shape(g):
+        return Cotangent(product(whole(g), factor))
+    found: list[Cotangent] = []
+    for p in parts_of(g):
+        mine = factor_of(p)
+        found.append(Cotangent(p.base, factor=factor if mine is None else product(mine, factor)))
+    return joined(found)
+
+
+def whole_shape(g: Cotangent) -> tuple[int, ...]:
+    """The shape of the gradient, without working it out."""
+    return (g.layout or g.factor or g.base).shape
+
+
+def scaled(g: Cotangent, a: float) -> Cotangent:
+    """Multiply by a constant."""
+    if a == 1.0:
+        return alone(g)
+    return joined([_scaled(p, a) for p in parts_of(g)])
+
+
+def _scaled(g: Cotangent, a: float) -> Cotangent:
+    if g.source is not None and g.values is not None:
+        return replace(g, values=g.values * a, expected=None if g.expected is None else g.expected * a, whole=None)
+    return Cotangent(scale(g.base, a), factor=g.factor)
+
+
+def scale(x: Signal, a: float) -> Signal:
+    """a·x: everything but the scale stays, the law of a weight included."""
+    values = None if x.values is None else x.values * a
+    value = None if x.value is None else x.value * a
+    corr = x.corr if a != 0.0 else np.ones_like(x.corr)
+    return replace(
+        x,
+        mean=x.mean * a,
+        q=x.q * a * a,
+        corr=corr,
+        cumulants=(x.cumulants[0] * a**3, x.cumulants[1] * a**4),
+        values=values,
+        value=value,
+        terms=((a, x),),
+        tag=x.tag if x.tag is not None and x.tag[0] in ("softmax", INNER) else None,
+        ident=next_id(),
+    )
+
+
+def total(parts: Sequence[Cotangent]) -> Cotangent:
+    """Sum of the gradients that arrive at one tensor, root by root."""
+    flat = [p for g in parts for p in parts_of(g)]
+    bent = [p for p in flat if p.values is not None or p.factor is not None]
+    if not bent:
+        return Cotangent(_added([p.base for p in flat]))
+    by_root: dict[int, tuple[Signal, list[tuple[float, Cotangent]]]] = {}
+    taken_apart = _roots([p.base for p in flat])
+    met = Counter(root.ident for roots in taken_apart for _, root in roots)
+    alone: list[Cotangent] = []
+    for part, roots in zip(flat, taken_apart, strict=True):
+        if all(met[root.ident] == 1 for _, root in roots):
+            alone.append(part)  # its roots are nobody else's: to add them up again would give the same
+            continue
+        for coefficient, root in roots:
+            by_root.setdefault(root.ident, (root, []))[1].append((coefficient, part))
+    found = alone + [_one_root(root, terms) for root, terms in by_root.values()]
+    plain = [p.base for p in found if p.values is None and p.factor is None]
+    kept = [p for p in found if p.values is not None or p.factor is not None]
+    if len(kept) > _PARTS:
+        kept, more = _fewer(kept)
+        plain += more
+    if plain:
+        kept.append(Cotangent(_added(plain)))
+    return joined(kept)
+
+
+def _fewer(parts: Sequence[Cotangent]) -> tuple[list[Cotangent], list[Signal]]:
+    """At most `_PARTS` summands, and what has to be taken as independent of its factor.
+
+    The smallest ones on one source become one: Σ q_k E[φ_k²|u] and Σ q_k E[φ_k|u]² stay what they are.
+    """
+    found = sorted(parts, key=lambda p: -whole(p).mean_q)
+    small = found[_PARTS - 1 :]
+    keys = {p.source.key for p in small if p.source is not None and p.values is not None}
+    key = next(iter(keys), None)
+    same = [p for p in small if p.source is not None and p.values is not None and p.source.key == key]
+    rest = [whole(p) for p in small if not any(p is q for q in same)]
+    return found[: _PARTS - 1] + ([mixed(same, _added([p.base for p in same]))] if same else []), rest
+
+
+def _added(bases: Sequence[Signal]) -> Signal:
+    out = bases[0]
+    for b in bases[1:]:
+        out = add(out, b)
+    return replace(out, q=_narrowed(out.q)) if out.q.size > _LONG else out
+
+
+def _narrowed(field: Array) -> Array:
+    """Size 1 along axes on which a field does not vary: parts that were cut out of a tensor have filled it again."""
+    top = float(field.max())
+    for axis, n in enumerate(field.shape):
+        if n > 1 and float(np.ptp(field, axis=axis).max()) <= 1e-9 * top:
+            field = np.take(field, [0], axis=axis)
+    return field
+
+
+def _roots(bases: Sequence[Signal]) -> list[list[tuple[float, Signal]]]:
+    """Each base as a combination of roots: bases are taken apart, latest first, until they have met or cannot."""
+    open_: list[dict[int, tuple[float, Signal]]] = [{b.ident: (1.0, b)} for b in bases]
+    closed: list[list[tuple[float, Signal]]] = [[] for _ in bases]
+    for _ in range(_EXPANSIONS):
+        waiting = [i for i, d in enumerate(open_) if d]
+        if len(waiting) < 2:
+            break
+        latest = max(max(open_[i]) for i in waiting)
+        holders = [i for i in waiting if latest in open_[i]]
+        signal = open_[holders[0]][latest][1]
+        alone = len(holders) == 1 and bool(signal.terms)
+        for i in holders:
+            coefficient, signal = open_[i].pop(latest)
+            if not alone:
+                closed[i].append((coefficient, signal))
+                continue
+            for factor, term in signal.terms:
+                old = open_[i].get(term.ident)
+                open_[i][term.ident] = (coefficient * factor + (old[0] if old else 0.0), term)
+    return [found + list(left.values()) for found, left in zip(closed, open_, strict=True)]
+
+
+def _one_root(root: Signal, terms: Sequence[tuple[float, Cotangent]]) -> Cotangent:
+    """root·Σ (coefficient · factor)."""
+    constant = 0.0
+    on_source: dict[object, Cotangent] = {}
+    others: list[Signal] = []
+    for coefficient, part in terms:
+        if part.values is not None and part.source is not None:
+            old = on_source.get(part.source.key)
+            mine = replace(_scaled(part, coefficient), base=root, along=None)
+            on_source[part.source.key] = mine if old is None else summed(old, mine)
+        elif part.factor is not None:
+            others.append(part.factor if coefficient == 1.0 else scale(part.factor, coefficient))
+        else:
+            constant += coefficient
+    if not on_source and not others:
+        return Cotangent(root if constant == 1.0 else scale(root, constant))
+    if len(on_source) == 1 and not others:
+        only = next(iter(on_source.values()))
+        return raised(only, constant)
+    signals = [s for s in (factor_of(p) for p in on_source.values()) if s is not None] + others
+    factor = _added(signals)
+    if constant:
+        factor = add(factor, _constant(factor, constant))
+    return Cotangent(root, factor=factor)
+
+
+def _constant(like: Signal, value: float) -> Signal:
+    one = (1,) * len(like.atoms)
+    return Signal(
+        like.groups, np.full(one, value), np.full(one, value * value), np.ones_like(like.corr), like.batch, ident=0
+    )

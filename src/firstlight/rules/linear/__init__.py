@@ -1,0 +1,1 @@
+"""Linear maps: contractions with weights, fixed maps along axes, Fourier transforms."""

@@ -1,0 +1,323 @@
+"""Products and sums of signals: every contraction (linear, matmul, einsum, attention) is one formula.
+
+For independent x and w the product's pair moments are products of pair moments, and a sum over K entries has
+E y y' = Σ_k E(xw)_k(xw)'_k + Σ_{k≠l} E(xw)_k(xw)'_l. With iid weights of mean μ and variance s² this is
+q' = n(s²+μ²)q + n(n-1)μ² r_f (THEORY §6, Affine); nothing in it is special to weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+
+import numpy as np
+
+from firstlight.graph.signal import Array, Noise, Signal, next_id, replace
+from firstlight.rules.attention.keys import at_keys, coherent, in_step, is_weights, shared, uncommon
+from firstlight.rules.state import lengths, sites
+from firstlight.rules.state.forms import combine, joint
+from firstlight.rules.state.layout import (
+    align,
+    axis_atoms,
+    common,
+    correlations,
+    expand,
+    moments,
+    permute,
+    regroup,
+    state_weights,
+)
+from firstlight.rules.state.noise import (
+    fresh_linear,
+    pair_shares,
+    sample_correlation,
+    squares_of,
+    stray,
+    strayed,
+    strayed_on,
+    summed_pairs,
+)  # fmt: skip
+from firstlight.rules.state.summation import count_along, sum_atoms
+
+_LARGEST = 1 << 18  # entries of a product's fields
+INNER = "inner products"  # tag of products of signals, with the relative variance of |x|² that their few entries bring
+ROWS = "rows"  # tag of means over keys, with the part of their scatter that each row and head has for itself
+PER_ROW = "per row"  # tag of a gradient that was divided by the length of a row of weights, with what that adds
+
+
+def energy_cube(x: Signal, *, one_draw: bool = False) -> Array:
+    """Relative covariance of x_i² and x_j² over the cube: 2c² for Gaussian entries.
+
+    Args:
+        x: The signal.
+        one_draw: Within one draw of the weights, without what the source's variance scatters between draws.
+    """
+    if x.source is not None and x.values is not None:
+        squares, coefficients = squares_of(x.source, x.values, one_draw=one_draw)
+        total = x.source.average(squares)
+        if total <= 0.0:
+            return np.zeros_like(x.corr)
+        power = x.source.share @ np.square(coefficients)
+        rest = x.source.average(np.square(squares)) - float(power.sum())
+        return x.source.powers.series(power, rest) / total / total - 1.0
+    q = x.mean_q
+    free = x.corr - (x.mean_mean * (x.mean_mean / q) if q > 0.0 else 0.0)  # the square alone may overflow
+    return 2.0 * strayed(x, np.square(free))
+
+
+def _wander(x: Signal, y: Signal, uneven: float) -> float:
+    """`Signal.wander` of a product x·y, of which y is uneven from unit to unit (E y⁴/(E y²)² = 1 + uneven).
+
+    c = c_x·c_y: of 1 - c², what c_x strays by is c_y²·(1 - c_x²). The more uneven y, the fewer units count.
+    """
+    c = sample_correlation(x)
+    left, right = c**2, sample_correlation(y) ** 2
+    if left * right >= 1.0:
+        return x.wander
+    wander = x.wander * right * (1.0 - left) / (1.0 - left * right)
+    if y.weights is None and not y.data:
+        units = prod([n for n, b in zip(x.atoms, x.batch, strict=True) if not b])
+        return strayed_on(wander, c, units / uneven) if uneven > 0.0 and any(x.batch) else wander
+    return min(1.0, wander)
+
+
+def product(x: Signal, y: Signal, *, quiet: bool = False) -> Signal:
+    """x·y entry by entry for independent signals; `quiet` leaves the noise to the caller."""
+    made, both = (None, lengths.ALONE) if quiet else sites.of_product(x, y)
+    x, y = align(x, y)
+    value = None
+    if x.value is not None and y.value is not None:
+        value = x.value * y.value
+    wander = x.wander
+    noise = x.noise
+    if not quiet:
+        energies = energy_cube(x), energy_cube(y)
+        own = 0.0 if x.weights or y.weights else pair_mean(x, energies[0] * energies[1])
+        wander = _wander(x, y, energies[1].flat[0])
+        noise = combine([(1.0, x.noise), (1.0, y.noise)], own, -0.5 * own)
+    return replace(
+        x,
+        mean=_mean_of_product(x.mean, y.mean),
+        q=_times(x.q, y.q, joint(x.noise, y.noise)) if both is lengths.ALONE else lengths.times(x.q * y.q, both),
+        corr=x.corr * y.corr,
+        batch=tuple(a or b for a, b in zip(x.batch, y.batch, strict=True)),
+        source=None,
+        values=None,
+        gaussian=False,
+        noise=noise,
+        scatter=lengths.scatter(made) if made is not None and made.heavy else x.scatter + y.scatter,
+        sites=made,
+        wander=wander,
+        data=x.data and y.data,
+        cumulants=(0.0, 0.0),
+        tag=None,
+        terms=(),
+        weights=None,
+        value=value,
+        integer=x.integer and y.integer,
+        ident=next_id(),
+    )
+
+
+def _mean_of_product(a: Array, b: Array) -> Array:
+    """The product of two mean fields; one number where that is zero everywhere."""
+    for one in (a, b):
+        if one.size == 1 and not one.any():
+            return np.zeros((1,) * one.ndim)
+    return a * b
+
+
+def _times(a: Array, b: Array, factor: float) -> Array:
+    out = np.asarray(a * b)
+    return out if factor == 1.0 else np.multiply(out, factor, out=out)
+
+
+def pair_mean(x: Signal, cube: Array) -> float:
+    """Mean of a cube over the ordered pairs of entries."""
+    return float(np.vdot(pair_shares(x, cube.shape), cube))
+
+
+def _by_label(x: Signal, labels: Sequence[str], order: Sequence[str], atoms: Mapping[str, tuple[int, ...]]) -> Signal:
+    """Permute axes into the order of the labels and repeat along the labels that are absent."""
+    x = permute(x, [labels.index(a) for a in order if a in labels])
+    groups = list(x.groups)
+    for i, label in enumerate(order):
+        if label not in labels:
+            groups.insert(i, ())
+    x = replace(x, groups=tuple(groups))
+    return expand(x, tuple(atoms[a] for a in order))
+
+
+def past_weights(dx: Signal, g: Signal, fan: int, samples: int | None = None) -> Signal:
+    """A gradient behind the weights whose rows had been divided by their own length over a batch.
+
+    The gradient g in front of a batch normalisation carries E 1/v̂, v̂ = wᵀΣw of each row w, larger than 1/E v̂. Behind
+    the weights stands E |w|²/(wᵀΣw) instead. If Σ is isotropic on r of the n = fan directions, as it becomes in
+    batch-normalised stacks (Daneshmand, Joudaki and Bach 2106.03970), that is 1 + (n-r)/(r-2) = (1 - 2/n)·r/(r-2):
+    for r = n all that g had gained by it is taken back, for fewer samples than directions little.
+
+    Args:
+        dx: The gradient behind the weights.
+        g: The gradient in front of them.
+        fan: Entries of a row, n.
+        samples: Samples over which the rows were divided, less one; None where Σ is not isotropic (patches of an
+            image), and 1 - 2/n is all that is sure.
+    """
+    if g.tag is None or g.tag[0] != PER_ROW:
+        return dx
+    kept = 1.0 - 2.0 / max(fan, 3)
+    if samples is None or min(fan, samples) <= 4:
+        return replace(dx, q=dx.q * max(kept, 1.0 / g.tag[2]))
+    r = min(fan, samples)
+    return replace(dx, q=dx.q * min(kept * r / (r - 2.0) / g.tag[2], 1.0))
+
+
+def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
+    """einsum("left,right->out") of independent signals.
+
+    Args:
+        x: First operand.
+        left: One letter per axis of x.
+        w: Second operand; often a weight.
+        right: One letter per axis of w.
+        out: Letters of the result; the others are summed.
+    """
+    fresh = w.weights is not None and w.q.size == 1 and not w.mean.any() and left[:-1] == out[:-1] and x.groups[-1]
+    if fresh and left[-1] not in out and len(right) == 2 and {left[-1], out[-1]} == set(right) and left[-1] != out[-1]:
+        return _fresh_map(x, w, right.index(out[-1]))
+    x = replace(x, value=None, source=None, values=None)
+    w = replace(w, value=None, source=None, values=None)
+    summed = [a for a in dict.fromkeys(left + right) if a not in out]
+    order = [*out, *summed]
+    atoms: dict[str, tuple[int, ...]] = {}
+    for a in order:
+        mine = x.groups[left.index(a)] if a in left else ()
+        other = w.groups[right.index(a)] if a in right else ()
+        if mine and other and mine != other:
+            x, w = _match(x, left.index(a), w, right.index(a))
+            mine = x.groups[left.index(a)]
+        atoms[a] = mine or other
+    one, two = _bounded(_by_label(x, left, order, atoms), _by_label(w, right, order, atoms))
+    both = product(one, two, quiet=True)
+    count = len([1 for a in out for _ in atoms[a]])
+    gone = range(count, len(both.atoms))
+    of_logits = x.tag is not None and x.tag[0] == "softmax" and left[-1:] in summed and not x.mean.any()
+    # gradients of a row's logits add up to nothing: what keys have in common goes, in rows of any length
+    result = sum_atoms(both, list(gone), kept=max(1.0 - shared(x, w), 0.0) if of_logits and not w.weights else None)
+    result = replace(result, groups=result.groups[: len(out)], gaussian=True)
+    inherited: list[tuple[float, Noise]] = [(1.0, x.noise), (1.0, w.noise)]
+    k = [a for i, label in enumerate(left) if label in summed for a in axis_atoms(x, i)]
+    fan = _straying_fan(x, k)
+    scattered = scatter_of(x, k) + (0.0 if w.weights else w.scatter)
+    unit = None
+    if w.weights:
+        units = [i for i, label in enumerate(a for b in out for a in [b] * len(atoms[b])) if label not in left]
+        unit = units[0] if units else None
+        result = replace(result, wander=x.wander)
+    over_keys = is_weights(x) and bool(left) and left[-1] in summed
+    if over_keys:
+        inherited[0] = (uncommon(result, x, w), x.noise)
+    noise = fresh_linear(result, inherited, fan, unit)
+    wander = stray(result, fan) if w.weights else max(x.wander, w.wander)
+    if over_keys:
+        wander *= in_step(x, w)  # a mean over places strays as far as they do so in step
+    if x.tag is not None and x.tag[0] == "softmax" and left and not w.weights:
+        if left[-1] in summed:
+            result = coherent(result, x.tag[2], x, w)
+            if over_keys:
+                result = replace(result, tag=(ROWS, 0, max(x.scatter, 0.0)))
+        elif x.keyed is not None and not x.mean.any():  # rows of long queries are sharp, and meet their queries here
+            result = replace(result, q=result.q * at_keys(x, left, w, summed))
+    result = replace(
+        result, noise=noise, scatter=scattered, wander=wander, lean=x.lean, cumulants=(0.0, 0.0), ident=next_id()
+    )
+    result = sites.with_sites(result, x, left, w, right, out)
+    if w.weights or x.weights or x.tag is not None:
+        return result
+    return replace(result, tag=(INNER, 0, max(scattered - max(x.scatter, 0.0) - w.scatter, 0.0)))
+
+
+def _bounded(x: Signal, y: Signal) -> tuple[Signal, Signal]:
+    """Fields whose product has at most `_LARGEST` entries: beyond, axes count with their means, the last ones first."""
+    axes = range(len(x.atoms) - 1, -1, -1)
+    while True:
+        shape = [max(f.shape[i] for f in (x.q, x.mean, y.q, y.mean)) for i in range(len(x.atoms))]
+        if prod(shape) <= _LARGEST:
+            return x, y
+        gone = next(i for i in axes if shape[i] > 1)
+        x, y = (
+            replace(s, q=s.q.mean(axis=gone, keepdims=True), mean=s.mean.mean(axis=gone, keepdims=True)) for s in (x, y)
+        )
+
+
+def _fresh_map(x: Signal, w: Signal, units: int) -> Signal:
+    """The contraction of x's last axis with independent zero-mean weights: the common case, without its generality.
+
+    Only equal inputs meet: q' = E w²·Σ_k q_k, correlations between sites are x's, units are uncorrelated.
+    """
+    gone = axis_atoms(x, x.ndim - 1)
+    first = gone[0]
+    q = x.q.sum(axis=gone) * (count_along(x.q, x.atoms, gone) * w.q.item())
+    same = moments(x)[(..., *(0,) * len(gone))]
+    if same.shape != x.corr.shape[:first]:
+        same = np.broadcast_to(same, x.corr.shape[:first])
+    same = correlations(same, q)
+    group = w.groups[units]
+    corr = np.zeros((*same.shape, *(2,) * len(group)))
+    corr[(..., *(0,) * len(group))] = same
+    shape = (*q.shape, *(1,) * len(group))
+    out = Signal(
+        (*x.groups[:-1], group), np.zeros((1,) * len(shape)), q.reshape(shape), corr,
+        (*x.batch[:first], *(False,) * len(group)), gaussian=True, wander=x.wander, lean=x.lean,
+    )  # fmt: skip
+    fan = _straying_fan(x, gone)
+    noise = fresh_linear(out, [(1.0, x.noise)], fan, first if group else None)
+    # the source stays: f² of a chain scatters more from site to site than the square of a Gaussian would
+    assert w.weights is not None
+    made = sites.behind_weights(x.sites, w.weights.name, prod(group))
+    return replace(out, noise=noise, scatter=scatter_of(x, gone), wander=stray(out, fan), sites=made)
+
+
+def _straying_fan(x: Signal, summed: Sequence[int]) -> float:
+    """Units over which the correlations of x's sites stray: the summed ones; none where the samples are given."""
+    return np.inf if x.data and x.wander > 0.0 and x.scatter >= 0.0 else float(prod(x.atoms[a] for a in summed))
+
+
+def outer_sum(g: Signal, x: Signal, weight: Signal) -> Signal:
+    """The gradient of a weight: Σ over sites of g·x, each pair of sites with the product of both correlations."""
+    first = len(g.atoms) - len(g.groups[-1])
+    if g.groups[:-1] != x.groups[:-1] or g.corr.shape[:first] != x.corr.shape[:first]:
+        letters = "abcdefgh"[: g.ndim - 1]
+        return contract(g, letters + "y", x, letters + "z", "yz")
+    mine = moments(g)[(..., *(0,) * len(g.groups[-1]))]
+    other = moments(x)[(..., *(0,) * len(x.groups[-1]))]
+    total = mine * other
+    for i in range(first - 1, -1, -1):
+        total = total @ state_weights(g.atoms[i], g.corr.shape[i]) if total.shape[i] > 1 else total[..., 0] * g.atoms[i]
+        total = total * g.atoms[i]
+    q = max(float(total), 0.0) * g.mean_q * x.mean_q
+    one = (1,) * len(weight.atoms)
+    corr = np.zeros(weight.corr.shape)
+    corr[(0,) * corr.ndim] = 1.0
+    return Signal(weight.groups, np.zeros(one), np.full(one, q), corr, weight.batch, gaussian=True)
+
+
+def scatter_of(x: Signal, summed: Sequence[int]) -> float:
+    """Relative variance of Σ x² over the summed atoms from site to site and draw to draw.
+
+    The mean energy covariance over pairs of summed entries, plus what the entries' own variance scatters; data do
+    not fluctuate beyond what was seen.
+    """
+    if x.data:
+        return max(x.scatter, 0.0)
+    cube = energy_cube(x, one_draw=True)
+    own = float(np.vdot(summed_pairs(x.atoms, cube.shape, tuple(summed)), cube))
+    return max(own + x.scatter + own * max(x.scatter, 0.0), 0.0)  # E V² = (1 + τ²)(1 + own) of the entries' V
+
+
+def _match(x: Signal, i: int, w: Signal, j: int) -> tuple[Signal, Signal]:
+    """Give axis i of x and axis j of w the same atoms."""
+    target = common(x.groups[i], w.groups[j])
+    x = regroup(x, (*x.groups[:i], target, *x.groups[i + 1 :]))
+    w = regroup(w, (*w.groups[:j], target, *w.groups[j + 1 :]))
+    return x, w

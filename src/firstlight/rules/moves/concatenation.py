@@ -1,0 +1,190 @@
+"""Tensors side by side: concatenation and stacking weigh pairs by how often they occur."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
+from firstlight.rules.gradients.along import of_pieces
+from firstlight.rules.gradients.gradient import whole
+from firstlight.rules.moves.ranges import take_range
+from firstlight.rules.registry import Call, Grads, rule
+from firstlight.rules.state import pieces, sites
+from firstlight.rules.state.cross import cross
+from firstlight.rules.state.empirical import constant
+from firstlight.rules.state.forms import combine
+from firstlight.rules.state.layout import axis_atoms, fit_states, merge_axis, offset, regroup, transform, with_states
+from firstlight.rules.state.noise import mixed_wander, sample_correlation
+
+_FEW = 6  # stacked tensors whose pairs are looked at one by one
+
+
+def join(parts: list[Signal], dim: int) -> Signal:
+    """Concatenate along an axis: fields side by side, pairs weighted by how often they occur."""
+    first = parts[0]
+    dim %= first.ndim
+    if len(parts) == 1:
+        return first
+    if all(p.value is not None for p in parts):
+        return constant(np.concatenate([np.asarray(p.value) for p in parts], axis=dim))
+    sizes = [p.shape[dim] for p in parts]
+    total = sum(sizes)
+    fitted: list[Signal] = []
+    for p in parts:
+        p = merge_axis(p, dim)
+        if not p.groups[dim]:  # an axis of one entry becomes an atom like the others'
+            p = _atom(p, dim)
+        fitted.append(p)
+    fitted = _same_layout(fitted, dim)
+    at = offset(fitted[0], dim)
+    rank = len(fitted[0].corr.shape)
+    qs = [p.mean_q for p in fitted]
+    means = [p.mean_mean for p in fitted]
+    weight = sum(n * q for n, q in zip(sizes, qs, strict=True))
+    same = sum(n * q * np.take(p.corr, 0, axis=at) for n, q, p in zip(sizes, qs, fitted, strict=True))
+    other = sum(n * (n - 1) * q * np.take(p.corr, 1, axis=at) for n, q, p in zip(sizes, qs, fitted, strict=True))
+    cross = sum(
+        a * b * m * k
+        for i, (a, m) in enumerate(zip(sizes, means, strict=True))
+        for j, (b, k) in enumerate(zip(sizes, means, strict=True))
+        if i != j
+    )
+    roots = [n * q**0.5 for n, q in zip(sizes, qs, strict=True)]
+    pairs = sum(roots) ** 2 - sum(n * q for n, q in zip(sizes, qs, strict=True))
+    corr = np.ones((*(fitted[0].corr.shape[:at]), 2, *(fitted[0].corr.shape[at + 1 :])))
+    if weight > 0:
+        lower = np.asarray(same) / weight
+        upper = (np.asarray(other) + cross) / pairs if pairs > 0 else np.zeros_like(lower)
+        corr = np.clip(np.stack([lower, upper], axis=at), -1.0, 1.0)
+    fields: dict[str, Array] = {}
+    for name in ("mean", "q"):
+        arrays: list[Array] = [getattr(p, name) for p in fitted]
+        if all(a.size == 1 and float(a.reshape(-1)[0]) == float(arrays[0].reshape(-1)[0]) for a in arrays):
+            fields[name] = arrays[0]
+            continue
+        shape = [max(a.shape[i] for a in arrays) for i in range(rank)]
+        wide: list[Array] = []
+        for a, n in zip(arrays, sizes, strict=True):
+            shape[at] = n
+            wide.append(np.broadcast_to(a, shape))
+        fields[name] = np.concatenate(wide, axis=at)
+    groups = (*fitted[0].groups[:dim], (total,), *fitted[0].groups[dim + 1 :])
+    noise = fitted[0].noise
+    if weight > 0:
+        inherited = [(n * q / weight, p.noise) for n, q, p in zip(sizes, qs, fitted, strict=True)]
+        linear = combine(inherited)
+        gain = 0.5 * (sum(w * p.variance for w, p in inherited) - linear.variance)
+        noise = combine(inherited, 0.0, gain)
+    batch = tuple(any(p.batch[i] for p in fitted) for i in range(rank))
+    out = Signal(
+        groups, fields["mean"], fields["q"], corr, batch, gaussian=all(p.gaussian for p in fitted), noise=noise
+    )
+    energies = [(n * q, p) for n, q, p in zip(sizes, qs, fitted, strict=True)]
+    if fitted[0].batch[at]:
+        return out
+    out = pieces.joined(out, dim, fitted)
+    alike = all(p.wander == fitted[0].wander and q == qs[0] for p, q in zip(fitted, qs, strict=True))
+    return replace(out, wander=mixed_wander(energies, sample_correlation(out), alike=alike))
+
+
+def _atom(x: Signal, dim: int) -> Signal:
+    """Represent an axis of one entry by an atom (its "other" state is never met)."""
+    at = offset(x, dim)
+
+    def on_field(f: Any) -> Any:
+        return np.expand_dims(f, at)
+
+    def on_cube(c: Any) -> Any:
+        return np.stack([c, np.full_like(c, 0.0)], axis=at)
+
+    groups = (*x.groups[:dim], (1,), *x.groups[dim + 1 :])
+    return transform(x, groups, (*x.batch[:at], False, *x.batch[at:]), on_field, on_cube, ("atom", dim))
+
+
+def _same_layout(parts: list[Signal], dim: int) -> list[Signal]:
+    """The same atoms on every axis but one."""
+    base = parts[0]
+    out = [base]
+    for p in parts[1:]:
+        for axis in range(base.ndim):
+            if axis != dim and p.groups[axis] != base.groups[axis]:
+                base, p = merge_axis(base, axis), merge_axis(p, axis)
+        out.append(p)
+    out[0] = base
+    shaped: list[Signal] = []
+    for p in out:
+        groups = tuple(base.groups[a] if a != dim else p.groups[a] for a in range(base.ndim))
+        shaped.append(regroup(p, groups))
+    states = [max(s) for s in zip(*(p.corr.shape for p in shaped), strict=True)]
+    return [with_states(p, states) for p in shaped]
+
+
+@rule("cat", "hstack", "vstack", example="torch.cat([x, torch.relu(x)], dim=-1)")
+def cat(call: Call, tensors: tuple[Signal, ...], dim: int = 0) -> Signal:
+    """Concatenation."""
+    if call.node.op == "hstack":
+        dim = 1 if tensors[0].ndim > 1 else 0
+    return join([t for t in tensors if 0 not in t.shape], dim)
+
+
+@cat.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, tensors: tuple[Signal, ...], dim: int = 0) -> Grads:
+    if call.node.op == "hstack":
+        dim = 1 if tensors[0].ndim > 1 else 0
+    g = whole(grad)
+    parts: list[Cotangent | None] = [None] * len(tensors)
+    start = 0
+    there = [i for i, t in enumerate(tensors) if 0 not in t.shape]  # others are empty caches, say
+    for i, known in zip(there, of_pieces(grad, tuple(tensors[i] for i in there), dim), strict=True):
+        n = tensors[i].shape[dim]
+        parts[i] = Cotangent(take_range(g, dim, start, start + n, 1), along=known)
+        start += n
+    return {"tensors": tuple(parts)}
+
+
+@rule("stack", example="torch.stack([x, torch.tanh(x)], dim=1).sum(1)")
+def stack(call: Call, tensors: tuple[Signal, ...], dim: int = 0) -> Signal:
+    """A new axis."""
+    del call
+    rank = tensors[0].ndim + 1
+    dim %= rank
+    parts = [replace(t, groups=(*t.groups[:dim], (), *t.groups[dim:]), value=None, ident=next_id()) for t in tensors]
+    out = _related(join(parts, dim), tensors, dim)
+    return replace(out, sites=sites.side_by_side([t.sites for t in tensors]))
+
+
+def _related(out: Signal, tensors: tuple[Signal, ...], dim: int) -> Signal:
+    """The pieces' cross moments at "another index" of the new axis."""
+    at = axis_atoms(out, dim)
+    atoms = {t.atoms for t in tensors}
+    if len(at) != 1 or len(atoms) != 1 or not 1 < len(tensors) <= _FEW or out.mean_q <= 0.0:
+        return out
+    states = (*out.corr.shape[: at[0]], *out.corr.shape[at[0] + 1 :])
+    pairs = [fit_states(cross(x, y)[1], states) for i, x in enumerate(tensors) for y in tensors[:i]]
+    level = sum(t.mean_q**0.5 for t in tensors) ** 2 - sum(t.mean_q for t in tensors)
+    corr = out.corr.copy()
+    where: list[Any] = [slice(None)] * corr.ndim
+    where[at[0]] = 1
+    corr[tuple(where)] = np.clip(2.0 * np.sum(pairs, axis=0) / max(level, 1e-300), -1.0, 1.0)
+    return replace(out, corr=corr)
+
+
+@stack.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, tensors: tuple[Signal, ...], dim: int = 0) -> Grads:
+    del call
+    g = whole(grad)
+    dim %= out.ndim
+    parts: list[Cotangent] = []
+    at = axis_atoms(g, dim)
+    if len(at) == 1 and g.q.shape[at[0]] == 1 and float(np.take(g.corr, 1, axis=at[0]).flat[0]) > 1.0 - 1e-9:
+        piece = take_range(g, dim, 0, 1, 1)  # a sum behind: all get the same gradient, not only one like it
+        return {
+            "tensors": (Cotangent(replace(piece, groups=(*piece.groups[:dim], *piece.groups[dim + 1 :]))),)
+            * len(tensors)
+        }
+    for i in range(len(tensors)):
+        piece = take_range(g, dim, i, i + 1, 1)
+        parts.append(Cotangent(replace(piece, groups=(*piece.groups[:dim], *piece.groups[dim + 1 :]))))
+    return {"tensors": tuple(parts)}

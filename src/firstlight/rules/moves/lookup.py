@@ -1,0 +1,103 @@
+"""Table look-ups: two positions are alike with the probability that they hold the same index."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from firstlight.graph.signal import Cotangent, Signal, next_id, replace
+from firstlight.rules.gradients.gradient import whole
+from firstlight.rules.linear.tied import row_of
+from firstlight.rules.registry import WEIGHTS_IID, Call, Grads, rule
+from firstlight.rules.state.empirical import coincidence, uniform
+from firstlight.rules.state.layout import axis_atoms, offset
+from firstlight.rules.state.noise import fresh_linear
+from firstlight.rules.state.summation import sum_atoms
+
+
+@rule(
+    "embedding",
+    assumes=(WEIGHTS_IID,),
+    example="F.embedding(torch.randint(0, 50, (16, 4)), torch.randn(50, 64)) + 0 * x.sum()",
+)
+def embedding(call: Call, input: Signal, weight: Signal, padding_idx: int | None = None) -> Signal:
+    """Rows of a table: q of the table, r = P(same index)·q + P(other)·mean²."""
+    rows = weight.shape[0]
+    del padding_idx, call
+    groups = (*input.groups, weight.groups[1])
+    k = len(input.atoms)
+    if input.value is not None:
+        flat = np.asarray(input.value)
+        same = coincidence(flat) if flat.size > 1 else np.ones(())
+        ids = tuple(n for g in input.groups for n in g)
+        if same.ndim != len(ids):
+            same = np.full((2,) * len(ids), 1.0 / rows)
+    else:
+        same = np.full((2,) * k, 1.0 / max(rows, 1))
+        same[(0,) * k] = 1.0
+    state = weight.corr
+    if rows > 1:
+        at = offset(weight, 0)
+        equal, other = np.take(state, 0, axis=at), np.take(state, 1, axis=at)
+    else:
+        equal = other = state
+    extra = (1,) * equal.ndim
+    cube = same.reshape(same.shape + extra)
+    corr = cube * equal + (1.0 - cube) * other
+    one = (1,) * corr.ndim
+    feature = weight.batch[len(weight.groups[0]) :]
+    out = Signal(
+        groups, np.full(one, weight.mean_mean), np.full(one, weight.mean_q), corr, (*input.batch, *feature),
+        gaussian=True, cumulants=weight.cumulants,
+    )  # fmt: skip
+    tag = None if weight.weights is None else row_of(weight.weights.name)
+    return replace(out, noise=fresh_linear(out, []), tag=tag)
+
+
+@embedding.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, weight: Signal, padding_idx: int | None = None) -> Grads:
+    del call, out, padding_idx
+    g = whole(grad)
+    sites = [a for k in range(input.ndim) for a in axis_atoms(g, k)]
+    total = sum_atoms(g, sites, keep_axes=True)
+    number = max(input.numel, 1)
+    rows = weight.shape[0]
+    # each site's gradient lands on one of the rows: Σ over sites, spread over the rows
+    q = g.mean_q * number / rows
+    table = uniform(weight.shape, 0.0, max(q, 1e-300), noise=total.noise)
+    return {"weight": Cotangent(replace(table, ident=next_id()))}
+
+
+@rule("one_hot", example="x + F.one_hot(torch.arange(16), 64)")
+def one_hot(call: Call, input: Signal, num_classes: int = -1) -> Signal:
+    """One 1 per row."""
+    shape = call.node.outputs[0].shape
+    del input, num_classes
+    p = 1.0 / shape[-1]
+    return uniform(shape, p, p)
+
+
+@rule(
+    "gather",
+    "take_along_dim",
+    assumes=("the indices are independent of the entries",),
+    example="x.gather(1, torch.arange(8).expand(x.shape[0], 8))",
+)
+def gather(call: Call, input: Signal, dim: Any, index: Signal) -> Signal:
+    """Entries chosen by an index tensor: taken as a random sample of the axis."""
+    from firstlight.rules.moves.structural import like_shape
+
+    del dim, index
+    call.caveat("gathered by an index tensor: taken as a random sample of the entries")
+    return like_shape(input, call.node.outputs[0].shape)
+
+
+@gather.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: Any, index: Signal) -> Grads:
+    from firstlight.rules.moves.structural import like_shape
+
+    del call, dim, index
+    g = like_shape(whole(grad), input.shape)
+    ratio = out.numel / max(input.numel, 1)
+    return {"input": Cotangent(replace(g, q=g.q * ratio, mean=g.mean * ratio))}

@@ -1,0 +1,1 @@
+"""Operations entry by entry: functions, sums, products, choices and random masks."""

@@ -1,0 +1,384 @@
+"""Pointwise operations: quadrature on the operation itself, exact along chains over one Gaussian source."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite, pi, sqrt
+from typing import Any
+
+import numpy as np
+
+from firstlight.graph.signal import INFINITY, Array, Cotangent, Signal, Source, replace
+from firstlight.rules.chains.grids import SMOOTH, Bend
+from firstlight.rules.chains.source import as_source, from_values, on_source
+from firstlight.rules.gradients.along import beside_factor, mixed, of_chain, uneven
+from firstlight.rules.gradients.gradient import scaled, times, whole
+from firstlight.rules.registry import GAUSSIAN_INPUT, Call, Grads, rule
+from firstlight.rules.state import pieces, sites
+from firstlight.theory import special
+from firstlight.theory.activations import Activation, get
+
+Function = Callable[[Array], Array]
+_CALM, _STEEP = 0.03, 0.15  # relative variance of a length, and exponent, from which a gradient's mean is uncertain
+_LUCK = 0.05  # and their product, where lengths scatter so much that a small exponent is enough
+
+
+@dataclass(frozen=True, slots=True)
+class Pointwise:
+    """A pointwise function with what its quadrature needs."""
+
+    f: Function
+    df: Function
+    bend: Bend = SMOOTH
+
+
+def of(act: Activation) -> Pointwise:
+    """The pointwise function of a record in the list of nonlinearities."""
+    return Pointwise(act.f, act.df, Bend(act.kinks, act.scale, act.slopes))
+
+
+def apply(call: Call, x: Signal, p: Pointwise) -> Signal:
+    """f(x): values on the nodes of x's source; on entries that are known, the function itself."""
+    if x.value is not None:
+        return known(x, p.f)
+    if x.complex:
+        call.caveat("a pointwise function of complex numbers, taken as if they were real")
+    raw = x.source is None
+    source, values = as_source(x, p.bend)
+    if raw and not x.gaussian and x.weights is None and x.numel > 1 and source.quantiles is None:
+        call.caveat("the input is treated as Gaussian, but it is not a sum over many independent weights")
+    with np.errstate(all="ignore"):
+        out = p.f(values)
+    out = _finite(out)
+    made = from_values(x, source, out, p.bend.slopes if raw and not x.mean.any() else None)
+    return made if x.pieces is None else pieces.bent(made, x)
+
+
+def _finite(values: Array) -> Array:
+    if isfinite(float(values.sum())):
+        return values
+    return np.nan_to_num(values, nan=0.0, posinf=INFINITY, neginf=-INFINITY)
+
+
+def back(grad: Cotangent, out: Signal, x: Signal, p: Pointwise, call: Call | None = None) -> Cotangent:
+    """g·f′(x) on the same nodes."""
+    if out.source is None:
+        return grad
+    if out.tag is not None and out.tag[0] == "inverse rms" and (heavy := sites.behind_inverse_root(whole(grad), x)):
+        return Cotangent(heavy, along=None if grad.along is None else mixed([(-0.5, grad.along)]))
+    values = chain_values(x, out.source)
+    if values is None:
+        values = out.source.values
+    with np.errstate(all="ignore"):
+        slope = _finite(p.df(values))
+        after = _finite(p.f(values)) if out.values is None else out.values
+    if call is not None:
+        _warn_luck(call, out.source, slope)
+    found = times(grad, out, out.source, slope)
+    if grad.along is not None and not any(p.forked for p in (grad, *grad.rest)):  # paths add up before they are scaled
+        found = scaled(found, uneven(grad, out, *beside_factor(grad, out.source, after, slope)) ** 0.5)
+    return replace(found, along=of_chain(grad, out, out.source, after, values, slope))
+
+
+def _warn_luck(call: Call, source: Source, slope: Array) -> None:
+    """Say so where E f'(u)² depends so much on the length of u that the luck of a draw decides the mean gradient."""
+    if source.noise.variance + source.scatter < _CALM:
+        return
+    square, length = np.square(slope), np.square(source.values)
+    w = source.grid.weights
+    level = float(source.share @ (square @ w))
+    spread = float(source.share @ (np.square(length) @ w)) - float(source.share @ (length @ w)) ** 2
+    if level <= 0.0 or spread <= 0.0:
+        return
+    both = float(source.share @ ((square * length) @ w)) - level * float(source.share @ (length @ w))
+    steep = both / spread * float(source.share @ (length @ w)) / level  # d ln E f'² / d ln E u²
+    if abs(steep) > _STEEP or abs(steep) * (source.noise.variance + source.scatter) > _LUCK:
+        call.caveat(
+            f"the slopes' mean square goes like length^{2 * steep:.1f}: the mean gradient over draws depends on the "
+            "luck of the forward pass, of which the first order is followed"
+        )
+
+
+def chain_values(x: Signal, source: Source) -> Array | None:
+    """Values of x on the nodes of a source, if it stands on it or is (a multiple of) it."""
+    return on_source(x, source)
+
+
+def known(x: Signal, f: Function) -> Signal:
+    """A function of entries that are known."""
+    from firstlight.rules.state.empirical import constant
+
+    assert x.value is not None
+    with np.errstate(all="ignore"):
+        return constant(np.asarray(f(np.asarray(x.value, dtype=np.float64))), like=x)
+
+
+def _tagged(out: Signal, x: Signal, tag: str, exponent: float) -> Signal:
+    """Remember that a signal is the (inverse) root of another's mean square, with its concentrated value."""
+    if x.tag is None:
+        return out
+    kind, ident, level = x.tag
+    if kind == "mean square" and exponent in (0.5, -0.5):
+        out = sites.power(out, x, exponent)
+        return replace(out, tag=(tag, ident, max(level, 1e-300) ** exponent))
+    if kind == "rms" and tag == "inverse rms":
+        return replace(out, tag=(tag, ident, 1.0 / max(level, 1e-300)))
+    return out
+
+
+def _simple(
+    name: str, f: Function, df: Function, kinks: tuple[float, ...] = (), example: str = "", positive: bool = False
+) -> None:
+    """Register a pointwise operation without parameters."""
+    p = Pointwise(f, df, Bend(kinks, positive=positive))
+
+    def forward(call: Call, input: Signal) -> Signal:
+        out = apply(call, input, p)
+        if name == "square":
+            return replace(out, tag=("square", input.ident, 0.0), sites=input.sites)
+        if name == "sqrt":
+            return _tagged(out, input, "rms", 0.5)
+        if name == "rsqrt":
+            return _tagged(out, input, "inverse rms", -0.5)
+        return _tagged(out, input, "inverse rms", -0.5) if name == "reciprocal" else out
+
+    def backward(call: Call, grad: Cotangent, out: Signal, input: Signal) -> Grads:
+        return {"input": back(grad, out, input, p, call)}
+
+    text = example or f"torch.{name}(x)"
+    rule(name, assumes=(GAUSSIAN_INPUT,), example=text, kind="elementwise")(forward).adjoint(backward)
+
+
+def _activation(name: str, record: str, example: str, *arguments: str, **defaults: float | str) -> None:
+    """Register a nonlinearity of `theory.activations` under torch's name and argument order."""
+
+    @functools.cache
+    def made(given: tuple[tuple[str, Any], ...]) -> Pointwise:
+        return of(get(record, **dict(given)))
+
+    def build(given: dict[str, Any]) -> Pointwise:
+        wanted = {k: given.get(k, defaults.get(k)) for k in arguments}
+        return made(tuple((k, v) for k, v in wanted.items() if v is not None))
+
+    def forward(call: Call, input: Signal, **given: Any) -> Signal:
+        return apply(call, input, build(given))
+
+    def backward(call: Call, grad: Cotangent, out: Signal, input: Signal, **given: Any) -> Grads:
+        return {"input": back(grad, out, input, build(given), call)}
+
+    refs = (get(record).reference,)
+    entry = rule(name, assumes=(GAUSSIAN_INPUT,), refs=refs, example=example, kind="elementwise")(forward)
+    entry.parameters = ("input", *arguments)
+    entry.adjoint(backward)
+
+
+_activation("relu", "relu", "F.relu(x)")
+_activation("relu6", "relu6", "F.relu6(x)")
+_activation("leaky_relu", "leaky_relu", "F.leaky_relu(x, 0.2)", "negative_slope")
+_activation("elu", "elu", "F.elu(x)", "alpha")
+_activation("celu", "celu", "F.celu(x)", "alpha")
+_activation("selu", "selu", "F.selu(x)")
+_activation("gelu", "gelu", "F.gelu(x)", "approximate")
+_activation("silu", "silu", "F.silu(x)")
+_activation("mish", "mish", "F.mish(x)")
+_activation("softplus", "softplus", "F.softplus(x)", "beta", "threshold")
+_activation("tanh", "tanh", "torch.tanh(x)")
+_activation("sigmoid", "sigmoid", "torch.sigmoid(x)")
+_activation("hardtanh", "hardtanh", "F.hardtanh(x)", "min_val", "max_val")
+_activation("hardsigmoid", "hardsigmoid", "F.hardsigmoid(x)")
+_activation("hardswish", "hardswish", "F.hardswish(x)")
+_activation("softsign", "softsign", "F.softsign(x)")
+_activation("sin", "sin", "torch.sin(x)")
+_activation("erf", "erf", "torch.erf(x)")
+_activation("logsigmoid", "logsigmoid", "F.logsigmoid(x)")
+_activation("log_sigmoid", "logsigmoid", "F.logsigmoid(x)")
+_activation("tanhshrink", "tanhshrink", "F.tanhshrink(x)")
+
+_TINY = 1e-300
+
+
+def _slow(x: Array) -> Array:
+    return np.maximum(x, _TINY)
+
+
+_simple("exp", np.exp, np.exp)
+_simple("expm1", np.expm1, np.exp)
+_simple("exp2", np.exp2, lambda x: np.log(2.0) * np.exp2(x))
+_simple("cos", np.cos, lambda x: -np.sin(x))
+_simple("tan", np.tan, lambda x: 1.0 + np.square(np.tan(x)), example="torch.tan(0.1 * x)")
+_simple("atan", np.arctan, lambda x: 1.0 / (1.0 + x * x))
+# outside of [-1, 1] torch returns NaN; what they are given lies inside
+_simple("asin", lambda x: np.arcsin(np.clip(x, -1.0, 1.0)), lambda x: 1.0 / np.sqrt(_slow(1.0 - x * x)),
+        example="torch.asin(0.2 * torch.tanh(x))")  # fmt: skip
+_simple("acos", lambda x: np.arccos(np.clip(x, -1.0, 1.0)), lambda x: -1.0 / np.sqrt(_slow(1.0 - x * x)),
+        example="torch.acos(0.2 * torch.tanh(x))")  # fmt: skip
+_simple("atanh", lambda x: np.arctanh(np.clip(x, -0.999999, 0.999999)), lambda x: 1.0 / _slow(1.0 - x * x),
+        example="torch.atanh(0.2 * torch.tanh(x))")  # fmt: skip
+_simple("asinh", np.arcsinh, lambda x: 1.0 / np.sqrt(1.0 + x * x))
+_simple("sinh", np.sinh, np.cosh, example="torch.sinh(0.3 * x)")
+_simple("cosh", np.cosh, np.sinh, example="torch.cosh(0.3 * x)")
+_simple("square", np.square, lambda x: 2.0 * x)
+_simple(
+    "sqrt",
+    lambda x: np.sqrt(np.maximum(x, 0.0)),
+    lambda x: 0.5 / np.sqrt(_slow(x)),
+    example="torch.sqrt(x * x + 0.5)",
+    positive=True,
+)
+_simple(
+    "rsqrt",
+    lambda x: 1.0 / np.sqrt(_slow(x)),
+    lambda x: -0.5 * _slow(x) ** -1.5,
+    example="torch.rsqrt(x * x + 0.5)",
+    positive=True,
+)
+_simple(
+    "reciprocal",
+    lambda x: 1.0 / x,
+    lambda x: -1.0 / np.square(x),
+    example="torch.reciprocal(x * x + 0.5)",
+    positive=True,
+)
+_simple("log", lambda x: np.log(_slow(x)), lambda x: 1.0 / _slow(x), example="torch.log(x * x + 0.5)", positive=True)
+_simple("log1p", lambda x: np.log(_slow(1.0 + x)), lambda x: 1.0 / _slow(1.0 + x), example="torch.log1p(x * x)")
+_simple(
+    "log2",
+    lambda x: np.log2(_slow(x)),
+    lambda x: 1.0 / (np.log(2.0) * _slow(x)),
+    example="torch.log2(x * x + 0.5)",
+    positive=True,
+)
+_simple("sign", np.sign, np.zeros_like, (0.0,))
+_simple("erfc", lambda x: 1.0 - special.erf(x), lambda x: -2.0 / sqrt(pi) * np.exp(-x * x))
+_simple("round", np.round, np.zeros_like)
+_simple("floor", np.floor, np.zeros_like)
+_simple("ceil", np.ceil, np.zeros_like)
+_simple("frac", lambda x: x - np.trunc(x), np.ones_like)
+_simple("trunc", np.trunc, np.zeros_like)
+_simple(
+    "relu_squared",
+    lambda x: np.square(np.maximum(x, 0.0)),
+    lambda x: 2.0 * np.maximum(x, 0.0),
+    (0.0,),
+    "F.relu(x) ** 2",
+)
+_simple("nan_to_num", lambda x: x, np.ones_like)
+
+
+def _clamp(low: Any, high: Any) -> Pointwise:
+    a = -np.inf if low is None or isinstance(low, Signal) else float(low)
+    b = np.inf if high is None or isinstance(high, Signal) else float(high)
+    kinks = tuple(k for k in (a, b) if np.isfinite(k))
+    slopes = (1.0, 0.0) if (a, b) == (0.0, np.inf) else None
+    return Pointwise(
+        lambda x: np.clip(x, a, b), lambda x: np.where((x >= a) & (x <= b), 1.0, 0.0), Bend(kinks, 1.0, slopes)
+    )
+
+
+@rule("clamp", assumes=(GAUSSIAN_INPUT,), example="x.clamp(-1.0, 0.5)")
+def clamp(call: Call, input: Signal, min: Any = None, max: Any = None) -> Signal:
+    """Clip to [min, max]."""
+    return apply(call, input, _clamp(min, max))
+
+
+@clamp.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, min: Any = None, max: Any = None) -> Grads:
+    del call
+    return {"input": back(grad, out, input, _clamp(min, max))}
+
+
+def _shrink(name: str, size: float, hard: bool) -> Pointwise:
+    def f(x: Array) -> Array:
+        return np.where(np.abs(x) > size, x if hard else x - size * np.sign(x), 0.0)
+
+    return Pointwise(f, lambda x: np.where(np.abs(x) > size, 1.0, 0.0), Bend((-size, size)))
+
+
+def _register_shrink(name: str, hard: bool) -> None:
+    def forward(call: Call, input: Signal, lambd: float = 0.5) -> Signal:
+        return apply(call, input, _shrink(name, float(lambd), hard))
+
+    def backward(call: Call, grad: Cotangent, out: Signal, input: Signal, lambd: float = 0.5) -> Grads:
+        del call
+        return {"input": back(grad, out, input, _shrink(name, float(lambd), hard))}
+
+    entry = rule(name, assumes=(GAUSSIAN_INPUT,), example=f"F.{name}(x)", kind="elementwise")(forward)
+    entry.adjoint(backward)
+
+
+_register_shrink("hardshrink", True)
+_register_shrink("softshrink", False)
+
+
+@rule("threshold", assumes=(GAUSSIAN_INPUT,), example="F.threshold(x, 0.1, 0.0)")
+def threshold(call: Call, input: Signal, threshold: float = 0.0, value: float = 0.0) -> Signal:
+    """x above the threshold, else the value."""
+    return apply(call, input, _threshold(float(threshold), float(value)))
+
+
+@threshold.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, threshold: float = 0.0, value: float = 0.0) -> Grads:
+    del call
+    return {"input": back(grad, out, input, _threshold(float(threshold), float(value)))}
+
+
+def _threshold(t: float, v: float) -> Pointwise:
+    slopes = (1.0, 0.0) if t == 0.0 and v == 0.0 else None
+    return Pointwise(lambda x: np.where(x > t, x, v), lambda x: np.where(x > t, 1.0, 0.0), Bend((t,), 1.0, slopes))
+
+
+@rule("prelu", assumes=(GAUSSIAN_INPUT,), refs=("he2015",), example="F.prelu(x, torch.tensor([0.25]))")
+def prelu(call: Call, input: Signal, weight: Signal) -> Signal:
+    """Slope 1 above zero, the weight below (its mean where it differs between channels)."""
+    return apply(call, input, of(get("prelu", init=weight.mean_mean)))
+
+
+@prelu.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, weight: Signal) -> Grads:
+    del call
+    return {"input": back(grad, out, input, of(get("prelu", init=weight.mean_mean)))}
+
+
+def power(exponent: float) -> Pointwise:
+    """x^p; odd and fractional powers as torch takes them."""
+    if float(exponent).is_integer():
+        n = int(exponent)
+        kinks = () if n >= 0 else (0.0,)
+        return Pointwise(lambda x: x.astype(float) ** n, lambda x: n * x ** (n - 1.0), Bend(kinks, positive=n < 0))
+    return Pointwise(
+        lambda x: np.maximum(x, 0.0) ** exponent,
+        lambda x: exponent * np.maximum(x, _TINY) ** (exponent - 1.0),
+        Bend((0.0,), positive=True),
+    )
+
+
+@rule("pow", assumes=(GAUSSIAN_INPUT,), example="x ** 3")
+def pow_(call: Call, input: Any, exponent: Any) -> Signal:
+    """x to a constant power, or a constant to the power of x."""
+    if isinstance(input, Signal) and not isinstance(exponent, Signal):
+        out = apply(call, input, power(float(exponent)))
+        if float(exponent) == 2.0:
+            return replace(out, tag=("square", input.ident, 0.0), sites=input.sites)
+        tag = "rms" if float(exponent) > 0.0 else "inverse rms"
+        return _tagged(out, input, tag, float(exponent))
+    if isinstance(input, Signal):
+        return apply(call, input, power(exponent.mean_mean))
+    base = float(input)
+    return apply(call, exponent, Pointwise(lambda x: base**x, lambda x: np.log(base) * base**x))
+
+
+@pow_.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Any, exponent: Any) -> Grads:
+    if isinstance(input, Signal):
+        p = float(exponent.mean_mean if isinstance(exponent, Signal) else exponent)
+        return {"input": back(grad, out, input, power(p), call)}
+    base = float(input)
+    function = Pointwise(lambda x: base**x, lambda x: np.log(base) * base**x)
+    return {"exponent": back(grad, out, exponent, function)}
+
+
+def replaced(x: Signal, **changes: Any) -> Signal:
+    """A copy with other fields (a typed shorthand for the rules that only touch metadata)."""
+    return replace(x, **changes)

@@ -1,0 +1,218 @@
+"""Sums of two tensors: add, subtract, mix; terms on one Gaussian source are followed node by node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from firstlight.graph.along import Along
+from firstlight.graph.signal import Cotangent, Signal, replace
+from firstlight.rules.attention.hiding import hide, seen_of, visible
+from firstlight.rules.chains.operands import through_sum
+from firstlight.rules.chains.source import as_source, on_source
+from firstlight.rules.composed.tape import Tape
+from firstlight.rules.gradients.across import of_term
+from firstlight.rules.gradients.along import energy, of_shifted, of_sum
+from firstlight.rules.gradients.gradient import scale, scaled, whole, whole_shape
+from firstlight.rules.gradients.leaning import shared
+from firstlight.rules.registry import Call, Grads, rule
+from firstlight.rules.state import sites
+from firstlight.rules.state.cross import add
+from firstlight.rules.state.layout import align, axis_atoms
+from firstlight.rules.state.summation import sum_atoms
+
+Number = int | float
+_FOLLOWED = 3  # summands of a gradient behind which the masks of a stream are known together only
+
+
+def is_number(x: Any) -> bool:
+    """A Python number (not a signal)."""
+    return isinstance(x, int | float) and not isinstance(x, Signal)
+
+
+def unit(like: Signal, value: float = 1.0) -> Signal:
+    """A constant, repeated over the layout of another signal."""
+    n = len(like.atoms)
+    one = (1,) * n
+    return Signal(
+        like.groups, np.full(one, value), np.full(one, value * value), np.ones_like(like.corr), like.batch, ident=0
+    )
+
+
+def shifted(x: Signal, b: float) -> Signal:
+    """x + b for a number b."""
+    if b == 0.0:
+        return x
+    values = None if x.values is None else x.values + b
+    out = add(x, unit(x, b))
+    value = None if x.value is None else x.value + b
+    source = x.source
+    if x.tag is not None and x.tag[0] == "mean square":
+        out = replace(out, tag=("mean square", x.tag[1], x.tag[2] + b))
+        if x.sites is not None:
+            made = sites.of_sum([(x.mean, x.mean_mean, x.sites), (np.full((1,) * x.mean.ndim, b), b, None)])
+            out = replace(out, sites=made)
+    return replace(out, source=source, values=values, value=value, gaussian=x.gaussian)
+
+
+def reduce_to(g: Cotangent, like: Signal) -> Cotangent:
+    """Sum a gradient over the axes along which an operand was repeated."""
+    shape, wanted = whole_shape(g), like.shape
+    if shape == wanted:
+        return g
+    base = whole(g)
+    lead = base.ndim - len(wanted)
+    for axis in range(base.ndim):
+        mine = wanted[axis - lead] if axis >= lead else 1
+        if mine == 1 and base.groups[axis]:
+            base = sum_atoms(base, list(axis_atoms(base, axis)))
+    return Cotangent(replace(base, groups=base.groups[lead:]))
+
+
+def plus(call: Call, x: Any, y: Any, alpha: float = 1.0) -> Any:
+    """x + α·y for signals or numbers."""
+    if is_number(x) and is_number(y):
+        return x + alpha * y
+    if is_number(y):
+        return shifted(x, alpha * float(y))
+    if is_number(x):
+        return shifted(scale(y, alpha) if alpha != 1.0 else y, float(x))
+    x, y = on_common_source(x, y)
+    del call
+    if x.numel > 1 and y.numel == 1 and y.value is not None:
+        return shifted(x, alpha * float(y.value.reshape(-1)[0]))
+    out = _under_masks(x, y, alpha)
+    known = (x.value is not None or x.weights is not None) or (y.value is not None or y.weights is not None)
+    if known and (x.gaussian or y.gaussian):
+        # a position table or a bias added to a Gaussian tensor: still (close to) Gaussian
+        out = replace(out, gaussian=True)
+    return out
+
+
+def _under_masks(x: Signal, y: Signal, alpha: float) -> Signal:
+    """x + α·y, where what a mask hides of either is hidden and tells nothing of the rest."""
+    one, two = seen_of(x), seen_of(y) if alpha > 0.0 else None
+    if one is None and two is None:
+        return add(x, y, alpha)
+    x, y = align(x, y)
+    left, right = (s if (s := seen_of(t)) is not None else np.ones((1,) * t.mean.ndim, dtype=bool) for t in (x, y))
+    if two is None:
+        right = np.ones_like(right)
+    out = add(visible(x, left), visible(y, right), alpha)
+    return hide(out, left & right, x.mean + alpha * y.mean)
+
+
+def on_common_source(x: Signal, y: Signal) -> tuple[Signal, Signal]:
+    """If one stands on the Gaussian that the other is, put both on it."""
+    if x.shape != y.shape:
+        return x, y
+    if x.source is None and y.source is not None and (values := on_source(x, y.source)) is not None:
+        x = replace(x, source=y.source, values=values)
+    elif y.source is None and x.source is not None and (values := on_source(y, x.source)) is not None:
+        y = replace(y, source=x.source, values=values)
+    elif x.ident == y.ident and x.source is None and x.value is None:
+        source, values = as_source(x)
+        x = replace(x, source=source, values=values)
+        y = x
+    return x, y
+
+
+@rule("add", example="x + F.linear(x, torch.randn(64, 64) / 8)")
+def add_(call: Call, input: Any, other: Any, alpha: float = 1.0) -> Any:
+    """x + α·y."""
+    return plus(call, input, other, alpha)
+
+
+@add_.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any, alpha: float = 1.0) -> Grads:
+    return _split(grad, input, other, 1.0, alpha, out, call)
+
+
+def _split(
+    grad: Cotangent, x: Any, y: Any, a: float, b: float, out: Signal, call: Call | None = None
+) -> dict[str, Any]:
+    grads: dict[str, Any] = {}
+    both = isinstance(x, Signal) and isinstance(y, Signal)
+    if both and call is not None and len(grad.rest) >= _FOLLOWED and x.source is not None and y.source is None:
+        call.caveat(
+            "a sum inside a long stream of nonlinearities: a unit open here was open before and will be again; "
+            "this is followed from sum to sum, and gradients far back can come out some per cent a sum too small"
+        )
+    forms = _along(grad, x, y, a, b, out)
+    mine = _share(x, y, a, b, out)
+    if isinstance(x, Signal):
+        g = through_sum(grad, out, x, y, a, b) if both else grad
+        g = shared(g, mine)
+        g = _angled(g, grad, out, x) if both else g
+        grads["input"] = replace(reduce_to(scaled(g, a), x), along=forms[0] if x.shape == out.shape else None)
+    if isinstance(y, Signal):
+        g = through_sum(grad, out, y, x, b, a) if both else grad
+        g = shared(g, 1.0 - mine if both else 1.0)
+        g = _angled(g, grad, out, y) if both else g
+        grads["other"] = replace(reduce_to(scaled(g, b), y), along=forms[1] if y.shape == out.shape else None)
+    return grads
+
+
+def _angled(g: Cotangent, grad: Cotangent, out: Signal, term: Signal) -> Cotangent:
+    """The gradient of a term of a sum whose sites differ by orders of magnitude, with its angle to the term."""
+    if out.sites is None or not out.sites.heavy:
+        return g
+    signal = whole(g)
+    free = energy(grad) * out.mean_q
+    known = None if grad.along is None or free <= 0.0 else min(grad.along.variance / free, 1.0)
+    made = of_term(signal.sites, known, out.sites, term.sites)
+    return g if made is None else Cotangent(replace(signal, sites=made))
+
+
+def _share(x: Any, y: Any, a: float, b: float, out: Signal) -> float:
+    """d ln|z|²/d ln|x|² of a sum z = a·x + b·y: (E (ax)² + E ax·by)/E z²."""
+    level = out.mean_q
+    if not (isinstance(x, Signal) and isinstance(y, Signal)) or level <= 0.0:
+        return 1.0
+    return min(max(0.5 + 0.5 * (a * a * x.mean_q - b * b * y.mean_q) / level, 0.0), 1.0)
+
+
+def _along(grad: Cotangent, x: Any, y: Any, a: float, b: float, out: Signal) -> tuple[Along | None, Along | None]:
+    """How far the gradients of the terms of a·x + b·y go along them."""
+    if isinstance(x, Signal) and isinstance(y, Signal):
+        return of_sum(grad, x, y, a, b)
+    term, factor = (x, a) if isinstance(x, Signal) else (y, b)
+    form = of_shifted(grad, scale(term, factor), out)
+    return form, form
+
+
+@rule("sub", example="x - 0.3 * torch.tanh(x)")
+def sub(call: Call, input: Any, other: Any, alpha: float = 1.0) -> Any:
+    """x - α·y."""
+    return plus(call, input, other, -alpha)
+
+
+@sub.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any, alpha: float = 1.0) -> Grads:
+    del call
+    return _split(grad, input, other, 1.0, -alpha, out)
+
+
+@rule("lerp", example="torch.lerp(torch.tanh(x), x.roll(1, 1), torch.sigmoid(x.roll(2, 1)))")
+def lerp(call: Call, input: Signal, end: Signal, weight: Any) -> Signal:
+    """(1 - w)·x + w·end."""
+    if not isinstance(weight, Signal):
+        return plus(call, scale(input, 1.0 - float(weight)), scale(end, float(weight)))
+    return _gated(Tape(call), input, end, weight)
+
+
+def _gated(tape: Tape, x: Signal, end: Signal, w: Signal) -> Signal:
+    return tape("add", tape("mul", tape("sub", 1.0, w), x), tape("mul", w, end))
+
+
+@lerp.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, end: Signal, weight: Any) -> Grads:
+    del out
+    if isinstance(weight, Signal):
+        tape = Tape(call)
+        of = tape.back({_gated(tape, input, end, weight).ident: [grad]})
+        found = {"input": of(input), "end": of(end), "weight": of(weight)}
+        return {n: g for n, g in found.items() if g is not None}
+    w = float(weight)
+    return {"input": reduce_to(scaled(grad, 1.0 - w), input), "end": reduce_to(scaled(grad, w), end)}

@@ -1,0 +1,138 @@
+"""Random masks and draws inside the forward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from firstlight.graph.signal import Cotangent, Signal, next_id, replace
+from firstlight.rules.gradients.gradient import whole
+from firstlight.rules.registry import Call, Grads, rule
+from firstlight.rules.state.empirical import uniform
+from firstlight.rules.state.layout import axis_atoms
+
+
+def _drop(x: Signal, rate: float, shared_axes: tuple[int, ...] = ()) -> Signal:
+    """q/(1-p); pairs with masks of their own keep their moment, pairs under one mask are scaled like q."""
+    if rate <= 0.0:
+        return x
+    if rate >= 1.0:
+        return replace(x, mean=x.mean * 0.0, q=x.q * 0.0, source=None, values=None, ident=next_id())
+    keep = 1.0 - rate
+    shared = [a for axis in shared_axes for a in axis_atoms(x, axis)]
+    factor = np.full_like(x.corr, keep)
+    same = tuple(slice(None) if i in shared else 0 for i in range(x.corr.ndim))
+    factor[same] = 1.0
+    return replace(
+        x, q=x.q / keep, corr=x.corr * factor, source=None, values=None, terms=((1.0, x),), gaussian=False,
+        value=None, weights=None, ident=next_id(),
+    )  # fmt: skip
+
+
+@rule("dropout", "alpha_dropout", refs=("srivastava2014",), example="F.dropout(x, 0.2, training=True)")
+def dropout(call: Call, input: Signal, p: float = 0.5, training: bool = True) -> Signal:
+    """Independent masks per entry, survivors divided by 1-p."""
+    del call
+    return _drop(input, float(p)) if training else input
+
+
+@dropout.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, p: float = 0.5, training: bool = True) -> Grads:
+    del call, out, input
+    if not training or p <= 0.0:
+        return {"input": grad}
+    return {"input": Cotangent(_drop(whole(grad), float(p)), along=grad.along)}
+
+
+@rule(
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
+    "feature_dropout",
+    "feature_alpha_dropout",
+    example="F.dropout1d(x.view(-1, 8, 8), 0.2)",
+)
+def channel_dropout(call: Call, input: Signal, p: float = 0.5, training: bool = True) -> Signal:
+    """One mask per channel."""
+    del call
+    return _drop(input, float(p), tuple(range(2, input.ndim))) if training else input
+
+
+@channel_dropout.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, p: float = 0.5, training: bool = True) -> Grads:
+    del call, out
+    if not training or p <= 0.0:
+        return {"input": grad}
+    g = whole(grad)
+    return {"input": Cotangent(_drop(g, float(p), tuple(range(2, input.ndim))), along=grad.along)}
+
+
+def _draw(call: Call, mean: float, q: float) -> Signal:
+    return uniform(call.node.outputs[0].shape, mean, q, gaussian=mean == 0.0)
+
+
+@rule("randn", "randn_like", "normal", example="x + torch.randn_like(x)")
+def randn(call: Call, unused: Any = None) -> Signal:
+    """Standard normal entries."""
+    del unused
+    return _draw(call, 0.0, 1.0)
+
+
+@rule("rand", "rand_like", "uniform", example="x + torch.rand_like(x)")
+def rand(call: Call, unused: Any = None) -> Signal:
+    """Uniform on [0, 1)."""
+    del unused
+    return _draw(call, 0.5, 1.0 / 3.0)
+
+
+@rule("bernoulli", example="x * torch.bernoulli(torch.full_like(x, 0.3))")
+def bernoulli(call: Call, unused: Any = None) -> Signal:
+    """0 or 1 with equal probability."""
+    del unused
+    return _draw(call, 0.5, 0.5)
+
+
+@rule("randint", "randint_like", "randperm", "multinomial", example="x[torch.randint(0, 16, (16,))]")
+def integers(call: Call, unused: Any = None) -> Signal:
+    """Places chosen by chance."""
+    del unused
+    return uniform(call.node.outputs[0].shape, 0.0, 1.0, integer=True)
+
+
+def _nothing(call: Call, grad: Cotangent, out: Signal, *_: Any, **__: Any) -> Grads:
+    """Draws and constants pass no gradient on."""
+    del call, grad, out
+    return {}
+
+
+for _entry in (randn, rand, bernoulli, integers):
+    _entry.parameters = ("unused",)
+    _entry.variadic = False
+    _entry.adjoint(_nothing)
+
+
+@rule("zeros_like", "zeros", "new_zeros", "empty_like", "new_empty", variadic=True, example="x + torch.zeros_like(x)")
+def zeros(call: Call, unused: tuple[Any, ...] = ()) -> Signal:
+    """Zeros."""
+    del unused
+    return _draw(call, 0.0, 0.0)
+
+
+@rule("ones_like", "ones", "new_ones", variadic=True, example="x + torch.ones_like(x)")
+def ones(call: Call, unused: tuple[Any, ...] = ()) -> Signal:
+    """Ones."""
+    del unused
+    return _draw(call, 1.0, 1.0)
+
+
+@rule("full_like", "full", "new_full", example="x + torch.full_like(x, 0.5)")
+def full(call: Call, input: Any = None, fill_value: Any = 0.0) -> Signal:
+    """One number."""
+    del input
+    b = float(fill_value) if not isinstance(fill_value, Signal) else fill_value.mean_mean
+    return _draw(call, b, b * b)
+
+
+for _entry in (zeros, ones, full):
+    _entry.adjoint(_nothing)

@@ -1,0 +1,1 @@
+"""Recurrent layers and cells, mean field over time, and packed sequences."""

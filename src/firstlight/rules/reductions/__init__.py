@@ -1,0 +1,1 @@
+"""What one axis comes to: sums, means, norms and normalisations, extremes and ranks."""

@@ -1,0 +1,397 @@
+"""Normalisations: what the group has in common is removed, its mean square set to one; their adjoints project."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from firstlight.graph.along import Along
+from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, replace
+from firstlight.rules.convolutions import borders
+from firstlight.rules.gradients.along import along, energy, met_in_group, mixed
+from firstlight.rules.gradients.gradient import scale, whole
+from firstlight.rules.linear.contraction import PER_ROW, energy_cube, product
+from firstlight.rules.pointwise.merge import plus, reduce_to
+from firstlight.rules.registry import BACKWARD_INDEPENDENT, CONCENTRATED, Call, Grads, rule, several
+from firstlight.rules.state import pieces
+from firstlight.rules.state.forms import combine, joint
+from firstlight.rules.state.layout import align, axis_atoms, correlations, moments, reshape
+from firstlight.rules.state.projection import group_pairs, projected, shared_cube
+from firstlight.rules.state.summation import sum_atoms
+
+_SMALL = 64  # entries of a group up to which effects of order 1/n can add up to per cents
+_EPSILON = 1e-3  # share of ε in the variance from which the length before a norm counts behind it
+_SHARED = 0.03  # share of a tensor that its groups have in common from which it counts that they differ in it
+_COMMON = 0.1  # share of a gradient that a group has in common from which its dependence on the tensor shows
+
+
+@dataclass(slots=True)
+class Normalised:
+    """A normalised signal with what its adjoint needs.
+
+    Attributes:
+        signal: x̂.
+        scale: 1/√(v+ε), a field.
+        kept: v/(v+ε).
+        spread: Relative variance of the group's v̂ for the entries that it has.
+    """
+
+    signal: Signal
+    scale: Array
+    kept: float
+    spread: float
+
+
+def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps: float) -> Normalised:
+    """(x - mean)/√(var + ε) over the atoms: shared part r̄ = mean pair moment of the group, v = q - r̄ (RMS: r̄ kept)."""
+    gone = tuple(atoms)
+    if not gone:
+        call.caveat("a normalisation over one entry: its output is constant")
+    group_q = x.q.mean(axis=gone, keepdims=True) if gone else x.q
+    group_mean = x.mean.mean(axis=gone, keepdims=True) if gone else x.mean
+    raw = moments(x)
+    shared = shared_cube(x, gone, np.broadcast_to(raw, x.corr.shape))
+    origin = (0,) * shared.ndim
+    common = float(shared[origin]) if centre else 0.0
+    part = pieces.common(x, gone, common) if centre else 0.0
+    if isinstance(part, float) and common > _SHARED and float(group_q.max()) > 1.5 * float(group_q.min()):
+        call.caveat(
+            f"groups of different size (side by side in one tensor): each is taken to have {100 * common:.0f} % in "
+            "common, as they have on average; the gradient in front can come out some per cent too small"
+        )
+    v = np.maximum(group_q * (1.0 - part), 0.0)
+    v = np.where(v <= 1e-12 * group_q, 0.0, v)
+    inverse = 1.0 / np.sqrt(v + eps) if eps > 0 else 1.0 / np.sqrt(np.maximum(v, 1e-300))
+    q = x.q
+    border = borders.centred(x, gone, common * group_q.item()) if centre and group_q.size == 1 else None
+    if border is not None:
+        q = border[0]
+    elif centre:  # E (x - x̄)² = q_s - 2 E x_s x̄ + E x̄², E x_s x̄ in proportion to √q_s
+        root = np.sqrt(x.q)
+        level = root.mean(axis=gone, keepdims=True) if gone else root
+        q = np.maximum(x.q - part * group_q * (2.0 * root / np.maximum(level, 1e-300) - 1.0), 0.0)
+    q = q * np.square(inverse)
+    mean = (x.mean - group_mean if centre else x.mean) * inverse
+    corr = x.corr
+    if centre:
+        rest = 1.0 - common
+        corr = correlations(raw - shared, q) if rest > 1e-12 else np.ones_like(x.corr)
+        if rest < 1e-6:
+            call.caveat("what the group has not in common is below rounding: the output is amplified noise")
+    values, source = x.values, x.source
+    if source is not None and values is not None and group_q.size == 1 and x.q.size == 1:
+        shift = float(group_mean.reshape(-1)[0]) if centre else 0.0
+        values = (values - shift) * float(inverse.reshape(-1)[0])
+    else:
+        values, source = None, None
+    terms: tuple[tuple[float, Signal], ...] = ()
+    if inverse.size == 1 and (not centre or abs(common) < 0.05):
+        terms = ((float(inverse.reshape(-1)[0]), x),)
+    out = replace(
+        x, mean=mean, q=np.maximum(q, np.square(mean)), corr=corr, source=source, values=values, noise=SILENT,
+        scatter=0.0, data=False, cumulants=_normal_cumulants(x, float(inverse.mean())), tag=None,
+        terms=terms, weights=None, value=None, integer=False, ident=next_id(), sites=None,
+    )  # fmt: skip
+    total_v = float(v.mean())
+    energy = energy_cube(replace(out, source=None, values=None)) if out.source is None else energy_cube(out)
+    spread = min(max(float(np.sum(group_pairs(out, gone) * energy)), 0.0), 1.0) if gone else 1.0
+    site = len(gone) == 1 and not x.batch[gone[0]]
+    # on the sphere Σ x̂² does not scatter, and an entry's kurtosis is 3(1 - 2/n)
+    # over several axes the sites of a group keep what they scatter beside each other, not what a whole draw does
+    scatter = -spread if site else max(x.scatter - x.noise.variance, 0.0) if len(gone) > 1 else 0.0
+    out = replace(out, corr=_few(out.corr, gone, spread), data=len(gone) == 1, scatter=scatter)
+    if border is not None:  # what the border adds is shared by its own entries only
+        spread = min(max(spread, border[1]), 1.0)
+    kept = total_v / (total_v + eps) if total_v + eps > 0 else 0.0
+    return Normalised(pieces.reweighed(out, x, gone, centred=centre), inverse, kept, spread)
+
+
+def _normal_cumulants(x: Signal, a: float) -> tuple[float, float]:
+    a = min(a, 1e60)
+    return x.cumulants[0] * a**3, x.cumulants[1] * a**4
+
+
+def _few(corr: Array, atoms: Sequence[int], spread: float) -> Array:
+    """Correlations after division by a v̂ of relative variance s (few effective entries).
+
+    Two entries of one group share their v̂, which is large where they are: c - c²(1 - c)·s/c̄², to second order with
+    s ∝ c²: c - (1 - c)·s for c > 0. Entries of two groups: the mean cosine of two vectors, c·(1 - (1 - c²)·s/4).
+    """
+    if spread < 1e-3:
+        return corr
+    out = corr * (1.0 - (1.0 - np.square(corr)) * 0.25 * spread)
+    inside = tuple(slice(None) if i in atoms else 0 for i in range(corr.ndim))
+    own = corr[inside]
+    out[inside] = np.where(own > 0.0, np.maximum(own - (1.0 - own) * np.minimum(spread, own), 0.0), own)
+    return out
+
+
+def normalise_back(
+    call: Call, g: Signal, x: Signal, atoms: Sequence[int], *, centre: bool, eps: float, known: float | None = None,
+    met: Array | None = None,
+) -> Signal:  # fmt: skip
+    """Gradient before a normalisation: (g - mean g - x̂·mean(g x̂))/√(v+ε).
+
+    The projection takes the shared part of g and the part along x̂; E[v/v̂] = n/(n-2) for n effective entries,
+    n = 2/(relative variance of v̂), of which centring has already taken one. Over a batch, v̂ = wᵀΣw of the row of
+    weights w in front, which the gradient meets again on its way down (`past_weights`).
+    """
+    g, x = align(g, x)
+    hat = normalise(call, x, atoms, centre=centre, eps=eps)
+    share, corr = projected(g, hat.signal, atoms, centre=centre, kept=hat.kept, met=met)
+    common = float(shared_cube(g, atoms).flat[0]) if centre else 0.0
+    if known is not None:
+        share = max(1.0 - common - (2.0 - hat.kept) * hat.kept * known, 0.0)
+    # v scatters from site to site: a group that spans sites has the mean of it
+    single = len(set(atoms)) == 1 and not any(x.batch[a] for a in atoms)
+    spread = x.scatter if x.data else hat.spread + (x.scatter if single else 0.0)
+    entries = prod(x.atoms[a] for a in set(atoms))
+    if 1 < entries <= _SMALL:
+        call.caveat(
+            f"a group of {entries} entries: parts of the gradient of order 1/{entries} that depend on the tensor "
+            "itself are left out, and add up from layer to layer"
+        )
+    if centre and common > _COMMON and met is None:
+        call.caveat(
+            f"{100 * common:.0f} % of the gradient is common to the group: how far the rest goes along with the "
+            "normalised tensor is left out"
+        )
+    n = 2.0 / max(spread, 1e-12)
+    lift = 1.0 + hat.kept * (n / max(n - 2.0, 0.25 * n) - 1.0)
+    q = g.q * np.square(hat.scale) * share * lift * joint(g.noise, x.noise, -hat.kept)
+    noise = combine([(1.0, g.noise), (-hat.kept, x.noise)])
+    per_row = x.gaussian and any(x.batch[a] for a in atoms)
+    return replace(
+        g, mean=np.zeros_like(g.mean), q=q, corr=corr, source=None, values=None, noise=noise, terms=(),
+        lean=0.0, tag=(PER_ROW, 0, lift) if per_row else None, ident=next_id(),
+    )  # fmt: skip
+
+
+def _trailing(x: Signal, shape: Any) -> list[int]:
+    count = len(shape) if several(shape) else 1
+    return [a for axis in range(x.ndim - count, x.ndim) for a in axis_atoms(x, axis)]
+
+
+def _is_one(w: Signal | None) -> bool:
+    return w is None or (w.mean.size == 1 and w.q.size == 1 and w.mean_mean == 1.0 and w.mean_q == 1.0)
+
+
+def _is_zero(w: Signal | None) -> bool:
+    return w is None or not np.any(w.q)
+
+
+def affine_after(call: Call, x: Signal, weight: Signal | None, bias: Signal | None, axes: int) -> Signal:
+    """γ·x̂ + β with γ, β along an axis that has `axes` axes behind it."""
+    out = x
+    if weight is not None and not _is_one(weight):
+        w = replace(weight, groups=(*weight.groups, *((),) * axes), value=None)
+        constant = w.mean.size == 1 and abs(w.mean_q - w.mean_mean**2) <= 1e-12 * w.mean_q
+        out = scale(out, w.mean_mean) if constant else replace(product(out, w), gaussian=x.gaussian)
+    if bias is not None and not _is_zero(bias):
+        out = replace(plus(call, out, replace(bias, groups=(*bias.groups, *((),) * axes))), gaussian=x.gaussian)
+    return out
+
+
+def _affine_back(
+    g: Signal, hat: Signal, weight: Signal | None, bias: Signal | None, axes: int
+) -> tuple[Signal, dict[str, Any]]:
+    grads: dict[str, Any] = {}
+    inner = g
+    if weight is not None:
+        w = replace(weight, groups=(*weight.groups, *((),) * axes), value=None)
+        if not _is_one(weight):
+            inner = product(g, w)
+        grads["weight"] = Cotangent(_drop(reduce_to(Cotangent(product(g, hat)), w).base, axes))
+    if bias is not None:
+        b = replace(bias, groups=(*bias.groups, *((),) * axes), value=None)
+        grads["bias"] = Cotangent(_drop(reduce_to(Cotangent(g), b).base, axes))
+    return inner, grads
+
+
+def _drop(x: Signal, axes: int) -> Signal:
+    return replace(x, groups=x.groups[: len(x.groups) - axes]) if axes else x
+
+
+@rule("layer_norm", assumes=(CONCENTRATED, BACKWARD_INDEPENDENT), refs=("ba2016",), example="F.layer_norm(x, (64,))")
+def layer_norm(
+    call: Call, input: Signal, normalized_shape: Any, weight: Signal | None = None, bias: Signal | None = None,
+    eps: float = 1e-5,
+) -> Signal:  # fmt: skip
+    """LayerNorm over the last axes: the features' shared part goes, the site's mean square becomes one."""
+    hat = normalise(call, input, _trailing(input, normalized_shape), centre=True, eps=eps).signal
+    return affine_after(call, hat, weight, bias, 0)
+
+
+@layer_norm.adjoint
+def _(
+    call: Call, grad: Cotangent, out: Signal, input: Signal, normalized_shape: Any, weight: Signal | None = None,
+    bias: Signal | None = None, eps: float = 1e-5,
+) -> Grads:  # fmt: skip
+    atoms = _trailing(input, normalized_shape)
+    return _back(call, grad, out, input, atoms, weight, bias, 0, centre=True, eps=eps)
+
+
+def _back(
+    call: Call, grad: Cotangent, out: Signal, x: Signal, atoms: Sequence[int], weight: Signal | None,
+    bias: Signal | None, axes: int, *, centre: bool, eps: float,
+) -> dict[str, Any]:  # fmt: skip
+    g = whole(grad)
+    if g.groups != x.groups:
+        names = [axis for axis in range(x.ndim) if any(a in atoms for a in axis_atoms(x, axis))]
+        g, x = align(g, x)
+        atoms = [a for axis in names for a in axis_atoms(x, axis)]
+    hat = normalise(call, x, atoms, centre=centre, eps=eps)
+    inner, grads = _affine_back(g, hat.signal, weight, bias, axes)
+    known, form = None, None
+    if list(atoms) == list(axis_atoms(x, -1)):  # all units of a site: Σ g·x = (1 - kept)·Σ g·y is left by ε alone
+        if grad.along is not None:  # E (Σ g·y)²/(n·E|g|²·E y²)
+            known = grad.along.variance / max(x.shape[-1] * energy(grad) * out.mean_q, 1e-300)
+        form = mixed([(1.0 - hat.kept, along(grad, out))]) if 1.0 - hat.kept > _EPSILON else Along()
+    met = met_in_group(grad, out, inner, atoms) if known is None else None
+    back = normalise_back(call, inner, x, atoms, centre=centre, eps=eps, known=known, met=met)
+    if list(atoms) == list(axis_atoms(x, -1)):
+        back = replace(back, lean=-hat.kept)
+    grads["input"] = Cotangent(back, along=form)
+    return grads
+
+
+@rule("rms_norm", assumes=(CONCENTRATED, BACKWARD_INDEPENDENT), refs=("zhang2019",), example="F.rms_norm(x, (64,))")
+def rms_norm(
+    call: Call, input: Signal, normalized_shape: Any, weight: Signal | None = None, eps: float | None = None
+) -> Signal:
+    """RMSNorm: nothing is removed, the site's mean square becomes one."""
+    atoms = _trailing(input, normalized_shape)
+    hat = normalise(call, input, atoms, centre=False, eps=1.2e-7 if eps is None else eps).signal
+    return affine_after(call, hat, weight, None, 0)
+
+
+@rms_norm.adjoint
+def _(
+    call: Call, grad: Cotangent, out: Signal, input: Signal, normalized_shape: Any, weight: Signal | None = None,
+    eps: float | None = None,
+) -> Grads:  # fmt: skip
+    atoms = _trailing(input, normalized_shape)
+    return _back(call, grad, out, input, atoms, weight, None, 0, centre=False, eps=1.2e-7 if eps is None else eps)
+
+
+def _all_but(x: Signal, axes: Sequence[int]) -> list[int]:
+    return [a for axis in range(x.ndim) if axis not in axes for a in axis_atoms(x, axis)]
+
+
+@rule(
+    "batch_norm", "instance_norm", assumes=(CONCENTRATED, BACKWARD_INDEPENDENT), refs=("ioffe2015",),
+    example="F.batch_norm(x, None, None, training=True)",
+)  # fmt: skip
+def batch_norm(
+    call: Call, input: Signal, running_mean: Signal | None = None, running_var: Signal | None = None,
+    weight: Signal | None = None, bias: Signal | None = None, training: bool = False, momentum: float = 0.1,
+    eps: float = 1e-5, use_input_stats: bool = True,
+) -> Signal:  # fmt: skip
+    """BatchNorm: in training the part that the whole batch shares goes; in evaluation an affine map."""
+    del momentum
+    axes = input.ndim - 2
+    if not _on_batch(call, training, use_input_stats, running_mean):
+        return affine_after(call, _running(call, input, running_mean, running_var, eps), weight, bias, axes)
+    hat = normalise(call, input, _batch_atoms(call, input), centre=True, eps=eps).signal
+    return affine_after(call, hat, weight, bias, axes)
+
+
+def _on_batch(call: Call, training: bool, use_input_stats: bool, running_mean: Signal | None) -> bool:
+    if call.node.op == "instance_norm":
+        return bool(use_input_stats)
+    return bool(training) or running_mean is None
+
+
+def _batch_atoms(call: Call, x: Signal) -> list[int]:
+    return _all_but(x, (0, 1) if call.node.op == "instance_norm" else (1,))
+
+
+def _running(call: Call, x: Signal, mean: Signal | None, var: Signal | None, eps: float) -> Signal:
+    v = 1.0 if var is None else var.mean_mean
+    m = 0.0 if mean is None else mean.mean_mean
+    out = plus(call, x, -m) if m else x
+    return scale(out, (v + eps) ** -0.5)
+
+
+@batch_norm.adjoint
+def _(
+    call: Call, grad: Cotangent, out: Signal, input: Signal, running_mean: Signal | None = None,
+    running_var: Signal | None = None, weight: Signal | None = None, bias: Signal | None = None,
+    training: bool = False, momentum: float = 0.1, eps: float = 1e-5, use_input_stats: bool = True,
+) -> Grads:  # fmt: skip
+    del momentum
+    axes = input.ndim - 2
+    if not _on_batch(call, training, use_input_stats, running_mean):
+        hat = _running(call, input, running_mean, running_var, eps)
+        inner, grads = _affine_back(whole(grad), hat, weight, bias, axes)
+        v = 1.0 if running_var is None else running_var.mean_mean
+        grads["input"] = Cotangent(scale(inner, (v + eps) ** -0.5))
+        return grads
+    return _back(call, grad, out, input, _batch_atoms(call, input), weight, bias, axes, centre=True, eps=eps)
+
+
+@rule(
+    "group_norm", assumes=(CONCENTRATED, BACKWARD_INDEPENDENT), refs=("wu2018",),
+    example="F.group_norm(x.view(-1, 16, 4), 4)",
+)  # fmt: skip
+def group_norm(
+    call: Call, input: Signal, num_groups: int, weight: Signal | None = None, bias: Signal | None = None,
+    eps: float = 1e-5,
+) -> Signal:  # fmt: skip
+    """GroupNorm: LayerNorm over the channels of a group and all positions."""
+    x, atoms = _grouped(input, num_groups)
+    hat = normalise(call, x, atoms, centre=True, eps=eps).signal
+    return affine_after(call, pieces.reweighed(reshape(hat, input.shape), input), weight, bias, input.ndim - 2)
+
+
+def _grouped(x: Signal, num_groups: int) -> tuple[Signal, list[int]]:
+    shape = x.shape
+    x = reshape(x, (shape[0], num_groups, shape[1] // num_groups, *shape[2:]))
+    return x, _all_but(x, (0, 1))
+
+
+@group_norm.adjoint
+def _(
+    call: Call, grad: Cotangent, out: Signal, input: Signal, num_groups: int, weight: Signal | None = None,
+    bias: Signal | None = None, eps: float = 1e-5,
+) -> Grads:  # fmt: skip
+    del out
+    g = whole(grad)
+    x, atoms = _grouped(input, num_groups)
+    hat = normalise(call, x, atoms, centre=True, eps=eps).signal
+    inner, grads = _affine_back(g, reshape(hat, input.shape), weight, bias, input.ndim - 2)
+    split = reshape(inner, x.shape)
+    split, x = align(split, x)
+    atoms = _all_but(x, (0, 1))
+    back = normalise_back(call, split, x, atoms, centre=True, eps=eps)
+    grads["input"] = Cotangent(reshape(back, input.shape))
+    return grads
+
+
+@rule("normalize", assumes=(CONCENTRATED,), example="F.normalize(x, dim=-1)")
+def normalize(call: Call, input: Signal, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Signal:
+    """x/|x| along an axis."""
+    if p != 2.0:
+        call.caveat("a norm other than the Euclidean one: taken as the Euclidean one")
+    del eps
+    atoms = axis_atoms(input, dim)
+    n = prod(input.atoms[a] for a in atoms)
+    out = scale(normalise(call, input, atoms, centre=False, eps=0.0).signal, n**-0.5)
+    return replace(out, tag=input.tag) if input.tag is not None and input.tag[0] == "image" else out
+
+
+@normalize.adjoint
+def _(
+    call: Call, grad: Cotangent, out: Signal, input: Signal, p: float = 2.0, dim: int = 1, eps: float = 1e-12
+) -> Grads:
+    del out, p, eps
+    atoms = axis_atoms(input, dim)
+    n = prod(input.atoms[a] for a in atoms)
+    return {"input": Cotangent(scale(normalise_back(call, whole(grad), input, atoms, centre=False, eps=0.0), n**-0.5))}
+
+
+__all__ = ["normalise", "normalise_back", "sum_atoms"]

@@ -1,0 +1,237 @@
+"""Reductions over axes: sums and means divide what entries have not in common, norms and variances concentrate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from firstlight.graph.along import Along
+from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
+from firstlight.rules.attention.shares import RETURNED
+from firstlight.rules.attention.softmax import soft
+from firstlight.rules.chains.source import spread
+from firstlight.rules.gradients.along import mixed, of_summands
+from firstlight.rules.gradients.gradient import scale, whole
+from firstlight.rules.linear.contraction import energy_cube, product
+from firstlight.rules.pointwise.elementwise import Pointwise, apply
+from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, rule, several
+from firstlight.rules.state import sites
+from firstlight.rules.state.layout import axis_atoms, expand
+from firstlight.rules.state.noise import by_length
+from firstlight.rules.state.projection import group_pairs, shared_cube
+from firstlight.rules.state.summation import sum_atoms
+
+
+def axes_of(x: Signal, dim: Any) -> list[int]:
+    """The axes meant by torch's `dim`: none given means all."""
+    if dim is None or dim == ():
+        return list(range(x.ndim))
+    return [int(d) % x.ndim for d in (dim if several(dim) else (dim,))]
+
+
+def reduced(x: Signal, dim: Any, keepdim: bool, *, mean: bool) -> Signal:
+    """Sum (or mean) over axes."""
+    axes = axes_of(x, dim)
+    out = sum_atoms(replace(x, source=None, values=None), [a for k in axes for a in axis_atoms(x, k)], mean=mean)
+    if axes == [x.ndim - 1] and x.shape[-1] > 1:
+        out = _with_lengths(out, x, 1.0 if mean else float(x.shape[-1]))
+    if not keepdim:
+        out = replace(out, groups=tuple(g for k, g in enumerate(out.groups) if k not in axes))
+    return replace(out, noise=x.noise, ident=next_id())
+
+
+def _with_lengths(out: Signal, x: Signal, count: float) -> Signal:
+    """A sum over the units f(u) of a site, whose u have one variance V in common that scatters from site to site.
+
+    Given V, pairs of units are what the cube says; over sites their means E[f|V] go with V, which adds
+    count²·τ²·(dE[f|V]/dln V)² to the sum's square: τ²q² for the mean square of a tensor.
+    """
+    if x.source is None or x.values is None or x.source.scatter <= 0.0:
+        return out
+    slope = spread(x.source, by_length(x.source, x.values), len(x.atoms)).mean(axis=axis_atoms(x, -1))
+    q = out.q + x.source.scatter * np.square(count * slope)
+    level, grown = out.mean_q, float(q.mean())
+    if level <= 0.0 or grown <= level:
+        return out
+    corr = out.corr * (level / grown)
+    corr[(0,) * corr.ndim] = 1.0
+    return replace(out, q=q, corr=corr, scatter=0.0)
+
+
+def spread_over(g: Signal, x: Signal, dim: Any, keepdim: bool, factor: float) -> Signal:
+    """The adjoint of a reduction: a gradient times a factor, repeated over the axes of x that were reduced."""
+    axes = axes_of(x, dim)
+    groups = list(g.groups)
+    if not keepdim:
+        for k in sorted(axes):
+            groups.insert(k, ())
+    wide = replace(g, groups=tuple(groups), source=None, values=None, value=None, lean=0.0)
+    labels = [tuple(x.batch[a] for a in axis_atoms(x, k)) for k in range(x.ndim)]
+    target = tuple(x.groups[k] if k in axes else wide.groups[k] for k in range(x.ndim))
+    full = expand(wide, target, [lab if k in axes else (False,) * len(target[k]) for k, lab in enumerate(labels)])
+    return scale(full, factor)
+
+
+@rule("mean", "nanmean", assumes=(EXCHANGEABLE,), example="x.mean(1, keepdim=True) + x")
+def mean(call: Call, input: Signal, dim: Any = None, keepdim: bool = False) -> Signal:
+    """q' = q/k + (1 - 1/k) r over k entries."""
+    del call
+    out = reduced(input, dim, keepdim, mean=True)
+    if input.tag is not None and input.tag[0] == "square":
+        out = replace(out, tag=("mean square", input.tag[1], out.mean_mean))
+        return sites.mean_squares(out, input.sites)
+    return out
+
+
+@mean.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: Any = None, keepdim: bool = False) -> Grads:
+    del call
+    wide = spread_over(whole(grad), input, dim, keepdim, out.numel / input.numel)
+    return {"input": Cotangent(wide, along=_along(grad, input, dim, keepdim))}
+
+
+@rule("sum", "nansum", assumes=(EXCHANGEABLE,), example="x.view(-1, 8, 8).sum(1)")
+def sum_(call: Call, input: Signal, dim: Any = None, keepdim: bool = False) -> Signal:
+    """q' = k q + k(k-1) r."""
+    del call
+    out = reduced(input, dim, keepdim, mean=False)
+    return replace(out, tag=("sum", input.ident, 0.0)) if keepdim and input.mean.min() > 0.0 else out
+
+
+@sum_.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: Any = None, keepdim: bool = False) -> Grads:
+    del call
+    if grad.base.tag is not None and grad.base.tag[:2] == (RETURNED, input.ident):
+        return {}
+    wide = spread_over(whole(grad), input, dim, keepdim, 1.0)
+    known = _along(grad, input, dim, keepdim) or of_summands(grad, input, out, axes_of(input, dim))
+    return {"input": Cotangent(wide, along=known)}
+
+
+def _along(grad: Cotangent, x: Signal, dim: Any, keepdim: bool, degree: float = 1.0) -> Along | None:
+    """Behind a function of the last axis that is homogeneous of some degree: Σ g·x = degree·(g·y)."""
+    one = keepdim and axes_of(x, dim) == [x.ndim - 1]
+    return mixed([(degree, grad.along)]) if one and grad.along is not None else None
+
+
+def _variance(x: Signal, dim: Any, keepdim: bool, unbiased: bool) -> Signal:
+    """Mean v = q - r̄ over the axes, fluctuating like a mean of squares."""
+    axes = axes_of(x, dim)
+    atoms = [a for k in axes for a in axis_atoms(x, k)]
+    n = prod(x.atoms[a] for a in atoms)
+    shared = shared_cube(x, atoms)
+    common = float(shared[(0,) * shared.ndim])
+    v = np.maximum(x.q.mean(axis=tuple(atoms), keepdims=True) * (1.0 - common), 0.0)
+    if unbiased and n > 1:
+        v = v * (n / (n - 1.0))
+    relative = float(np.sum(group_pairs(x, atoms) * np.maximum(energy_cube(x), 0.0)))
+    return _positive(x, axes, keepdim, v, relative)
+
+
+def _positive(x: Signal, axes: Sequence[int], keepdim: bool, m: Array, relative: float) -> Signal:
+    """A positive tensor with mean field m and a relative variance, independent between sites."""
+    atoms = tuple(a for k in axes for a in axis_atoms(x, k))
+    m = m.squeeze(axis=atoms)
+    rest = [i for i in range(len(x.atoms)) if i not in atoms]
+    corr = np.full(tuple(x.corr.shape[i] for i in rest), 1.0 / (1.0 + relative))
+    corr[(0,) * corr.ndim] = 1.0
+    groups = [() if k in axes else g for k, g in enumerate(x.groups)]
+    if not keepdim:
+        groups = [g for k, g in enumerate(groups) if k not in axes]
+    return Signal(
+        tuple(groups), m, np.square(m) * (1.0 + relative), corr, tuple(x.batch[i] for i in rest), noise=x.noise
+    )
+
+
+@rule("var", assumes=(EXCHANGEABLE,), example="x.var(1, keepdim=True) + x")
+def var(
+    call: Call, input: Signal, dim: Any = None, unbiased: bool = True, keepdim: bool = False, correction: Any = None
+) -> Signal:
+    """Variance over axes."""
+    del call
+    return _variance(input, dim, keepdim, unbiased and correction != 0)
+
+
+@rule("std", assumes=(EXCHANGEABLE,), example="x.std(1, keepdim=True) + x")
+def std(
+    call: Call, input: Signal, dim: Any = None, unbiased: bool = True, keepdim: bool = False, correction: Any = None
+) -> Signal:
+    """Standard deviation over axes."""
+    del call
+    v = _variance(input, dim, keepdim, unbiased and correction != 0)
+    return _power_of(v, 0.5)
+
+
+def _power_of(v: Signal, p: float) -> Signal:
+    """v^p for a positive tensor that fluctuates little (log-normal)."""
+    s2 = np.log(np.maximum(v.q / np.maximum(np.square(v.mean), 1e-300), 1.0))
+    log_mean = np.log(np.maximum(v.mean, 1e-300)) - 0.5 * s2
+    m = np.exp(p * log_mean + 0.5 * p * p * s2)
+    q = np.exp(2.0 * p * log_mean + 2.0 * p * p * s2)
+    return replace(v, mean=m, q=q, terms=(), ident=next_id())
+
+
+def _var_back(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: Any = None, **rest: Any) -> Grads:
+    axes = axes_of(input, dim)
+    atoms = [a for k in axes for a in axis_atoms(input, k)]
+    n = prod(input.atoms[a] for a in atoms)
+    keepdim = bool(rest.get("keepdim", False))
+    g = spread_over(whole(grad), input, dim, keepdim, 2.0 / max(n - 1, 1))
+    v = max(input.mean_q - input.mean_mean**2, 0.0)
+    size = v if call.node.op == "var" else 0.25
+    form = _along(grad, input, dim, keepdim, 2.0 if call.node.op == "var" else 1.0)
+    return {"input": Cotangent(replace(g, q=g.q * size, mean=g.mean * 0.0, ident=next_id()), along=form)}
+
+
+var.adjoint(_var_back)
+
+
+std.adjoint(_var_back)
+
+
+@rule("norm", "linalg_vector_norm", "linalg_norm", assumes=(EXCHANGEABLE,), example="x.norm(dim=1, keepdim=True) + x")
+def norm(call: Call, input: Signal, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Signal:
+    """Euclidean norm over axes."""
+    if p not in (2, 2.0, "fro", None):
+        call.caveat("a norm other than the Euclidean one: taken as the Euclidean one")
+    axes = axes_of(input, dim)
+    atoms = [a for k in axes for a in axis_atoms(input, k)]
+    n = prod(input.atoms[a] for a in atoms)
+    m = input.q.mean(axis=tuple(atoms), keepdims=True) * n
+    relative = float(np.sum(group_pairs(input, atoms) * np.maximum(energy_cube(input), 0.0)))
+    return _power_of(_positive(input, axes, keepdim, m, relative), 0.5)
+
+
+@norm.adjoint
+def _(
+    call: Call, grad: Cotangent, out: Signal, input: Signal, p: Any = 2, dim: Any = None, keepdim: bool = False
+) -> Grads:
+    del call, p
+    g = spread_over(whole(grad), input, dim, keepdim, 1.0)
+    n = input.numel / max(out.numel, 1)
+    form = _along(grad, input, dim, keepdim)
+    return {"input": Cotangent(replace(g, q=g.q / n, mean=g.mean * 0.0, ident=next_id()), along=form)}
+
+
+@rule("logsumexp", example="x.logsumexp(1, keepdim=True) + x")
+def logsumexp(call: Call, input: Signal, dim: Any, keepdim: bool = False) -> Signal:
+    """ln Σ e^x: ln of a sum of log-normals, to second order."""
+    e = apply(call, input, Pointwise(np.exp, np.exp))
+    s = reduced(e, dim, keepdim, mean=False)
+    m, q = s.mean, np.maximum(s.q, np.square(s.mean))
+    s2 = np.log(np.maximum(q / np.square(m), 1.0))
+    log_mean = np.log(m) - 0.5 * s2
+    total = np.square(log_mean) + s2
+    return replace(s, mean=log_mean, q=total, corr=np.clip(s.corr, -1, 1), noise=s.noise, ident=next_id())
+
+
+@logsumexp.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: Any, keepdim: bool = False) -> Grads:
+    del out
+    axes = axes_of(input, dim)
+    p = soft(call, input, axes[0])
+    wide = spread_over(whole(grad), input, dim, keepdim, 1.0)
+    return {"input": Cotangent(product(wide, p))}

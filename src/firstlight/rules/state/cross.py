@@ -1,0 +1,147 @@
+"""Cross moments of two signals: what a sum needs to know of its operands beyond their own statistics."""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+
+from firstlight.graph.signal import Array, Signal, next_id, replace
+from firstlight.rules.chains.grids import finer, on_grid
+from firstlight.rules.chains.source import from_values, mehler, on_source, spread
+from firstlight.rules.linear.contraction import pair_mean
+from firstlight.rules.state import lengths, pieces, sites
+from firstlight.rules.state.forms import combine, covariance
+from firstlight.rules.state.layout import align, correlations, fit_states, moments
+from firstlight.rules.state.noise import mixed_wander, sample_correlation
+
+
+def cross(x: Signal, y: Signal) -> tuple[Array, Array]:
+    """E x_i y_j of two aligned signals: a field at equal indices and a cube of means over pairs.
+
+    The later signal is expanded into the linear combination that made it, until the two meet: then the moment is
+    the common signal's own. What came through fresh zero-mean weights, or stands on another Gaussian source, is
+    independent: E x E y.
+    """
+    field = np.zeros((1,) * len(x.atoms))
+    cube = np.zeros_like(x.corr)
+    left, right = {x.ident: (1.0, x)}, {y.ident: (1.0, y)}
+    heap = [-x.ident, -y.ident]
+    heapq.heapify(heap)
+    done: set[int] = set()
+    while heap and left and right:
+        ident = -heapq.heappop(heap)
+        if ident in done:
+            continue
+        done.add(ident)
+        mine, other = left.pop(ident, None), right.pop(ident, None)
+        for item, side, rest in ((mine, left, right), (other, right, left)):
+            if item is None:
+                continue
+            if item[1].terms:
+                for coefficient, term in item[1].terms:
+                    old = side.get(term.ident)
+                    side[term.ident] = (item[0] * coefficient + (old[0] if old else 0.0), term)
+                    heapq.heappush(heap, -term.ident)
+            elif item[1].values is not None or item[1].mean.any():  # else E x y = E x E y = 0 with all earlier ones
+                for scale, partner in rest.values():
+                    f, c = _leaf(item[1], partner)
+                    field = field + item[0] * scale * f
+                    cube = cube + item[0] * scale * fit_states(c, x.corr.shape)
+        if mine is not None and other is not None and not mine[1].terms:
+            own = mine[1]
+            field = field + mine[0] * other[0] * own.q
+            cube = cube + mine[0] * other[0] * own.mean_q * fit_states(moments(own), x.corr.shape)
+    return field, cube
+
+
+def _leaf(later: Signal, earlier: Signal) -> tuple[Array, Array]:
+    """Cross moment where the later signal is no linear combination."""
+    a = later.source
+    if a is not None and later.values is not None and later.atoms == earlier.atoms:
+        values = on_source(earlier, a)  # also if it is the Gaussian itself on which the later one stands
+        if values is not None:
+            per_row = (later.values * values) @ a.grid.weights
+            total = float(a.share @ per_row)
+            return spread(a, per_row, len(later.atoms)), mehler(later.values, a, total, values)
+    field = later.mean * earlier.mean
+    return field, np.full(later.corr.shape, float(field.mean()))
+
+
+def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
+    """x + α·y: q = q_x + α²q_y + 2α E xy, and so at every index of the cube."""
+    x, y = align(x, y)
+    value = None if x.value is None or y.value is None else x.value + alpha * y.value
+    if x.source is not None and y.source is not None and x.source.key == y.source.key:
+        assert x.values is not None
+        assert y.values is not None
+        both = finer(x.source, y.source)
+        values = on_grid(x.values, x.source, both) + alpha * on_grid(y.values, y.source, both)
+        return replace(from_values(x, both, values), value=value)
+    field, cube = cross(x, y)
+    q = np.maximum(x.q + alpha**2 * y.q + 2.0 * alpha * field, 0.0)
+    qx, qy = x.mean_q, y.mean_q
+    raw = qx * moments(x) + alpha**2 * qy * moments(y) + 2.0 * alpha * cube
+    total = float(raw[(0,) * raw.ndim])
+    corr = correlations(raw, q)
+    both = float(cube[(0,) * cube.ndim]) * alpha
+    noise, scatter = x.noise, x.scatter
+    if total > 0.0:
+        first, second = (qx + both) / total, (alpha**2 * qy + both) / total
+        mixed = 4.0 * alpha**2 * (qx / total) * (qy / total) * pair_mean(x, _free(x) * _free(y))
+        inherited = [(first, x.noise), (second, y.noise)]
+        linear = combine(inherited)
+        # E ln Σ w e^L to second order: the means add, and half the spread that mixing removes comes back
+        gain = 0.5 * (first * x.noise.variance + second * y.noise.variance - linear.variance)
+        noise = combine(inherited, mixed, gain - 0.5 * mixed)
+        together = (x.noise.variance * y.noise.variance) ** 0.5
+        joint = covariance(x.noise, y.noise) / together if together > 0.0 else 0.0
+        # a normalised term's length is fixed: its negative scatter takes back what Gaussian entries would scatter
+        fixed = first**2 * min(x.scatter, 0.0) + second**2 * min(y.scatter, 0.0)
+        scatter = first**2 * max(x.scatter, 0.0) + second**2 * max(y.scatter, 0.0)
+        scatter += 2.0 * first * second * joint * (max(x.scatter, 0.0) * max(y.scatter, 0.0)) ** 0.5
+        scatter = max(scatter, 0.0) + fixed
+    made = None
+    if x.sites is not None or y.sites is not None:
+        made = sites.of_sum([(x.q, qx, x.sites), (alpha**2 * y.q, alpha**2 * qy, y.sites)])
+        if made is not None and made.heavy:
+            scatter, q = lengths.scatter(made), lengths.times(q, lengths.met(made))
+    out = replace(
+        x,
+        mean=x.mean + alpha * y.mean,
+        q=q,
+        corr=corr,
+        batch=tuple(a or b for a, b in zip(x.batch, y.batch, strict=True)),
+        source=None,
+        values=None,
+        gaussian=x.gaussian and y.gaussian,
+        noise=noise,
+        tag=None,
+        lean=(qx * x.lean + alpha**2 * qy * y.lean) / max(qx + alpha**2 * qy, 1e-300) if x.lean or y.lean else 0.0,
+        scatter=scatter,
+        sites=made,
+        data=x.data and y.data,
+        cumulants=(
+            x.cumulants[0] + alpha**3 * y.cumulants[0],
+            x.cumulants[1] + alpha**4 * y.cumulants[1],
+        ),
+        terms=((1.0, x), (alpha, y)),
+        weights=None,
+        value=value,
+        integer=x.integer and y.integer,
+        ident=next_id(),
+    )
+    if x.pieces is not None or y.pieces is not None:
+        out = pieces.added(out, x, y, alpha)
+    if not (x.wander or y.wander):
+        return out
+    return replace(out, wander=mixed_wander([(qx, x), (alpha**2 * qy, y)], sample_correlation(out)))
+
+
+def _free(x: Signal) -> Array:
+    """The cube of pair moments without the part that the mean alone explains."""
+    q = x.mean_q
+    return x.corr - (x.mean_mean**2 / q if q > 0.0 else 0.0)
+
+
+__all__ = ["add", "covariance", "cross"]
