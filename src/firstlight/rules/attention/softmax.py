@@ -96,7 +96,9 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     table = [
         float(participation(c, count).mean()) if c > 0 else float(np.mean(float(np.exp(c)) / count)) for c in values
     ]
-    overlap = np.minimum(np.array(table)[where].reshape(k.shape), p2)
+    more = 1.0 + (keyed.sharper - 1.0) * np.clip(k / v, 0.0, 1.0) if v > 0.0 else 1.0  # of what makes one row sharper
+    overlap = np.minimum(np.array(table)[where].reshape(k.shape) * more, p2)
+    overlap[origin] = p2
     if visible is not None:  # keys beyond the visible ones are spread over the axis
         first, square = np.full_like(count, 1.0 / size), share / size
         pairs = (size - 1.0) * p2
@@ -169,6 +171,8 @@ def soft_back(g: Signal, p: Signal, dim: int, known: float = 1.0, rate: float = 
     dim %= p.ndim
     if p.shape[dim] == 1:
         return replace(g, q=np.zeros_like(g.q), mean=np.zeros_like(g.mean), source=None, values=None, ident=next_id())
+    if len(p.groups[dim]) > 1:
+        g, p = merge_axis(g, dim), merge_axis(p, dim)
     at = offset(p, dim)
     n = p.shape[dim]
     square, seen = row_law(p, dim)
