@@ -42,7 +42,7 @@ def summed(one: Cotangent, other: Cotangent) -> Cotangent:
         return summed(other, one)
     values = on_grid(other.values, other.source, one.source)
     if one.expected is None and other.expected is None:
-        return replace(one, values=one.values + values)
+        return replace(one, values=one.values + values, whole=None)
     first = one.values if one.expected is None else one.expected
     second = values if other.expected is None else on_grid(other.expected, other.source, one.source)
     left = [np.maximum(np.square(v) - np.square(m), 0.0) for v, m in ((one.values, first), (values, second))]
@@ -50,7 +50,7 @@ def summed(one: Cotangent, other: Cotangent) -> Cotangent:
     stray = sum(a * c.stray for a, c in zip(shares, (one, other), strict=True) if c.stray is not None)
     both = first + second
     return replace(
-        one, values=np.sqrt(np.square(both) + left[0] + left[1]), expected=both,
+        one, values=np.sqrt(np.square(both) + left[0] + left[1]), expected=both, whole=None,
         stray=np.asarray(stray / max(sum(shares), 1e-300)),
     )  # fmt: skip
 
@@ -58,10 +58,12 @@ def summed(one: Cotangent, other: Cotangent) -> Cotangent:
 def raised(g: Cotangent, constant: float) -> Cotangent:
     """The factor plus a constant."""
     assert g.values is not None
+    if constant == 0.0:
+        return g
     if g.expected is None:
-        return replace(g, values=g.values + constant)
+        return replace(g, values=g.values + constant, whole=None)
     apart, expected = np.maximum(np.square(g.values) - np.square(g.expected), 0.0), g.expected + constant
-    return replace(g, values=np.sqrt(np.square(expected) + apart), expected=expected)
+    return replace(g, values=np.sqrt(np.square(expected) + apart), expected=expected, whole=None)
 
 
 def mixed(parts: Sequence[Cotangent], base: Signal) -> Cotangent:

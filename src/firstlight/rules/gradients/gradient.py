@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from operator import is_
 
 import numpy as np
 
@@ -44,21 +45,39 @@ def alone(g: Cotangent) -> Cotangent:
 def joined(parts: Sequence[Cotangent]) -> Cotangent:
     """Summands with different roots as one cotangent."""
     first = parts[0]
-    return replace(first, rest=tuple(parts[1:]), whole=None) if len(parts) > 1 else first
+    if len(parts) == 1:
+        return first
+    out = replace(first, rest=tuple(parts[1:]), whole=None)
+    if not first.rest:
+        out.__dict__["_first"] = alone(first)  # with what has been worked out of it
+    return out
 
 
 def factor_of(g: Cotangent) -> Signal | None:
     """The factor of a single summand as a signal; None for 1."""
     if g.values is None or g.source is None or g.layout is None:
         return g.factor
-    of = (g.source, g.values, g.layout, g.expected, g.stray)
-    known = g.__dict__.get("_factor")
-    if known is None or any(a is not b for a, b in zip(known[0], of, strict=True)):
+    out = _known_factor(g)
+    if out is None:
         out = from_values(g.layout, g.source, g.values)
         if g.expected is not None and g.stray is not None:
             out = blurred(out, g.source, g.expected, g.stray)
-        known = g.__dict__["_factor"] = (of, out)
-    return known[1]
+        _keep_factor(g, out)
+    return out
+
+
+def _fields_of_factor(g: Cotangent) -> tuple[object, ...]:
+    return g.source, g.values, g.layout, g.expected, g.stray
+
+
+def _keep_factor(g: Cotangent, factor: Signal) -> None:
+    g.__dict__["_factor"] = _fields_of_factor(g), factor
+
+
+def _known_factor(g: Cotangent) -> Signal | None:
+    """The factor of a summand on a source, if it has been worked out of these fields."""
+    of, factor = g.__dict__.get("_factor", ((), None))
+    return factor if of and all(map(is_, of, _fields_of_factor(g))) else None
 
 
 def whole(g: Cotangent) -> Signal:
@@ -125,13 +144,24 @@ def scaled(g: Cotangent, a: float) -> Cotangent:
     """Multiply by a constant."""
     if a == 1.0:
         return alone(g)
-    return joined([_scaled(p, a) for p in parts_of(g)])
+    out = joined([_scaled(p, a) for p in parts_of(g)])
+    if g.rest and g.whole is not None:
+        out.whole = scale(g.whole, a)
+    return out
 
 
 def _scaled(g: Cotangent, a: float) -> Cotangent:
-    if g.source is not None and g.values is not None:
-        return replace(g, values=g.values * a, expected=None if g.expected is None else g.expected * a, whole=None)
-    return Cotangent(scale(g.base, a), factor=g.factor)
+    """A single summand times a constant, with what has been worked out of it."""
+    if a == 1.0:
+        return alone(g)
+    if g.source is None or g.values is None:
+        return Cotangent(scale(g.base, a), factor=g.factor)
+    out = replace(g, values=g.values * a, expected=None if g.expected is None else g.expected * a, whole=None)
+    if (factor := _known_factor(g)) is not None:
+        _keep_factor(out, scale(factor, a))
+    if g.whole is not None:
+        out.whole = scale(g.whole, a)
+    return out
 
 
 def scale(x: Signal, a: float) -> Signal:
@@ -241,7 +271,8 @@ def _one_root(root: Signal, terms: Sequence[tuple[float, Cotangent]]) -> Cotange
     for coefficient, part in terms:
         if part.values is not None and part.source is not None:
             old = on_source.get(part.source.key)
-            mine = replace(_scaled(part, coefficient), base=root, along=None)
+            mine = _scaled(part, coefficient)
+            mine = mine if mine.base is root else replace(mine, base=root, along=None, whole=None)
             on_source[part.source.key] = mine if old is None else summed(old, mine)
         elif part.factor is not None:
             others.append(part.factor if coefficient == 1.0 else scale(part.factor, coefficient))
