@@ -61,7 +61,7 @@ def join(parts: list[Signal], dim: int) -> Signal:
     fields: dict[str, Array] = {}
     for name in ("mean", "q"):
         arrays: list[Array] = [getattr(p, name) for p in fitted]
-        if all(a.size == 1 and float(a.reshape(-1)[0]) == float(arrays[0].reshape(-1)[0]) for a in arrays):
+        if all(a.shape[at] == 1 and np.array_equal(a, arrays[0]) for a in arrays):
             fields[name] = arrays[0]
             continue
         shape = [max(a.shape[i] for a in arrays) for i in range(rank)]

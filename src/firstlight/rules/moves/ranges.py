@@ -12,6 +12,8 @@ from firstlight.rules.state import pieces, sites
 from firstlight.rules.state.empirical import constant
 from firstlight.rules.state.layout import keep_first, merge_axis, offset, transform
 
+_LONG = 1 << 15  # entries of a field beyond which zeros among a part's gradient are not kept one by one
+
 
 def take_range(x: Signal, dim: int, start: int, stop: int, step: int) -> Signal:
     """x[start:stop:step] along an axis."""
@@ -58,7 +60,11 @@ def take_index(x: Signal, dim: int, index: Any) -> Signal:
 
 
 def put_range(g: Signal, like: Signal, dim: int, start: int, stop: int, step: int) -> Signal:
-    """The gradient of a slice in a tensor of zeros."""
+    """The gradient of a slice in a tensor of zeros.
+
+    Long fields of mean 0 have their mean over the axis instead: parts that fill it together have in sum, and in each
+    pair moment, what they would have place by place.
+    """
     dim %= like.ndim
     n = like.shape[dim]
     index = list(range(*slice(start, stop, step).indices(n)))
@@ -69,6 +75,8 @@ def put_range(g: Signal, like: Signal, dim: int, start: int, stop: int, step: in
     g = merge_axis(g, dim) if len(g.groups[dim]) > 1 else g
     at = offset(g, dim)
     lone = not g.groups[dim]
+    if not lone and n * g.q.size > _LONG and not g.mean.any():
+        return _thinned(g, dim, n, ("put", dim, start, stop, step))
 
     def on_field(f: Array) -> Array:
         if lone:
@@ -87,6 +95,22 @@ def put_range(g: Signal, like: Signal, dim: int, start: int, stop: int, step: in
     batch = (*g.batch[:at], flag, *g.batch[at:]) if lone else g.batch
     bare = replace(g, source=None, values=None, ident=next_id())
     return transform(bare, groups, batch, on_field, on_cube, ("put", dim, start, stop, step))
+
+
+def _thinned(g: Signal, dim: int, n: int, tag: Hashable) -> Signal:
+    """Entries of mean 0 among the n of an axis as if all had their share: moments are means over all pairs."""
+    at, few = offset(g, dim), g.groups[dim][0]
+
+    def on_field(f: Array) -> Array:
+        return f.mean(axis=at, keepdims=True) * (few / n)
+
+    def on_cube(c: Array) -> Array:
+        met = np.array([1.0, (few - 1.0) / (n - 1.0), 1.0][: c.shape[at]])  # both of a pair are there
+        return c * met.reshape([-1 if i == at else 1 for i in range(c.ndim)])
+
+    groups = (*g.groups[:dim], (n,), *g.groups[dim + 1 :])
+    bare = replace(g, source=None, values=None, ident=next_id())
+    return transform(bare, groups, g.batch, on_field, on_cube, tag)
 
 
 def drop_axis(x: Signal, dim: int) -> Signal:
