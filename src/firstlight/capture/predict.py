@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -77,6 +79,19 @@ def arguments(inputs: Any, module: nn.Module, get_inputs: Callable[[Any], Any] |
     return found.args, found.kwargs
 
 
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without searches for garbage in cycles: a pass makes 10⁵ records that all stay and hold only earlier ones."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def predict(
     model: nn.Module,
     args: Any,
@@ -121,9 +136,10 @@ def predict(
     if unknown:
         notes.append("Inputs of which only the shape is known are taken as independent standard normal entries.")
     sampler = Sampler(graph)
-    run = forward(graph, inputs, known, sampler=sampler, strict=strict)
-    if backward:
-        adjoint(run, sampler=sampler)
+    with _uncollected():
+        run = forward(graph, inputs, known, sampler=sampler, strict=strict)
+        if backward:
+            adjoint(run, sampler=sampler)
     if dtype is None:
         first = next((p.spec.dtype for p in graph.parameters.values() if p.role == "parameter"), "float32")
         dtype = first if first in RANGES else "float32"

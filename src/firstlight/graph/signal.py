@@ -18,6 +18,7 @@ import numpy.typing as npt
 from firstlight.graph.along import Along
 from firstlight.graph.border import Border
 from firstlight.graph.keyed import Keyed
+from firstlight.graph.noise import SILENT, Noise
 from firstlight.graph.pieces import Pieces
 from firstlight.graph.sites import Sites
 from firstlight.theory.quantiles import bent
@@ -33,47 +34,6 @@ _counter = itertools.count(1)
 def next_id() -> int:
     """A number larger than every number given before: later signals depend on earlier ones, never the reverse."""
     return next(_counter)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Form:
-    """A linear form over a row of numbered independent sources; many noises share one.
-
-    Attributes:
-        first: Number of the first source.
-        loads: Coefficient times standard deviation of each source from the first on, shape (sources,).
-        lost: Variance of what came from sources before `first` that are no longer told apart.
-        variance: |loads|² + lost.
-    """
-
-    first: int
-    loads: Array
-    lost: float
-    variance: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Noise:
-    """Fluctuation over weight draws of a tensor's log-norm, as a linear form over independent sources.
-
-    ln|x|² = ln E|x|² + drift + scale·form + Σ_k load_k·(standard normal source k).
-
-    Attributes:
-        drift: E ln|x|² - ln E|x|².
-        variance: Total variance of ln|x|².
-        form: What is inherited from earlier noises, but for the latest sources; None without any.
-        scale: Factor of the form.
-        tail: (number, load) of sources that are not in the form, in order.
-    """
-
-    drift: float = 0.0
-    variance: float = 0.0
-    form: Form | None = None
-    scale: float = 1.0
-    tail: tuple[tuple[int, float], ...] = ()
-
-
-SILENT = Noise()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -340,8 +300,13 @@ def _shape(groups: Groups) -> tuple[int, ...]:
     return tuple([math.prod(g) for g in groups])
 
 
+def average(field: Array) -> float:
+    """The mean of a field: what its own `mean` gives, without the bookkeeping, which costs more than the sum."""
+    return float(np.add.reduce(field, axis=None)) / field.size
+
+
 def _mean(x: Signal, name: str, field: Array) -> float:
-    return field.item() if field.size == 1 else once(x, name, field, lambda: float(field.mean()))
+    return field.item() if field.size == 1 else once(x, name, field, lambda: average(field))
 
 
 def once(x: Signal | Source, name: str, field: Array, make: Callable[[], K]) -> K:

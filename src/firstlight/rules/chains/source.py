@@ -6,8 +6,9 @@ import dataclasses
 from math import isfinite
 
 import numpy as np
+from numpy.typing import NDArray
 
-from firstlight.graph.signal import Array, Signal, Source, next_id, replace
+from firstlight.graph.signal import Array, Signal, Source, next_id, once, replace
 from firstlight.rules.chains.grids import SMOOTH, TERMS, Bend, grid, kinks_of, level_of, on_grid, refined
 from firstlight.rules.state import sites
 from firstlight.rules.state.noise import noise_from, two_samples
@@ -72,12 +73,17 @@ def _shares(row: Array, n: int) -> Array:
 
 def spread(source: Source, per_row: Array, ndim: int) -> Array:
     """A quantity known per row, as a field."""
-    if source.row is None:
+    row = source.row
+    if row is None:
         return np.full((1,) * ndim, per_row[0])
-    low = np.floor(source.row).astype(int)
-    part = source.row - low
-    high = np.minimum(low + 1, len(per_row) - 1)
+    low, high, part = once(source, "_between", row, lambda: _between(row, len(per_row)))
     return per_row[low] * (1.0 - part) + per_row[high] * part
+
+
+def _between(row: Array, count: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
+    """The rows below and above a fractional one of so many, and how far it is on its way up."""
+    low = np.floor(row).astype(np.intp)
+    return low, np.minimum(low + 1, count - 1), row - low
 
 
 def central(x: Signal) -> tuple[Array, Array]:

@@ -14,10 +14,10 @@ from operator import is_
 
 import numpy as np
 
-from firstlight.graph.signal import Array, Cotangent, Signal, Source, next_id, replace
+from firstlight.graph.signal import Array, Cotangent, Signal, Source, average, next_id, replace
 from firstlight.rules.chains.grids import finer, on_grid
 from firstlight.rules.chains.partly import blurred, mixed, raised, summed
-from firstlight.rules.chains.source import from_values
+from firstlight.rules.chains.source import from_values, spread
 from firstlight.rules.linear.contraction import INNER, product
 from firstlight.rules.state.cross import add
 
@@ -215,13 +215,23 @@ def _fewer(parts: Sequence[Cotangent]) -> tuple[list[Cotangent], list[Signal]]:
 
     The smallest ones on one source become one: Σ q_k E[φ_k²|u] and Σ q_k E[φ_k|u]² stay what they are.
     """
-    found = sorted(parts, key=lambda p: -whole(p).mean_q)
+    found = sorted(parts, key=_size, reverse=True)
     small = found[_PARTS - 1 :]
     keys = {p.source.key for p in small if p.source is not None and p.values is not None}
     key = next(iter(keys), None)
     same = [p for p in small if p.source is not None and p.values is not None and p.source.key == key]
     rest = [whole(p) for p in small if not any(p is q for q in same)]
     return found[: _PARTS - 1] + ([mixed(same, _added([p.base for p in same]))] if same else []), rest
+
+
+def _size(g: Cotangent) -> float:
+    """E g² of a single summand, but for what the lengths of base and factor have in common over draws."""
+    if g.whole is not None or g.source is None or g.values is None or g.layout is None:
+        return whole(g).mean_q
+    if g.layout.atoms != g.base.atoms:
+        return whole(g).mean_q
+    square = spread(g.source, np.square(g.values) @ g.source.grid.weights, g.base.q.ndim)
+    return average(g.base.q * square)
 
 
 def _added(bases: Sequence[Signal]) -> Signal:

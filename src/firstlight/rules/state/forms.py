@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from firstlight.graph.signal import SILENT, Form, Noise
+from firstlight.graph.noise import SILENT, Form, Noise
 
 _TAIL = 12  # sources beside the row before a new row is written
 _ROW = 8192  # sources that a row tells apart; older ones count as independent of everything

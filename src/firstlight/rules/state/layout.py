@@ -10,7 +10,7 @@ from operator import mul
 
 import numpy as np
 
-from firstlight.graph.signal import Array, Groups, Signal, Source, next_id, replace
+from firstlight.graph.signal import Array, Groups, Signal, Source, average, next_id, replace
 
 FieldMap = Callable[[Array], Array]
 
@@ -341,13 +341,13 @@ _profiles: deque[tuple[Array, tuple[int, ...], Array]] = deque(maxlen=6)  # a su
 
 
 def _profile(q: Array, states: tuple[int, ...]) -> Array:
-    total = float(q.mean())
+    total = average(q)
     if total <= 0.0:
         return np.ones((1,) * len(states))
     root = np.sqrt(q)
-    axes = [i for i in range(q.ndim) if q.shape[i] > 1]
+    axes = [i for i, n in enumerate(q.shape) if n > 1]
     if len(axes) == 1:  # most fields vary along positions alone
-        n, mixed = q.shape[axes[0]], float(root.mean()) ** 2 / total
+        n, mixed = q.size, average(root) ** 2 / total
         line = [1.0, max((n * mixed - 1.0) / (n - 1.0), 0.0), 1.0][: states[axes[0]]]
         return np.array(line).reshape([states[i] if i == axes[0] else 1 for i in range(q.ndim)])
     cube = np.empty((2,) * len(axes))
@@ -380,7 +380,7 @@ def correlations(raw: Array, q: Array) -> Array:
     out = raw / raw[origin]
     if q.size > 1:
         out = out / np.maximum(profile(q, raw.shape), 1e-12)
-    out = np.array(np.clip(out, -1.0, 1.0))
+    out = np.array(np.minimum(np.maximum(out, -1.0), 1.0))
     out[origin] = 1.0
     return out
 

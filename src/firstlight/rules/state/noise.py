@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from firstlight.graph.signal import SILENT, Array, Grid, Noise, Signal, Source, once
 from firstlight.rules.state.forms import combine
@@ -235,10 +236,18 @@ def in_one_draw(source: Source, values: Array) -> Array:
     """A chain's values on the nodes within one draw of the weights."""
     if source.scatter <= 0.0:
         return values
-    lines = np.empty_like(values)
-    for line, plain, bent, row in zip(lines, _one_draw(source).values, source.values, values, strict=True):
-        line[:] = np.interp(plain, bent, row)
-    return lines
+    table = source.table
+    low, part = _between(source) if table is None else once(source, "_between_nodes", table, lambda: _between(source))
+    return values[:, low] * (1.0 - part) + values[:, low + 1] * part
+
+
+def _between(source: Source) -> tuple[NDArray[np.intp], Array]:
+    """Where the values of one draw lie between those on the nodes: alike in all rows, which differ in scale alone."""
+    row = int(np.argmax(source.sd))
+    plain, bent = _one_draw(source).values[row], source.values[row]
+    place: Array = np.asarray(np.interp(plain, bent, np.arange(float(len(bent)))), dtype=np.float64)
+    low: NDArray[np.intp] = np.minimum(place.astype(np.intp), len(bent) - 2)
+    return low, place - low
 
 
 def by_length(source: Source, values: Array) -> Array:
