@@ -1,10 +1,13 @@
 """Logits under a mask of the least float: the largest visible one, and a softmax from which it was subtracted."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import firstlight as fl
+from firstlight.rules.attention.hiding import hidden_in
+from firstlight.rules.state.empirical import constant
 
 DRAWS = 32
 
@@ -42,3 +45,46 @@ def test_a_row_of_which_everything_is_visible_is_left_as_it_was():
     nodes = {n.op: n for n in fl.compare(fl.predict(model, x), fl.measure(model, x, draws=DRAWS)).nodes}
     assert abs(nodes["max"].q_z) < 4
     assert abs(nodes["softmax"].q_z) < 4
+
+
+class Windows(nn.Module):
+    """Scores that pass a mask of zeros and -100 twice (shifted windows)."""
+
+    def __init__(self, scale, fill, length=12):
+        super().__init__()
+        self.scores = nn.Linear(48, length, bias=False)
+        nn.init.normal_(self.scores.weight, 0.0, scale * 48**-0.5)
+        half = torch.arange(length) < length // 2
+        mask = torch.where(half[:, None] == half[None, :], 0.0, fill)
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, x):
+        return (self.scores(x) + self.mask + self.mask).softmax(-1)
+
+
+@pytest.mark.parametrize("fill", [-100.0, -1e9])
+@pytest.mark.parametrize("scale", [0.1, 1.0, 2.0])
+def test_a_number_far_below_the_logits_hides_as_a_least_float_does(scale, fill):
+    torch.manual_seed(0)
+    model, x = Windows(scale, fill), torch.randn(64, 12, 48)
+    nodes = {n.node: n for n in fl.compare(fl.predict(model, x), fl.measure(model, x, draws=DRAWS)).nodes}
+    assert abs(nodes[":softmax"].q_z) < 4
+    assert abs(nodes["scores:linear"].grad_q_z) < 4
+    added = nodes[":add"]
+    assert added.q_predicted == pytest.approx(added.q_measured, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("table", "spread", "hides"),
+    [
+        ([0.0, -100.0], 0.5, True),
+        ([0.0, -100.0], 20.0, False),
+        ([0.0, -30.0], 0.5, False),
+        ([0.0, 60.0, 120.0], 0.5, False),
+    ],
+)
+def test_what_hides_is_far_below_the_logits_and_no_bias_of_many_levels(table, spread, hides):
+    """Of a bias with slopes over keys, rows that see small keys alone would be empty if its largest entry decided."""
+    hidden = hidden_in(constant(np.array([table, table])), spread)
+    assert hidden.any() == hides
+    assert not hidden[..., 0].any()

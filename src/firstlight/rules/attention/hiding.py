@@ -1,5 +1,6 @@
 """Entries that a mask has put out of reach of a softmax: logits at or below -`FILLER`, be it -inf or the least float.
 
+So has a table of zeros and one negative number, the -100 of shifted windows, where logits are small beside it.
 They stand in the fields (mean and mean square) alone: a masked tensor's cube is that of its visible entries.
 """
 
@@ -12,20 +13,37 @@ from firstlight.graph.signal import FILLER, Array, Signal, next_id, replace
 
 HIDDEN = -FILLER  # logits at or below are masked
 Seen = npt.NDArray[np.bool_]
+_FAR, _DEVIATIONS = 40.0, 8.0  # e^-40 is no weight, and eight standard deviations of the logits do not make it one
 _ONE = 1e-6  # variance, over the mean square, up to which an entry is one number: a signal as large is none
 
 
-def hidden_in(x: Signal) -> Seen:
-    """Where a tensor holds a number that hides, and no signal as large; a field."""
+def hidden_in(x: Signal, spread: float = 0.0) -> Seen:
+    """Where a tensor holds a number that hides, and no signal as large; a field.
+
+    Args:
+        x: Logits, or a mask that is to be added to some.
+        spread: Standard deviation of those.
+    """
     mean, q = np.broadcast_arrays(x.mean, x.q)
-    return (mean <= HIDDEN) & (q - np.square(mean) <= _ONE * q)
+    variance = q - np.square(mean)
+    known = variance <= _ONE * q
+    closed = known & (mean <= HIDDEN)
+    top = float(mean.max())
+    if float(mean.min()) > top - _FAR:
+        return closed
+    spread += float(np.sqrt(max(variance[~known].max(initial=0.0), 0.0)))
+    far = known & (mean <= top - _FAR - _DEVIATIONS * spread)
+    others = known & ~far & ~closed
+    # a table with more levels than two is a bias, whose largest entries may not be in every row
+    two = bool((mean[others] == top).all()) and bool((mean[far] == mean.min()).all())
+    return closed | far if two or not known.all() else closed
 
 
-def seen_of(x: Signal) -> Seen | None:
+def seen_of(x: Signal, spread: float = 0.0) -> Seen | None:
     """Where a tensor is visible, as a field; None where it is everywhere (or nowhere)."""
-    if x.mean.size == 1 or float(x.mean.min()) > HIDDEN:
+    if x.mean.size == 1 or float(x.mean.min()) > float(x.mean.max()) - _FAR:
         return None
-    seen = ~hidden_in(x)
+    seen = ~hidden_in(x, spread)
     return seen if bool(seen.any()) and not bool(seen.all()) else None
 
 

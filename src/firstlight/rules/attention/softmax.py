@@ -10,7 +10,7 @@ from firstlight.graph.keyed import Keyed
 from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.attention.attending import row_law
 from firstlight.rules.attention.bent_logits import participation_of
-from firstlight.rules.attention.hiding import HIDDEN
+from firstlight.rules.attention.hiding import HIDDEN, hidden_in
 from firstlight.rules.attention.participation import jacobian, participation, straying
 from firstlight.rules.attention.shares import behind_softmax
 from firstlight.rules.gradients.gradient import scale, whole
@@ -47,7 +47,7 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     x = merge_axis(x, dim) if len(x.groups[dim]) > 1 else x
     at, size = offset(x, dim), x.shape[dim]
     mean, q = np.broadcast_arrays(x.mean, x.q)
-    seen = mean > HIDDEN
+    seen = (mean > HIDDEN) & ~hidden_in(x)
     if seen.all():
         count = np.full_like(mean.sum(axis=at, keepdims=True), float(size))
         variance = float((q - np.square(mean)).mean())

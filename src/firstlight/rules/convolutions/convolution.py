@@ -14,7 +14,7 @@ from firstlight.rules.convolutions.sway import sway
 from firstlight.rules.convolutions.taps import Taps, carried, matrix, turned
 from firstlight.rules.gradients.gradient import whole
 from firstlight.rules.linear.affine import LETTERS, with_bias
-from firstlight.rules.linear.centring import seen
+from firstlight.rules.linear.centring import seen, taken
 from firstlight.rules.linear.contraction import contract, energy_cube, past_weights
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule, several
 from firstlight.rules.state import sites
@@ -183,7 +183,7 @@ def conv(
     axes, geometry = _geometry(input, weight, stride, padding, dilation)
     outs = call.node.outputs[0].shape[-len(axes) :]
     maps = _maps(axes, geometry, input.shape[-len(axes) :], outs)
-    x = seen(input, weight, axes[0] - 1)
+    x = seen(input, taken(weight), axes[0] - 1)
     y = convolve(x, weight, groups, maps, weight.shape[0], weight.shape[1] * prod(weight.shape[2:]))
     return y if bias is None else _biased(call, y, _channelwise(bias, len(axes)))
 
@@ -234,16 +234,12 @@ def _kernel_gradient(
 ) -> Signal:
     """Σ over samples and positions of g·x at each tap: pairs of sites count with the product of both correlations."""
     n = len(axes)
-    g, x = _coarse(g, axes[0] - 1), _coarse(x, axes[0] - 1)
+    g, x = _coarse(g), _coarse(x)
     inside = prod(float(matrix(t).sum()) / (t.out * t.kernel) for t in maps.values())
     shaped = list(x.groups)
     for a in axes:
         shaped[a] = g.groups[a]
-    corr = x.corr
-    atoms = [i for i, k in enumerate(range(x.ndim)) if x.groups[k]]
-    del atoms
     x = _resized(x, tuple(shaped))
-    del corr
     letters = LETTERS[: g.ndim]
     channel = letters[axes[0] - 1]
     out = contract(g, letters, x, letters.replace(channel, "Z"), channel + "Z")
@@ -260,13 +256,12 @@ def _kernel_gradient(
     return replace(tapped, terms=(), ident=next_id())
 
 
-def _coarse(x: Signal, channel: int) -> Signal:
+def _coarse(x: Signal) -> Signal:
     """Uniform fields and one atom per axis."""
     for axis in range(x.ndim):
         if len(x.groups[axis]) > 1:
             x = merge_axis(x, axis)
     one = (1,) * len(x.atoms)
-    del channel
     corr = x.corr
     for i in range(corr.ndim):
         if corr.shape[i] == 3:

@@ -20,6 +20,7 @@ from firstlight.rules.chains.partly import blurred, mixed, raised, summed
 from firstlight.rules.chains.source import from_values, spread
 from firstlight.rules.linear.contraction import INNER, product
 from firstlight.rules.state.cross import add
+from firstlight.rules.state.summation import TOTAL
 
 _EXPANSIONS = 24  # bases that are taken apart in search of a common root
 _PARTS = 4  # summands with factors that are followed one by one
@@ -178,9 +179,16 @@ def scale(x: Signal, a: float) -> Signal:
         values=values,
         value=value,
         terms=((a, x),),
-        tag=x.tag if x.tag is not None and x.tag[0] in ("softmax", INNER) else None,
+        tag=_scaled_tag(x, a),
         ident=next_id(),
     )
+
+
+def _scaled_tag(x: Signal, a: float) -> tuple[str, int, float] | None:
+    """What a·x is of an earlier signal, if that is known of x and no matter of size."""
+    if x.tag is not None and x.tag[0] in (TOTAL, "sum") and a != 0.0:
+        return (TOTAL, x.tag[1], x.tag[2] / a)
+    return x.tag if x.tag is not None and x.tag[0] in ("softmax", INNER) else None
 
 
 def total(parts: Sequence[Cotangent]) -> Cotangent:

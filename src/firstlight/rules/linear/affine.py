@@ -15,7 +15,7 @@ from firstlight.rules.attention.keys import is_weights
 from firstlight.rules.gradients.along import ITSELF, begun, behind_map, on_weights
 from firstlight.rules.gradients.gradient import alone, scale, whole
 from firstlight.rules.gradients.leaning import at_rows, at_values
-from firstlight.rules.linear.centring import seen
+from firstlight.rules.linear.centring import seen, taken
 from firstlight.rules.linear.contraction import contract, outer_sum, past_weights
 from firstlight.rules.linear.tied import own_rows
 from firstlight.rules.moves.ranges import same_entries
@@ -39,7 +39,7 @@ def linear(call: Call, input: Signal, weight: Signal, bias: Signal | None = None
     """y = xWᵀ + b: q' = fan_in·E w²·q + E b²; correlations between sites are the input's; units are independent."""
     letters = LETTERS[: input.ndim]
     out = contract(
-        seen(input, weight, -1),
+        seen(input, taken(weight), -1) if weight.weights is not None else input,
         letters,
         weight,
         ("Z" if weight.ndim > 1 else "") + letters[-1],

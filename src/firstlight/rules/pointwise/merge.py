@@ -48,9 +48,9 @@ def shifted(x: Signal, b: float) -> Signal:
     out = add(x, unit(x, b))
     value = None if x.value is None else x.value + b
     source = x.source
-    if x.tag is not None and x.tag[0] == "mean square":
-        out = replace(out, tag=("mean square", x.tag[1], x.tag[2] + b))
-        if x.sites is not None:
+    if x.tag is not None and x.tag[0] in ("mean square", "rms"):
+        out = replace(out, tag=(x.tag[0], x.tag[1], x.tag[2] + b))
+        if x.sites is not None and x.tag[0] == "mean square":
             made = sites.of_sum([(x.mean, x.mean_mean, x.sites), (np.full((1,) * x.mean.ndim, b), b, None)])
             out = replace(out, sites=made)
     return replace(out, source=source, values=values, value=value, gaussian=x.gaussian)
@@ -90,13 +90,21 @@ def plus(call: Call, x: Any, y: Any, alpha: float = 1.0) -> Any:
     return out
 
 
+def _deviation(x: Signal) -> float:
+    """Largest standard deviation of entries over draws."""
+    return float(np.sqrt(np.maximum(x.q - np.square(x.mean), 0.0).max()))
+
+
 def _under_masks(x: Signal, y: Signal, alpha: float) -> Signal:
     """x + α·y, where what a mask hides of either is hidden and tells nothing of the rest."""
-    one, two = seen_of(x), seen_of(y) if alpha > 0.0 else None
+    one, two = seen_of(x, _deviation(y)), seen_of(y, _deviation(x)) if alpha > 0.0 else None
     if one is None and two is None:
         return add(x, y, alpha)
     x, y = align(x, y)
-    left, right = (s if (s := seen_of(t)) is not None else np.ones((1,) * t.mean.ndim, dtype=bool) for t in (x, y))
+    left, right = (
+        s if (s := seen_of(t, _deviation(u))) is not None else np.ones((1,) * t.mean.ndim, dtype=bool)
+        for t, u in ((x, y), (y, x))
+    )
     if two is None:
         right = np.ones_like(right)
     out = add(visible(x, left), visible(y, right), alpha)

@@ -22,6 +22,7 @@ from firstlight.rules.pointwise.merge import is_number, on_common_source, plus, 
 from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, rule
 from firstlight.rules.state.empirical import constant, uniform
 from firstlight.rules.state.layout import align, axis_atoms
+from firstlight.rules.state.summation import is_centred, rooted
 
 _TABLE = 1 << 15  # entries of a table whose places count one by one; a rotary embedding has all positions × channels
 _MANY, _SCATTERED = 16, 0.1  # entries per gate, and variance of ln|x|², from which their common luck shows
@@ -95,8 +96,9 @@ def _by_own_norm(x: Signal, inverse_rms: Signal) -> Signal:
     like, _ = align(x, inverse_rms)
     groups = ((),) * (like.ndim - inverse_rms.ndim) + inverse_rms.groups
     gone = tuple([a for axis, group in enumerate(groups) if not group for a in axis_atoms(like, axis)])
-    eps = max(inverse_rms.tag[2] ** -2 - x.mean_q, 0.0)
-    q = like.q / np.maximum(like.q.mean(axis=gone, keepdims=True) + eps, 1e-300)
+    factor = 1.0 if inverse_rms.tag[1] == x.ident else rooted(x)[0]  # x = a·z of the z whose norm it is
+    eps = max(inverse_rms.tag[2] ** -2 - x.mean_q / factor**2, 0.0)
+    q = like.q / np.maximum(like.q.mean(axis=gone, keepdims=True) / factor**2 + eps, 1e-300)
     n = x.numel / max(inverse_rms.numel, 1)
     terms = (((inverse_rms.mean_q * max(1.0 - 2.0 / n, 0.0)) ** 0.5, x),)  # E 1/v of n normal entries is n/(n - 2)/E v
     return replace(out, q=q, noise=SILENT, scatter=-2.0 / n, data=True, gaussian=x.gaussian, sites=None, terms=terms)
@@ -185,10 +187,10 @@ def _warn_gate(call: Call, out: Signal, gate: Signal, x: Signal) -> None:
 
 
 def _is_inverse_rms(factor: Any, x: Signal) -> bool:
-    """Whether a factor is 1/√(mean x²), written out."""
+    """Whether a factor is 1/√(mean x²), written out, or 1/√var(y) of x = y - ȳ."""
     if not isinstance(factor, Signal) or factor.tag is None:
         return False
-    return factor.tag[0] == "inverse rms" and factor.tag[1] == x.ident
+    return factor.tag[0] == "inverse rms" and (factor.tag[1] in (x.ident, rooted(x)[1]) or is_centred(x, factor.tag[1]))
 
 
 def times_factor(grad: Cotangent, out: Signal, mine: Signal, factor: Any) -> Cotangent:

@@ -19,10 +19,12 @@ from firstlight.rules.linear.contraction import energy_cube, product
 from firstlight.rules.pointwise.elementwise import Pointwise, apply
 from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, rule, several
 from firstlight.rules.state import sites
-from firstlight.rules.state.layout import axis_atoms, expand
+from firstlight.rules.state.layout import axis_atoms, correlations, expand, moments
 from firstlight.rules.state.noise import by_length
 from firstlight.rules.state.projection import group_pairs, shared_cube
-from firstlight.rules.state.summation import sum_atoms
+from firstlight.rules.state.summation import centred, sum_atoms
+
+_NOTHING = 1e-12  # share of a mean square that is no more than rounding
 
 
 def axes_of(x: Signal, dim: Any) -> list[int]:
@@ -98,7 +100,9 @@ def sum_(call: Call, input: Signal, dim: Any = None, keepdim: bool = False) -> S
     """q' = k q + k(k-1) r."""
     del call
     out = reduced(input, dim, keepdim, mean=False)
-    return replace(out, tag=("sum", input.ident, 0.0)) if keepdim and input.mean.min() > 0.0 else out
+    if not keepdim or input.mean.min() <= 0.0:
+        return out
+    return replace(out, tag=("sum", input.ident, out.numel / input.numel))
 
 
 @sum_.adjoint
@@ -127,8 +131,19 @@ def _variance(x: Signal, dim: Any, keepdim: bool, unbiased: bool) -> Signal:
     v = np.maximum(x.q.mean(axis=tuple(atoms), keepdims=True) * (1.0 - common), 0.0)
     if unbiased and n > 1:
         v = v * (n / (n - 1.0))
-    relative = float(np.sum(group_pairs(x, atoms) * np.maximum(energy_cube(x), 0.0)))
-    return _positive(x, axes, keepdim, v, relative)
+    relative = float(np.sum(group_pairs(x, atoms) * np.maximum(energy_cube(_centred(x, shared)), 0.0)))
+    out = _positive(x, axes, keepdim, v, relative)
+    return replace(out, tag=("mean square", centred(x.ident), out.mean_mean))
+
+
+def _centred(x: Signal, shared: Array) -> Signal:
+    """x - x̄ of a group, with whose squares the group's variance fluctuates; `shared` is the cube of what x̄ has."""
+    if x.source is not None and x.values is not None:
+        return replace(x, values=x.values - x.mean_mean)
+    raw = np.broadcast_to(moments(x), x.corr.shape) - shared
+    if raw[(0,) * raw.ndim] <= _NOTHING:
+        return x
+    return replace(x, corr=correlations(raw, x.q), mean=np.zeros_like(x.mean))
 
 
 def _positive(x: Signal, axes: Sequence[int], keepdim: bool, m: Array, relative: float) -> Signal:
@@ -162,7 +177,8 @@ def std(
     """Standard deviation over axes."""
     del call
     v = _variance(input, dim, keepdim, unbiased and correction != 0)
-    return _power_of(v, 0.5)
+    out = _power_of(v, 0.5)
+    return replace(out, tag=("rms", centred(input.ident), out.mean_q**0.5))
 
 
 def _power_of(v: Signal, p: float) -> Signal:
@@ -202,7 +218,8 @@ def norm(call: Call, input: Signal, p: Any = 2, dim: Any = None, keepdim: bool =
     n = prod(input.atoms[a] for a in atoms)
     m = input.q.mean(axis=tuple(atoms), keepdims=True) * n
     relative = float(np.sum(group_pairs(input, atoms) * np.maximum(energy_cube(input), 0.0)))
-    return _power_of(_positive(input, axes, keepdim, m, relative), 0.5)
+    out = _power_of(_positive(input, axes, keepdim, m, relative), 0.5)
+    return replace(out, tag=("rms", input.ident, out.mean_q**0.5))
 
 
 @norm.adjoint

@@ -14,6 +14,7 @@ from firstlight.rules.state import lengths, pieces, sites
 from firstlight.rules.state.forms import combine, covariance
 from firstlight.rules.state.layout import align, correlations, fit_states, moments
 from firstlight.rules.state.noise import mixed_wander, sample_correlation
+from firstlight.rules.state.summation import TOTAL, rooted
 
 
 def cross(x: Signal, y: Signal) -> tuple[Array, Array]:
@@ -43,7 +44,8 @@ def cross(x: Signal, y: Signal) -> tuple[Array, Array]:
                     old = side.get(term.ident)
                     side[term.ident] = (item[0] * coefficient + (old[0] if old else 0.0), term)
                     heapq.heappush(heap, -term.ident)
-            elif item[1].values is not None or item[1].mean.any():  # else E x y = E x E y = 0 with all earlier ones
+            elif item[1].values is not None or item[1].mean.any() or _is_total(item[1]):
+                # else E x y = E x E y = 0 with all earlier ones
                 for scale, partner in rest.values():
                     f, c = _leaf(item[1], partner)
                     field = field + item[0] * scale * f
@@ -55,8 +57,22 @@ def cross(x: Signal, y: Signal) -> tuple[Array, Array]:
     return field, cube
 
 
+def _is_total(x: Signal) -> bool:
+    """Whether a signal is a sum of an earlier one's entries, and has been repeated at most."""
+    return (
+        x.tag is not None
+        and x.tag[0] in (TOTAL, "sum")
+        and all(isinstance(s, tuple) and s[0] in ("expand", "reshape") for s in x.viewed[1])
+    )
+
+
 def _leaf(later: Signal, earlier: Signal) -> tuple[Array, Array]:
-    """Cross moment where the later signal is no linear combination."""
+    """Cross moment where the later signal is no linear combination, or the sum of the earlier one's entries."""
+    if later.tag is not None and _is_total(later):
+        factor, root = (1.0, earlier.ident) if earlier.ident == later.tag[1] else rooted(earlier)
+        if root == later.tag[1]:
+            weight = factor * later.tag[2]
+            return weight * later.q, weight * later.mean_q * moments(later)
     a = later.source
     if a is not None and later.values is not None and later.atoms == earlier.atoms:
         values = on_source(earlier, a)  # also if it is the Gaussian itself on which the later one stands

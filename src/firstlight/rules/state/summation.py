@@ -24,6 +24,36 @@ def without(groups: Groups, gone: Sequence[int], *, keep_axes: bool) -> Groups:
     return tuple(out)
 
 
+TOTAL = "total"  # tag of y = c·Σx: E x_i y = w·E y², w = 1/(c·n), for the x_i of a sum on average
+
+
+def rooted(x: Signal) -> tuple[float, int]:
+    """(a, ident of z) of x = a·z, as far back as it is no more than that."""
+    factor = 1.0
+    while len(x.terms) == 1 and x.terms[0][0]:
+        factor, x = factor * x.terms[0][0], x.terms[0][1]
+    return factor, x.ident
+
+
+def centred(ident: int) -> int:
+    """The name in tags of x - x̄, whose mean square var(x) is."""
+    return -ident
+
+
+def is_centred(x: Signal, name: int) -> bool:
+    """Whether a tensor is y - ȳ of the y whose centred form has this name."""
+    if name >= 0 or len(x.terms) != 2:
+        return False
+    (one, y), (other, mean) = x.terms
+    known = mean.tag is not None and mean.tag[0] in (TOTAL, "sum")
+    return known and one == 1.0 and other == -1.0 and centred(y.ident) == name
+
+
+def _tag(x: Signal, scale: float, count: int) -> tuple[str, int, float]:
+    factor, ident = rooted(x)
+    return TOTAL, ident, 1.0 / (scale * count * factor)
+
+
 def count_along(f: Array, sizes: Sequence[int], axes: tuple[int, ...]) -> float:
     """How many entries each entry of a broadcastable field stands for along the axes."""
     return float(prod([sizes[i] for i in axes if f.shape[i] == 1]))
@@ -91,4 +121,5 @@ def sum_atoms(
         scatter=x.scatter,
         gaussian=total >= 16,
         sites=made,
+        tag=_tag(x, scale, total),
     )
