@@ -26,3 +26,28 @@ class Along:
     def variance(self) -> float:
         """E s²."""
         return sum([load * load for _, load in self.loads]) + self.balanced
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Image:
+    """s = Σ g·x over the channels and positions of a sample (`rules.gradients.images`).
+
+    Attributes:
+        ident: Of the tensor x.
+        form: Of s.
+        apart: Share of E s² that channels have each for itself; the rest is along x.
+        groups: Groups of channels that are along x each for itself.
+        uneven: E e²/(E e)² of the energy e that x has in one channel: what is along x is large where x is.
+    """
+
+    ident: int
+    form: Along
+    apart: float = 1.0
+    groups: int = 1
+    uneven: float = 1.0
+
+    def of_groups(self, count: int, channels: int) -> float:
+        """Σ over the groups of channels, `count` of them, of E s² of each."""
+        spread = 1.0 + (self.uneven - 1.0) * count / channels
+        joint = min(self.groups / count * spread, 1.0)
+        return self.form.variance * (self.apart + (1.0 - self.apart) * joint)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from firstlight.graph.along import Along
+from firstlight.graph.along import Along, Image
 from firstlight.graph.border import Border
 from firstlight.graph.keyed import Keyed
 from firstlight.graph.noise import SILENT, Noise
@@ -114,11 +114,10 @@ class Source:
         row: Fractional row of each entry, broadcastable to the atoms; None with one row.
         corr: Correlation of z between pairs of entries, a cube like `Signal.corr`.
         grid: Quadrature nodes of z.
-        noise: Log-norm noise of u.
+        noise, wander: Of u, as in `Signal`.
         scatter: Relative variance of the variance of u from site to site (see `Signal.scatter`).
         skew: Third cumulant of u over sd³.
         excess: Fourth cumulant of u over sd⁴, the scatter's part not counted.
-        wander: As `Signal.wander`, of u.
         quantiles: u on the nodes in units of sd and around the mean, where its law is known; None for the bent
             Gaussian.
         table: `values`, once they have been worked out.
@@ -333,6 +332,7 @@ class Cotangent:
         factor: A factor that is no function of one source; None for the factor 1.
         rest: Further summands.
         along: How far the whole goes along its own tensor; None where nothing is known.
+        image: How far the whole goes along its tensor over channels and positions of a sample.
     """
 
     base: Signal
@@ -346,6 +346,7 @@ class Cotangent:
     expected: Array | None = None
     stray: Array | None = None
     forked: bool = False
+    image: Image | None = None
 
 
 K = TypeVar("K")

@@ -14,6 +14,7 @@ from firstlight.graph.ir import Arg, Node, ParameterRef, Ref
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
 from firstlight.propagate.forward import LARGEST, Run, resolve, settled
 from firstlight.rules import Call, find
+from firstlight.rules.gradients import images
 from firstlight.rules.gradients.along import together
 from firstlight.rules.gradients.gradient import total, whole, whole_shape
 from firstlight.rules.moves.structural import like_shape
@@ -84,7 +85,7 @@ def _floating(run: Run, ref: Ref) -> bool:
 def _collect(parts: list[Cotangent] | None, x: Signal) -> Cotangent | None:
     if not parts:
         return None
-    out = parts[0] if len(parts) == 1 else together(parts, total(parts), x)
+    out = parts[0] if len(parts) == 1 else _joined(parts, x)
     if out.rest:
         return out
     base = out.base
@@ -95,6 +96,11 @@ def _collect(parts: list[Cotangent] | None, x: Signal) -> Cotangent | None:
         top = LARGEST
     base = settled(out.base, top)
     return out if base is out.base else replace(out, base=base, whole=None)
+
+
+def _joined(parts: list[Cotangent], x: Signal) -> Cotangent:
+    """The sum of the gradients that arrive at x, with how far it goes along x over a site and over an image."""
+    return images.together(parts, together(parts, total(parts), x), x)
 
 
 def _pass_on(

@@ -12,6 +12,7 @@ from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.convolutions import borders
 from firstlight.rules.convolutions.sway import sway
 from firstlight.rules.convolutions.taps import Taps, carried, matrix, turned
+from firstlight.rules.gradients import images
 from firstlight.rules.gradients.gradient import whole
 from firstlight.rules.linear.affine import LETTERS, with_bias
 from firstlight.rules.linear.centring import seen, taken
@@ -22,8 +23,6 @@ from firstlight.rules.state.layout import axis_atoms, correlations, expand, merg
 from firstlight.rules.state.noise import fresh_linear, stray
 from firstlight.rules.state.summation import sum_atoms
 from firstlight.rules.state.windows import along, drop_single, pair_average, single, with_atom
-
-_FEW, _STRAYED = 8, 0.1  # channels of a group, and variance of ln|x|², from which positions stray together
 
 
 def numbers(value: Any, n: int) -> tuple[int, ...]:
@@ -203,20 +202,19 @@ def _(
     call: Call, grad: Cotangent, out: Signal, input: Signal, weight: Signal, bias: Signal | None = None,
     stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
 ) -> Grads:  # fmt: skip
+    del call
     g = whole(grad)
-    if 1 < weight.shape[1] <= _FEW and input.noise.variance > _STRAYED:
-        call.caveat(
-            f"{weight.shape[1]} channels in a group: positions share so few weights that how alike they are differs "
-            "from draw to draw; the gradient of draws in which they are alike is larger, which its mean leaves out"
-        )
     axes, geometry = _geometry(input, weight, stride, padding, dilation)
     outs = out.shape[-len(axes) :]
     maps = _maps(axes, geometry, input.shape[-len(axes) :], outs)
     fan = max(weight.shape[0] // groups * prod(weight.shape[2:]) // prod(t.stride for t in maps.values()), 1)
     flipped = replace(weight, q=np.full_like(weight.q, float(weight.q.mean())))
     dx = convolve(g, flipped, groups, _turned(maps), input.shape[axes[0] - 1], fan)
+    shift = None if bias is None else _channelwise(bias, len(axes))
     grads: dict[str, Any] = {
-        "input": Cotangent(past_weights(dx, g, prod(weight.shape[1:]))),
+        "input": images.convolved(
+            past_weights(dx, g, prod(weight.shape[1:])), input, grad, out, axes[0] - 1, groups, shift
+        ),
         "weight": Cotangent(_kernel_gradient(g, input, weight, axes, maps, groups)),
     }
     if bias is not None:

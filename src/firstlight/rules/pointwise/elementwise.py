@@ -13,6 +13,7 @@ import numpy as np
 from firstlight.graph.signal import INFINITY, Array, Cotangent, Signal, Source, replace
 from firstlight.rules.chains.grids import SMOOTH, Bend
 from firstlight.rules.chains.source import as_source, from_values, on_source
+from firstlight.rules.gradients import images
 from firstlight.rules.gradients.along import beside_factor, mixed, of_chain, uneven
 from firstlight.rules.gradients.gradient import scaled, times, whole
 from firstlight.rules.registry import GAUSSIAN_INPUT, Call, Grads, rule
@@ -79,7 +80,8 @@ def back(grad: Cotangent, out: Signal, x: Signal, p: Pointwise, call: Call | Non
     found = times(grad, out, out.source, slope)
     if grad.along is not None and not any(p.forked for p in (grad, *grad.rest)):  # paths add up before they are scaled
         found = scaled(found, uneven(grad, out, *beside_factor(grad, out.source, after, slope)) ** 0.5)
-    return replace(found, along=of_chain(grad, out, out.source, after, values, slope))
+    image = images.of_chain(grad, x, out, out.source, after, values, slope)
+    return replace(found, along=of_chain(grad, out, out.source, after, values, slope), image=image)
 
 
 def _warn_luck(call: Call, source: Source, slope: Array) -> None:

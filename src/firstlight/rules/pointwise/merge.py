@@ -12,6 +12,7 @@ from firstlight.rules.attention.hiding import hide, seen_of, visible
 from firstlight.rules.chains.operands import through_sum
 from firstlight.rules.chains.source import as_source, on_source
 from firstlight.rules.composed.tape import Tape
+from firstlight.rules.gradients import images
 from firstlight.rules.gradients.across import of_term
 from firstlight.rules.gradients.along import energy, of_shifted, of_sum
 from firstlight.rules.gradients.gradient import scale, scaled, whole, whole_shape
@@ -149,16 +150,21 @@ def _split(
         )
     forms = _along(grad, x, y, a, b, out)
     mine = _share(x, y, a, b, out)
+    image = images.of_sum(grad, x, y, a, b, out) if both else (None, None)
     if isinstance(x, Signal):
         g = through_sum(grad, out, x, y, a, b) if both else grad
         g = shared(g, mine)
         g = _angled(g, grad, out, x) if both else g
-        grads["input"] = replace(reduce_to(scaled(g, a), x), along=forms[0] if x.shape == out.shape else None)
+        grads["input"] = replace(
+            reduce_to(scaled(g, a), x), along=forms[0] if x.shape == out.shape else None, image=image[0]
+        )
     if isinstance(y, Signal):
         g = through_sum(grad, out, y, x, b, a) if both else grad
         g = shared(g, 1.0 - mine if both else 1.0)
         g = _angled(g, grad, out, y) if both else g
-        grads["other"] = replace(reduce_to(scaled(g, b), y), along=forms[1] if y.shape == out.shape else None)
+        grads["other"] = replace(
+            reduce_to(scaled(g, b), y), along=forms[1] if y.shape == out.shape else None, image=image[1]
+        )
     return grads
 
 

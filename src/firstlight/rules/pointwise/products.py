@@ -13,6 +13,7 @@ from firstlight.rules.chains.grids import Bend, finer, on_grid
 from firstlight.rules.chains.operands import gated, on_product, through_product
 from firstlight.rules.chains.partly import met
 from firstlight.rules.chains.source import from_values
+from firstlight.rules.gradients import images
 from firstlight.rules.gradients.along import ITSELF, against, begun, energy, uneven
 from firstlight.rules.gradients.gradient import alone, forked, joined, parts_of, scale, scaled, times, times_signal
 from firstlight.rules.gradients.leaning import divided
@@ -135,6 +136,8 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any) -> Grads
     for name, mine, factor in (("input", input, other), ("other", other, input)):
         if isinstance(mine, Signal):
             grads[name] = _along(reduce_to(times_factor(grad, out, mine, factor), mine), mine, factor, out, form, grad)
+            if isinstance(factor, Signal):
+                grads[name] = images.of_factor(grads[name], grad, mine, factor, out)
             if mine.weights is None and mine.value is None and isinstance(factor, Signal) and mine.batch:
                 _warn_gate(call, out, mine, factor)
             if _is_inverse_rms(factor, mine):

@@ -1,0 +1,192 @@
+"""How far a gradient goes along a whole image: s = Σ g·x over the channels and positions of a sample, carried along.
+
+The rows of a convolution's patches are more than its weights: given all of z = Wx nothing of W is left that would be
+independent of g. What is sure is Euler's identity for the whole image, Σ g·x = Σ g·z, as in `rules.gradients.along`
+for the units of a site; without it independent masks would make s smaller from layer to layer, since they make the
+gradients of two positions less alike. So Wᵀg has the part s·x/|x|² along the image x whatever W is, and of W'ᵀg with
+independent weights W' that part has the mean square V₀ = E (Σ W'ᵀg·x)²: |Wᵀg|² gains (V - V₀)/|x|². A convolution in
+groups keeps s group by group, each a share of V and of |x|². (Images moved by some positions keep Σ g·x, too, between
+two masks: left out, about a quarter of the gain.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace as with_fields
+from math import prod
+
+import numpy as np
+
+from firstlight.graph.along import Along, Image
+from firstlight.graph.signal import Array, Cotangent, Signal, Source, next_id, replace
+from firstlight.rules.chains.source import from_values
+from firstlight.rules.gradients.along import fresh, meeting, mixed
+from firstlight.rules.gradients.gradient import scaled, whole
+from firstlight.rules.linear.contraction import energy_cube
+from firstlight.rules.state.layout import axis_atoms, correlations, moments
+from firstlight.rules.state.projection import shared_cube
+from firstlight.rules.state.summation import sum_atoms
+
+_NOTHING = 1e-9  # share of a function that is not homogeneous which is rounding
+
+
+def known(g: Cotangent, x: Signal) -> Image | None:
+    """How far the gradient of x goes along it, if that has been followed."""
+    return None if g.image is None or g.image.ident != x.ident else g.image
+
+
+def begun(g: Cotangent, x: Signal) -> Image:
+    """How far the gradient of x goes along it; as far as independent ones where nothing is known."""
+    return known(g, x) or Image(x.ident, fresh(free(g, x)))
+
+
+def free(g: Cotangent, x: Signal) -> float:
+    """E s² where g is independent of x but for the factors that it has met."""
+    met = meeting(g, x)
+    return sum_atoms(met, [i for i, batch in enumerate(met.batch) if not batch]).mean_q
+
+
+def convolved(dx: Signal, x: Signal, g: Cotangent, out: Signal, at: int, groups: int, bias: Signal | None) -> Cotangent:
+    """The gradient dx = Wᵀg of a convolution z = Wx + b, with what is known of Σ g·(z - b).
+
+    Args:
+        dx: Wᵀg of independent weights.
+        x: The image.
+        g: The gradient of z.
+        out: z.
+        at: Axis of the channels.
+        groups: Groups of channels.
+        bias: b, with the axes of z behind that of the channels.
+    """
+    channels = max(x.shape[at], out.shape[at])
+    image = begun(g, out)
+    if bias is not None and bias.mean_q > 0.0:
+        total = free(g, out)
+        share = max(1.0 - _on_bias(g, out, bias) / total, 0.0) if total > 0.0 else 1.0
+        image = with_fields(image, form=mixed([(share, image.form)], total * share * (1.0 - share)))
+    found = Cotangent(dx)
+    entries = prod(n for n, batch in zip(x.atoms, x.batch, strict=True) if not batch)
+    level = entries**2 * dx.mean_q * x.mean_q
+    total = image.form.variance
+    if level <= 0.0 or total <= 0.0:
+        return found
+    own, mine = free(found, x), image.of_groups(groups, channels)
+    more = max(groups * (mine - own) / level, -0.5)
+    if groups > image.groups:  # what was along the whole image before still is
+        left = Image(x.ident, image.form, min(mine / total, 1.0), image.groups, image.uneven)
+    else:
+        left = Image(x.ident, image.form, min(own / total, 1.0), groups, _uneven(x, at))
+    return Cotangent(_along_image(dx, x, more), image=left)
+
+
+def _uneven(x: Signal, at: int) -> float:
+    """E e²/(E e)² of the energy of one channel of an image, whose positions have squares that go together."""
+    places = [a for k in range(at + 1, x.ndim) for a in axis_atoms(x, k)]
+    return 1.0 + max(float(shared_cube(x, places, energy_cube(x)).flat[0]), 0.0)
+
+
+def _on_bias(g: Cotangent, out: Signal, bias: Signal) -> float:
+    """E (Σ g·b)² over a sample, of a number b for each channel."""
+    signal = whole(g)
+    channel = out.ndim - bias.ndim
+    places = [a for k in range(channel + 1, signal.ndim) for a in axis_atoms(signal, k)]
+    return sum_atoms(signal, places).mean_q * bias.mean_q * out.shape[channel]
+
+
+def _along_image(dx: Signal, x: Signal, more: float) -> Signal:
+    """A gradient with a component along the image that has `more` of its mean square."""
+    if dx.corr.shape != x.corr.shape or dx.atoms != x.atoms:
+        return replace(dx, q=dx.q * (1.0 + more), ident=next_id())
+    own: Array = np.array(moments(x))
+    for i, batch in enumerate(x.batch):
+        if batch:
+            own[tuple(slice(1, None) if k == i else slice(None) for k in range(own.ndim))] = 0.0
+    q = dx.q * (1.0 + more)
+    return replace(dx, q=q, corr=correlations(moments(dx) + more * own, q), ident=next_id())
+
+
+def of_chain(
+    g: Cotangent, x: Signal, y: Signal, on: Source, values: Array, before: Array, slope: Array
+) -> Image | None:
+    """Before a pointwise y = f(x): Σ g·f'(x)x from Σ g·f(x), by the regression of f'(x)·x on f(x).
+
+    Args:
+        g: The gradient of y.
+        x: The input.
+        y: The output.
+        on: The source on which both stand.
+        values: f(x) on its nodes.
+        before: x on its nodes.
+        slope: f'(x) on its nodes.
+    """
+    image = known(g, y)
+    if image is None:
+        return None
+    inner, w = slope * before, on.grid.weights
+    level = float(on.share @ (np.square(values) @ w))
+    if level <= 0.0:
+        return None
+    a = float(on.share @ ((inner * values) @ w)) / level
+    rest = inner - a * values
+    form = mixed([(a, image.form)])
+    if float(on.share @ (np.square(rest) @ w)) <= _NOTHING * level:
+        return with_fields(image, ident=x.ident, form=form)
+    more = free(g, from_values(y, on, rest))
+    kept = form.variance / max(form.variance + more, 1e-300)
+    return with_fields(image, ident=x.ident, form=mixed([(1.0, form)], more), apart=image.apart * kept + 1.0 - kept)
+
+
+def of_sum(g: Cotangent, x: Signal, y: Signal, a: float, b: float, out: Signal) -> tuple[Image | None, Image | None]:
+    """Before a sum z = a·x + b·y: what Σ g·z says of Σ g·ax and Σ g·by, as E s² of independent g are shared."""
+    image = known(g, out)
+    if image is None or x.shape != out.shape or y.shape != out.shape:
+        return None, None
+    one, other, total = a * a * free(g, x), b * b * free(g, y), free(g, out)
+    if total <= 0.0:
+        return None, None
+    both = 0.5 * (total - one - other)
+    share = (one + both) / total
+    apart = fresh(max(one - share * (one + both), 0.0))
+    forms = mixed([(share, image.form), (1.0, apart)]), mixed([(1.0 - share, image.form), (-1.0, apart)])
+    return _part(image, x, forms[0], share), _part(image, y, forms[1], 1.0 - share)
+
+
+def _part(image: Image, x: Signal, form: Along, share: float) -> Image:
+    """The image of a term that has a share of s and something of its own."""
+    along = share * share * image.form.variance * (1.0 - image.apart)
+    return with_fields(image, ident=x.ident, form=form, apart=1.0 - min(along / max(form.variance, 1e-300), 1.0))
+
+
+def of_factor(g: Cotangent, grad: Cotangent, mine: Signal, other: Signal, out: Signal) -> Cotangent:
+    """The gradient g of a factor of a product, whose Σ g·x is that of the product's gradient `grad`.
+
+    A factor of one number for each channel has a gradient of just the size that Σ g·x over the positions has.
+    """
+    gate = _is_gate(mine, out)
+    image = begun(grad, out) if gate or _is_gate(other, out) else known(grad, out)
+    if image is None or not (gate or mine.numel == out.numel):
+        return g
+    if not gate:
+        return replace(g, image=with_fields(image, ident=mine.ident))
+    level, channels = free(grad, out), out.shape[1]
+    return scaled(g, (image.of_groups(channels, channels) / level) ** 0.5) if level > 0.0 else g
+
+
+def _is_gate(x: Signal, out: Signal) -> bool:
+    """Whether a factor is one number for each sample and channel of an image."""
+    return x.ndim == out.ndim > 3 and x.shape[:2] == out.shape[:2] and x.numel == prod(x.shape[:2]) and any(x.batch)
+
+
+def together(parts: Sequence[Cotangent], total: Cotangent, x: Signal) -> Cotangent:
+    """A sum of gradients that arrive at x: those whose s belong together have their parts along x in common."""
+    images = [known(p, x) for p in parts]
+    if all(i is None for i in images):
+        return replace(total, image=None)
+    forms = [fresh(free(p, x)) if i is None else i.form for p, i in zip(parts, images, strict=True)]
+    form = mixed([(1.0, f) for f in forms])
+    own = sum(f.variance * (1.0 if i is None else i.apart) for f, i in zip(forms, images, strict=True))
+    image = Image(x.ident, form, min(own / max(form.variance, 1e-300), 1.0), max(i.groups for i in images if i))
+    entries = prod(n for n, batch in zip(x.atoms, x.batch, strict=True) if not batch)
+    level = entries**2 * whole(total).mean_q * x.mean_q
+    more = (form.variance - sum(f.variance for f in forms)) / level if level > 0.0 else 0.0
+    return replace(scaled(total, max(1.0 + more, 0.5) ** 0.5) if more else total, image=image)
