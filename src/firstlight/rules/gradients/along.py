@@ -12,6 +12,7 @@ tensor z with known Σ g·z, Σ g·r = (r·z/z·z)·Σ g·z + e with E e² = E|g
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +23,7 @@ from firstlight.rules.chains.grids import on_grid
 from firstlight.rules.chains.partly import together_on
 from firstlight.rules.chains.source import on_source
 from firstlight.rules.gradients.gradient import alone, joined, parts_of, scaled, times, times_signal, whole, whole_shape
+from firstlight.rules.gradients.unlike import lean_of, shares
 from firstlight.rules.state.cross import cross
 from firstlight.rules.state.forms import covariance
 from firstlight.rules.state.layout import align, axis_atoms, moments
@@ -204,7 +206,8 @@ def uneven(g: Cotangent, y: Signal, level: float, kurtosis: float) -> float:
     """Factor of E|g·f|² where the entries of f that are large are those where y is, which has a known Σ g·y.
 
     What g has more along y than independent factors would, (V - V₀)/|y|², sits where y does:
-    E f²·(1 + (V/V₀ - 1)/n·(κ - 1)) with κ = E f²y²/(E f²·E y²).
+    E f²·(1 + (1 - γ)·(V/V₀ - 1)/n·(κ - 1)) with κ = E f²y²/(E f²·E y²). What all units of g have in common, the
+    share γ of it, is where y is small as well: the gradient of a mean over the units is one number.
 
     Args:
         g: The gradient of y.
@@ -215,7 +218,10 @@ def uneven(g: Cotangent, y: Signal, level: float, kurtosis: float) -> float:
     free = level * y.mean_q
     if g.along is None or free <= 0.0 or y.ndim == 0 or y.shape[-1] < 2:
         return 1.0
-    return max(1.0 + (g.along.variance / free - 1.0) / y.shape[-1] * (kurtosis - 1.0), 0.0)
+    n, signal = y.shape[-1], whole(g)
+    common = (n * float(shared_cube(signal, axis_atoms(signal, -1)).flat[0]) - 1.0) / (n - 1.0)
+    apart = min(max(1.0 - common, 0.0), 1.0)
+    return max(1.0 + apart * (g.along.variance / free - 1.0) / n * (kurtosis - 1.0), 0.0)
 
 
 def beside_factor(g: Cotangent, source: Source, y: Array, f: Array) -> tuple[float, float]:
@@ -242,7 +248,15 @@ def of_sum(g: Cotangent, x: Signal, y: Signal, a: float, b: float) -> tuple[Alon
     if g.along is None:
         return None, None
     x, y = align(x, y)
-    return shared(g, a * a * x.mean_q, b * b * y.mean_q, a * b * float(cross(x, y)[0].mean()))
+    one, other, both = a * a * x.mean_q, b * b * y.mean_q, a * b * float(cross(x, y)[0].mean())
+    total = one + other + 2.0 * both
+    if total <= 0.0:
+        return None, None
+    level = energy(g)
+    known = g.along.variance / (level * total) if level > 0.0 else 1.0
+    found = shares(x, y, one, other, both, lean_of(g), known)
+    apart = fresh(level * found.across + g.along.variance * found.spread)
+    return mixed([(found.first, g.along), (1.0, apart)]), mixed([(1.0 - found.first, g.along), (-1.0, apart)])
 
 
 def shared(g: Cotangent, one: float, other: float, both: float) -> tuple[Along | None, Along | None]:
@@ -296,11 +310,14 @@ def of_view(g: Cotangent, x: Signal) -> Along | None:
     if like[-1] < shape[-1] and like[-2:-1] == (shape[-1] // like[-1],) and shape[-1] % like[-1] == 0:
         heads = like[-2]
         return mixed([(1.0 / heads, g.along)], energy(g) * x.mean_q * (heads - 1.0) / heads**2)
-    size, axis = 1, len(shape)
-    while axis and size < like[-1]:
-        axis -= 1
-        size *= shape[axis]
-    return mixed([((like[-1] / shape[-1]) ** 0.5, g.along)]) if size == like[-1] and shape[-1] > 1 else None
+    size = 1
+    for n in reversed(shape):
+        part = math.gcd(n, like[-1] // size)
+        size *= part
+        if part < n or size == like[-1]:  # heads may share an axis with samples
+            break
+    together = size == like[-1] >= shape[-1] > 1
+    return mixed([((like[-1] / shape[-1]) ** 0.5, g.along)]) if together else None
 
 
 def of_rows(form: Along | None, ratio: float) -> Along | None:

@@ -46,7 +46,7 @@ PER_ROW = "per row"  # tag of a gradient that was divided by the length of a row
 
 
 def energy_cube(x: Signal, *, one_draw: bool = False) -> Array:
-    """Relative covariance of x_i² and x_j² over the cube: 2c² for Gaussian entries.
+    """Relative covariance of x_i² and x_j² over the cube: 2c² for Gaussian entries, (1 + a)(1 + b) - 1 for products.
 
     Args:
         x: The signal.
@@ -60,9 +60,18 @@ def energy_cube(x: Signal, *, one_draw: bool = False) -> Array:
         power = x.source.share @ np.square(coefficients)
         rest = x.source.average(np.square(squares)) - float(power.sum())
         return x.source.powers.series(power, rest) / total / total - 1.0
+    if x.factors is not None and x.factors[0] == x.ident:  # independent factors: E x²x'² of each
+        one, two = (energy_cube(y, one_draw=one_draw) for y in align(*x.factors[1:]))
+        if one.shape == two.shape == x.corr.shape:
+            return one + two + one * two
     q = x.mean_q
-    free = x.corr - (x.mean_mean * (x.mean_mean / q) if q > 0.0 else 0.0)  # the square alone may overflow
-    return 2.0 * strayed(x, np.square(free))
+    mean = x.mean_mean * (x.mean_mean / q) if q > 0.0 else 0.0  # the square alone may overflow
+    free = x.corr - mean
+    out = 2.0 * strayed(x, np.square(free))
+    if x.cumulants != (0.0, 0.0) and q > 0.0:
+        third, fourth = x.cumulants
+        out[(0,) * out.ndim] += 4.0 * (x.mean_mean / q) * (third / q) + (fourth / q) / q
+    return out
 
 
 def _wander(x: Signal, y: Signal, uneven: float) -> float:

@@ -205,7 +205,17 @@ def index_add(call: Call, input: Signal, dim: int, index: Signal, source: Signal
     m = input.mean_mean + alpha * source.mean_mean * counts.reshape(shape)
     q = input.mean_q + alpha**2 * source.mean_q * square.reshape(shape)
     tag = (ADDED, 0, 0.0) if "add" in call.node.op else None
-    return replace(base, mean=m, q=np.maximum(q, np.square(m)), terms=(), tag=tag, ident=next_id())
+    scatter = _scattered(input, alpha**2 * source.mean_q * float(counts.mean()), source.scatter, float(counts.mean()))
+    return replace(base, mean=m, q=np.maximum(q, np.square(m)), terms=(), tag=tag, scatter=scatter, ident=next_id())
+
+
+def _scattered(x: Signal, level: float, scatter: float, count: float) -> float:
+    """Scatter of a tensor to which so many rows a site were added, each with a scatter of its own.
+
+    How many rows a site has when all are there is the same for all, so that only their own lengths scatter.
+    """
+    total = x.mean_q + level
+    return (x.mean_q**2 * x.scatter + level**2 * scatter / max(count, 1e-3)) / total**2 if total > 0.0 else 0.0
 
 
 def _counts(x: Signal, dim: int, index: Signal) -> Array | None:

@@ -71,7 +71,10 @@ def like_shape(x: Signal, shape: Sizes) -> Signal:
     corr = np.full((2,) * n, x.mean_mean**2 / q if q > 0 else 1.0)
     corr[(0,) * n] = 1.0
     one = (1,) * n
-    return Signal(groups, np.full(one, x.mean_mean), np.full(one, q), corr, (False,) * n, noise=x.noise)
+    out = Signal(groups, np.full(one, x.mean_mean), np.full(one, q), corr, (False,) * n, noise=x.noise)
+    if x.shape[-1:] != shape[-1:]:
+        return out
+    return replace(out, scatter=x.scatter, lean=x.lean)  # whole rows, of the lengths that rows have
 
 
 @rule("view", "reshape", example="x.view(-1, 8, 8).tanh()")

@@ -38,11 +38,29 @@ def reduced(x: Signal, dim: Any, keepdim: bool, *, mean: bool) -> Signal:
     """Sum (or mean) over axes."""
     axes = axes_of(x, dim)
     out = sum_atoms(replace(x, source=None, values=None), [a for k in axes for a in axis_atoms(x, k)], mean=mean)
+    if axes == [x.ndim - 2] and x.scatter != 0.0 and not any(x.batch[a] for a in axis_atoms(x, axes[0])):
+        out = replace(out, scatter=x.scatter * _in_step(x, axes[0]))
     if axes == [x.ndim - 1] and x.shape[-1] > 1:
         out = _with_lengths(out, x, 1.0 if mean else float(x.shape[-1]))
     if not keepdim:
         out = replace(out, groups=tuple(g for k, g in enumerate(out.groups) if k not in axes))
     return replace(out, noise=x.noise, ident=next_id())
+
+
+def _in_step(x: Signal, axis: int) -> float:
+    """What is left of the scatter of sites when they are added: of unlike ones each has lengths of its own.
+
+    Σ_r V_r of sites with mean squares q_r and correlations c of their entries scatters by Σq_r²/(Σq_r)² of what one
+    does, and by c² of the rest.
+    """
+    atoms = axis_atoms(x, axis)
+    level = x.q.mean(axis=tuple([a for a in range(x.q.ndim) if a not in atoms]), keepdims=True)
+    level = np.broadcast_to(level, [n if a in atoms else 1 for a, n in enumerate(x.atoms)])
+    total = float(level.sum())
+    own = float(np.square(level).sum()) / total**2 if total > 0.0 else 1.0
+    n = level.size
+    alike = (n * float(shared_cube(x, atoms).flat[0]) - 1.0) / max(n - 1.0, 1.0)
+    return own + (1.0 - own) * min(max(alike, 0.0), 1.0) ** 2
 
 
 def _with_lengths(out: Signal, x: Signal, count: float) -> Signal:

@@ -1,0 +1,115 @@
+"""Sums of tensors of which sites have much of the one and little of the other, against sampled sites."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from firstlight.graph.ir import Node
+from firstlight.graph.signal import Cotangent, replace
+from firstlight.propagate.adjoint import random_direction
+from firstlight.rules.gradients import unlike
+from firstlight.rules.gradients.along import fresh, of_view
+from firstlight.rules.linear.contraction import energy_cube, scatter_of
+from firstlight.rules.moves.structural import like_shape
+from firstlight.rules.pointwise.products import multiply
+from firstlight.rules.reductions.reduction import reduced
+from firstlight.rules.registry import Call
+from firstlight.rules.state.empirical import uniform
+from firstlight.rules.state.layout import axis_atoms
+from tests.rules.test_along import INSIDE, Gated, Stream, against
+
+SITES, UNITS = 400_000, 32
+
+
+def _lengths(rng, scatter):
+    """Variances of sites, of mean 1."""
+    s2 = math.log1p(scatter)
+    return np.exp(s2**0.5 * rng.standard_normal((SITES, 1)) - 0.5 * s2)
+
+
+@pytest.mark.parametrize(
+    ("other", "scatter", "lean", "known"),
+    [
+        (0.36, 0.3, -1.0, 0.0),
+        (1.0, 0.3, -1.0, 0.0),
+        (0.36, 0.3, 0.0, 1.0),
+        (0.36, 0.3, -1.0, 0.5),
+        (2.0, 0.0, -0.7, 0.2),
+    ],
+)
+def test_what_the_terms_of_a_sum_have_of_its_gradient(other, scatter, lean, known):
+    """Means over sites of (g·x)² and (g·y)², with |g|² ~ |z|^2λ and (g·z)² = known·|g|²|z|²/n."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((SITES, UNITS), dtype=np.float32)
+    y = (other * _lengths(rng, scatter)) ** 0.5 * rng.standard_normal((SITES, UNITS), dtype=np.float32)
+    z = x + y
+    square = np.square(z).sum(axis=1, keepdims=True)
+    g = rng.standard_normal((SITES, UNITS), dtype=np.float32)
+    g += z * (g * z).sum(axis=1, keepdims=True) / square * (known**0.5 - 1.0)
+    g *= (square / UNITS) ** (0.5 * lean)
+    level = np.square(g).sum(axis=1).mean()
+    one, two = uniform((64, UNITS), 0.0, 1.0), replace(uniform((64, UNITS), 0.0, other), scatter=scatter)
+    found = unlike.shares(one, two, 1.0, other, 0.0, lean, known)
+    total = ((g * z).sum(axis=1) ** 2).mean()
+    for term, first in ((x, found.first), (y, 1.0 - found.first)):
+        rows = (g * term).sum(axis=1) ** 2
+        told = level * found.across + total * (first**2 + found.spread)
+        error = rows.std() / SITES**0.5
+        assert abs(told - rows.mean()) <= 4.0 * error + 0.004 * rows.mean()  # χ² of 32 units is taken as log-normal
+
+
+def test_a_norm_before_a_gated_branch_knows_that_sites_differ():
+    """Without it the gradients inside the norm were 10 to 25 % too large: long branches have short gradients."""
+    torch.manual_seed(0)
+    for name, off, error in against(Stream(Gated(UNITS)), torch.randn(24, UNITS), INSIDE, 96):
+        assert abs(off) <= 0.08 + 3.0 * error, (name, off, error)
+
+
+def test_products_scatter_as_products_of_squares():
+    """E x⁴y⁴/(E x²y²)² = 9 of two normals: a map of 64 products has rows whose length scatters by 8/64."""
+    x, y = uniform((16, 64), 0.0, 1.0), uniform((16, 64), 0.0, 2.0)
+    both = multiply(Call(Node("m", "mul")), replace(x, gaussian=True), replace(y, gaussian=True))
+    assert energy_cube(both).flat[0] == pytest.approx(8.0)
+    rng = np.random.default_rng(0)
+    lengths = np.square(rng.standard_normal((50_000, 64)) * rng.standard_normal((50_000, 64))).mean(axis=1)
+    drawn = lengths.var() / lengths.mean() ** 2
+    error = np.square(lengths / lengths.mean() - 1.0).std() / lengths.size**0.5
+    assert abs(scatter_of(both, axis_atoms(both, 1)) - drawn) <= 4.0 * error
+
+
+def test_entries_of_another_law_scatter_with_their_fourth_moment():
+    """Uniform entries have E x⁴/(E x²)² = 1.8: a table of them has rows of more even length than one of normals."""
+    fourth = 1.8 - 3.0
+    assert energy_cube(uniform((16, 64), 0.0, 1.0, cumulants=(0.0, fourth))).flat[0] == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (1.0, 0.3)])
+def test_rows_that_are_added_scatter_less_than_one(weights):
+    """Two rows of lengths of their own: Σq²/(Σq)² of the scatter of one."""
+    rng = np.random.default_rng(5)
+    v = np.stack([q * _lengths(rng, 0.4)[:, 0] for q in weights]).sum(axis=0)
+    drawn = v.var() / v.mean() ** 2
+    error = np.square(v / v.mean() - 1.0).std() / SITES**0.5
+    rows = replace(uniform((64, 2, UNITS), 0.0, 1.0), scatter=0.4)
+    q = np.array(weights).reshape([2 if i in axis_atoms(rows, 1) else 1 for i in range(len(rows.atoms))])
+    added = reduced(replace(rows, q=q), 1, False, mean=False)
+    assert abs(added.scatter - drawn) <= 4.0 * error
+
+
+def test_whole_rows_keep_their_lengths():
+    """Rows chosen from a normalised tensor have one length as well, and gradients keep how they go with it."""
+    rows = replace(uniform((16, UNITS), 0.0, 1.0), scatter=-2.0 / UNITS, lean=-0.5)
+    assert like_shape(rows, (40, UNITS)).scatter == rows.scatter
+    assert like_shape(rows, (40, UNITS)).lean == rows.lean
+    assert like_shape(rows, (40, 8)).scatter == 0.0
+
+
+def test_heads_that_share_an_axis_with_samples_come_together():
+    """(tokens, samples × heads, d) seen as (tokens, samples, heads × d), as in nn.MultiheadAttention."""
+    g = random_direction(uniform((5, 6, 8), 0.0, 1.0))
+    found = of_view(Cotangent(g, along=fresh(2.0)), uniform((5, 3, 16), 0.0, 1.0))
+    assert found is not None
+    assert found.variance == pytest.approx(4.0)
+    assert of_view(Cotangent(g, along=fresh(2.0)), uniform((5, 4, 12), 0.0, 1.0)) is None
