@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -51,6 +52,22 @@ def test_p_start_says_how_it_is_defined_and_how_to_get_the_other() -> None:
         assert ("P(start)", r.p_start_from) in build_view(r).facts
         assert r.p_start_from.replace("'", "&#39;") in render_html(r)
         assert r.p_start_from in r.to_json()
+
+
+def test_a_signal_below_rounding_is_followed_on_by_its_rate() -> None:
+    """What is measured below rounding errors is rounding error of the needed size, which is no chance to start."""
+    chances: list[float] = []
+    for depth in (18, 22, 26, 60):
+        torch.manual_seed(0)
+        widths = [16] + [64] * depth  # of torch's law: times √(1/6) per layer
+        layers = [layer for pair in itertools.pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
+        r = report(case(nn.Sequential(*layers, nn.Linear(64, 4))))
+        assert (r.verdict == "will not start") == (depth > 20)
+        chances.append(r.p_start)
+    assert chances[0] > 0.5 > 0.05 > chances[1] > chances[2] > chances[3]
+    # Four layers of √(1/6) are -3.6 in ln(signal), 34 more -30, beside a spread of hypot(1, √(1.25·depth/64)).
+    assert chances[2] < 1e-4
+    assert chances[3] < 1e-60
 
 
 def test_frozen_parameters_are_counted() -> None:

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from firstlight.checks.blame import blame
 from firstlight.checks.evidence import Evidence
-from firstlight.checks.fate import decide
-from firstlight.checks.lengths import relu_widths
+from firstlight.checks.fate import NOISE, decide
+from firstlight.checks.lengths import affine, relu_widths
+from firstlight.checks.mainline import sensitivity
 from firstlight.checks.registry import checks
 from firstlight.checks.registry import findings as run_checks
 from firstlight.graph.results import Finding, Report, Severity, Verdict
@@ -36,7 +37,7 @@ _WRONG = frozenset(
     ]
 )
 # What `Report.p_start` was worked out from: the two definitions do not mix, and neither replaces the other.
-MEASURED = "from the margin of these weights; predict's, of their law: diagnose(..., theory=True)"
+MEASURED = "from how far these weights are from failing; of their law alone: theory=True or --theory"
 PREDICTED = "predict's, of the weights' law (docs/signal.md, section 6)"
 # Standard deviation of ln(signal) by which measured and true margins differ for other reasons than the draw.
 _MARGIN_SD = 1.0
@@ -88,8 +89,24 @@ def probability(evidence: Evidence) -> float:
             return alive
         if not math.isfinite(fate.margin) or fate.reason != "silent" or blame(evidence).kind != "faded":
             return 0.0
+    margin = fate.margin if fate.starts else min(fate.margin, faded_margin(evidence))
     sd = math.hypot(math.sqrt(1.25 * sum(1.0 / n for n in widths)), _MARGIN_SD)
-    return float(special.ndtr(fate.margin / sd)) * alive if math.isfinite(fate.margin) else alive
+    return float(special.ndtr(margin / sd)) * alive if math.isfinite(margin) else alive
+
+
+def faded_margin(evidence: Evidence) -> float:
+    """ln(signal/needed) in front of the read-out of a stack that fades, where rounding errors cover the signal.
+
+    What is measured there is rounding error, of about the needed size at any depth. The signal itself is followed on
+    from the last layer where it can be seen, by the factor per layer up to there.
+    """
+    line = [s for n in affine(evidence) if (s := sensitivity(n)) is not None]
+    floor = NOISE * evidence.eps
+    seen = next((i for i, s in enumerate(line) if s < floor), len(line))
+    if seen < 2:
+        return math.inf
+    step = math.log(line[seen - 1] / line[0]) / (seen - 1)
+    return math.log(line[seen - 1] / floor) + step * (len(line) - seen)
 
 
 def _shifted(evidence: Evidence) -> bool:
