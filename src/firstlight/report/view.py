@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import dropwhile
 
+from firstlight.checks.mainline import main_line
 from firstlight.graph.prediction import Prediction
 from firstlight.graph.results import Finding, Measurement, NodeStats, Report, TensorStats
 from firstlight.report.numbers import factor, number, ratio
@@ -71,13 +72,21 @@ class Band:
     source: str
 
 
-def band(prediction: Prediction, rows: Sequence[Row], *, backward: bool = False) -> Band | None:
+def band(prediction: Prediction, rows: Sequence[Row], start: str, *, backward: bool = False) -> Band | None:
     """The prediction at the rows of the walk's line; None where nothing was predicted there.
 
     `predict` gives ln of the mean square; half of it is ln of the typical entry.
+
+    Args:
+        prediction: For the same model.
+        rows: The operations.
+        start: Name of the operation where the walk starts: its own prediction is the origin.
+        backward: Whether it is the gradient's walk.
     """
     numbers = {row.stats.name: row.number for row in rows if row.spine}
     points: list[tuple[int, float, float]] = []
+    first = next((node.grad if backward else node.output for node in prediction.nodes if node.name == start), None)
+    origin = first.log_mean if first is not None and math.isfinite(first.log_mean) else None
     for node in prediction.nodes:
         tensor = node.grad if backward else node.output
         if (
@@ -87,7 +96,8 @@ def band(prediction: Prediction, rows: Sequence[Row], *, backward: bool = False)
             and math.isfinite(tensor.log_sd)
         ):
             scale = 0.5 / math.log(10.0)
-            points.append((numbers[node.name], scale * (tensor.log_mean - tensor.reference), scale * tensor.log_sd))
+            away = tensor.log_mean - (tensor.reference if origin is None else origin)
+            points.append((numbers[node.name], scale * away, scale * tensor.log_sd))
     if len(points) < 2:
         return None
     numbers_, medians, sds = zip(*sorted(points), strict=True)
@@ -148,11 +158,11 @@ class View:
 def build_view(report: Report, prediction: Prediction | None = None) -> View:
     """Work out rows, walks and sentences from a report, and bands from a prediction for the same model."""
     nodes = report.measurement.nodes
-    start, end = _start(nodes), _end(report.measurement)
+    (enters, start), (leaves, end) = _start(nodes), _end(report.measurement)
     start_contrast = next((c for node in nodes if (c := _contrast(node.output)) is not None and c > 0.0), 1.0)
     shown = [node for node in nodes if node.op != "input"]
     by_place = _findings_by_place(report.findings)
-    spine = _spine(shown)
+    spine = _spine(report.measurement, shown)
     rows = tuple(
         Row(
             number=number_,
@@ -172,27 +182,27 @@ def build_view(report: Report, prediction: Prediction | None = None) -> View:
         _sentence([row.forward for row in rows if row.spine], "signal", "input"),
         _contrast_sentence([row for row in rows if row.spine]),
         _sentence([row.backward for row in reversed(rows) if row.spine], "gradient", "output"),
-        None if prediction is None else band(prediction, rows),
-        None if prediction is None else band(prediction, rows, backward=True),
+        None if prediction is None else band(prediction, rows, enters),
+        None if prediction is None else band(prediction, rows, leaves, backward=True),
     )
 
 
-def _start(nodes: Sequence[NodeStats]) -> float:
-    """Typical entry where the signal enters: of the first real-valued input, else of the first operation."""
+def _start(nodes: Sequence[NodeStats]) -> tuple[str, float]:
+    """Where the signal enters, and its typical entry: the first real-valued input, else the first operation."""
     for node in nodes:
         if node.output.dtype.startswith(("float", "bfloat")) and node.output.q > 0.0:
-            return node.output.rms
-    return 1.0
+            return node.name, node.output.rms
+    return "", 1.0
 
 
-def _end(measurement: Measurement) -> float:
-    """Typical gradient entry where it enters: at the model's (last) output."""
+def _end(measurement: Measurement) -> tuple[str, float]:
+    """Where the gradient enters, and its typical entry: the model's (last) output."""
     by_name = {node.name: node for node in measurement.nodes}
     ends = [by_name[name] for name in measurement.outputs if name in by_name]
     for node in (*reversed(ends), *reversed(measurement.nodes)):
         if node.grad is not None and node.grad.q > 0.0:
-            return node.grad.rms
-    return 1.0
+            return node.name, node.grad.rms
+    return "", 1.0
 
 
 def _decades(stats: TensorStats | None, reference: float) -> float | None:
@@ -214,15 +224,17 @@ def _log_ratio(value: float | None, reference: float) -> float | None:
     return math.log10(value) - math.log10(reference) if value > 0.0 else -math.inf
 
 
-def _spine(nodes: Sequence[NodeStats]) -> set[str]:
+def _spine(measurement: Measurement, nodes: Sequence[NodeStats]) -> set[str]:
     """The operations that the walk's line joins.
 
-    The sums of a residual network, else the operations with weight matrices, else all: a line through every
-    operation would only show the saw teeth of linear map and activation.
+    The sums of a residual network that every path goes through (those of attention's logits or of rotated queries are
+    none), else all sums, else the operations with weight matrices, else all: a line through every operation would only
+    show the saw teeth of linear map and activation.
     """
     sums = [node.name for node in nodes if node.op == "add" and len(set(node.inputs)) > 1]
+    passed = {node.name for node in main_line(measurement)}
     weighted = [node.name for node in nodes if node.parameters and node.op not in ("layer_norm", "batch_norm")]
-    for chosen in (sums, weighted):
+    for chosen in ([name for name in sums if name in passed], sums, weighted):
         if len(chosen) >= 3:
             return {*chosen, nodes[-1].name}
     return {node.name for node in nodes}
