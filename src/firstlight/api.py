@@ -243,16 +243,8 @@ def compare(prediction: Prediction, measurement: Measurement) -> Comparison:
         >>> abs(c.nodes[-1].q_z) < 5
         True
     """
-    from firstlight.graph.measurement import Measurement
-    from firstlight.graph.prediction import Prediction
     from firstlight.propagate.comparison import join
 
-    for where, given, kind in (("prediction", prediction, Prediction), ("measurement", measurement, Measurement)):
-        if not isinstance(given, kind):
-            raise InputError(
-                where, got=type(given).__name__, expected=f"a {kind.__name__}",
-                action="compare(predict(model, batch), measure(model, batch))",
-            )  # fmt: skip
     return join(prediction, measurement)
 
 

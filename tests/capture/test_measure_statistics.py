@@ -255,3 +255,13 @@ def test_many_time_major_sequences_of_one_feature_are_read():
     x = torch.randn(4, 6, 1)
     nodes = fl.measure(Steps(), x).nodes
     assert nodes[-1].output.q == pytest.approx(1.1**24 * float(x.square().mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.1, -3.3e-25, 7e20])
+def test_equal_entries_are_counted_and_not_added(value: float) -> None:
+    """Added up in float32, their rounding errors all go one way: 2e-5 of q over 131,072 entries."""
+    x = torch.full((300_000,), value)
+    m, entry = moments(x), float(x[0])
+    assert m.q == pytest.approx(entry**2, rel=1e-14)
+    assert m.mean == pytest.approx(entry, rel=1e-14)
+    assert (m.low, m.high, m.abs_max) == (entry, entry, abs(entry))

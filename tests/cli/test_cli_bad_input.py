@@ -85,7 +85,7 @@ def test_bad_batches_are_one_clear_error(nets: str, tmp_path: Path) -> None:
     (tmp_path / "batch.csv").write_text("1,2")
     for name, text in (
         ("cut.pt", "cut.pt"),
-        ("cut.npz", "cannot be read"),
+        ("cut.npz", "no .npz archive"),
         ("objects.npz", "cannot be read"),
         ("zero.pt", "zero.pt"),
         ("batch.csv", "the suffix '.csv' expected .pt, .pth or .npz"),
@@ -127,3 +127,11 @@ def test_a_real_process(nets: str, tmp_path: Path) -> None:
     assert "no such thing" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_offered_is_in_the_file_and_not_what_it_imports(nets: str) -> None:
+    result = call("diagnose", f"{nets}:god", "-i", "4,16")
+    refused(result, "Did you mean 'good'?")
+    offered = result.stderr.partition("one of ")[2].split("Did")[0]
+    assert "good" in offered
+    assert "torch" not in offered

@@ -115,6 +115,13 @@ def read_batch(path: Path) -> Any:
     if not path.is_file():
         got = "a folder" if path.is_dir() else "no such file"
         raise DataError(str(path), got=got, expected="a .pt or .npz file", action="Correct --batch.")
+    if path.suffix == ".npz" and not zipfile.is_zipfile(path):  # NumPy would advise to load it as a pickle
+        raise DataError(
+            str(path),
+            got="a file that is no .npz archive",
+            expected="a whole .npz file",
+            action="np.savez(FILE, x=x, y=y)",
+        )
     try:
         if path.suffix in (".pt", ".pth"):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -129,7 +136,7 @@ def read_batch(path: Path) -> Any:
             action="Save it again: torch.save((x, y), FILE).",
         ) from None
     except (OSError, ValueError, EOFError, RuntimeError, TypeError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = type(error).__name__ if len(str(error)) < 5 else str(error).splitlines()[0]  # torch says "101"
         raise DataError(
             str(path),
             got=f"a file that cannot be read ({reason})",

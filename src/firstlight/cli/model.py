@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from difflib import get_close_matches
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from firstlight.errors import InputError, ModelError
@@ -88,7 +89,8 @@ def load_object(spec: str) -> Any:
     found = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
     for part in name.split("."):
         if not hasattr(found, part):
-            names = [known for known in dir(found) if not known.startswith("_")]
+            public = [known for known in dir(found) if not known.startswith("_")]
+            names = [known for known in public if not isinstance(getattr(found, known, None), ModuleType)]
             near = get_close_matches(part, names, n=1)
             raise InputError(
                 f"MODULE:FACTORY {spec!r}",

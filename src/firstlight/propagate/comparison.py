@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from firstlight.errors import InputError
 from firstlight.graph.measurement import Distribution, Measurement, TensorStats
 from firstlight.graph.prediction import ComparedNode, Comparison, NodePrediction, Prediction, TensorPrediction
 
@@ -12,6 +13,12 @@ RESOLUTION = 0.02  # relative error of a mean square that the rules themselves m
 
 def join(prediction: Prediction, measurement: Measurement) -> Comparison:
     """See `firstlight.compare`."""
+    for where, given, kind in (("prediction", prediction, Prediction), ("measurement", measurement, Measurement)):
+        if not isinstance(given, kind):
+            raise InputError(
+                where, got=type(given).__name__, expected=f"a {kind.__name__}",
+                action="compare(predict(model, batch), measure(model, batch))",
+            )  # fmt: skip
     measured = {n.name: n for n in measurement.nodes}
     rows: list[ComparedNode] = []
     for n in prediction.nodes:
