@@ -1,0 +1,38 @@
+"""Gradients behind weights whose rows were divided by their own length over a batch."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import firstlight
+
+DRAWS = 64
+
+
+@pytest.mark.parametrize("steep", [0.0, 0.5, 1.5])
+def test_rows_meet_their_own_length(steep):
+    """E |w|²/(wᵀΣw) is (1 - 2/n)·n times E 1/(wᵀΣw), for any spectrum and with directions that Σ does not see."""
+    rng = np.random.default_rng(0)
+    n, seen = 24, 14
+    spectrum = np.where(np.arange(n) < seen, np.arange(1, n + 1) ** -steep, 0.0)
+    square = np.square(rng.standard_normal((200_000, n)))
+    divided = square @ spectrum
+    gap = square.sum(axis=1) / divided - (n - 2.0) / divided
+    assert abs(gap.mean()) < 4.0 * gap.std() / len(gap) ** 0.5
+
+
+def test_gradients_of_a_stack_of_batch_norms():
+    """With the samples' directions taken as all alike each layer lost 4 % of the gradient: a fifth of it over eight."""
+    torch.manual_seed(0)
+    layers = [layer for _ in range(8) for layer in (nn.Linear(64, 64), nn.BatchNorm1d(64), nn.ReLU())]
+    model, x = nn.Sequential(*layers, nn.Linear(64, 8)), torch.randn(16, 64)
+    found = firstlight.predict(model, x, "he")
+    known = {n.name: n for n in firstlight.measure(model, x, draws=DRAWS, scheme="he").nodes}
+    for name in ("2:relu", "8:relu", "14:relu", "20:relu"):
+        drawn, predicted = known[name].log_grad_q, found[name].grad
+        assert drawn is not None
+        assert predicted is not None
+        q = np.exp(drawn.values)
+        noise = q.std(ddof=1) / q.mean() / DRAWS**0.5
+        assert abs(predicted.q / q.mean() - 1.0) < 4.0 * noise
