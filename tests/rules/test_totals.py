@@ -2,8 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 
+from firstlight.graph.signal import Signal
+from firstlight.rules.chains.grids import Bend
+from firstlight.rules.chains.source import as_source
 from tests.rules.test_examples import RESOLUTION, compared
 
 SHARED = "(x + torch.randn(64))"  # half of each entry is what all samples have in common
@@ -55,3 +59,12 @@ def test_standardised_weights_do_not_see_what_a_window_has_in_common(kind):
     full = next(r for r in plain if "conv2d" in r[0])[2]
     if kind == "centred":
         assert predicted < 0.8 * full  # 1 - 1/π of it, as a plain kernel of the same variance sees all
+
+
+def test_a_positive_tensor_whose_rows_scatter_differently_stays_positive():
+    """A row at 1 ± 3 beside nine at 1 ± .1: the mean of spreads left nodes below zero, 1/√x infinite."""
+    mean, spread = np.ones((10, 1)), np.array([[3.0]] + [[0.1]] * 9)
+    x = Signal(((10,), (64,)), mean, mean**2 + spread**2, np.eye(2), (False, False))
+    source, values = as_source(x, Bend(positive=True))
+    assert source.sd.max() == pytest.approx(3.0)
+    assert values.min() > 0.0

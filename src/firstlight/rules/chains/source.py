@@ -143,8 +143,8 @@ def _under(source: Source, values: Array) -> Array:
 
 
 def _lognormal(mean: Array, sd: Array) -> tuple[Array, Array] | None:
-    """Standardised quantiles of a positive quantity with the rows' mean relative spread."""
-    ratio = float(np.mean(sd / mean))
+    """Standardised quantiles of a positive quantity with the largest relative spread of its rows."""
+    ratio = float(np.max(sd / mean))  # of the row that scatters most: none may come below zero
     if ratio <= 1e-9:
         return None
     s2 = float(np.log1p(ratio * ratio))
