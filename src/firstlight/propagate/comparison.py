@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from firstlight.errors import InputError
 from firstlight.graph.measurement import Distribution, Measurement, TensorStats
@@ -13,7 +14,10 @@ RESOLUTION = 0.02  # relative error of a mean square that the rules themselves m
 
 def join(prediction: Prediction, measurement: Measurement) -> Comparison:
     """See `firstlight.compare`."""
-    for where, given, kind in (("prediction", prediction, Prediction), ("measurement", measurement, Measurement)):
+    arguments: tuple[tuple[str, Any, type], ...] = (
+        ("prediction", prediction, Prediction), ("measurement", measurement, Measurement)
+    )  # fmt: skip
+    for where, given, kind in arguments:
         if not isinstance(given, kind):
             raise InputError(
                 where, got=type(given).__name__, expected=f"a {kind.__name__}",
