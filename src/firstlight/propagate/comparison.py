@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from firstlight.errors import InputError
 from firstlight.graph.measurement import Distribution, Measurement, TensorStats
@@ -14,11 +13,8 @@ RESOLUTION = 0.02  # relative error of a mean square that the rules themselves m
 
 def join(prediction: Prediction, measurement: Measurement) -> Comparison:
     """See `firstlight.compare`."""
-    arguments: tuple[tuple[str, Any, type], ...] = (
-        ("prediction", prediction, Prediction), ("measurement", measurement, Measurement)
-    )  # fmt: skip
-    for where, given, kind in arguments:
-        if not isinstance(given, kind):
+    for where, given, kind in (("prediction", prediction, Prediction), ("measurement", measurement, Measurement)):
+        if not isinstance(given, kind):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(
                 where, got=type(given).__name__, expected=f"a {kind.__name__}",
                 action="compare(predict(model, batch), measure(model, batch))",
