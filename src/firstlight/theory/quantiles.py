@@ -45,7 +45,16 @@ def mixture(scatter: float) -> tuple[Array, Array]:
         >>> bool(abs(t - z).max() < 1e-6)
         True
     """
-    return _mixture(round(_STEPS * math.log10(min(max(scatter, 1e-12), _WIDEST))))
+    return _mixture(_step(scatter))
+
+
+def _step(scatter: float) -> int:
+    return round(_STEPS * math.log10(min(max(scatter, 1e-12), _WIDEST)))
+
+
+def level_of_scatter(scatter: float) -> float:
+    """A relative variance with the same `mixture` as this one, of which there are few; negative ones stay."""
+    return 10.0 ** (_step(scatter) / _STEPS) if scatter > 0.0 else scatter
 
 
 @functools.lru_cache(maxsize=512)

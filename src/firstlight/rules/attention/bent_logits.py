@@ -15,7 +15,7 @@ import numpy as np
 from firstlight.graph.signal import Array, Signal, replace
 from firstlight.rules.attention.participation import participation
 from firstlight.rules.chains.source import law_of, product_law, sum_law
-from firstlight.rules.state.noise import in_one_draw
+from firstlight.rules.state.quadrature import in_one_draw
 from firstlight.theory import special
 from firstlight.theory.gaussian import gauss_nodes
 

@@ -8,10 +8,11 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
-from firstlight.graph.signal import Array, Signal, Source, next_id, once, replace
+from firstlight.graph.signal import Array, Signal, Source, average, next_id, once, replace
 from firstlight.rules.chains.grids import SMOOTH, TERMS, Bend, grid, kinks_of, level_of, on_grid, refined
 from firstlight.rules.state import sites
 from firstlight.rules.state.noise import noise_from, two_samples
+from firstlight.rules.state.quadrature import reading, unit
 from firstlight.theory import copula, special
 from firstlight.theory.cross import absolute_cross
 
@@ -122,15 +123,21 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
         ("source", x.ident), mean, sd, share, row, corr, nodes, x.noise, x.scatter, *_shape_of(x, variance),
         None if law is None else np.interp(nodes.z, *law), wander=x.wander, sites=x.sites,
     )  # fmt: skip
-    values = source.values
-    kinks = kinks_of(source, values, bend)
+    values = _values(source)
+    kinks = () if homogeneous and bend.kinks == (0.0,) else kinks_of(source, values, bend)
     if kinks:  # nodes must not straddle a kink of the function
         nodes = grid(kinks, level_of(float(sd.max()), bend.scale))
         source = replace(source, grid=nodes, quantiles=None if law is None else np.interp(nodes.z, *law))
-        values = source.values
+        values = _values(source)
     if not homogeneous:  # |u|'s own law only scales what is linear on each side of zero
         source = replace(source, corr=_under(source, values))
     return replace(source, table=values), values
+
+
+def _values(source: Source) -> Array:
+    """u on the nodes, where that has been worked out for another length from there."""
+    one = unit(source)
+    return source.values if one is None else one.values * source.sd[0]
 
 
 def _under(source: Source, values: Array) -> Array:
@@ -253,18 +260,12 @@ def on_source(x: Signal, source: Source) -> Array | None:
 def _shape_of(x: Signal, variance: Array) -> tuple[float, float]:
     """Skewness and excess kurtosis of a signal that is no Gaussian mixture."""
     third, fourth = x.cumulants
-    v = float(variance.mean())
-    if (third == 0.0 and fourth == 0.0) or v <= 0.0:
+    if third == 0.0 and fourth == 0.0:
+        return 0.0, 0.0
+    v = average(variance)
+    if v <= 0.0:
         return 0.0, 0.0
     return third / v**1.5, fourth / v**2
-
-
-def _cumulants(source: Source, values: Array) -> tuple[float, float]:
-    """Third and fourth cumulants of the values, all rows together."""
-    d = values - source.average(values)
-    square = d * d
-    second = source.average(square)
-    return source.average(square * d), source.average(square * square) - 3.0 * second * second
 
 
 def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, float] | None = None) -> Signal:
@@ -279,12 +280,11 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
         values: Shape (rows, n).
         slopes: Slopes above and below zero, if the values are such a map of a centred source.
     """
-    w = source.grid.weights
-    first, second = values @ w, np.square(values) @ w
     ndim = len(x.atoms)
-    mean, q = spread(source, first, ndim), spread(source, second, ndim)
-    total = float(source.share @ second)
-    power = source.share @ np.square(values @ source.grid.hermite)
+    of, a = reading(source, values)
+    mean, q = spread(source, of.first * a, ndim), spread(source, of.second * (a * a), ndim)
+    total, power = of.total * (a * a), of.power * (a * a)
+    third, fourth = of.cumulants
     if not isfinite(total) or total <= 0.0:
         corr = np.ones_like(source.corr)
     elif slopes is not None and not source.mean.any():
@@ -294,7 +294,7 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
         corr = raw / (odd**2 + even**2)
     else:
         corr = source.powers.series(power, total - power.sum()) / total
-    noise, sensitivity = noise_from(source, values, x, total)
+    noise, sensitivity = noise_from(source, of, x)
     return replace(
         x,
         mean=mean,
@@ -308,7 +308,7 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
         sites=sites.behind_function(source, values, sensitivity, total),
         wander=_wander(x, source, power, total, corr),
         data=False,
-        cumulants=_cumulants(source, values),
+        cumulants=(third * a**3, fourth * a**4),
         tag=None,
         terms=(),
         weights=None,

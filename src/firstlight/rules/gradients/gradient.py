@@ -20,6 +20,7 @@ from firstlight.rules.chains.partly import blurred, mixed, raised, summed
 from firstlight.rules.chains.source import from_values, spread
 from firstlight.rules.linear.contraction import INNER, product
 from firstlight.rules.state.cross import add
+from firstlight.rules.state.quadrature import scaled as scaled_values
 from firstlight.rules.state.summation import TOTAL
 
 _EXPANSIONS = 24  # bases that are taken apart in search of a common root
@@ -113,7 +114,8 @@ def _times(g: Cotangent, layout: Signal, source: Source, factor: Array) -> Cotan
         return Cotangent(g.base, both, values, layout, expected=expected, stray=g.stray, forked=g.forked)
     mine = factor_of(g)
     if mine is None:
-        return Cotangent(g.base, source, np.broadcast_to(factor, source.values.shape), layout)
+        factor = factor if factor.shape == source.values.shape else np.broadcast_to(factor, source.values.shape)
+        return Cotangent(g.base, source, factor, layout)
     other = from_values(layout, source, np.broadcast_to(factor, source.values.shape))
     if other.shape != mine.shape:
         return Cotangent(whole(g), source, np.broadcast_to(factor, source.values.shape), layout)
@@ -157,7 +159,12 @@ def _scaled(g: Cotangent, a: float) -> Cotangent:
         return alone(g)
     if g.source is None or g.values is None:
         return Cotangent(scale(g.base, a), factor=g.factor)
-    out = replace(g, values=g.values * a, expected=None if g.expected is None else g.expected * a, whole=None)
+    out = replace(
+        g,
+        values=scaled_values(g.source, g.values, a),
+        expected=None if g.expected is None else g.expected * a,
+        whole=None,
+    )
     if (factor := _known_factor(g)) is not None:
         _keep_factor(out, scale(factor, a))
     if g.whole is not None:

@@ -31,12 +31,12 @@ from firstlight.rules.state.noise import (
     fresh_linear,
     pair_shares,
     sample_correlation,
-    squares_of,
     stray,
     strayed,
     strayed_on,
     summed_pairs,
 )  # fmt: skip
+from firstlight.rules.state.quadrature import reading
 from firstlight.rules.state.summation import count_along, sum_atoms
 
 _LARGEST = 1 << 18  # entries of a product's fields
@@ -53,13 +53,10 @@ def energy_cube(x: Signal, *, one_draw: bool = False) -> Array:
         one_draw: Within one draw of the weights, without what the source's variance scatters between draws.
     """
     if x.source is not None and x.values is not None:
-        squares, coefficients = squares_of(x.source, x.values, one_draw=one_draw)
-        total = x.source.average(squares)
-        if total <= 0.0:
+        found, _ = reading(x.source, x.values)
+        if found.total <= 0.0:
             return np.zeros_like(x.corr)
-        power = x.source.share @ np.square(coefficients)
-        rest = x.source.average(np.square(squares)) - float(power.sum())
-        return x.source.powers.series(power, rest) / total / total - 1.0
+        return x.source.powers.series(*(found.energies_in_one_draw if one_draw else found.energies)) - 1.0
     if x.factors is not None and x.factors[0] == x.ident:  # independent factors: E x²x'² of each
         one, two = (energy_cube(y, one_draw=one_draw) for y in align(*x.factors[1:]))
         if one.shape == two.shape == x.corr.shape:

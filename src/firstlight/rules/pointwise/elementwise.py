@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
 from math import isfinite, pi, sqrt
 from typing import Any
 
 import numpy as np
 
 from firstlight.graph.signal import INFINITY, Array, Cotangent, Signal, Source, replace
-from firstlight.rules.chains.grids import SMOOTH, Bend
+from firstlight.rules.chains.grids import Bend
 from firstlight.rules.chains.source import as_source, from_values, on_source
 from firstlight.rules.gradients import images
-from firstlight.rules.gradients.along import beside_factor, mixed, of_chain, uneven
+from firstlight.rules.gradients.along import beside_factor, energy, mixed, of_chain, uneven
 from firstlight.rules.gradients.gradient import scaled, times, whole
+from firstlight.rules.pointwise.homogeneous import Function, Pointwise, linear_pieces, steepness
 from firstlight.rules.registry import GAUSSIAN_INPUT, Call, Grads, rule
 from firstlight.rules.state import pieces, sites
+from firstlight.rules.state.quadrature import remember
 from firstlight.theory import special
 from firstlight.theory.activations import Activation, get
 
-Function = Callable[[Array], Array]
 _CALM, _STEEP = 0.03, 0.15  # relative variance of a length, and exponent, from which a gradient's mean is uncertain
 _LUCK = 0.05  # and their product, where lengths scatter so much that a small exponent is enough
-
-
-@dataclass(frozen=True, slots=True)
-class Pointwise:
-    """A pointwise function with what its quadrature needs."""
-
-    f: Function
-    df: Function
-    bend: Bend = SMOOTH
 
 
 def of(act: Activation) -> Pointwise:
@@ -48,11 +38,15 @@ def apply(call: Call, x: Signal, p: Pointwise) -> Signal:
         call.caveat("a pointwise function of complex numbers, taken as if they were real")
     raw = x.source is None
     source, values = as_source(x, p.bend)
+    linear = linear_pieces(source, p) if raw else None
     if raw and not x.gaussian and x.weights is None and x.numel > 1 and source.quantiles is None:
         call.caveat("the input is treated as Gaussian, but it is not a sum over many independent weights")
-    with np.errstate(all="ignore"):
-        out = p.f(values)
-    out = _finite(out)
+    if linear is None:
+        with np.errstate(all="ignore"):
+            out = _finite(p.f(values))
+    else:
+        out = linear.values * source.sd[0]
+        remember(source, out, linear.law, float(source.sd[0]))
     made = from_values(x, source, out, p.bend.slopes if raw and not x.mean.any() else None)
     return made if x.pieces is None else pieces.bent(made, x)
 
@@ -72,31 +66,31 @@ def back(grad: Cotangent, out: Signal, x: Signal, p: Pointwise, call: Call | Non
     values = chain_values(x, out.source)
     if values is None:
         values = out.source.values
+    linear = linear_pieces(out.source, p) if x.source is None and out.source.key == ("source", x.ident) else None
     with np.errstate(all="ignore"):
-        slope = _finite(p.df(values))
+        slope = _finite(p.df(values)) if linear is None else linear.slopes
         after = _finite(p.f(values)) if out.values is None else out.values
-    if call is not None:
-        _warn_luck(call, out.source, slope)
+    if linear is not None:
+        remember(out.source, slope, linear.law_of_slopes, 1.0)
+    unsure = out.source.noise.variance + out.source.scatter
+    if call is not None and unsure >= _CALM:
+        _warn_luck(call, steepness(out.source, slope) if linear is None else linear.steep, unsure)
     found = times(grad, out, out.source, slope)
     if grad.along is not None and not any(p.forked for p in (grad, *grad.rest)):  # paths add up before they are scaled
-        found = scaled(found, uneven(grad, out, *beside_factor(grad, out.source, after, slope)) ** 0.5)
+        if linear is not None and grad.values is None and not grad.rest:
+            beside = energy(grad), linear.kurtosis
+        else:
+            beside = beside_factor(grad, out.source, after, slope)
+        found = scaled(found, uneven(grad, out, *beside) ** 0.5)
     image = images.of_chain(grad, x, out, out.source, after, values, slope)
+    if linear is not None and grad.along is not None:
+        return replace(found, along=grad.along, image=image)  # Σ g·f'(x)x = Σ g·f(x) (Euler)
     return replace(found, along=of_chain(grad, out, out.source, after, values, slope), image=image)
 
 
-def _warn_luck(call: Call, source: Source, slope: Array) -> None:
+def _warn_luck(call: Call, steep: float, unsure: float) -> None:
     """Say so where E f'(u)² depends so much on the length of u that the luck of a draw decides the mean gradient."""
-    if source.noise.variance + source.scatter < _CALM:
-        return
-    square, length = np.square(slope), np.square(source.values)
-    w = source.grid.weights
-    level = float(source.share @ (square @ w))
-    spread = float(source.share @ (np.square(length) @ w)) - float(source.share @ (length @ w)) ** 2
-    if level <= 0.0 or spread <= 0.0:
-        return
-    both = float(source.share @ ((square * length) @ w)) - level * float(source.share @ (length @ w))
-    steep = both / spread * float(source.share @ (length @ w)) / level  # d ln E f'² / d ln E u²
-    if abs(steep) > _STEEP or abs(steep) * (source.noise.variance + source.scatter) > _LUCK:
+    if abs(steep) > _STEEP or abs(steep) * unsure > _LUCK:
         call.caveat(
             f"the slopes' mean square goes like length^{2 * steep:.1f}: the mean gradient over draws depends on the "
             "luck of the forward pass, of which the first order is followed"

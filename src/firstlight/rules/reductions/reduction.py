@@ -20,8 +20,8 @@ from firstlight.rules.pointwise.elementwise import Pointwise, apply
 from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, rule, several
 from firstlight.rules.state import sites
 from firstlight.rules.state.layout import axis_atoms, correlations, expand, moments
-from firstlight.rules.state.noise import by_length
 from firstlight.rules.state.projection import group_pairs, shared_cube
+from firstlight.rules.state.quadrature import by_length
 from firstlight.rules.state.summation import centred, sum_atoms
 
 _NOTHING = 1e-12  # share of a mean square that is no more than rounding

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from firstlight.graph.signal import SILENT, Array, Grid, Noise, Signal, Source, once
+from firstlight.graph.signal import SILENT, Array, Grid, Noise, Signal, Source
 from firstlight.rules.state.forms import combine
 from firstlight.rules.state.layout import state_weights
+from firstlight.rules.state.quadrature import Law, OfUnit
 from firstlight.theory import log_moments
 
 _NARROW = 1e-3  # relative variance of a layer's length from which its law is taken beyond first order in 1/width
@@ -182,86 +180,7 @@ def chi_square_log(half: float) -> tuple[float, float]:
     return variance + above, drift + math.log(at / half) - below
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Draw:
-    """A source within one draw of the weights, where its entries are Gaussian: `scatter` is between draws.
-
-    Attributes:
-        values: Its values u on the nodes, shape (rows, n).
-        square: u² less its mean, shape (rows, n).
-        mean: E u² of each row.
-        spread: Var u² of each row.
-        hermite: Hermite coefficients of `square`, shape (rows, K).
-    """
-
-    values: Array
-    square: Array
-    mean: Array
-    spread: Array
-    hermite: Array
-
-
-def _draw(source: Source) -> _Draw:
-    values = source.values if source.scatter <= 0.0 else source.bent(0.0)
-    square = np.square(values)
-    mean = square @ source.grid.weights
-    square -= mean[:, None]
-    return _Draw(values, square, mean, np.square(square) @ source.grid.weights, square @ source.grid.hermite)
-
-
-def _one_draw(source: Source) -> _Draw:
-    """Worked out once for every source that carries its values."""
-    return _draw(source) if source.table is None else once(source, "_draw", source.table, lambda: _draw(source))
-
-
-def squares_of(source: Source, values: Array, *, one_draw: bool = False) -> tuple[Array, Array]:
-    """Squares of a chain's values on the nodes, and their Hermite coefficients, shapes (rows, n) and (rows, K).
-
-    Args:
-        source: Of the chain.
-        values: Shape (rows, n).
-        one_draw: Within one draw of the weights, without what the source's variance scatters between draws.
-    """
-    one_draw = one_draw and source.scatter > 0.0
-    for of, at, within, found in _squares:
-        if of is source and at is values and within is one_draw:
-            return found
-    squares = np.square(in_one_draw(source, values) if one_draw else values)
-    found = squares, squares @ source.grid.hermite
-    _squares.append((source, values, one_draw, found))
-    return found
-
-
-def in_one_draw(source: Source, values: Array) -> Array:
-    """A chain's values on the nodes within one draw of the weights."""
-    if source.scatter <= 0.0:
-        return values
-    table = source.table
-    low, part = _between(source) if table is None else once(source, "_between_nodes", table, lambda: _between(source))
-    return values[:, low] * (1.0 - part) + values[:, low + 1] * part
-
-
-def _between(source: Source) -> tuple[NDArray[np.intp], Array]:
-    """Where the values of one draw lie between those on the nodes: alike in all rows, which differ in scale alone."""
-    row = int(np.argmax(source.sd))
-    plain, bent = _one_draw(source).values[row], source.values[row]
-    place: Array = np.asarray(np.interp(plain, bent, np.arange(float(len(bent)))), dtype=np.float64)
-    low: NDArray[np.intp] = np.minimum(place.astype(np.intp), len(bent) - 2)
-    return low, place - low
-
-
-def by_length(source: Source, values: Array) -> Array:
-    """dE[f(u)|V]/dln V of each row, V the variance of u: the regression of f on u², E f·(u² - V)·V/Var u²."""
-    draw = _one_draw(source)
-    lines = in_one_draw(source, values)
-    return ((lines * draw.square) @ source.grid.weights) * draw.mean / np.maximum(draw.spread, 1e-300)
-
-
-# the last answers: a chain's end is asked for them again
-_squares: deque[tuple[Source, Array, bool, tuple[Array, Array]]] = deque(maxlen=2)
-
-
-def noise_from(source: Source, values: Array, x: Signal, total: float) -> tuple[Noise, float]:
+def noise_from(source: Source, law: Law, x: Signal) -> tuple[Noise, float]:
     """Noise of Σ f(u)²: the part along u² is inherited with the sensitivity d ln q_out/d ln q_in, the rest is new.
 
     The sensitivity is the regression of f² on u² (for a Gaussian u it is d ln q_out/d ln q_in); what it leaves has
@@ -270,68 +189,43 @@ def noise_from(source: Source, values: Array, x: Signal, total: float) -> tuple[
     Returns:
         The noise and the sensitivity.
     """
-    if not math.isfinite(total) or total <= 0.0:
+    if not math.isfinite(law.total) or law.total <= 0.0:
         return SILENT, 0.0
-    w = source.grid.weights
-    draw = _one_draw(source)
-    squares, coefficients = squares_of(source, values, one_draw=True)
-    slope = ((squares * draw.square) @ w) / np.maximum(draw.spread, 1e-300)
-    slope[draw.spread <= 0.0] = 0.0
-    fourth = source.average(np.square(squares - slope[:, None] * draw.square))
-    power = source.share @ np.square(coefficients - slope[:, None] * draw.hermite)
-    sensitivity = float(source.share @ (slope * draw.mean)) / total
+    sensitivity, power, tail = law.inherited
     related = np.abs(source.corr) > 1e-9
     means, last = source.powers.mean(pair_shares(x, source.corr.shape) * related)
-    tail = max(fourth - float(power.sum()), 0.0)
-    own = float(power[1:] @ means[1:]) + tail * last
-    own = max(own, 0.0) / total / total
+    own = max(float(power[1:] @ means[1:]) + tail * last, 0.0)
     drift = -0.5 * own
-    if len(squares) == 1 and own > _NARROW:
+    if own > _NARROW and len(source.sd) == 1:
         units = 1.0 / float(means[0])
         shared = 1.0 - float(f"{1.0 - float(means[1] * units):.2g}")  # rounded, so that equal laws are found again
-        one = squares[0]
-        if shared < 1.0:  # a unit's mean over its sites, as a function of what they have in common
-            one = _site_mean(source.grid, coefficients[0], max(shared, 0.0))
         sites = 1.0 / float(means[2] * units) if means[2] > 0.0 else 1.0
-        own, drift = _narrow(one, w, sensitivity, own, units, sites)
+        own, drift = _narrow(law.of_unit(min(max(shared, 0.0), 1.0)), source.grid, sensitivity, own, units, sites)
     return combine([(sensitivity, source.noise)], own, drift), sensitivity
 
 
-def _site_mean(grid: Grid, coefficients: Array, shared: float) -> Array:
-    """E[f(u)² | z] for u = √c z + √(1-c) e: each Hermite coefficient of f² times c^(k/2)."""
-    return np.maximum((grid.hermite @ (coefficients * _half_powers(shared, len(coefficients)))) / grid.weights, 0.0)
-
-
-@functools.lru_cache(maxsize=256)
-def _half_powers(c: float, count: int) -> Array:
-    return np.power(c, 0.5 * np.arange(count, dtype=np.float64))
-
-
-def _narrow(squares: Array, w: Array, sensitivity: float, own: float, n: float, sites: float) -> tuple[float, float]:
+def _narrow(unit: OfUnit, grid: Grid, sensitivity: float, own: float, n: float, sites: float) -> tuple[float, float]:
     """(variance, drift) of a layer's own noise beyond first order in 1/n.
 
     The exact law of ln of the mean of n copies of f², less what comes with ln of the mean of n copies of u².
 
     Args:
-        squares: f² of one unit on the nodes, its mean over sites where they differ.
-        w: Weights of the nodes.
+        unit: f² of one unit, its mean over sites where they differ.
+        grid: On whose nodes.
         sensitivity: Of ln f² to ln u².
         own: The variance to first order.
         n: Number of independent units.
         sites: Effective number of sites a unit has, 1/⟨c²⟩.
     """
     n = max(n, 1.0)
-    mean = float(squares @ w)
-    ratio = squares / mean
-    centred = ratio - 1.0
     if n < _EXACT:
-        law = _law_of(ratio.round(5).tobytes(), w.tobytes(), float(f"{n:.4g}"))
+        law = _law_of(unit.rounded, grid, float(f"{n:.4g}"))
     else:
-        law = log_moments.second_order(float(np.square(centred) @ w), float((centred * centred * centred) @ w), n)
+        law = log_moments.second_order(unit.second, unit.third, n)
     variance, drift = chi_square_log(0.5 * n * sites)
     return max(law.variance - sensitivity**2 * variance, 0.25 * own), law.mean - sensitivity * drift
 
 
 @functools.lru_cache(maxsize=1024)
-def _law_of(ratio: bytes, weights: bytes, n: float) -> log_moments.LogMoments:
-    return log_moments.on_nodes(np.frombuffer(ratio), np.frombuffer(weights), n, 0.2)
+def _law_of(ratio: bytes, grid: Grid, n: float) -> log_moments.LogMoments:
+    return log_moments.on_nodes(np.frombuffer(ratio), grid.weights, n, 0.2)
