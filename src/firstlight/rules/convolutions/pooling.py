@@ -12,6 +12,7 @@ from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.chains.source import as_source
 from firstlight.rules.convolutions.convolution import numbers
 from firstlight.rules.convolutions.taps import Taps, matrix
+from firstlight.rules.gradients import images
 from firstlight.rules.gradients.gradient import times, whole
 from firstlight.rules.reductions.extremes import alike, chosen, largest
 from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, first_of, rule
@@ -138,10 +139,9 @@ def _pool_rules(n: int) -> None:
         call: Call, grad: Any, out: Any, input: Signal, kernel_size: Any, stride: Any = None, padding: Any = 0,
         dilation: Any = 1,
     ) -> Grads:  # fmt: skip
-        del out
-        g = first_of(grad)
+        g, y = first_of(grad), first_of(out)
         _, maps = _window(call, input, kernel_size, stride, padding, dilation, n)
-        return {"input": _max_gradient(g, input, maps)} if g is not None else {}
+        return {"input": images.kept(_max_gradient(g, input, maps), g, input, y)} if g is not None else {}
 
     def avg(
         call: Call, input: Signal, kernel_size: Any, stride: Any, padding: Any, count_include_pad: bool
@@ -164,9 +164,10 @@ def _pool_rules(n: int) -> None:
         call: Call, grad: Cotangent, out: Signal, input: Signal, kernel_size: Any, stride: Any = None,
         padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True,
     ) -> Grads:  # fmt: skip
-        del ceil_mode, out
+        del ceil_mode
         maps = avg(call, input, kernel_size, stride, padding, count_include_pad)
-        return {"input": Cotangent(fixed_map(whole(grad), {a: np.ascontiguousarray(m.T) for a, m in maps.items()}))}
+        found = Cotangent(fixed_map(whole(grad), {a: np.ascontiguousarray(m.T) for a, m in maps.items()}))
+        return {"input": images.kept(found, grad, input, out)}
 
     shape = {1: "-1, 8, 8", 2: "-1, 4, 4, 4", 3: "-1, 1, 4, 4, 4"}[n]
     rule(f"max_pool{n}d", assumes=(EXCHANGEABLE,), example=f"F.max_pool{n}d(x.view({shape}), 2)")(max_forward).adjoint(

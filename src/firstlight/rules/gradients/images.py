@@ -40,6 +40,12 @@ def begun(g: Cotangent, x: Signal) -> Image:
     return known(g, x) or Image(x.ident, fresh(free(g, x)))
 
 
+def kept(found: Cotangent, g: Cotangent, x: Signal, out: Signal) -> Cotangent:
+    """The gradient of x in front of an operation of degree one (a constant factor, pooling): Σ g·x is the same."""
+    image = known(g, out)
+    return found if image is None else replace(found, image=with_fields(image, ident=x.ident))
+
+
 def free(g: Cotangent, x: Signal) -> float:
     """E s² where g is independent of x but for the factors that it has met."""
     met = meeting(g, x)

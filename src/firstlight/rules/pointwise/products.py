@@ -138,6 +138,8 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any) -> Grads
             grads[name] = _along(reduce_to(times_factor(grad, out, mine, factor), mine), mine, factor, out, form, grad)
             if isinstance(factor, Signal):
                 grads[name] = images.of_factor(grads[name], grad, mine, factor, out)
+            else:
+                grads[name] = images.kept(grads[name], grad, mine, out)
             if mine.weights is None and mine.value is None and isinstance(factor, Signal) and mine.batch:
                 _warn_gate(call, out, mine, factor)
             if _is_inverse_rms(factor, mine):
@@ -282,7 +284,8 @@ def div(call: Call, input: Any, other: Any, rounding_mode: str | None = None) ->
 def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any, rounding_mode: str | None = None) -> Grads:
     del rounding_mode
     if is_number(other):
-        return {"input": replace(scaled(grad, 1.0 / float(other) if other else 0.0), along=grad.along)}
+        found = replace(scaled(grad, 1.0 / float(other) if other else 0.0), along=grad.along)
+        return {"input": images.kept(found, grad, input, out)}
     if other.value is not None and other.numel == 1:
         d = float(other.value.reshape(-1)[0])
         return {"input": replace(scaled(grad, 1.0 / d if d else 0.0), along=grad.along)}
