@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ import firstlight as fl
 from firstlight.capture.evidence import gather, look
 from firstlight.checks.evidence import Pull
 from firstlight.checks.fate import decide
-from firstlight.checks.reach import RATE, WAKING, stalled_steps
+from firstlight.checks.reach import RATE, WAKING, moved_share, stalled_steps
 
 
 def report(c: Case) -> fl.Report:
@@ -231,3 +232,42 @@ def test_a_read_out_of_faded_features_goes_no_further_than_its_steps(depth: int,
             loss.backward()
             optimizer.step()
         assert float(loss.detach()) >= bound * (1.0 - 1e-3)
+
+
+class Gated(nn.Module):
+    """GELU(a(x))·b(x)."""
+
+    def __init__(self, width: int, bias: bool) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(width, width, bias), nn.Linear(width, width, bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.gelu(self.a(x)) * self.b(x)
+
+
+@pytest.mark.parametrize(("depth", "bias", "fires"), [(4, False, True), (3, False, False), (4, True, False)])
+def test_where_no_step_moves_a_weight_the_pull_stays_as_it_is(depth: int, bias: bool, fires: bool) -> None:
+    """A product of gates without biases squares its scale per layer: 10⁻¹⁴ after four; zero biases wake it up."""
+    x, y = data(16, 64, 4)
+    torch.manual_seed(0)
+    model = nn.Sequential(*[Gated(16, bias) for _ in range(depth)], nn.Linear(16, 4))
+    for p in model.parameters():
+        nn.init.normal_(p, std=0.1) if p.dim() > 1 else nn.init.zeros_(p)
+    e = gather(model, x, F.cross_entropy, None, targets=y)
+    share, constant = moved_share(e), e.probe.loss_constant
+    assert constant is not None
+    assert (decide(e).reason == "stalled") == fires
+    r = fl.diagnose(model, x, F.cross_entropy, targets=y, try_remedies=False)
+    assert (r.verdict == "will not start") == fires
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(600):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+    assert (float(loss.detach()) > 0.98 * constant) == fires
+    if fires:
+        pairs = [(p.detach() - b, b) for p, b in zip(model.parameters(), before, strict=True) if p.dim() > 1]
+        moved = sum(float(d.abs().max()) * 4.0 / float(b.square().mean().sqrt()) for d, b in pairs)  # √16 inputs
+        assert 0.0 < moved < -math.log(1.0 - share)

@@ -11,7 +11,7 @@ from firstlight.checks.evidence import Evidence, Probe, repeat_error
 from firstlight.checks.excess import exploded
 from firstlight.checks.mainline import NONLINEAR, RECURRENT, SATURATING, stations
 from firstlight.checks.norms import norms
-from firstlight.checks.reach import ADAM_EPS, stalled_steps
+from firstlight.checks.reach import ADAM_EPS, moved_share, stalled_steps
 from firstlight.graph.results import NodeStats
 from firstlight.theory import lengths
 
@@ -53,7 +53,7 @@ def decide(evidence: Evidence) -> Fate:
     drowned = _drowned(p)
     if drowned is not None:
         return drowned
-    for rule in (_closed, _half, exploded, _faint_input, _far, _slow, _features, stalled):
+    for rule in (_closed, _half, exploded, _faint_input, _far, _slow, _features, _still, stalled):
         fate = rule(evidence)
         if fate is not None:
             return fate
@@ -286,6 +286,28 @@ def _features(evidence: Evidence) -> Fate | None:
         False, "slow", math.log(0.9 / share) - 1.0,
         f"only the last layer gets a pull, and the best weights that its steps reach bring the loss to {share:.2f} of "
         "the best constant answer's",
+    )  # fmt: skip
+
+
+def _still(evidence: Evidence) -> Fate | None:
+    """Nothing but the answers' constant part moves, and the pull lowers the loss by less than a tenth.
+
+    Were the pull constant, all weights would move by S of their size together. It grows at most as e^s with what they
+    have moved, a product of them all: s' = S·e^s over the budget ends at e^s = 1/(1 - S).
+    """
+    p = evidence.probe
+    if p.loss_constant is None or p.loss_constant <= 0.0:
+        return None
+    share = moved_share(evidence)
+    if share >= 0.5:
+        return None
+    fall = ADAM_LR * STEPS * sum(x.reach for x in p.pulls.values()) / (1.0 - share)
+    if fall >= 0.1 * p.loss_constant:
+        return None
+    return Fate(
+        False, "stalled", math.log(max(share, 1e-30)),
+        f"the loss' pull is so far below Adam's 1e-8 that {STEPS} steps at {ADAM_LR:g} move all weights together by "
+        f"{share:.1e} of their size at most",
     )  # fmt: skip
 
 

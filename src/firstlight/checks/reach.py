@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from firstlight.checks.budget import STEPS
 from firstlight.checks.evidence import Evidence
 from firstlight.checks.mainline import NONLINEAR, RECURRENT, SATURATING, stations
 from firstlight.checks.norms import norms
@@ -53,6 +54,31 @@ def stalled_steps(evidence: Evidence) -> float:
     if any(s.node.output.rms > 3.0 for s in line[1:]):
         return 0.0  # out of the linear range, where φ'(0) is not the slope
     return total * (WAKING_BOUNDED if any(s.node.op in SATURATING - ALGEBRAIC for s in line) else WAKING)
+
+
+def moved_share(evidence: Evidence) -> float:
+    """Bound on how far the budget's steps of Adam move the network, as a share of itself; the read-out's bias left out.
+
+    A weight of gradient g moves by rate·steps·g/(g + ε) at most. In a row of n inputs that is up to √n of it beside the
+    row's own effect; of a bias it counts beside the output that it is added to. The sum over all weights bounds the
+    relative change of every product of them, gradients too. Infinite where a weight is zero: its own size says nothing.
+    """
+    pulls = evidence.probe.pulls
+    last = next((n for n in reversed(evidence.nodes) if n.parameters), None)
+    total = 0.0
+    for p in evidence.parameters:
+        pull = pulls.get(p.name)
+        readers = [n for n in evidence.nodes if p.name in n.parameters]
+        if pull is None or (len(p.shape) < 2 and last is not None and p.name in last.parameters):
+            continue
+        g = math.hypot(pull.signal, pull.constant)  # bounds the largest entry
+        step = RATE * STEPS * g / (g + ADAM_EPS)
+        sizes = [math.sqrt(p.q)] if len(p.shape) > 1 else [math.sqrt(p.q), *(n.output.rms for n in readers)]
+        size = min((x for x in sizes if x > 0.0), default=0.0)
+        if size == 0.0:
+            return math.inf
+        total += max(1, len(readers)) * step * math.sqrt(math.prod(p.shape[1:])) / size
+    return total if pulls else math.inf
 
 
 def _slope(op: str) -> float:
