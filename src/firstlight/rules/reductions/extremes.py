@@ -182,4 +182,6 @@ def _(call: Call, grad: Any, out: Any, input: Signal, dim: Any = None, keepdim: 
         return {"input": grads["input"], "dim": grads["other"]}
     first = first_of(out)
     del call
-    return {"input": Cotangent(spread_over(whole(g), input, dim, keepdim, (first.numel / input.numel) ** 0.5))}
+    back = spread_over(whole(g), input, dim, keepdim, (first.numel / input.numel) ** 0.5)
+    # at one entry in n it is no sum of the entries of the gradient any more
+    return {"input": Cotangent(replace(back, terms=(), tag=None, ident=next_id()))}

@@ -217,7 +217,9 @@ def _var_back(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: Any 
     v = max(input.mean_q - input.mean_mean**2, 0.0)
     size = v if call.node.op == "var" else 0.25
     form = _along(grad, input, dim, keepdim, 2.0 if call.node.op == "var" else 1.0)
-    return {"input": Cotangent(replace(g, q=g.q * size, mean=g.mean * 0.0, ident=next_id()), along=form)}
+    return {
+        "input": Cotangent(replace(g, q=g.q * size, mean=g.mean * 0.0, terms=(), tag=None, ident=next_id()), along=form)
+    }
 
 
 var.adjoint(_var_back)
@@ -248,7 +250,10 @@ def _(
     g = spread_over(whole(grad), input, dim, keepdim, 1.0)
     n = input.numel / max(out.numel, 1)
     form = _along(grad, input, dim, keepdim)
-    return {"input": Cotangent(replace(g, q=g.q / n, mean=g.mean * 0.0, ident=next_id()), along=form)}
+    # times x/|x| it is no sum of the gradient's entries any more
+    return {
+        "input": Cotangent(replace(g, q=g.q / n, mean=g.mean * 0.0, terms=(), tag=None, ident=next_id()), along=form)
+    }
 
 
 @rule("logsumexp", example="x.logsumexp(1, keepdim=True) + x")
