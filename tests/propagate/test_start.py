@@ -196,3 +196,49 @@ def test_half_precision_counts_its_own_range() -> None:
     model = stack(8, 32)
     assert fl.predict(model, X * 3e5, "he", dtype="float16").start.parts["range"] < 0.01
     assert fl.predict(model, X * 3e5, "he", dtype="bfloat16").start.parts["range"] > 0.99
+
+
+class Standardised(nn.Module):
+    """Weights that no operation holds as they are: each is centred and scaled on its way (weight standardization)."""
+
+    def __init__(self, depth: int, divisor: float = 4.0) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(32, 32, bias=False) for _ in range(depth)])
+        self.divisor = divisor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            w = nn.functional.batch_norm(layer.weight.view(1, 32, 32), None, None, training=True)
+            w = w.view(32, 32) / self.divisor
+            x = torch.relu(nn.functional.linear(x, w))
+        return x
+
+
+class Dropping(nn.Module):
+    """A layer that a comparison may skip, and a scale that starts at zero behind its own norm (ConvNeXt v2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside, self.out = nn.Linear(32, 32), nn.Linear(32, 10)
+        self.scale = nn.Parameter(torch.zeros(1, 32))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.inside(x))
+        length = y.norm(dim=0, keepdim=True)
+        y = self.scale * (y * (length / (length.mean(-1, keepdim=True) + 1e-6))) + y
+        return self.out(torch.where(torch.rand([]) < 0.05, x, y))
+
+
+@pytest.mark.parametrize("model", [Standardised(6), Dropping()], ids=["standardised", "dropping"])
+def test_networks_that_start_are_not_called_lost(model: nn.Module) -> None:
+    """Said were 0 (no matrix that a gradient reaches was found) and .05 (a false comparison was a dead layer)."""
+    found = fl.predict(model, X)
+    assert found.p_start > 0.95, found.start
+    assert all(math.isfinite(n.output.log_sd) and n.output.log_sd < 10.0 for n in found.nodes)
+
+
+def test_standardised_weights_that_let_nothing_through_are_found() -> None:
+    """The matrices are known by what is made of them: at a tenth of the scale the signal is gone after 30 layers."""
+    lost = fl.predict(Standardised(30, 40.0), X)
+    assert lost.p_start < 0.05, lost.start
+    assert lost.start.parts["distinguishable"] < 0.05

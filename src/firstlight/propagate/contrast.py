@@ -70,11 +70,15 @@ def contrasts(run: Run) -> tuple[Contrast, ...]:
     ends = [run.gradients[r.node] for r in run.graph.outputs if r.node in run.gradients]
     outputs = max(sum(e.numel for e in ends), 1)
     found: list[Contrast] = []
+    made: dict[str, tuple[int, ...]] = {}
     for node in run.graph.nodes:
+        if _is_weight(node, made):
+            made[node.name] = node.outputs[0].shape
+            continue
         g = run.gradients.get(node.name)
         if g is None:
             continue
-        shape, read = _operands(run, node)
+        shape, read = _operands(run, node, made)
         if shape is not None and read is not None:
             found.append(_contrast(node, g, read, shape, outputs, _following(node, consumers)))
     return tuple(found)
@@ -101,14 +105,34 @@ def _contrast(node: Node, g: Signal, read: Signal, shape: tuple[int, ...], outpu
     )
 
 
-def _operands(run: Run, node: Node) -> tuple[tuple[int, ...] | None, Signal | None]:
-    """Shape of the weight matrix that an operation holds, and the first signal that it reads."""
+_CONTRACTIONS = ("linear", "conv", "matmul", "mm", "bmm", "addmm", "einsum", "embedding")
+
+
+def _is_weight(node: Node, made: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether an operation makes a weight from parameters (weight standardization, a scaled or masked matrix)."""
+    leaves = list(_leaves((node.args, tuple(node.options.values()))))
+    return bool(leaves) and all(isinstance(a, ParameterRef) or a.node in made for a in leaves)
+
+
+def _operands(
+    run: Run, node: Node, made: Mapping[str, tuple[int, ...]]
+) -> tuple[tuple[int, ...] | None, Signal | None]:
+    """Shape of the weight matrix that an operation holds, and the first signal that it reads.
+
+    Args:
+        run: Of all passes.
+        node: The operation.
+        made: Shapes of the weights that were made of parameters.
+    """
     shape, read = None, None
     for arg in _leaves((node.args, tuple(node.options.values()))):
         if isinstance(arg, ParameterRef):
             known = run.graph.parameters.get(arg.name)
             if known is not None and len(known.spec.shape) >= 2:
                 shape = shape or known.spec.shape
+        elif arg.node in made:
+            if node.op.startswith(_CONTRACTIONS) and len(made[arg.node]) >= 2:  # no class token beside a tensor
+                shape = shape or made[arg.node]
         elif read is None and run.signals.get(arg.node):
             read = run.signals[arg.node][min(arg.index, len(run.signals[arg.node]) - 1)]
     return shape, read

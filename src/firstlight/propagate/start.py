@@ -108,7 +108,7 @@ def probability(
             if n.name in outputs:
                 largest = max(largest, n.output.log_mean)
                 _worse(parts, "forward", LARGEST_OUTPUT.below(n.output.log_mean, 0.0), n.name)
-        if n.output.p_dead > 0.0:
+        if n.output.p_dead > 0.0 and (n.grad is not None or seen is None):  # a comparison's zeros stop no gradient
             alive *= 1.0 - n.output.p_dead
             if n.output.p_dead > worst_dead[1]:
                 worst_dead = (n.name, n.output.p_dead)

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from firstlight.graph.signal import Array, Grid, Source, once, replace
 from firstlight.theory.quantiles import level_of_scatter
 
+_ROUNDED = 1e-26  # relative variance of u² that is rounding: nothing can be regressed on it
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Draw:
@@ -136,8 +138,10 @@ class Law:
         """
         squares, coefficients = self.squares
         draw = _one_draw(self._source)
-        slope = ((squares * draw.square) @ self._grid.weights) / np.maximum(draw.spread, 1e-300)
-        slope[draw.spread <= 0.0] = 0.0
+        w = self._grid.weights
+        apart = squares - (squares @ w)[:, None]  # or rounding would be divided by what an entry hardly scatters by
+        slope = ((apart * draw.square) @ w) / np.maximum(draw.spread, 1e-300)
+        slope[draw.spread <= _ROUNDED * np.square(draw.mean)] = 0.0
         fourth = self._average(np.square(squares - slope[:, None] * draw.square))
         power = self._share @ np.square(coefficients - slope[:, None] * draw.hermite)
         tail = max(fourth - float(power.sum()), 0.0)
