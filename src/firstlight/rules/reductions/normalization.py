@@ -153,7 +153,7 @@ def normalise_back(
     if 1 < entries <= _SMALL:
         call.caveat(
             f"a group of {entries} entries: parts of the gradient of order 1/{entries} that depend on the tensor "
-            "itself are left out, and add up from layer to layer"
+            "itself, or on lengths that scatter by maps along another axis, are left out and add up"
         )
     if centre and common > _COMMON and met is None:
         call.caveat(
