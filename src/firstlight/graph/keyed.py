@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from firstlight.graph.course import Rows
+
 
 @dataclass(frozen=True, slots=True)
 class Keyed:
@@ -20,6 +22,7 @@ class Keyed:
         uneven: Relative variance of Σ p_j p_k c_jk from row to row.
         rows: E |dℓ|²|q|² / (E |dℓ|²·E |q|²) for the query q of a row.
         together: E Σ_j dℓ_j dℓ'_j q·q' / E Σ_j dℓ_j dℓ'_j |q|² of two rows that get the same gradient.
+        causal: What rows have in common that each see the keys up to their own; None where they do not.
         seen: Number of keys that each row sees, in order, where the weights' fields do not say it; None where they do.
     """
 
@@ -30,4 +33,5 @@ class Keyed:
     uneven: float
     rows: float
     together: float = 0.0
+    causal: Rows | None = None
     seen: npt.NDArray[np.float64] | None = None

@@ -17,7 +17,9 @@ import numpy.typing as npt
 
 from firstlight.graph.along import Along, Image
 from firstlight.graph.border import Border
+from firstlight.graph.course import Course
 from firstlight.graph.keyed import Keyed
+from firstlight.graph.nodes import Grid, Powers, powers
 from firstlight.graph.noise import SILENT, Noise
 from firstlight.graph.pieces import Pieces
 from firstlight.graph.sites import Sites
@@ -34,69 +36,6 @@ _counter = itertools.count(1)
 def next_id() -> int:
     """A number larger than every number given before: later signals depend on earlier ones, never the reverse."""
     return next(_counter)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Grid:
-    """Quadrature nodes of N(0, 1) with the orthonormal Hermite polynomials on them.
-
-    Attributes:
-        z: Nodes, shape (n,).
-        weights: Weights, shape (n,), summing to 1.
-        hermite: He_k(z)/√k! times the weight, shape (n, K): values @ hermite are the Hermite coefficients.
-        kinks: Where panels end because a function has a kink there.
-        level: Panels are graded down to 2^-level.
-    """
-
-    z: Array
-    weights: Array
-    hermite: Array
-    kinks: tuple[float, ...] = ()
-    level: int = 0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Powers:
-    """Powers of the entries of a cube: Hermite coefficients (a_k) make Σ a_k² c^k of each (Mehler).
-
-    Attributes:
-        shape: Of the cube.
-        table: c^0 … c^(K-1) of the levels, shape (levels, K).
-        last: c^2K of the levels, with which what K coefficients miss is counted.
-        level: Which one each entry has; None where all are kept apart.
-    """
-
-    shape: tuple[int, ...]
-    table: Array
-    last: Array
-    level: npt.NDArray[np.intp] | None
-
-    def series(self, power: Array, rest: float) -> Array:
-        """Σ_k power_k c^k + rest·c^2K over the cube."""
-        line = self.table @ power + rest * self.last
-        return (line if self.level is None else line[self.level]).reshape(self.shape)
-
-    def mean(self, weights: Array) -> tuple[Array, float]:
-        """Σ weight·c^k over the cube for each k, and Σ weight·c^2K."""
-        line = weights.reshape(-1)
-        if self.level is not None:
-            line = np.bincount(self.level, line, len(self.last))
-        return line @ self.table, float(line @ self.last)
-
-
-_FEW = 32  # correlations up to which equal ones are not sought
-
-
-def powers(cube: Array, count: int) -> Powers:
-    """Powers of a cube's entries below `count`."""
-    levels, level = cube.reshape(-1), None
-    if cube.size > _FEW:
-        levels, level = np.unique(levels, return_inverse=True)
-    table = np.empty((len(levels), count))
-    table[:, 0] = 1.0
-    table[:, 1:] = levels[:, None]
-    np.multiply.accumulate(table, axis=1, out=table)
-    return Powers(cube.shape, table, np.square(table[:, -1] * levels), level)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +61,7 @@ class Source:
             Gaussian.
         table: `values`, once they have been worked out.
         sites: How the mean square of u scatters from site to site.
+        courses: As `Signal.courses`, of z.
     """
 
     key: Hashable
@@ -139,6 +79,7 @@ class Source:
     table: Array | None = None
     wander: float = 0.0
     sites: Sites | None = None
+    courses: tuple[Course, ...] = ()
 
     @property
     def values(self) -> Array:
@@ -218,6 +159,7 @@ class Signal:
         view: (ident, ident of a tensor, changes of layout) if the signal with that ident is that tensor, laid out anew.
         border: (ident, what the zeros around an image do) if the signal with that ident comes out of a convolution.
         pieces: (ident, pieces) if the signal with that ident was put together from tensors that are not equally alike.
+        courses: (ident, how alike positions are, pair by pair) if the signal with that ident lies behind a causal mask.
         value: Entries, for tensors that depend on no weight and are known (masks, indices).
         integer: Whether the entries are integers or booleans.
         complex: Whether they are complex numbers; then q is E|x|², corr of Re E x x̄', mean is Re E x.
@@ -248,6 +190,7 @@ class Signal:
     view: tuple[int, int, tuple[Hashable, ...]] | None = None
     border: tuple[int, Border] | None = None
     pieces: tuple[int, Pieces] | None = None
+    courses: tuple[int, tuple[Course, ...]] | None = None
     value: npt.NDArray[Any] | None = None
     integer: bool = False
     complex: bool = False
@@ -277,6 +220,11 @@ class Signal:
     def viewed(self) -> tuple[int, tuple[Hashable, ...]]:
         """The tensor that it is a view of, by its ident, and the changes of layout since."""
         return self.view[1:] if self.view is not None and self.view[0] == self.ident else (self.ident, ())
+
+    @property
+    def course(self) -> tuple[Course, ...]:
+        """How alike its positions are, pair by pair, for each atom of which that is known."""
+        return self.courses[1] if self.courses is not None and self.courses[0] == self.ident else ()
 
     @property
     def mean_q(self) -> float:

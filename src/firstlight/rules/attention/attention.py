@@ -19,6 +19,7 @@ from firstlight.rules.gradients.leaning import at_rows, at_values, passing
 from firstlight.rules.linear.affine import pair_einsum as einsum
 from firstlight.rules.pointwise.merge import plus, reduce_to
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, GAUSSIAN_INPUT, Call, Grads, rule
+from firstlight.rules.state import course
 from firstlight.rules.state.empirical import constant
 from firstlight.rules.state.layout import offset
 from firstlight.rules.state.windows import with_atom
@@ -88,7 +89,8 @@ def _through_masks(x: Signal, rate: float) -> Signal:
         return x
     corr = x.corr * (1.0 - rate)
     corr[(0,) * corr.ndim] = 1.0
-    return replace(x, q=x.q / (1.0 - rate), corr=corr, ident=next_id())
+    ident = next_id()
+    return replace(x, q=x.q / (1.0 - rate), corr=corr, courses=course.kept(x, ident), ident=ident)
 
 
 def _dropped(p: Signal, rate: float) -> Signal:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from firstlight.graph.signal import FILLER, Array, Signal, next_id, replace
+from firstlight.rules.state import course
 
 HIDDEN = -FILLER  # logits at or below are masked
 Seen = npt.NDArray[np.bool_]
@@ -54,7 +55,7 @@ def visible(x: Signal, seen: Seen) -> Signal:
     mean, q, there = np.broadcast_arrays(x.mean, x.q, seen)
     return replace(
         x, mean=np.where(there, mean, mean[there].mean()), q=np.where(there, q, q[there].mean()), value=None,
-        source=None, values=None, ident=next_id(),
+        source=None, values=None, courses=course.kept(x, ident := next_id()), ident=ident,
     )  # fmt: skip
 
 
@@ -62,7 +63,7 @@ def hide(x: Signal, seen: Seen, behind: Array) -> Signal:
     """Hidden entries hold numbers that are known, their means."""
     return replace(
         x, mean=np.where(seen, x.mean, behind), q=np.where(seen, x.q, np.square(behind)), value=None, source=None,
-        values=None, ident=next_id(),
+        values=None, courses=course.kept(x, ident := next_id()), ident=ident,
     )  # fmt: skip
 
 

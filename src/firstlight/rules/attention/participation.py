@@ -66,11 +66,15 @@ def mean_over_rows(law: Callable[[int], Sequence[float] | Array], counts: Array,
         knots: How many n the law is asked for, at most.
     """
     n, many = np.unique(np.maximum(np.round(np.asarray(counts, dtype=np.float64)), 1.0), return_counts=True)
-    at = _few(n, knots)
-    table = np.array([law(int(k)) for k in at.tolist()])
     weights: Array = many.astype(np.float64) / float(many.sum())
-    columns = [np.asarray(np.interp(np.log(n), np.log(at), column), dtype=np.float64) for column in table.T]
-    return np.array([float(column @ weights) for column in columns])
+    return np.array([float(column @ weights) for column in at_counts(law, n, knots)])
+
+
+def at_counts(law: Callable[[int], Sequence[float] | Array], n: Array, knots: int = 6) -> list[Array]:
+    """What a law says of n keys, for ascending n; between a few of them it is linear in ln n."""
+    at = _few(n, knots)
+    table = np.array([law(round(k)) for k in at.tolist()])
+    return [np.asarray(np.interp(np.log(n), np.log(at), column), dtype=np.float64) for column in table.T]
 
 
 def _kernels(level: Array) -> tuple[Array, Array]:
@@ -136,6 +140,21 @@ def _curve(n: int) -> tuple[Array, Array]:
     pairs = [(1.0 / n, (1.0 - 1.0 / n) / n) if v == 0.0 else _sums(v, n) for v in SPREADS]
     s2 = np.array([a for a, _ in pairs])
     return s2, np.array([b / max(a * (1.0 - a), 1e-300) for a, b in pairs])
+
+
+def shares(v: Array, n: Array) -> Array:
+    """E Σp² of n keys with logits of the variance v, of the same shape; between tabulated v and n."""
+    v, n = np.broadcast_arrays(v, np.maximum(n, 1.0))
+    ladder: list[float] = np.geomspace(2.0, max(float(n.max()), 2.0), 6).tolist()
+    knots = sorted({1, 2, *(round(k) for k in ladder)})
+    table = np.array(
+        [np.log(np.interp(v.ravel(), SPREADS, _curve(k)[0]) * k) if k > 1 else 0.0 * v.ravel() for k in knots]
+    )
+    place = np.interp(np.log(n.ravel()), np.log(knots), np.arange(len(knots)))
+    low = np.minimum(np.floor(place).astype(int), len(knots) - 2)
+    part, columns = place - low, np.arange(v.size)
+    found = np.exp(table[low, columns] * (1.0 - part) + table[low + 1, columns] * part)
+    return np.clip(found.reshape(v.shape) / n, 1.0 / n, 1.0)
 
 
 def participation_curve(n: int) -> Array:
@@ -254,9 +273,29 @@ def straying(v: float, n: Array, wander: float, scatter: float, uneven: float = 
         scatter: Relative variance of |query|² for tokens of one length.
         uneven: Relative variance of the tokens' |x|².
     """
+    law = _straying(v, wander, scatter, uneven)
+    return Keyed(*_PLAIN) if law is None else Keyed(*mean_over_rows(law, n).tolist())
+
+
+def coherence(v: float, n: Array, wander: float, scatter: float, uneven: float = 0.0) -> Array:
+    """`Keyed.coherent` of rows that see n keys, for ascending n; else as `straying`."""
+    law = _straying(v, wander, scatter, uneven)
+    return np.ones_like(n) if law is None else at_counts(law, n)[2]
+
+
+def together(wander: float, common: float) -> float:
+    """What it adds to `Keyed.coherent` that keys have something in common, c.
+
+    Behind n units a correlation strays by (1 - c²)²/n, relative to (1 - c)² by (1 + c)²/n, with all keys of a row: long
+    differences stay long. Of c that has grown evenly over the layers that is 1 + c + c²/3 times what unlike keys have.
+    """
+    c = min(max(common, 0.0), 1.0)
+    return wander * (c + c * c / 3.0)
+
+
+def _straying(v: float, wander: float, scatter: float, uneven: float) -> Callable[[int], tuple[float, ...]] | None:
     if wander < _UNLIKE and scatter + uneven < _EVEN:
-        return Keyed(*_PLAIN)
+        return None
     units, dims = _level_of(max(1.0 / max(wander, 1e-4), 2.0)), _level_of(max(2.0 / max(scatter, 1e-4), 1.0))
     level, lengths = _level_of(min(max(v, 1e-6), 100.0)), _level_of(min(uneven, 2.0)) if uneven > 1e-2 else 0.0
-    found = mean_over_rows(lambda k: _strayed(level, min(k, 256), units, dims, lengths) if k > 1 else _PLAIN, n)
-    return Keyed(*found.tolist())
+    return lambda k: _strayed(level, min(k, 256), units, dims, lengths) if k > 1 else _PLAIN

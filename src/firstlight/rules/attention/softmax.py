@@ -10,8 +10,9 @@ from firstlight.graph.keyed import Keyed
 from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.attention.attending import row_law
 from firstlight.rules.attention.bent_logits import participation_of
+from firstlight.rules.attention.causal import causal, logits_back, rows_of, tempered, variances
 from firstlight.rules.attention.hiding import HIDDEN, hidden_in
-from firstlight.rules.attention.participation import jacobian, participation, straying
+from firstlight.rules.attention.participation import coherence, jacobian, participation, straying, together
 from firstlight.rules.attention.shares import behind_softmax
 from firstlight.rules.gradients.gradient import scale, whole
 from firstlight.rules.gradients.leaning import known_share, passing
@@ -21,7 +22,7 @@ from firstlight.rules.state.forms import combine
 from firstlight.rules.state.layout import align, merge_axis, offset, profile
 from firstlight.rules.state.noise import sample_correlation
 
-_FEW_DIMENSIONS, _MANY_KEYS, _SHARP_LOGITS = 0.03, 32, 3.0
+_FEW_DIMENSIONS, _MANY_KEYS, _SHARP_LOGITS, _SCATTERED = 0.03, 32, 3.0, 0.02
 
 
 def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signal:
@@ -76,18 +77,25 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
             f"many keys in about {1 / x.wander:.0f} independent dimensions: what like keys do to each other is sampled "
             "for correlations that are random; those of neighbours on a grid are not"
         )
+    if together(x.wander, float(other[origin])) > _SCATTERED and causal(count, at, size):
+        call.caveat(
+            "causal attention in few units, to positions that are much alike: by how much they differ scatters from "
+            "draw to draw, and the gradient of the queries, which goes like its square, can come out half too small"
+        )
     if v > _SHARP_LOGITS:
         call.caveat(
             f"a sharp softmax (logits of variance {v:.1f}): single keys decide, and lengths scatter from row to row"
         )
     k: Array = np.clip(second * (same - other) + scatter, -v, v)
+    strayed = (0.0, 0.0) if units else (_apart(x), *_lengths(x, at, bool(seen.all())))
+    keyed = straying(v, count, *strayed)
+    keyed = dataclasses.replace(keyed, coherent=keyed.coherent + together(strayed[0], float(other[origin])))
     if not units:
-        keyed = straying(v, count, _apart(x), *_lengths(x, at, bool(seen.all())))
         share = participation_of(x, v, count) * keyed.sharper
     else:  # units of a linear map are alike by no chance, and each row has a variance of its own
-        keyed = straying(v, count, 0.0, 0.0)
         share = participation_of(x, v, count, max(x.scatter, 0.0))
-    share = np.clip(share, 1.0 / count, 1.0)
+    rows = variances(x, at, v, size) if not units and causal(count, at, size) else None
+    share = np.clip(share if rows is None else tempered(share, at, v, rows, size), 1.0 / count, 1.0)
     first = inside / count
     square = inside * share / count
     p2 = float(share.mean())
@@ -107,6 +115,9 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
         pairs = float(np.mean((count - 1.0) * share))
     rest = (1.0 - overlap) / max(pairs, 1e-12)
     corr = np.clip(np.stack([overlap / p2, rest], axis=at), 0.0, 1.0)
+    if rows is not None:
+        found = rows_of(x, share, at, rows, size, lambda n: coherence(v, n, *strayed), strayed[0])
+        keyed = dataclasses.replace(keyed, causal=found)
     noise = combine([(min(v, 4.0) / (1.0 + v), x.noise)])
     return replace(
         x, mean=first, q=np.maximum(square, np.square(first)), corr=corr, source=None, values=None, noise=noise,
@@ -190,10 +201,11 @@ def soft_back(g: Signal, p: Signal, dim: int, known: float = 1.0, rate: float = 
     other = np.take(far, 0, axis=at) / np.maximum(np.take(far, 1, axis=at), 1e-12) / max(n - 1.0, 1.0)
     corr = np.stack([same, np.maximum(-same * other, -1.0)], axis=at)
     noise = combine([(1.0, g.noise)])
-    return replace(
+    back = replace(
         g, mean=np.zeros_like(g.mean), q=q, corr=corr, source=None, values=None, noise=noise, terms=(),
         weights=None, tag=("softmax", p.ident, keyed.coherent - 1.0), keyed=keyed, lean=0.0, ident=next_id(),
     )  # fmt: skip
+    return logits_back(back, g, p, keyed.causal, own) if keyed.causal is not None and own > 0.0 else back
 
 
 @rule("softmax", assumes=(GAUSSIAN_INPUT,), refs=("vaswani2017",), example="x.softmax(-1)")

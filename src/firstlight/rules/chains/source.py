@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
 
-from firstlight.graph.signal import Array, Signal, Source, average, next_id, once, replace
+from firstlight.graph.course import Course
+from firstlight.graph.signal import Array, Powers, Signal, Source, average, next_id, once, powers, replace
 from firstlight.rules.chains.grids import SMOOTH, TERMS, Bend, grid, kinks_of, level_of, on_grid, refined
-from firstlight.rules.state import sites
+from firstlight.rules.state import course, sites
 from firstlight.rules.state.noise import noise_from, two_samples
 from firstlight.rules.state.quadrature import reading, unit
 from firstlight.theory import copula, special
@@ -100,6 +102,14 @@ def central(x: Signal) -> tuple[Array, Array]:
     return variance, np.clip((x.corr * q - square) / (q - square), -1.0, 1.0)
 
 
+def _central(x: Signal) -> tuple[Course, ...]:
+    """Correlations of pairs of positions without what means have in common."""
+    square, q = float(np.square(x.mean).mean()), x.mean_q
+    if not x.course or q - square <= 1e-13 * q:
+        return ()
+    return tuple([Course(c.atom, c.size, np.clip((c.pairs * q - square) / (q - square), -1.0, 1.0)) for c in x.course])
+
+
 def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
     """The source of a signal's chain and the signal's values on it; a new source where there is none."""
     if x.source is not None and x.values is not None:
@@ -122,6 +132,7 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
     source = Source(
         ("source", x.ident), mean, sd, share, row, corr, nodes, x.noise, x.scatter, *_shape_of(x, variance),
         None if law is None else np.interp(nodes.z, *law), wander=x.wander, sites=x.sites,
+        courses=_central(x),
     )  # fmt: skip
     values = _values(source)
     kinks = () if homogeneous and bend.kinks == (0.0,) else kinks_of(source, values, bend)
@@ -285,17 +296,20 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
     mean, q = spread(source, of.first * a, ndim), spread(source, of.second * (a * a), ndim)
     total, power = of.total * (a * a), of.power * (a * a)
     third, fourth = of.cumulants
-    if not isfinite(total) or total <= 0.0:
-        corr = np.ones_like(source.corr)
-    elif slopes is not None and not source.mean.any():
+    rest, known = total - float(power.sum()), isfinite(total) and total > 0.0
+
+    def alike(cube: Array, expanded: Callable[[], Powers]) -> Array:
+        if not known:
+            return np.ones_like(cube)
+        if slopes is None or source.mean.any():
+            return expanded().series(power, rest) / total
         even, odd = 0.5 * (slopes[0] - slopes[1]), 0.5 * (slopes[0] + slopes[1])
-        near = np.clip(source.corr, -1.0, 1.0)  # rounding
-        raw = odd**2 * near + even**2 * absolute_cross(1.0, 1.0, near)
-        corr = raw / (odd**2 + even**2)
-    else:
-        corr = source.powers.series(power, total - power.sum()) / total
+        near = np.clip(cube, -1.0, 1.0)  # rounding
+        return (odd**2 * near + even**2 * absolute_cross(1.0, 1.0, near)) / (odd**2 + even**2)
+
+    corr = alike(source.corr, lambda: source.powers)
     noise, sensitivity = noise_from(source, of, x)
-    return replace(
+    out = replace(
         x,
         mean=mean,
         q=q,
@@ -316,6 +330,8 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
         integer=False,
         ident=next_id(),
     )
+    found = [(c.atom, alike(c.pairs, lambda c=c: powers(c.pairs, len(power)))) for c in source.courses]
+    return course.given(out, found)
 
 
 def _wander(x: Signal, source: Source, power: Array, total: float, corr: Array) -> float:

@@ -19,6 +19,7 @@ from firstlight.rules.chains.grids import finer, on_grid
 from firstlight.rules.chains.partly import blurred, mixed, raised, summed
 from firstlight.rules.chains.source import from_values, spread
 from firstlight.rules.linear.contraction import INNER, product
+from firstlight.rules.state import course
 from firstlight.rules.state.cross import add
 from firstlight.rules.state.quadrature import scaled as scaled_values
 from firstlight.rules.state.summation import TOTAL
@@ -177,6 +178,7 @@ def scale(x: Signal, a: float) -> Signal:
     values = None if x.values is None else x.values * a
     value = None if x.value is None else x.value * a
     corr = x.corr if a != 0.0 else np.ones_like(x.corr)
+    ident = next_id()
     return replace(
         x,
         mean=x.mean * a,
@@ -187,7 +189,8 @@ def scale(x: Signal, a: float) -> Signal:
         value=value,
         terms=((a, x),),
         tag=_scaled_tag(x, a),
-        ident=next_id(),
+        courses=course.kept(x, ident),
+        ident=ident,
     )
 
 

@@ -12,9 +12,11 @@ from math import prod
 
 import numpy as np
 
+from firstlight.graph.course import Course
 from firstlight.graph.signal import Array, Noise, Signal, next_id, replace
+from firstlight.rules.attention import causal
 from firstlight.rules.attention.keys import at_keys, coherent, in_step, is_weights, shared, uncommon
-from firstlight.rules.state import lengths, sites
+from firstlight.rules.state import course, lengths, sites
 from firstlight.rules.state.forms import combine, joint
 from firstlight.rules.state.layout import (
     align,
@@ -101,7 +103,7 @@ def product(x: Signal, y: Signal, *, quiet: bool = False) -> Signal:
         own = 0.0 if x.weights or y.weights else pair_mean(x, energies[0] * energies[1])
         wander = _wander(x, y, energies[1].flat[0])
         noise = combine([(1.0, x.noise), (1.0, y.noise)], own, -0.5 * own)
-    return replace(
+    out = replace(
         x,
         mean=_mean_of_product(x.mean, y.mean),
         q=_times(x.q, y.q, joint(x.noise, y.noise)) if both is lengths.ALONE else lengths.times(x.q * y.q, both),
@@ -123,6 +125,7 @@ def product(x: Signal, y: Signal, *, quiet: bool = False) -> Signal:
         integer=x.integer and y.integer,
         ident=next_id(),
     )
+    return course.multiplied(out, x, y) if x.course or y.course else out
 
 
 def _mean_of_product(a: Array, b: Array) -> Array:
@@ -205,6 +208,9 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
     # gradients of a row's logits add up to nothing: what keys have in common goes, in rows of any length
     result = sum_atoms(both, list(gone), kept=max(1.0 - shared(x, w), 0.0) if of_logits and not w.weights else None)
     result = replace(result, groups=result.groups[: len(out)], gaussian=True)
+    if x.keyed is not None and x.tag is not None and x.tag[0] == "softmax" and not w.weights:
+        result = causal.contracted(result, x, left, w, right, out, max(1.0 - shared(x, w), 0.0))
+    courses = result.course
     inherited: list[tuple[float, Noise]] = [(1.0, x.noise), (1.0, w.noise)]
     k = [a for i, label in enumerate(left) if label in summed for a in axis_atoms(x, i)]
     fan = _straying_fan(x, k)
@@ -223,7 +229,9 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
         wander *= in_step(x, w)  # a mean over places strays as far as they do so in step
     if x.tag is not None and x.tag[0] == "softmax" and left and not w.weights:
         if left[-1] in summed:
+            level = result.mean_q
             result = coherent(result, x.tag[2], x, w)
+            courses = course.diluted(courses, level / max(result.mean_q, 1e-300))
             if over_keys:
                 result = replace(result, tag=(ROWS, 0, max(x.scatter, 0.0)))
         elif x.keyed is not None and not x.mean.any():  # rows of long queries are sharp, and meet their queries here
@@ -231,10 +239,24 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
     result = replace(
         result, noise=noise, scatter=scattered, wander=wander, lean=x.lean, cumulants=(0.0, 0.0), ident=next_id()
     )
+    courses = courses or _courses(x, left, w, right, result, out)
+    if courses:
+        result = replace(result, courses=(result.ident, courses))
     result = sites.with_sites(result, x, left, w, right, out)
     if w.weights or x.weights or x.tag is not None:
         return result
     return replace(result, tag=(INNER, 0, max(scattered - max(x.scatter, 0.0) - w.scatter, 0.0)))
+
+
+def _courses(x: Signal, left: str, w: Signal, right: str, result: Signal, out: str) -> tuple[Course, ...]:
+    """How alike positions are of a product, along axes that one operand alone has."""
+    found: list[Course] = []
+    for s, mine, others in ((x, left, right), (w, right, left)):
+        for c in s.course:
+            axis = next(i for i in range(s.ndim) if c.atom in axis_atoms(s, i))
+            if mine[axis] in out and mine[axis] not in others and len(s.groups[axis]) == 1:
+                found.append(Course(axis_atoms(result, out.index(mine[axis]))[0], c.size, c.pairs))
+    return tuple(found)
 
 
 def _bounded(x: Signal, y: Signal) -> tuple[Signal, Signal]:
@@ -275,7 +297,8 @@ def _fresh_map(x: Signal, w: Signal, units: int) -> Signal:
     # the source stays: f² of a chain scatters more from site to site than the square of a Gaussian would
     assert w.weights is not None
     made = sites.behind_weights(x.sites, w.weights.name, prod(group))
-    return replace(out, noise=noise, scatter=scatter_of(x, gone), wander=stray(out, fan), sites=made)
+    out = replace(out, noise=noise, scatter=scatter_of(x, gone), wander=stray(out, fan), sites=made)
+    return course.mapped(out, x)
 
 
 def _straying_fan(x: Signal, summed: Sequence[int]) -> float:

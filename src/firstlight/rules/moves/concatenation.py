@@ -11,7 +11,7 @@ from firstlight.rules.gradients.along import of_pieces
 from firstlight.rules.gradients.gradient import whole
 from firstlight.rules.moves.ranges import take_range
 from firstlight.rules.registry import Call, Grads, rule
-from firstlight.rules.state import pieces, sites
+from firstlight.rules.state import course, pieces, sites
 from firstlight.rules.state.cross import cross
 from firstlight.rules.state.empirical import constant
 from firstlight.rules.state.forms import combine
@@ -84,7 +84,7 @@ def join(parts: list[Signal], dim: int) -> Signal:
     energies = [(n * q, p) for n, q, p in zip(sizes, qs, fitted, strict=True)]
     if fitted[0].batch[at]:
         return out
-    out = pieces.joined(out, dim, fitted)
+    out = course.joined(pieces.joined(out, dim, fitted), at, fitted)
     alike = all(p.wander == fitted[0].wander and q == qs[0] for p, q in zip(fitted, qs, strict=True))
     return replace(out, wander=mixed_wander(energies, sample_correlation(out), alike=alike))
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Array, Signal, next_id, replace
-from firstlight.rules.state import pieces, sites
+from firstlight.rules.state import course, pieces, sites
 from firstlight.rules.state.empirical import constant
 from firstlight.rules.state.layout import keep_first, merge_axis, offset, transform
 
@@ -94,7 +94,8 @@ def put_range(g: Signal, like: Signal, dim: int, start: int, stop: int, step: in
     flag = like.batch[offset(like, dim)] if like.groups[dim % like.ndim] else False
     batch = (*g.batch[:at], flag, *g.batch[at:]) if lone else g.batch
     bare = replace(g, source=None, values=None, ident=next_id())
-    return transform(bare, groups, batch, on_field, on_cube, ("put", dim, start, stop, step))
+    out = transform(bare, groups, batch, on_field, on_cube, ("put", dim, start, stop, step))
+    return course.beside(out, g, at, lone)
 
 
 def _thinned(g: Signal, dim: int, n: int, tag: Hashable) -> Signal:

@@ -14,6 +14,7 @@ from firstlight.rules.gradients.gradient import scale, times, whole
 from firstlight.rules.pointwise.elementwise import Pointwise, apply
 from firstlight.rules.pointwise.merge import is_number, plus, reduce_to, unit
 from firstlight.rules.registry import Call, Grads, rule
+from firstlight.rules.state import course
 from firstlight.rules.state.empirical import constant, uniform
 from firstlight.rules.state.layout import align
 
@@ -28,7 +29,11 @@ def masked(x: Signal, share: Signal, fill: float) -> Signal:
     keep = 1.0 - m.mean
     mean = keep * x.mean + m.mean * fill
     q = keep * x.q + m.mean * fill * fill
-    return replace(x, mean=mean, q=q, source=None, values=None, value=None, terms=(), weights=None, ident=next_id())
+    ident = next_id()
+    return replace(
+        x, mean=mean, q=q, source=None, values=None, value=None, terms=(), weights=None, courses=course.kept(x, ident),
+        ident=ident,
+    )  # fmt: skip
 
 
 @rule("masked_fill", example="x.masked_fill(torch.eye(64, dtype=torch.bool)[:x.shape[0]], 0.0)")

@@ -17,7 +17,7 @@ from firstlight.rules.gradients.gradient import scale, whole
 from firstlight.rules.linear.contraction import PER_ROW, energy_cube, product
 from firstlight.rules.pointwise.merge import plus, reduce_to
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, CONCENTRATED, Call, Grads, rule, several
-from firstlight.rules.state import pieces
+from firstlight.rules.state import course, pieces
 from firstlight.rules.state.forms import combine, joint
 from firstlight.rules.state.layout import align, axis_atoms, correlations, moments, reshape
 from firstlight.rules.state.projection import group_pairs, projected, shared_cube
@@ -104,6 +104,8 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
     # over several axes the sites of a group keep what they scatter beside each other, not what a whole draw does
     scatter = -spread if site else max(x.scatter - x.noise.variance, 0.0) if len(gone) > 1 else 0.0
     out = replace(out, corr=_few(out.corr, gone, spread), data=len(gone) == 1, scatter=scatter)
+    if x.course and not any(c.atom in gone for c in x.course):
+        out = course.mapped(out, x, lambda pairs: pairs) if common <= 0.0 else course.normalised(out, x, common, shared)
     if border is not None:  # what the border adds is shared by its own entries only
         spread = min(max(spread, border[1]), 1.0)
     kept = total_v / (total_v + eps) if total_v + eps > 0 else 0.0
@@ -165,10 +167,11 @@ def normalise_back(
     q = g.q * np.square(hat.scale) * share * lift * joint(g.noise, x.noise, -hat.kept)
     noise = combine([(1.0, g.noise), (-hat.kept, x.noise)])
     per_row = x.gaussian and any(x.batch[a] for a in atoms)
-    return replace(
+    out = replace(
         g, mean=np.zeros_like(g.mean), q=q, corr=corr, source=None, values=None, noise=noise, terms=(),
         lean=0.0, tag=(PER_ROW, 0, lift) if per_row else None, ident=next_id(),
     )  # fmt: skip
+    return out if any(c.atom in atoms for c in g.course) else course.mapped(out, g)
 
 
 def _trailing(x: Signal, shape: Any) -> list[int]:

@@ -10,7 +10,7 @@ from firstlight.graph.signal import Array, Signal, next_id, replace
 from firstlight.rules.chains.grids import finer, on_grid
 from firstlight.rules.chains.source import from_values, mehler, on_source, spread
 from firstlight.rules.linear.contraction import pair_mean
-from firstlight.rules.state import lengths, pieces, sites
+from firstlight.rules.state import course, lengths, pieces, sites
 from firstlight.rules.state.forms import combine, covariance
 from firstlight.rules.state.layout import align, correlations, fit_states, moments
 from firstlight.rules.state.noise import mixed_wander, sample_correlation
@@ -147,6 +147,8 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
         integer=x.integer and y.integer,
         ident=next_id(),
     )
+    if x.course or y.course:
+        out = course.added(out, x, y, alpha, cube)
     if x.pieces is not None or y.pieces is not None:
         out = pieces.added(out, x, y, alpha)
     if not (x.wander or y.wander):

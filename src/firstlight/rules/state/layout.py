@@ -10,6 +10,7 @@ from operator import mul
 
 import numpy as np
 
+from firstlight.graph.course import moved_courses
 from firstlight.graph.signal import Array, Groups, Signal, Source, average, next_id, replace
 
 FieldMap = Callable[[Array], Array]
@@ -47,11 +48,14 @@ def transform(
     if source is not None:
         row = None if source.row is None else on_field(source.row)
         key = source.key if tag is None else (source.key, tag)
-        source = replace(source, row=row, corr=on_cube(source.corr), key=key)
+        moved = moved_courses(source.courses, on_field, len(x.atoms))
+        source = replace(source, row=row, corr=on_cube(source.corr), key=key, courses=moved)
     ident, (root, steps) = (x.ident if tag is None else next_id()), x.viewed
+    courses = moved_courses(x.course, on_field, len(x.atoms))
     return replace(
         x, groups=groups, batch=batch, mean=on_field(x.mean), q=on_field(x.q), corr=on_cube(x.corr), source=source,
         terms=(), value=value, ident=ident, view=(ident, root, steps if tag is None else (*steps, tag)),
+        courses=(ident, courses) if courses else None,
     )  # fmt: skip
 
 
