@@ -9,8 +9,8 @@ import torch
 from firstlight.graph.ir import Node
 from firstlight.graph.signal import Cotangent, replace
 from firstlight.propagate.adjoint import random_direction
-from firstlight.rules.gradients import unlike
-from firstlight.rules.gradients.along import fresh, of_view
+from firstlight.rules.gradients import leaning, unlike
+from firstlight.rules.gradients.along import fresh, of_view, uneven
 from firstlight.rules.linear.contraction import energy_cube, scatter_of
 from firstlight.rules.moves.structural import like_shape
 from firstlight.rules.pointwise.products import multiply
@@ -113,3 +113,54 @@ def test_heads_that_share_an_axis_with_samples_come_together():
     assert found is not None
     assert found.variance == pytest.approx(4.0)
     assert of_view(Cotangent(g, along=fresh(2.0)), uniform((5, 4, 12), 0.0, 1.0)) is None
+
+
+@pytest.mark.parametrize("power", [1.0, -1.0])
+def test_a_branch_hands_on_how_its_gradient_goes_with_the_stream(power):
+    """E |g|²V_x^p behind a norm of z = x + y, |g|² ~ 1/V_z, to first order in the share of x."""
+    rng = np.random.default_rng(7)
+    scatter, share = 0.12, 0.7
+    v, other = _lengths(rng, scatter), _lengths(rng, 0.3)
+    g = 1.0 / (share * v + (1.0 - share) * other)
+    drawn = (g * v**power).mean() / g.mean() / (v**power).mean()
+    x = uniform((64, UNITS), 0.0, share)
+    at = replace(random_direction(x), lean=-1.0)
+    branch = leaning.shared(Cotangent(at), 1.0 - share, x).base
+    assert branch.beside == (x.ident, pytest.approx(-share), pytest.approx(share))
+    told = leaning.with_length(branch, x, scatter, power)
+    assert math.log(told) == pytest.approx(math.log(drawn), rel=0.15)  # d ln V_z/d ln V_x is .7 in the mean only
+    assert leaning.with_length(branch, uniform((64, UNITS), 0.0, 1.0), scatter, power) == 1.0
+
+
+def test_what_goes_along_a_branch_goes_with_both_lengths():
+    """(g·y)² ~ V_x V_y/V_z², λ' = 1 - 2w with a norm behind; s/|x| on the nodes of 1/|x|, and times |x|⁻³ behind it."""
+    rng = np.random.default_rng(9)
+    scatter, share = 0.12, 0.7
+    v, other = share * _lengths(rng, scatter), (1.0 - share) * _lengths(rng, 0.3)
+    s = v * other / np.square(v + other)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(24)
+    s2 = math.log1p(scatter)
+    r = np.exp(-0.5 * (s2**0.5 * nodes - 0.5 * s2))[None]
+    weights = weights / weights.sum()
+    at = replace(random_direction(uniform((64, UNITS), 0.0, 1.0)), beside=(11, -share, share))
+    for power in (1.0, -2.0):  # of |x|²: behind 1/|x| and behind the mean square
+        drawn = (s * v**power).mean() / s.mean() / (v**power).mean()
+        one = leaning.along_length(at, 11, r, weights)
+        told = (np.square(one * r ** (1.0 - power)) @ weights / (r ** (-2.0 * power) @ weights)).item()
+        assert math.log(told) == pytest.approx(math.log(drawn), abs=0.03)
+    assert np.array_equal(leaning.along_length(at, 12, r, weights), 1.0 / r)
+
+
+def test_short_gradients_sit_where_a_rectifier_is_open():
+    """E |g·f'|² of |g|² ~ |y|^2λ behind y = relu(u): 1 + λ/n of independent ones, since open units make y long."""
+    rng = np.random.default_rng(11)
+    lean, units, sites = -0.7, 128, 200_000  # of first order in 1/n
+    u = rng.standard_normal((sites, units), dtype=np.float32)
+    square = np.square(np.maximum(u, 0.0)).mean(axis=1, keepdims=True) + 1e-6
+    g = square**lean
+    rows = (g * (u > 0.0)).mean(axis=1) / g.mean() / 0.5
+    y = uniform((64, units), 0.0, 0.5)
+    at = replace(random_direction(y), lean=lean)
+    told = uneven(Cotangent(at, along=fresh(units * 0.5)), y, units, 2.0)
+    assert abs(told - rows.mean()) <= 4.0 * rows.std() / sites**0.5
+    assert told < 1.0 + 0.9 * lean / units

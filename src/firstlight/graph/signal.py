@@ -153,6 +153,8 @@ class Signal:
         factors: (ident, x, y) if the signal with that ident is x·y of independent x and y, for its law.
         weights: The law, if the signal is a parameter or a view of one.
         lean: Of a gradient, how it goes with the length of its own tensor x from site to site: d ln|g|²/d ln|x|².
+        beside: (ident, the same of the length of the tensor with that ident, its share of the sum) where its own tensor
+            was added to that one.
         tag: What the signal is of an earlier one: ("square" | "mean square" | "inverse rms", ident, level).
         keyed: Of the weights of a softmax, and the gradient of its logits (as long as the tag says that it is one).
         sites: How the mean square over the units of a site scatters, where it is followed.
@@ -184,6 +186,7 @@ class Signal:
     factors: tuple[int, Signal, Signal] | None = None
     weights: Weights | None = None
     lean: float = 0.0
+    beside: tuple[int, float, float] = (0, 0.0, 0.0)
     tag: tuple[str, int, float] | None = None
     keyed: Keyed | None = None
     sites: Sites | None = None

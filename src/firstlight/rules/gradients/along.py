@@ -206,7 +206,8 @@ def uneven(g: Cotangent, y: Signal, level: float, kurtosis: float) -> float:
     """Factor of E|g·f|² where the entries of f that are large are those where y is, which has a known Σ g·y.
 
     What g has more along y than independent factors would, (V - V₀)/|y|², sits where y does:
-    E f²·(1 + (1 - γ)·(V/V₀ - 1)/n·(κ - 1)) with κ = E f²y²/(E f²·E y²). What all units of g have in common, the
+    E f²·(1 + (1 - γ)·(V/V₀ - 1 + λ)/n·(κ - 1)) with κ = E f²y²/(E f²·E y²), λ for gradients that are short where y is
+    long (`Signal.lean`), as it is where f is. What all units of g have in common, the
     share γ of it, is where y is small as well: the gradient of a mean over the units is one number.
 
     Args:
@@ -221,7 +222,7 @@ def uneven(g: Cotangent, y: Signal, level: float, kurtosis: float) -> float:
     n, signal = y.shape[-1], whole(g)
     common = (n * float(shared_cube(signal, axis_atoms(signal, -1)).flat[0]) - 1.0) / (n - 1.0)
     apart = min(max(1.0 - common, 0.0), 1.0)
-    return max(1.0 + apart * (g.along.variance / free - 1.0) / n * (kurtosis - 1.0), 0.0)
+    return max(1.0 + apart * (g.along.variance / free - 1.0 + lean_of(g)) / n * (kurtosis - 1.0), 0.0)
 
 
 def beside_factor(g: Cotangent, source: Source, y: Array, f: Array) -> tuple[float, float]:

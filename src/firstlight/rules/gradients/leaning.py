@@ -21,23 +21,58 @@ from firstlight.rules.attention.keys import uncommon
 from firstlight.rules.attention.participation import SPREADS, mean_over_rows
 from firstlight.rules.gradients.along import energy
 from firstlight.rules.gradients.gradient import joined, parts_of
+from firstlight.rules.gradients.unlike import scattered
 
 _ROWS, _MOST = 1 << 15, 256  # logits that one sampled expectation takes; keys beyond which rows count as this long
 _LITTLE = 1e-3  # λ that changes nothing
 
 
-def shared(g: Cotangent, part: float) -> Cotangent:
-    """A gradient that goes to a tensor which makes up a part of the length that it goes with."""
+def shared(g: Cotangent, part: float, other: Signal | None = None) -> Cotangent:
+    """A gradient that goes to a tensor which makes up a part of the length that it goes with, and another the rest."""
     if all(p.base.lean == 0.0 for p in parts_of(g)):
         return g
-    found = joined([replace(p, base=replace(p.base, lean=p.base.lean * part), whole=None) for p in parts_of(g)])
-    return replace(found, along=g.along)
+    found: list[Cotangent] = []
+    for p in parts_of(g):
+        beside = p.base.beside if other is None else (other.ident, p.base.lean * (1.0 - part), 1.0 - part)
+        found.append(replace(p, base=replace(p.base, lean=p.base.lean * part, beside=beside), whole=None))
+    return replace(joined(found), along=g.along)
 
 
-def divided(g: Cotangent) -> Cotangent:
-    """A gradient that was divided by the length of its tensor."""
-    found = joined([replace(p, base=replace(p.base, lean=-1.0), whole=None) for p in parts_of(g)])
-    return replace(found, along=g.along)
+def with_length(g: Signal, x: Signal, scatter: float, power: float) -> float:
+    """E |g|²V^p/(E |g|²·E V^p) of a gradient g from a sum to which a tensor x with the mean square V was added.
+
+    |g|² ~ V^λ and V log-normal: (1 + τ²)^(λp). So it is in front of the norm of a stream x in x + f(norm x): where x
+    is long, the gradient behind the norm of the sum is short, and what f hands on of it is divided by the length of x.
+
+    Args:
+        g: The gradient.
+        x: The tensor.
+        scatter: τ², relative variance of V.
+        power: p.
+    """
+    return (1.0 + max(scatter, 0.0)) ** (g.beside[1] * power) if g.beside[0] == x.ident else 1.0
+
+
+def along_length(g: Signal, ident: int, r: Array, weights: Array) -> Array:
+    """1/r on the nodes of r = 1/|x|, as s = Σ g·x/|x| goes with it: times |x|^λ', in units of its mean square.
+
+    s came with the sum, from what of f(x) is at right angles to z = x + f(x): s² ~ |g|²·V_x·V_f/V_z, so that
+    λ' = λ + 1 - w, w the share of x in z.
+    """
+    if g.beside[0] != ident:
+        return 1.0 / r
+    more = r ** -(g.beside[1] + 1.0 - g.beside[2])
+    return more / r / float((np.square(more) @ weights).mean()) ** 0.5
+
+
+def divided(g: Cotangent, x: Signal) -> Cotangent:
+    """A gradient of x/|x| that was divided by the length of its tensor x."""
+    found: list[Cotangent] = []
+    for p in parts_of(g):
+        met = with_length(p.base, x, scattered(x), -1.0) if p.base.beside[0] == x.ident else 1.0
+        q = p.base.q if met == 1.0 else p.base.q * met
+        found.append(replace(p, base=replace(p.base, q=q, lean=-1.0, beside=(0, 0.0, 0.0)), whole=None))
+    return replace(joined(found), along=g.along)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -237,7 +237,14 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
         elif x.keyed is not None and not x.mean.any():  # rows of long queries are sharp, and meet their queries here
             result = replace(result, q=result.q * at_keys(x, left, w, summed))
     result = replace(
-        result, noise=noise, scatter=scattered, wander=wander, lean=x.lean, cumulants=(0.0, 0.0), ident=next_id()
+        result,
+        noise=noise,
+        scatter=scattered,
+        wander=wander,
+        lean=x.lean,
+        beside=x.beside if w.weights else (0, 0.0, 0.0),
+        cumulants=(0.0, 0.0),
+        ident=next_id(),
     )
     courses = courses or _courses(x, left, w, right, result, out)
     if courses:
@@ -290,7 +297,7 @@ def _fresh_map(x: Signal, w: Signal, units: int) -> Signal:
     shape = (*q.shape, *(1,) * len(group))
     out = Signal(
         (*x.groups[:-1], group), np.zeros((1,) * len(shape)), q.reshape(shape), corr,
-        (*x.batch[:first], *(False,) * len(group)), gaussian=True, wander=x.wander, lean=x.lean,
+        (*x.batch[:first], *(False,) * len(group)), gaussian=True, wander=x.wander, lean=x.lean, beside=x.beside,
     )  # fmt: skip
     fan = _straying_fan(x, gone)
     noise = fresh_linear(out, [(1.0, x.noise)], fan, first if group else None)

@@ -153,14 +153,14 @@ def _split(
     image = images.of_sum(grad, x, y, a, b, out) if both else (None, None)
     if isinstance(x, Signal):
         g = through_sum(grad, out, x, y, a, b) if both else grad
-        g = shared(g, mine)
+        g = shared(g, mine, y if both else None)
         g = _angled(g, grad, out, x) if both else g
         grads["input"] = replace(
             reduce_to(scaled(g, a), x), along=forms[0] if x.shape == out.shape else None, image=image[0]
         )
     if isinstance(y, Signal):
         g = through_sum(grad, out, y, x, b, a) if both else grad
-        g = shared(g, 1.0 - mine if both else 1.0)
+        g = shared(g, 1.0 - mine if both else 1.0, x if both else None)
         g = _angled(g, grad, out, y) if both else g
         grads["other"] = replace(
             reduce_to(scaled(g, b), y), along=forms[1] if y.shape == out.shape else None, image=image[1]

@@ -15,8 +15,18 @@ from firstlight.rules.chains.partly import met
 from firstlight.rules.chains.source import from_values
 from firstlight.rules.gradients import images
 from firstlight.rules.gradients.along import ITSELF, against, begun, energy, uneven
-from firstlight.rules.gradients.gradient import alone, forked, joined, parts_of, scale, scaled, times, times_signal
-from firstlight.rules.gradients.leaning import divided
+from firstlight.rules.gradients.gradient import (
+    alone,
+    forked,
+    joined,
+    parts_of,
+    scale,
+    scaled,
+    times,
+    times_signal,
+    whole,
+)
+from firstlight.rules.gradients.leaning import along_length, divided
 from firstlight.rules.linear.contraction import energy_cube, product
 from firstlight.rules.pointwise.elementwise import Pointwise, apply, back, chain_values
 from firstlight.rules.pointwise.merge import is_number, on_common_source, plus, reduce_to
@@ -143,7 +153,7 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any) -> Grads
             if mine.weights is None and mine.value is None and isinstance(factor, Signal) and mine.batch:
                 _warn_gate(call, out, mine, factor)
             if _is_inverse_rms(factor, mine):
-                grads[name] = divided(_without_return(call, grads[name], mine, factor, out))
+                grads[name] = divided(_without_return(call, grads[name], mine, factor, out), mine)
     return grads
 
 
@@ -161,7 +171,8 @@ def _along(g: Cotangent, mine: Signal, factor: Any, out: Signal, form: Along | N
     level = (form.variance / free.mean_q) ** 0.5 if free.mean_q > 0.0 else 1.0
     if mine.tag is not None and mine.tag[0] == "inverse rms" and mine.source is not None and mine.values is not None:
         # Σ g·x = s/r where x·r has one length whatever r is
-        return Cotangent(scale(free, level), mine.source, 1.0 / mine.values, mine, along=form)
+        values = along_length(whole(grad), mine.tag[1], mine.values, mine.source.grid.weights)
+        return Cotangent(scale(free, level), mine.source, values, mine, along=form)
     return replace(scaled(g, level), along=form)
 
 

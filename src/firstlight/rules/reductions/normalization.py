@@ -14,6 +14,7 @@ from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, r
 from firstlight.rules.convolutions import borders
 from firstlight.rules.gradients.along import along, energy, met_in_group, mixed
 from firstlight.rules.gradients.gradient import scale, whole
+from firstlight.rules.gradients.leaning import with_length
 from firstlight.rules.linear.contraction import PER_ROW, energy_cube, product
 from firstlight.rules.pointwise.merge import plus, reduce_to
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, CONCENTRATED, Call, Grads, rule, several
@@ -151,8 +152,7 @@ def normalise_back(
     # v scatters from site to site: a group that spans sites has the mean of it
     single = len(set(atoms)) == 1 and not any(x.batch[a] for a in atoms)
     spread = x.scatter if x.data else hat.spread + (x.scatter if single else 0.0)
-    entries = prod(x.atoms[a] for a in set(atoms))
-    if 1 < entries <= _SMALL:
+    if 1 < (entries := prod(x.atoms[a] for a in set(atoms))) <= _SMALL:
         call.caveat(
             f"a group of {entries} entries: parts of the gradient of order 1/{entries} that depend on the tensor "
             "itself, or on lengths that scatter by maps along another axis, are left out and add up"
@@ -165,11 +165,11 @@ def normalise_back(
     n = 2.0 / max(spread, 1e-12)
     lift = 1.0 + hat.kept * (n / max(n - 2.0, 0.25 * n) - 1.0)
     q = g.q * np.square(hat.scale) * share * lift * joint(g.noise, x.noise, -hat.kept)
-    noise = combine([(1.0, g.noise), (-hat.kept, x.noise)])
-    per_row = x.gaussian and any(x.batch[a] for a in atoms)
+    q = q * with_length(g, x, spread, -hat.kept)
+    tag = (PER_ROW, 0, lift) if x.gaussian and any(x.batch[a] for a in atoms) else None
     out = replace(
-        g, mean=np.zeros_like(g.mean), q=q, corr=corr, source=None, values=None, noise=noise, terms=(),
-        lean=0.0, tag=(PER_ROW, 0, lift) if per_row else None, ident=next_id(),
+        g, mean=np.zeros_like(g.mean), q=q, corr=corr, source=None, values=None, terms=(), lean=0.0, ident=next_id(),
+        beside=(0, 0.0, 0.0), noise=combine([(1.0, g.noise), (-hat.kept, x.noise)]), tag=tag,
     )  # fmt: skip
     return out if any(c.atom in atoms for c in g.course) else course.mapped(out, g)
 

@@ -134,6 +134,7 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
         noise=noise,
         tag=None,
         lean=(qx * x.lean + alpha**2 * qy * y.lean) / max(qx + alpha**2 * qy, 1e-300) if x.lean or y.lean else 0.0,
+        beside=x.beside if x.beside == y.beside else _beside(qx, x, alpha**2 * qy, y),
         scatter=scatter,
         sites=made,
         data=x.data and y.data,
@@ -154,6 +155,14 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
     if not (x.wander or y.wander):
         return out
     return replace(out, wander=mixed_wander([(qx, x), (alpha**2 * qy, y)], sample_correlation(out)))
+
+
+def _beside(qx: float, x: Signal, qy: float, y: Signal) -> tuple[int, float, float]:
+    """`Signal.beside` of a sum of gradients: of one tensor the mean, of two what the larger part goes with."""
+    (i, one, first), (j, other, second), part = x.beside, y.beside, qx / max(qx + qy, 1e-300)
+    if i == j:
+        return i, part * one + (1.0 - part) * other, part * first + (1.0 - part) * second
+    return (i, part * one, first) if part * abs(one) >= (1.0 - part) * abs(other) else (j, (1.0 - part) * other, second)
 
 
 def _free(x: Signal) -> Array:
