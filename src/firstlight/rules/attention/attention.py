@@ -10,7 +10,7 @@ from firstlight.graph.along import Along
 from firstlight.graph.signal import INFINITY, Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.attention import selfsame
 from firstlight.rules.attention.attending import FOURTH, SQUARE, forms, moments, row_law, sharpness
-from firstlight.rules.attention.heads import gather, repeat
+from firstlight.rules.attention.heads import gather, repeat, shared
 from firstlight.rules.attention.hiding import HIDDEN
 from firstlight.rules.attention.softmax import soft, soft_back
 from firstlight.rules.gradients.along import of_rows
@@ -72,7 +72,7 @@ def sdpa(
     is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
 ) -> Signal:  # fmt: skip
     """softmax(QKᵀ/√d)·V: q' = q_V·Σp² + r_V·(1 - Σp²) over the keys."""
-    if enable_gqa:
+    if shared(query, key):
         key, value = repeat(key, query), repeat(value, query)
     factor = query.shape[-1] ** -0.5 if scale is None else float(scale)
     how = selfsame.asked(call, query, key, value, attn_mask, is_causal, factor, dropout_p)
@@ -112,7 +112,7 @@ def _(
     from firstlight.rules.gradients.gradient import scale as times_number
 
     g = whole(grad)
-    wide_key, wide_value = (repeat(key, query), repeat(value, query)) if enable_gqa else (key, value)
+    wide_key, wide_value = (repeat(key, query), repeat(value, query)) if shared(query, key) else (key, value)
     factor = query.shape[-1] ** -0.5 if scale is None else float(scale)
     how = selfsame.asked(call, query, wide_key, wide_value, attn_mask, is_causal, factor, dropout_p)
     if how is not None and (both := selfsame.attend_back(call, grad, g, query, wide_value, how)) is not None:
@@ -135,7 +135,7 @@ def _(
     ratio = max(1.0 - heads * (1.0 - one_head), 0.0)
     passed, along = passing(p, p.ndim - 1, g.lean, min(one_head, 1.0), dropout_p)
     known = _along(p, through, dv, wide_value, heads, ratio, attn_mask, along / max(passed, 1e-12))
-    if enable_gqa:
+    if shared(query, key):
         for name, small in (("key", key), ("value", value)):
             grads[name] = gather(grads[name], small)
             known = {**known, name: of_rows(known.get(name), query.shape[-3] / max(small.shape[-3], 1))}

@@ -134,8 +134,10 @@ def _is_slice(item: Any) -> TypeGuard[tuple[Any, ...]]:
 
 
 def plan_index(x: Signal, index: Any) -> list[Step] | None:
-    """An index as steps on axes: slices, single indices, new axes; None where it holds tensors."""
+    """An index as steps on axes: slices, evenly spaced lists, single indices, new axes; None for other tensors."""
     items: list[Any] = list(index) if several(index) and not _is_slice(index) else [index]
+    lists = sum(isinstance(i, Signal) or (several(i) and not _is_slice(i)) for i in items)
+    alone = lists == 1 and not any(isinstance(i, int) for i in items)  # several are taken together, entry by entry
     used = sum(1 for i in items if i is not None and i != "..." and not isinstance(i, bool))
     steps: list[Step] = []
     axis = 0
@@ -157,9 +159,27 @@ def plan_index(x: Signal, index: Any) -> list[Step] | None:
             i = int(item) % max(x.shape[axis], 1)
             steps.append(("one", axis, (i,)))
             x = drop_axis(replace(x, groups=(*x.groups[:axis], (), *x.groups[axis + 1 :]), value=None), axis)
+        elif alone and (even := _even(item, x.shape[axis])) is not None:  # x[..., [-2], :]
+            steps.append(("range", axis, even))
+            axis += 1
         else:
             return None
     return steps
+
+
+def _even(index: Any, size: int) -> tuple[int, int, int] | None:
+    """An index list of even ascending steps as a range; None for any other."""
+    given = index.value if isinstance(index, Signal) else index if several(index) else None
+    if given is None or not all(isinstance(i, Signal) or not several(i) for i in (given if several(given) else ())):
+        return None
+    ids = np.asarray(given)
+    if ids.ndim != 1 or ids.dtype.kind not in "iu" or not ids.size or not size:
+        return None
+    ids = ids.astype(np.int64) % size
+    gaps = np.diff(ids)
+    if gaps.size and (int(gaps.min()) < 1 or int(gaps.min()) != int(gaps.max())):
+        return None
+    return int(ids[0]), int(ids[-1]) + 1, int(gaps[0]) if gaps.size else 1
 
 
 def taken(x: Signal, steps: list[Step]) -> Signal:
