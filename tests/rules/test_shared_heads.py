@@ -65,3 +65,23 @@ def test_an_index_list_takes_what_it_says(index: list[int]) -> None:
         w, b = nodes["linear"].output.q, 1 / 48.0
         expected = (w - b) * float(squares[index].mean() / squares.mean()) + b
         assert taken.output.q == pytest.approx(expected, rel=0.05)
+
+
+def test_the_empty_part_of_heads_that_are_rotated_whole_is_nothing() -> None:
+    """q[..., rotary:] with rotary = all channels, put behind the rest again (Phi-3)."""
+
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(16, 16), nn.Linear(16, 16)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.up(x)
+            return self.down(torch.cat((y[..., :16] * 2.0, y[..., 16:]), dim=-1))
+
+    torch.manual_seed(0)
+    prediction = fl.predict(Whole(), torch.randn(64, 5, 16))
+    assert not [c for n in prediction.nodes for c in n.caveats]
+    nodes = {n.op: n for n in prediction.nodes}
+    assert nodes["cat"].output.q == pytest.approx(nodes["mul"].output.q)
+    assert nodes["cat"].grad is not None

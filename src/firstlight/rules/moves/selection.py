@@ -15,6 +15,7 @@ from firstlight.rules.moves.concatenation import join
 from firstlight.rules.moves.ranges import drop_axis, put_range, take_index, take_range, unsqueezed
 from firstlight.rules.moves.structural import Sizes, like_shape
 from firstlight.rules.registry import Call, Grads, rule, several
+from firstlight.rules.state.empirical import uniform
 from firstlight.rules.state.layout import reshape
 
 
@@ -239,6 +240,9 @@ def where_taken(shape: tuple[int, ...], steps: list[Step]) -> list[np.ndarray[An
 @rule("getitem", example="x[:, 8:40] * 2.0")
 def getitem(call: Call, input: Signal, index: Any) -> Signal:
     """Indexing: slices, integers, None and ... exactly; masks and index tensors as samples of the entries."""
+    shape = call.node.outputs[0].shape
+    if 0 in shape:  # q[..., rotary:] of heads that are rotated whole: nothing, which `cat` leaves out
+        return uniform(shape, 0.0, 0.0)
     steps = plan_index(input, index)
     if steps is None:
         return _advanced(call, input, index)
