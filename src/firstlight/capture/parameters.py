@@ -279,7 +279,7 @@ def structure(w: Tensor, *, constant: bool = False, identical: bool = False) -> 
         return "identical rows"
     if w.dim() < 2 or min(len(w), w.numel() // len(w)) < 2:
         return "iid"
-    rows = w.reshape(len(w), -1)
+    rows = w.detach().reshape(len(w), -1)
     if rows.shape[0] > rows.shape[1]:
         rows = rows.T
     chosen = torch.linspace(0, len(rows) - 1, min(_PROBES, len(rows)), device=w.device).long()
