@@ -69,7 +69,8 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, weight: Signal, b
     o = "Z" if weight.ndim > 1 else ""
     if grad.along is None and own_rows(input, weight) != 1.0:
         grad = replace(grad, along=begun(grad, out))
-    dx = past_weights(contract(g, letters[:-1] + o, weight, o + letters[-1], letters), g, input.shape[-1])
+    fan, sites = input.shape[-1], input.numel // max(input.shape[-1], 1) - 1
+    dx = past_weights(contract(g, letters[:-1] + o, weight, o + letters[-1], letters), g, fan, sites)
     grads: dict[str, Any] = {
         "input": behind_map(dx, input, grad, out, bias) if o else Cotangent(dx),
         "weight": Cotangent(
