@@ -222,7 +222,9 @@ def uneven(g: Cotangent, y: Signal, level: float, kurtosis: float) -> float:
     n, signal = y.shape[-1], whole(g)
     common = (n * float(shared_cube(signal, axis_atoms(signal, -1)).flat[0]) - 1.0) / (n - 1.0)
     apart = min(max(1.0 - common, 0.0), 1.0)
-    return max(1.0 + apart * (g.along.variance / free - 1.0 + lean_of(g)) / n * (kurtosis - 1.0), 0.0)
+    fixed = y.source is not None and y.source.scatter < 0.0  # on the sphere behind a norm no unit makes y long
+    lean = 0.0 if fixed else lean_of(g)
+    return max(1.0 + apart * (g.along.variance / free - 1.0 + lean) / n * (kurtosis - 1.0), 0.0)
 
 
 def beside_factor(g: Cotangent, source: Source, y: Array, f: Array) -> tuple[float, float]:
