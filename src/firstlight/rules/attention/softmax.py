@@ -77,10 +77,12 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
             f"many keys in about {1 / x.wander:.0f} independent dimensions: what like keys do to each other is sampled "
             "for correlations that are random; those of neighbours on a grid are not"
         )
-    if together(x.wander, float(other[origin])) > _SCATTERED and causal(count, at, size):
+    masked = causal(count, at, size)
+    drawn = masked and together(x.wander, float(other[origin])) > _SCATTERED
+    if drawn:
         call.caveat(
             "causal attention in few units, to positions that are much alike: by how much they differ scatters from "
-            "draw to draw, and the gradient of the queries, which goes like its square, can come out half too small"
+            "draw to draw, more than it does from pair to pair; all pairs are taken to be alike as they are on average"
         )
     if v > _SHARP_LOGITS:
         call.caveat(
@@ -94,7 +96,7 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
         share = participation_of(x, v, count) * keyed.sharper
     else:  # units of a linear map are alike by no chance, and each row has a variance of its own
         share = participation_of(x, v, count, max(x.scatter, 0.0))
-    rows = variances(x, at, v, size) if not units and causal(count, at, size) else None
+    rows = variances(x, at, v, size) if masked and not units and not drawn else None
     share = np.clip(share if rows is None else tempered(share, at, v, rows, size), 1.0 / count, 1.0)
     first = inside / count
     square = inside * share / count
