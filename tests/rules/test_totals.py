@@ -35,7 +35,7 @@ def of(y, text):
 )
 def test_a_tensor_meets_its_own_mean(text):
     for name, what, predicted, found, error in compared(text, draws=24):
-        if what == "grad q" and any(op in name for op in ("var", "add", "norm", "sqrt", "mean")):
+        if what == "grad q" and any(op in name for op in ("var", "add#1", "norm", "sqrt", "mean", "sum")):
             continue  # gradients of few numbers: one cotangent in all draws
         error = max(error, COTANGENT) if what == "grad q" else error
         assert abs(math.log(predicted / found)) <= 4.0 * error + RESOLUTION, (name, what, predicted, found, error)

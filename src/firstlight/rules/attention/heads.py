@@ -9,7 +9,7 @@ from firstlight.rules.state.summation import sum_atoms
 
 def shared(query: Signal, key: Signal) -> bool:
     """Whether several heads of queries look at one of keys: asked for, or one head that is broadcast."""
-    return query.ndim == key.ndim > 3 and query.shape[-3] != key.shape[-3]
+    return query.ndim == key.ndim > 3 and query.shape[-3] > key.shape[-3]
 
 
 def repeat(x: Signal, like: Signal) -> Signal:

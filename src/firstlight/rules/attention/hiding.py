@@ -40,10 +40,16 @@ def hidden_in(x: Signal, spread: float = 0.0) -> Seen:
     return closed | far if two or not known.all() else closed
 
 
-def seen_of(x: Signal, spread: float = 0.0) -> Seen | None:
-    """Where a tensor is visible, as a field; None where it is everywhere (or nowhere)."""
+def seen_of(x: Signal, other: Signal | None = None) -> Seen | None:
+    """Where a tensor is visible, as a field; None where it is everywhere (or nowhere).
+
+    Args:
+        x: Logits or a mask.
+        other: What is to be added to it.
+    """
     if x.mean.size == 1 or float(x.mean.min()) > float(x.mean.max()) - _FAR:
         return None
+    spread = 0.0 if other is None else float(np.sqrt(np.maximum(other.q - np.square(other.mean), 0.0).max()))
     seen = ~hidden_in(x, spread)
     return seen if bool(seen.any()) and not bool(seen.all()) else None
 

@@ -9,6 +9,7 @@ import numpy as np
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
 from firstlight.rules.gradients.gradient import whole
 from firstlight.rules.linear.tied import row_of
+from firstlight.rules.moves.structural import from_sample, like_shape
 from firstlight.rules.registry import WEIGHTS_IID, Call, Grads, rule
 from firstlight.rules.state.empirical import coincidence, uniform
 from firstlight.rules.state.layout import axis_atoms, offset
@@ -86,8 +87,6 @@ def one_hot(call: Call, input: Signal, num_classes: int = -1) -> Signal:
 )
 def gather(call: Call, input: Signal, dim: Any, index: Signal) -> Signal:
     """Entries chosen by an index tensor: taken as a random sample of the axis."""
-    from firstlight.rules.moves.structural import like_shape
-
     del dim, index
     call.caveat("gathered by an index tensor: taken as a random sample of the entries")
     return like_shape(input, call.node.outputs[0].shape)
@@ -95,9 +94,5 @@ def gather(call: Call, input: Signal, dim: Any, index: Signal) -> Signal:
 
 @gather.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: Any, index: Signal) -> Grads:
-    from firstlight.rules.moves.structural import like_shape
-
     del call, dim, index
-    g = like_shape(whole(grad), input.shape)
-    ratio = out.numel / max(input.numel, 1)
-    return {"input": Cotangent(replace(g, q=g.q * ratio, mean=g.mean * ratio))}
+    return {"input": Cotangent(from_sample(grad, out, input))}

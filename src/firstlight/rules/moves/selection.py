@@ -13,7 +13,7 @@ from firstlight.rules.gradients.gradient import whole
 from firstlight.rules.gradients.rows import added
 from firstlight.rules.moves.concatenation import join
 from firstlight.rules.moves.ranges import drop_axis, put_range, take_index, take_range, unsqueezed
-from firstlight.rules.moves.structural import Sizes, like_shape
+from firstlight.rules.moves.structural import Sizes, from_sample, like_shape
 from firstlight.rules.registry import Call, Grads, rule, several
 from firstlight.rules.state.empirical import uniform
 from firstlight.rules.state.layout import reshape
@@ -170,8 +170,8 @@ def plan_index(x: Signal, index: Any) -> list[Step] | None:
 
 def _even(index: Any, size: int) -> tuple[int, int, int] | None:
     """An index list of even ascending steps as a range; None for any other."""
-    given = index.value if isinstance(index, Signal) else index if several(index) else None
-    if given is None or not all(isinstance(i, Signal) or not several(i) for i in (given if several(given) else ())):
+    given = index.value if isinstance(index, Signal) else index
+    if given is None or (several(given) and not all(isinstance(i, int) for i in given)):
         return None
     ids = np.asarray(given)
     if ids.ndim != 1 or ids.dtype.kind not in "iu" or not ids.size or not size:
@@ -268,17 +268,12 @@ def _advanced(call: Call, x: Signal, index: Any) -> Signal:
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, index: Any) -> Grads:
     del call
     steps = plan_index(input, index)
-    g = whole(grad)
     if steps is None:
-        ratio = out.numel / max(input.numel, 1)
-        spread_out = like_shape(g, input.shape)
         rows = out.ndim == input.ndim > 1 and out.shape[1:] == input.shape[1:]
         entries = out.ndim == input.ndim == 2 and out.shape[1] == 1 and _by_two(index)
         form = added(grad.along, out.shape[0] / input.shape[0], disjoint=entries) if rows or entries else None
-        return {
-            "input": Cotangent(replace(spread_out, q=spread_out.q * ratio, mean=spread_out.mean * ratio), along=form)
-        }
-    return {"input": Cotangent(place(g, input, steps), along=_along(grad, out, input, index))}
+        return {"input": Cotangent(from_sample(grad, out, input), along=form)}
+    return {"input": Cotangent(place(whole(grad), input, steps), along=_along(grad, out, input, index))}
 
 
 def _by_two(index: Any) -> bool:
@@ -309,6 +304,4 @@ def index_select(call: Call, input: Signal, dim: int, index: Signal) -> Signal:
 @index_select.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int, index: Signal) -> Grads:
     del call, dim, index
-    g = like_shape(whole(grad), input.shape)
-    ratio = out.numel / max(input.numel, 1)
-    return {"input": Cotangent(replace(g, q=g.q * ratio, mean=g.mean * ratio))}
+    return {"input": Cotangent(from_sample(grad, out, input))}

@@ -77,6 +77,13 @@ def like_shape(x: Signal, shape: Sizes) -> Signal:
     return replace(out, scatter=x.scatter, lean=x.lean)  # whole rows, of the lengths that rows have
 
 
+def from_sample(grad: Cotangent, out: Signal, input: Signal) -> Signal:
+    """The gradient of a tensor of which `out` was a random sample: as many entries as were taken, among zeros."""
+    g = like_shape(whole(grad), input.shape)
+    ratio = out.numel / max(input.numel, 1)
+    return replace(g, q=g.q * ratio, mean=g.mean * ratio)
+
+
 @rule("view", "reshape", example="x.view(-1, 8, 8).tanh()")
 def view(call: Call, input: Signal, shape: Any = ()) -> Signal:
     """Another shape."""

@@ -91,20 +91,14 @@ def plus(call: Call, x: Any, y: Any, alpha: float = 1.0) -> Any:
     return out
 
 
-def _deviation(x: Signal) -> float:
-    """Largest standard deviation of entries over draws."""
-    return float(np.sqrt(np.maximum(x.q - np.square(x.mean), 0.0).max()))
-
-
 def _under_masks(x: Signal, y: Signal, alpha: float) -> Signal:
     """x + α·y, where what a mask hides of either is hidden and tells nothing of the rest."""
-    one, two = seen_of(x, _deviation(y)), seen_of(y, _deviation(x)) if alpha > 0.0 else None
+    one, two = seen_of(x, y), seen_of(y, x) if alpha > 0.0 else None
     if one is None and two is None:
         return add(x, y, alpha)
     x, y = align(x, y)
     left, right = (
-        s if (s := seen_of(t, _deviation(u))) is not None else np.ones((1,) * t.mean.ndim, dtype=bool)
-        for t, u in ((x, y), (y, x))
+        s if (s := seen_of(t, u)) is not None else np.ones((1,) * t.mean.ndim, dtype=bool) for t, u in ((x, y), (y, x))
     )
     if two is None:
         right = np.ones_like(right)
