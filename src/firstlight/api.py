@@ -350,7 +350,7 @@ def diagnose(
     from firstlight.checks.verdict import judge
     from firstlight.schemes.gains import ASSUMED
 
-    def judged(module: nn.Module, levels: tuple[float | None, float | None] | None = None) -> tuple[Report, Evidence]:
+    def judged(module: nn.Module, levels: Any = None) -> tuple[Report, Evidence]:
         kept = optimizer if module is model else None
         evidence = gather(module, batch, loss, kept, targets=targets, get_inputs=get_inputs, seed=seed, levels=levels)
         if theory:
@@ -362,7 +362,7 @@ def diagnose(
     report, evidence = judged(model)
     if not try_remedies:
         return report
-    known = (evidence.probe.loss_silent, evidence.probe.loss_constant)
+    known = (evidence.probe.loss_silent, evidence.probe.loss_constant, evidence.probe.loss_free)
     copies: list[tuple[nn.Module, dict[str, Any]]] = []
 
     def drawn(spec: str) -> nn.Module:

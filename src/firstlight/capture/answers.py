@@ -21,13 +21,15 @@ _NOISE = 16.0
 def constant_answers(
     out: Any, f: torch.Tensor, loss: Loss | None, axis: int | None
 ) -> tuple[float | None, float | None]:
-    """Loss of the answer 0, and of the best answer that is the same for every sample."""
+    """Loss of the answer 0 (of a uniform guess), and of the best answer that is the same for every sample."""
     if loss is None or not isinstance(out, torch.Tensor) or out is not f or axis is None:
         return None, None
-    with torch.no_grad():
-        silent = finite_or_none(lambda: loss(torch.zeros_like(f)))
-    best: float | None = None
     start, shaped = _answers(f.detach().float(), axis)
+    # Among probabilities and their logarithms 0 is no answer: there a uniform guess stands for it.
+    nothing = torch.zeros_like(f) if simplex(f.detach()) is None else shaped(torch.zeros_like(f))
+    with torch.no_grad():
+        silent = finite_or_none(lambda: loss(nothing))
+    best: float | None = None
     for begin in (start, torch.zeros_like(start)):
         guess = begin.clone().requires_grad_(True)
         if not bool(torch.isfinite(guess).all()):
@@ -58,13 +60,28 @@ def constant_answers(
 
 def _answers(f: torch.Tensor, axis: int | None) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
     """Where to begin the search for the best constant answer, and what keeps it among the outputs' kind."""
-    if f.dim() > 1 and bool((f >= 0).all()) and f.shape[-1] > 1 and bool((f.sum(-1) - 1.0).abs().max() < 1e-3):
-        return torch.zeros_like(_over(f, axis)), lambda z: z.softmax(-1)
-    if f.dim() > 1 and f.shape[-1] > 1 and bool((f <= 0).all()) and bool((f.logsumexp(-1)).abs().max() < 1e-3):
-        return torch.zeros_like(_over(f, axis)), lambda z: z.log_softmax(-1)
+    along = simplex(f)
+    if along is not None:
+        inside = torch.softmax if bool((f >= 0).all()) else torch.log_softmax
+        return torch.zeros_like(_over(f, axis)), lambda z: inside(z, along)
     if bool(((f >= 0) & (f <= 1)).all()) and bool((f > 0).all()):
         return torch.zeros_like(_over(f, axis)), torch.sigmoid
     return _over(f, axis), lambda z: z
+
+
+def simplex(f: torch.Tensor) -> int | None:
+    """The axis along which positive outputs, or the exponentials of negative ones, add up to one; the last of several.
+
+    Rounding errors of a sum in single precision are far below a thousandth; so is what an ε under a logarithm adds.
+    """
+    positive = bool((f >= 0).all())
+    if f.dim() < 2 or not (positive or bool((f <= 0).all())):
+        return None
+    p = f if positive else f.exp()
+    for a in reversed(range(f.dim())):
+        if f.shape[a] > 1 and bool(((p.sum(a) - 1.0).abs() < 1e-3).all()):
+            return a
+    return None
 
 
 def finite_or_none(call: Callable[[], torch.Tensor]) -> float | None:

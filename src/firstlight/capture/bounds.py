@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firstlight.capture.answers import finite_or_none
+from firstlight.capture.answers import finite_or_none, simplex
 from firstlight.checks.mainline import REARRANGE
 from firstlight.graph.measurement import Measurement
 
@@ -20,9 +20,8 @@ _RANGES: dict[str, Callable[[Tensor], Tensor]] = {
     "SigmoidBackward0": torch.sigmoid,
     "TanhBackward0": torch.tanh,
     "ReluBackward0": torch.nn.functional.softplus,
-    "SoftmaxBackward0": lambda z: z.softmax(-1),
-    "LogSoftmaxBackward0": lambda z: z.log_softmax(-1),
 }
+_SIMPLICES = {"SoftmaxBackward0": torch.softmax, "LogSoftmaxBackward0": torch.log_softmax}
 # Operations of autograd that only rearrange what the last function gave.
 _VIEWS = ("View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "Clone", "ToCopy", "Permute", "Transpose")
 # Share of the best constant answer's loss that is a start: a search that gets below it has shown that there is room.
@@ -63,8 +62,9 @@ def _pushes_out(best: Tensor, dtype: torch.dtype, loss: Loss) -> float:
     with torch.enable_grad():
         (r,) = torch.autograd.grad(loss(answers), answers)
     r = r.detach().float()
-    if r.dim() > 1 and r.shape[-1] > 1 and bool((best.sum(-1) - 1.0).abs().max() < 1e-3):
-        r = r - r.mean(-1, keepdim=True)
+    along = simplex(best)
+    if along is not None and bool((best >= 0.0).all()):
+        r = r - r.mean(along, keepdim=True)
     return float(r.flatten(1).norm(dim=1).sum()) if r.dim() > 1 else float(r.abs().sum())
 
 
@@ -156,7 +156,10 @@ def _range_of(f: Tensor) -> Callable[[Tensor], Tensor] | None:
     step: Any = f.grad_fn
     while step is not None and step.name().startswith(_VIEWS):
         step = step.next_functions[0][0]
-    return None if step is None else _RANGES.get(step.name())
+    name, along = "" if step is None else step.name(), simplex(f.detach())
+    if name in _SIMPLICES and along is not None:
+        return lambda z: _SIMPLICES[name](z, along)
+    return _RANGES.get(name)
 
 
 def _identity(z: Tensor) -> Tensor:

@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from firstlight.capture.axes import softmaxes
 from firstlight.capture.bounds import is_linear, linear_answers
 from firstlight.capture.facts import input_facts, optimizer_facts, unregistered
 from firstlight.capture.inputs import GetInputs, Inputs, check_batch, check_model, described
 from firstlight.capture.measure import Loss, measure
 from firstlight.capture.preserve import preserved
-from firstlight.capture.probe import probe, without_noise
+from firstlight.capture.probe import Levels, probe, without_noise
 from firstlight.capture.tensors import map_tensors
-from firstlight.checks.evidence import Evidence, Probe
+from firstlight.checks.evidence import Evidence, Probe, Softmax
 from firstlight.errors import InputError
 from firstlight.graph.measurement import Measurement
 
@@ -30,7 +31,7 @@ def gather(
     targets: Any = None,
     get_inputs: GetInputs | None = None,
     seed: int = 0,
-    levels: tuple[float | None, float | None] | None = None,
+    levels: Levels | None = None,
 ) -> Evidence:
     """Measure and probe the drawn weights; the model comes back bit for bit.
 
@@ -42,7 +43,7 @@ def gather(
         targets: Second argument of the loss.
         get_inputs: Turns `batch` into arguments.
         seed: Of all random choices.
-        levels: Loss of the answer 0 and of the best constant answer, where they are known already.
+        levels: Losses of the answer 0, of the best constant one and of the best of all, where they are known already.
 
     Raises:
         InputError: If an argument cannot be used as given.
@@ -56,6 +57,7 @@ def gather(
     training = model.training
     with without_noise(model):
         measurement = measure(model, batch, loss=on_output, get_inputs=get_inputs, seed=seed)
+        seen = _softmaxes(model, inputs, measurement)
     measurement = replace(measurement, training=training)
     try:
         looked = _look(model, inputs, on_output, seed, levels)
@@ -69,6 +71,8 @@ def gather(
         inputs=input_facts(inputs.args, inputs.kwargs),
         targets=next(iter(input_facts((targets,), {})), None),
         unregistered=unregistered(model),
+        softmaxes=seen,
+        time_first=any(getattr(m, "batch_first", True) is False for m in model.modules()),
         probe=looked,
         optimizer=None if optimizer is None else optimizer_facts(optimizer, model),
     )
@@ -82,7 +86,7 @@ def look(
     targets: Any = None,
     get_inputs: GetInputs | None = None,
     seed: int = 0,
-    levels: tuple[float | None, float | None] | None = None,
+    levels: Levels | None = None,
 ) -> Probe:
     """The probe alone, at the drawn weights only: a quick look at a copy that was drawn anew.
 
@@ -99,7 +103,7 @@ def _look(
     inputs: Inputs,
     on_output: Callable[[Any], torch.Tensor] | None,
     seed: int,
-    levels: tuple[float | None, float | None] | None,
+    levels: Levels | None,
     moved: bool = True,
 ) -> Probe:
     def forward() -> Any:
@@ -109,6 +113,14 @@ def _look(
     with preserved(model, weights=True), torch.inference_mode(False):
         torch.manual_seed(seed)
         return probe(forward, model, inputs.batch_size, on_output, seed=seed, moved=moved, levels=levels)
+
+
+def _softmaxes(model: nn.Module, inputs: Inputs, measured: Measurement) -> tuple[Softmax, ...]:
+    """Each softmax; none where the model does not allow another pass."""
+    try:
+        return softmaxes(model, inputs, measured)
+    except RuntimeError:
+        return ()
 
 
 def _linear(

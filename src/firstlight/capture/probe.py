@@ -16,11 +16,13 @@ from torch.utils import _pytree as pytree
 
 from firstlight.capture.answers import best_readout, constant_answers, only_readout
 from firstlight.capture.bounds import free_answers
+from firstlight.capture.expects import expected
 from firstlight.checks.evidence import REPEATS, Probe, Pull, repeat_error
 
 Loss = Callable[[Any], torch.Tensor]
 Gradients = dict[str, torch.Tensor]
 Moving = dict[str, tuple[torch.Tensor, torch.Tensor]]
+Levels = tuple[float | None, float | None, float | None]
 
 _ADAM_EPS = 1e-8
 # Entries up to which gradients are put into one vector.
@@ -35,7 +37,7 @@ def probe(
     *,
     moved: bool = True,
     seed: int = 0,
-    levels: tuple[float | None, float | None] | None = None,
+    levels: Levels | None = None,
 ) -> Probe:
     """Differentiate the loss twice at the drawn weights: along what tells samples apart, and along what does not.
 
@@ -46,7 +48,7 @@ def probe(
         loss: From the model's output to a scalar; None takes a fixed random residual.
         moved: Whether to look at a nearby point too if nothing tells samples apart here.
         seed: Of the random residual and of the nearby point.
-        levels: Loss of the answer 0 and of the best constant answer, where they are known already.
+        levels: Losses of the answer 0, of the best constant one and of the best of all, where they are known already.
 
     Returns:
         The record; what could not be computed is named in its notes.
@@ -57,11 +59,11 @@ def probe(
         warnings.simplefilter("ignore")
         here, moving = _probe(forward, params, samples, loss, seed, levels)
         if moved and _is_flat(here):
-            known = (here.loss_silent, here.loss_constant)
+            known = (here.loss_silent, here.loss_constant, here.loss_free)
             here = replace(here, moved=_elsewhere(forward, params, samples, loss, seed, moving, known))
         layer = only_readout(here, model)
         if moved and layer is not None and loss is not None and here.loss_constant is not None:
-            known = (here.loss_silent, here.loss_constant)
+            known = (here.loss_silent, here.loss_constant, here.loss_free)
             there = here.moved or _elsewhere(forward, params, samples, loss, seed, moving, known)
             if only_readout(there, model) is layer:  # nor will the next step reach more
                 here = replace(here, loss_readout=best_readout(forward, layer, loss))
@@ -124,7 +126,7 @@ def _elsewhere(
     loss: Loss | None,
     seed: int,
     moving: Moving,
-    levels: tuple[float | None, float | None],
+    levels: Levels,
 ) -> Probe:
     """Probe a random point of what training can reach: nudge what has a gradient until no more tensors wake up."""
     saved = {n: p.detach().clone() for n, p in params.items()}
@@ -154,7 +156,7 @@ def _probe(
     samples: int,
     loss: Loss | None,
     seed: int,
-    levels: tuple[float | None, float | None] | None,
+    levels: Levels | None,
 ) -> tuple[Probe, Moving]:
     out = forward()
     tensors = [t for t in _floats(out) if t.dim() >= 1]
@@ -183,8 +185,7 @@ def _probe(
         centred = (noise - _mean(noise, axis)) * (float(r32.norm()) / r32.numel() ** 0.5)
         notes = (*notes, "the loss pulls all samples alike: a fixed random residual was used")
     spread = f32 - _mean(f32, axis)
-    silent, constant = constant_answers(out, f, loss, axis) if levels is None else levels
-    free = free_answers(out, f, loss, constant) if levels is None else None
+    silent, constant, free = _levels(out, f, loss, axis) if levels is None else levels
     finite = bool(torch.isfinite(f32).all() and torch.isfinite(r32).all())
     finite = finite and (value is None or math.isfinite(value))
     common = {
@@ -196,6 +197,7 @@ def _probe(
         "loss_silent": silent,
         "loss_constant": constant,
         "loss_free": free,
+        "expected": expected(f, r, loss) if loss is not None and out is f else None,
         "residual": float(centred.norm()),
         "residual_mean": float(mean_r.expand_as(r32).norm()),
         "trainable": len(params),
@@ -214,6 +216,12 @@ def _probe(
     # What a first step moves: whatever tells samples apart and whatever shifts them.
     moving = {n: (signal[n], against[n]) for n, p in pulls.items() if p.signal > 0.0 or p.constant > 0.0}
     return Probe(**common, pulls=MappingProxyType(pulls), connected=bool(pulls), finite=finite), moving
+
+
+def _levels(out: Any, f: torch.Tensor, loss: Loss | None, axis: int | None) -> Levels:
+    """What is known of the loss without any network."""
+    silent, constant = constant_answers(out, f, loss, axis)
+    return silent, constant, free_answers(out, f, loss, constant)
 
 
 def _pulls(signal: Gradients, against: Gradients) -> dict[str, Pull]:

@@ -4,6 +4,9 @@ from firstlight.checks import (
     arithmetic as arithmetic,
 )
 from firstlight.checks import (
+    axes as axes,
+)
+from firstlight.checks import (
     backward as backward,
 )
 from firstlight.checks import (

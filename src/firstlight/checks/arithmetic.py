@@ -33,7 +33,12 @@ def first_non_finite(e: Evidence) -> Iterator[Finding]:
     if e.probe.finite and _masks_only(e, bad):
         return
     fatal = not decide(e).starts
+    hidden = _hidden(e)
+    bad -= hidden
     for n in e.nodes:
+        if n.op == "softmax" and n.output.nan_count and not hidden.isdisjoint(n.inputs) and n.name in bad:
+            yield _all_masked(e, n, fatal)
+            return
         if n.name in bad and not any(name in bad for name in n.inputs):
             overflow = n.output.inf_count > 0 and n.output.nan_count == 0 and n.op not in _POLES
             yield Finding(
@@ -58,6 +63,36 @@ def first_non_finite(e: Evidence) -> Iterator[Finding]:
             return
 
 
+def _all_masked(e: Evidence, n: NodeStats, fatal: bool) -> Finding:
+    s = next((s for s in e.softmaxes if s.name == n.name), None)
+    place = f" at {n.source}" if n.source else ""
+    across = s is not None and s.axis != len(s.shape) - 1
+    return Finding(
+        "NUM001", severity(fatal, "info"), n.name, f"softmax makes {n.output.nan_count} NaN out of minus infinities",
+        "0; the softmax of minus infinities alone is 0/0 (IEEE 754)",
+        f"The softmax runs over axis {s.axis} of {s.shape}, along which the mask hides everything." if s and across
+        else "The mask hides everything from some rows.",
+        f"# softmax(..., dim=-1){place}" if across
+        else f"# a finite number for -inf, such as -1e9, or a mask that leaves every row an entry{place}",
+    )  # fmt: skip
+
+
+def _hidden(e: Evidence) -> set[str]:
+    """Operations whose infinities are a mask's: written there by hand, and read by what knows what they mean."""
+    readers: dict[str, list[NodeStats]] = {}
+    for n in e.nodes:
+        for name in n.inputs:
+            readers.setdefault(name, []).append(n)
+    found: set[str] = set()
+    for n in reversed(e.nodes):
+        by_hand = n.op in _MASKING and n.output.inf_count > 0 and n.output.nan_count == 0 and n.name in readers
+        if by_hand and all(r.op in _ENDS_OF_MASKS or r.name in found for r in readers[n.name]):
+            found.add(n.name)
+    return found
+
+
+# Operations by which minus infinity is put where nothing is to be seen, and what may stand between them and the end.
+_MASKING = frozenset(["masked_fill", "where", "add", "sub", "mul", "div", "view", "reshape", "to", "transpose"])
 # Functions with a pole or an edge of their domain at 0.
 _POLES = frozenset(["log", "log2", "log10", "sqrt", "rsqrt", "reciprocal", "div", "truediv", "pow"])
 

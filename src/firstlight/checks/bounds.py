@@ -1,15 +1,16 @@
-"""Checks on what no training can bring down: FWD008, OUT004, OUT005, OUT006."""
+"""Checks on what no training can bring down: FWD008, FWD011, OUT004, OUT005, OUT006."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 
 from firstlight.checks.evidence import Evidence
 from firstlight.checks.fate import decide
 from firstlight.checks.mainline import REARRANGE
 from firstlight.checks.phrases import number
 from firstlight.checks.registry import check
-from firstlight.graph.results import Finding
+from firstlight.graph.results import Finding, NodeStats
 
 
 @check("FWD008", stage=44)
@@ -41,6 +42,69 @@ def linear_network(e: Evidence) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+@check("FWD011", stage=43)
+def nothing_between(e: Evidence) -> Iterator[Finding]:
+    """Two layers follow each other without a function between them.
+
+    What it measures:
+        Linear layers and convolutions (not grouped) that read nothing but another one's output, rearranged, dropped out
+        or batch-normalised at most, and whose width in between is no bottleneck: at least that of the narrower end.
+    Why it matters:
+        Together they are one layer: the second adds weights and depth, but no function that the first alone could not
+        be. Usually an activation was forgotten.
+    When it is harmless:
+        Always, for the start: that is why it is no warning. A bottleneck (LoRA, a factorised embedding) is a choice,
+        and not reported.
+    Remedy:
+        A function between them.
+    Source:
+        A product of matrices is a matrix, of rank min(in, between, out).
+    """
+    if decide(e).reason == "linear":
+        return
+    pairs = list(_bare_pairs(e))
+    if not pairs:
+        return
+    first, second = pairs[0]
+    more = f" (and {len(pairs) - 1} more)" if len(pairs) > 1 else ""
+    hook = "register_forward_hook(lambda module, x, out: out.relu())"
+    yield Finding(
+        "FWD011", "info", second.name, f"{second.name} reads {first.name} with no function in between{more}",
+        "a function, or a width below both ends' (rank min(in, between, out))",
+        "Two layers in a row are one layer: an activation may have been forgotten.",
+        f"model.get_submodule({first.module!r}).{hook}" if first.module else "",
+    )  # fmt: skip
+
+
+def _bare_pairs(e: Evidence) -> Iterator[tuple[NodeStats, NodeStats]]:
+    shapes = {p.name: p.shape for p in e.parameters if len(p.shape) > 1}
+    nodes = {n.name: n for n in e.nodes}
+    readers: dict[str, int] = {}
+    for n in e.nodes:
+        for name in n.inputs:
+            readers[name] = readers.get(name, 0) + 1
+    for n in e.nodes:
+        second = _weight(n, shapes)
+        step = nodes.get(n.inputs[0]) if second and len(n.inputs) == 1 else None
+        while step is not None and step.op in _HANDS_ON and len(step.inputs) == 1 and readers.get(step.name) == 1:
+            step = nodes.get(step.inputs[0])
+        first = _weight(step, shapes) if step is not None and readers.get(step.name) == 1 else None
+        if step is None or first is None or second is None or second[1] != first[0] or step.op != n.op:
+            continue
+        if first[0] >= min(first[1], second[0]):
+            yield step, n
+
+
+def _weight(n: NodeStats, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...] | None:
+    """The shape of the one matrix that a layer reads, outputs first."""
+    held = [shapes[name] for name in n.parameters if name in shapes]
+    return held[0] if n.op in _MATRICES and len(held) == 1 else None
+
+
+_MATRICES = frozenset(["linear", "conv1d", "conv2d", "conv3d"])
+_HANDS_ON = REARRANGE | {"dropout", "identity", "batch_norm"}
+
+
 @check("OUT004", stage=36)
 def answers_out_of_reach(e: Evidence) -> Iterator[Finding]:
     """Even the best answers that the outputs could give are no better than a constant.
@@ -59,20 +123,44 @@ def answers_out_of_reach(e: Evidence) -> Iterator[Finding]:
         The minimum over all answers bounds every network; for broadcast squared errors it is the targets' variance.
     """
     fate = decide(e)
-    if fate.reason != "unreachable":
+    x = e.probe.expected
+    if fate.reason != "unreachable" or (x is not None and not x.as_expected):  # OUT007 says what is wrong
         return
     last = next((n for n in e.nodes if n.name in e.measurement.outputs), None)
     shape = last.output.shape if last is not None else ()
     mixed = e.targets is not None and e.targets.floating and e.targets.shape != shape
-    limited = last is not None and last.op in _ENDS and not mixed
+    if last is not None and last.op in _ENDS and not mixed:
+        meaning, line = _limited(e, last)
+        effect = ""
+    else:
+        meaning = "The loss does not know which answer belongs to which sample."
+        line = "targets = targets.view_as(model(batch))  # of the outputs' shape"
+        effect = "" if e.targets is None else f"outputs {shape} against targets {e.targets.shape}"
     yield Finding(
         "OUT004", "error", last.name if last is not None else "", fate.text, "0.9 of the best constant answer's loss",
-        f"The targets lie out of the range of {last.op if last is not None else ''}." if limited else
-        "The loss does not know which answer belongs to which sample.",
-        "targets = (targets - targets.min()) / (targets.max() - targets.min())" if limited
-        else "targets = targets.view_as(model(batch))  # of the outputs' shape",
-        "" if limited or e.targets is None else f"outputs {shape} against targets {e.targets.shape}",
-        {"free": e.probe.loss_free or 0.0},
+        meaning, line, effect, {"free": e.probe.loss_free or 0.0},
+    )  # fmt: skip
+
+
+def _limited(e: Evidence, last: NodeStats) -> tuple[str, str]:
+    """What a bounded function behind the last layer does to the loss, and the line that mends it.
+
+    Where the targets lie within its range, or are classes, the loss takes the answers for something else.
+    """
+    t, (low, high) = e.targets, _ENDS[last.op]
+    if t is not None and t.floating and not (low <= t.low and t.high <= high):
+        scaled = "(targets - targets.min()) / (targets.max() - targets.min())"
+        return (
+            f"The targets lie partly out of the range of {last.op}: part of the loss stays whatever the answers.",
+            f"targets = {'2 * ' if low < 0.0 else ''}{scaled}{' - 1' if low < 0.0 else ''}",
+        )
+    own = last.module and last.module_type.lower() == last.op
+    itself = f"the loss applies {last.op} itself" if last.op in ("sigmoid", "softmax") else "the loss takes any number"
+    return (
+        f"The outputs come out of {last.op}, and the loss takes them for raw scores: part of it stays even when all "
+        "answers are right.",
+        f"model.set_submodule({last.module!r}, torch.nn.Identity())  # {itself}" if own
+        else f"# return what goes into {last.op}{f', {last.source}' if last.source else ''}: {itself}",
     )  # fmt: skip
 
 
@@ -96,31 +184,28 @@ def range_costs(e: Evidence) -> Iterator[Finding]:
     Source:
         The minimum over all answers bounds every network. Applied twice, softmax maps onto logits between 0 and 1.
     """
-    p = e.probe
-    if p.loss_free is None or p.loss_constant is None or not decide(e).starts or p.loss_free >= p.loss_constant:
+    p, x = e.probe, e.probe.expected
+    last = next((n for n in reversed(e.nodes) if n.op in _ENDS and n.name in behind_outputs(e)), None)
+    if last is None or last.op == "log_softmax" or not decide(e).starts or (x is not None and not x.as_expected):
         return
-    last = next((n for n in reversed(e.nodes) if n.op in _ENDS and n.name in _behind(e)), None)
-    t = e.targets
-    if last is None or last.op == "log_softmax" or (t is not None and not t.spread > 0.0):
+    least = p.loss_free
+    if least is not None and (p.loss_constant is None or least >= p.loss_constant):
         return
-    whole = last.op not in ("softmax", "sigmoid")
-    twice = not whole and (t is None or not t.floating or (t.low >= 0.0 and t.high <= 1.0))
-    own = last.module and last.module_type.lower() == last.op
+    if least is None and x is not None and x.are == "probabilities" and not x.logs:
+        least = math.log(1.0 + (x.count - 1) / math.e)  # too many answers to search, but cross entropy's least is known
+    if least is None or (e.targets is not None and not e.targets.spread > 0.0):
+        return
+    meaning, line = _limited(e, last)
+    constant = p.loss_constant if p.loss_constant is not None else math.nan
     yield Finding(
         "OUT006", "warning", last.name,
-        f"the best answers that {last.op} can give have a loss of {number(p.loss_free)}, the best constant one "
-        f"{number(p.loss_constant)}", "a tenth of the best constant answer's loss",
-        f"The outputs come from {last.op} already, and the loss takes them for logits: part of it stays even when all "
-        "answers are right." if twice
-        else f"The targets lie partly out of the range of {last.op}: part of the loss stays whatever the answers.",
-        (f"model.set_submodule({last.module!r}, torch.nn.Identity())  # the loss applies {last.op} itself" if own
-         else f"# return what goes into {last.op}: the loss applies it itself") if twice
-        else "targets = (targets - targets.min()) / (targets.max() - targets.min())",
-        evidence={"free": p.loss_free},
+        f"the best answers that {last.op} can give have a loss of {number(least)}, the best constant one "
+        f"{number(constant)}", "a tenth of the best constant answer's loss",
+        meaning, line, evidence={"free": least},
     )  # fmt: skip
 
 
-def _behind(e: Evidence) -> set[str]:
+def behind_outputs(e: Evidence) -> set[str]:
     """The outputs and what they merely rearrange."""
     found = set(e.measurement.outputs)
     for n in reversed(e.nodes):
@@ -159,4 +244,6 @@ def weak_pull(e: Evidence) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-_ENDS = frozenset(["sigmoid", "tanh", "relu", "softmax", "log_softmax"])
+# Functions that end a network, and the numbers that they can give.
+_ENDS = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "relu": (0.0, math.inf), "softmax": (0.0, 1.0),
+         "log_softmax": (-math.inf, 0.0)}  # fmt: skip

@@ -68,6 +68,56 @@ class InputFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Softmax:
+    """One softmax or log-softmax of the pass.
+
+    Attributes:
+        name: Its node.
+        axis: The axis along which its exponentials add up to one, counted from the front.
+        shape: Of its output.
+        summed: Whether a product sums over an axis of its weights.
+        matched: Whether one of these axes is `axis`.
+        where: The first such product.
+    """
+
+    name: str
+    axis: int
+    shape: tuple[int, ...]
+    summed: bool = False
+    matched: bool = False
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the loss takes the outputs for, read off its gradient r = ∂L/∂f, and what they are.
+
+    Attributes:
+        classes: The axis along which it compares answers: the only one along which each line of r adds up to zero
+            (cross entropy, r = p - y), or has one entry that is not zero (negative log-likelihood).
+        logs: Whether it is the latter: f are taken for log-probabilities.
+        ones: The axis along which the outputs, or their exponentials, add up to one; None where there is none.
+        are: "probabilities", "log-probabilities" or "" for neither.
+        closed: Share of |r|² at outputs that are exactly 0.
+        shut: Classes whose output is exactly 0 for every sample.
+        count: Number of classes.
+    """
+
+    classes: int
+    logs: bool
+    ones: int | None
+    are: str
+    closed: float
+    shut: int
+    count: int
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether the outputs add up to one along no axis but the classes', and are logarithms where these are due."""
+        return self.ones in (None, self.classes) and (not self.logs or self.are == "log-probabilities")
+
+
+@dataclass(frozen=True, slots=True)
 class Pull:
     """How strongly the loss pulls on one parameter.
 
@@ -104,6 +154,7 @@ class Probe:
         loss_free: Least loss of any answers that the last operation can give; None below a tenth of the best constant
             answer's, and where the outputs' range is the line and answers better than the constant one were found.
         loss_linear: Least loss of any linear function of the inputs; None where the network is not linear.
+        expected: What the loss takes the outputs for; None where that is no choice among classes.
         residual: |r_c|, the part of ∂L/∂f that differs between samples.
         residual_mean: |r - r_c|.
         pulls: By parameter name.
@@ -130,6 +181,7 @@ class Probe:
     loss_readout: float | None = None
     loss_free: float | None = None
     loss_linear: float | None = None
+    expected: Expected | None = None
     residual: float = math.nan
     residual_mean: float = math.nan
     pulls: Mapping[str, Pull] = field(default_factory=lambda: MappingProxyType({}))
@@ -193,6 +245,8 @@ class Evidence:
         law_p_start: P(start) of the law by `predict`, likewise.
         targets: Facts on the targets, where they were given beside the loss.
         unregistered: Attributes that hold modules in a plain list or dict: torch does not find their parameters.
+        softmaxes: Each softmax of the pass, in execution order.
+        time_first: Whether a recurrent or attention module of the model takes sequences with time along the first axis.
     """
 
     measurement: Measurement
@@ -203,6 +257,8 @@ class Evidence:
     law_p_start: float | None = None
     targets: InputFacts | None = None
     unregistered: tuple[str, ...] = ()
+    softmaxes: tuple[Softmax, ...] = ()
+    time_first: bool = False
 
     @property
     def nodes(self) -> tuple[NodeStats, ...]:

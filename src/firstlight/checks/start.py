@@ -27,14 +27,16 @@ def loss_above_guess(e: Evidence) -> Iterator[Finding]:
         Cross entropy of logits of variance v: ln K + v/2 to first order.
     """
     p = e.probe
-    if p.loss is None or p.loss_silent is None or not p.finite:
+    x = p.expected
+    if p.loss is None or p.loss_silent is None or not p.finite or (x is not None and not x.as_expected):
         return
     if p.loss < 2.0 * max(p.loss_silent, p.loss_constant or 0.0) or p.loss - p.loss_silent < 0.5:
         return
     ratio = p.loss / max(p.loss_silent, 1e-12)
+    answer = "a uniform guess" if x is not None and x.are else "answering 0 for everything"
     yield Finding(
         "OUT002", "warning" if ratio > 10.0 else "info", "",
-        f"loss {number(p.loss)} at the start; answering 0 for everything gives {number(p.loss_silent)}",
+        f"loss {number(p.loss)} at the start; {answer} gives {number(p.loss_silent)}",
         "twice that (ln K + v/2 for logits of variance v)",
         "The first steps are spent on unlearning large random answers.",
         _smaller_readout(e), f"loss near {number(p.loss_silent)} at the start", {"ratio": ratio},

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from firstlight.checks.blame import blame
 from firstlight.checks.evidence import Evidence
 from firstlight.checks.fate import decide
-from firstlight.checks.mainline import NONLINEAR, SATURATING, stations
+from firstlight.checks.mainline import NONLINEAR, REARRANGE, SATURATING, stations
 from firstlight.checks.phrases import listed, number, severity
 from firstlight.checks.registry import check
 from firstlight.graph.results import Finding, NodeStats
@@ -19,7 +19,7 @@ def constant_output(e: Evidence) -> Iterator[Finding]:
     """A softmax over one unit, which is always 1.
 
     What it measures:
-        Softmax operations whose last axis has one entry.
+        Softmax operations along an axis with one entry: on the path to the output, or of a layer with one unit.
     Why it matters:
         The output is 1 whatever the input, its gradient is zero for ever.
     When it is harmless:
@@ -30,15 +30,31 @@ def constant_output(e: Evidence) -> Iterator[Finding]:
         softmax(z) = e^z / e^z.
     """
     line = {s.node.name for s in stations(e)}
-    for n in e.nodes:
-        if n.op in ("softmax", "log_softmax") and n.output.shape[-1:] == (1,) and n.name in line:
-            yield Finding(
-                "OUT001", severity(not decide(e).starts), n.name, f"{n.op} over an axis of size 1",
-                "at least 2 entries (e^z/e^z = 1)",
-                "The output is the same constant for every input and every weight.",
-                f"model.set_submodule({n.module!r}, torch.nn.Sigmoid())" if n.module_type == "Softmax" and n.module
-                else "# torch.sigmoid in place of this softmax",
-            )  # fmt: skip
+    nodes = {n.name: n for n in e.nodes}
+    for n in (nodes[s.name] for s in e.softmaxes if s.shape and s.shape[s.axis] == 1 and s.name in nodes):
+        if n.name not in line and not _scores_of_one_unit(e, n):
+            continue
+        place = f", {n.source}" if n.source else ""
+        instead = "torch.sigmoid in place of this softmax" if n.name in line else "dim= the axis of what is weighed"
+        yield Finding(
+            "OUT001", severity(not decide(e).starts), n.name, f"{n.op} over an axis of size 1",
+            "at least 2 entries (e^z/e^z = 1)",
+            "The output is the same constant for every input and every weight." if n.name in line
+            else "These weights are 1 for every input, and what makes them never learns.",
+            f"model.set_submodule({n.module!r}, torch.nn.Sigmoid())" if n.module_type == "Softmax" and n.module
+            else f"# {instead}{place}",
+        )  # fmt: skip
+
+
+def _scores_of_one_unit(e: Evidence, n: NodeStats) -> bool:
+    """Whether a layer of one unit gives the scores: then it is no accident that there is one of them."""
+    nodes = {x.name: x for x in e.nodes}
+    shapes = {p.name: p.shape for p in e.parameters if len(p.shape) > 1}
+    while len(n.inputs) == 1 and (n.op in REARRANGE or n.op == "softmax"):
+        n = nodes.get(n.inputs[0], n)
+        if n.op == "input":
+            return False
+    return any(shapes[name][0] == 1 for name in n.parameters if name in shapes)
 
 
 @check("ACT001", stage=40)

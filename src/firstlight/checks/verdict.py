@@ -33,6 +33,10 @@ _WRONG = frozenset(
         "OUT002",
         "OUT003",
         "OUT006",
+        "OUT007",
+        "OUT008",
+        "FWD009",
+        "FWD010",
         "FWD004",
     ]
 )

@@ -8,7 +8,7 @@ from firstlight.checks.evidence import Evidence
 from firstlight.checks.fate import decide
 from firstlight.checks.phrases import listed, number
 from firstlight.checks.registry import check
-from firstlight.graph.results import Finding
+from firstlight.graph.results import Finding, ParameterStats
 
 
 @check("GRD001", stage=20)
@@ -64,7 +64,8 @@ def without_gradient(e: Evidence) -> Iterator[Finding]:
     Why it matters:
         They keep their drawn values for ever: unused modules, or layers cut off by a detach().
     When it is harmless:
-        For branches that this batch does not use (mixture of experts, auxiliary heads).
+        For branches that this batch does not use (mixture of experts, auxiliary heads); for a bias that the loss does
+        not depend on, as where it only sees derivatives (physics-informed networks).
     Remedy:
         Use them, freeze them with `requires_grad_(False)`, or remove the cut.
     Source:
@@ -76,6 +77,13 @@ def without_gradient(e: Evidence) -> Iterator[Finding]:
     if not missing:
         return
     cut = [p for p in missing if p.uses]
+    if cut and len(cut) == len(missing) and all(_only_shifts(e, p) for p in cut):
+        yield Finding(
+            "GRD002", "info", cut[0].name,
+            f"{listed([p.name for p in cut])}: no gradient, though the weight beside it gets one", "0 (chain rule)",
+            "The loss does not depend on this constant, as that of a derivative does not.",
+        )  # fmt: skip
+        return
     fatal = decide(e).reason in ("slow", "silent") and bool(cut)
     yield Finding(
         "GRD002", "error" if fatal else "warning", missing[0].name,
@@ -87,6 +95,12 @@ def without_gradient(e: Evidence) -> Iterator[Finding]:
             else f"model.get_parameter({missing[0].name!r}).requires_grad_(False)",
         evidence={"missing": float(len(missing)), "cut": float(len(cut))},
     )  # fmt: skip
+
+
+def _only_shifts(e: Evidence, p: ParameterStats) -> bool:
+    """Whether it is a bias whose operation is reached by the gradient all the same: its weight gets one."""
+    held = {name for n in e.nodes if p.name in n.parameters for name in n.parameters}
+    return len(p.shape) == 1 and any(x.name in held and len(x.shape) > 1 and x.received_grad for x in e.parameters)
 
 
 @check("GRD005", stage=22)
