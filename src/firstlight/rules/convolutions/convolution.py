@@ -76,7 +76,8 @@ def convolve(x: Signal, weight: Signal, groups: int, maps: dict[int, Taps], outs
         rows = weight.q.mean(axis=tuple(range(1, weight.q.ndim)))
         if len(rows) == outs:
             total = total * (rows / rows.mean()).reshape((1,) * at + (-1,) + (1,) * (total.ndim - at - 1))
-    same = correlations(np.take(y.corr, [0], axis=at), total)
+    kept = [0] * min(total.shape[at], 2)  # channels of their own size, each of which meets itself alone
+    same = correlations(np.take(y.corr, kept, axis=at), total)
     same = _stretched(np.take(same, 0, axis=at), [t - (t > at) for t in taps], swaying.stretch)
     corr = np.stack([same, same * shared], axis=at)
     new = list(y.groups)

@@ -248,11 +248,11 @@ _simple(
 )
 _simple("sign", np.sign, np.zeros_like, (0.0,))
 _simple("erfc", lambda x: 1.0 - special.erf(x), lambda x: -2.0 / sqrt(pi) * np.exp(-x * x))
-_simple("round", np.round, np.zeros_like)
-_simple("floor", np.floor, np.zeros_like)
-_simple("ceil", np.ceil, np.zeros_like)
+_simple("round", np.round, np.zeros_like, (-2.5, -1.5, -0.5, 0.5, 1.5, 2.5))
+_simple("floor", np.floor, np.zeros_like, (-2.0, -1.0, 0.0, 1.0, 2.0))
+_simple("ceil", np.ceil, np.zeros_like, (-2.0, -1.0, 0.0, 1.0, 2.0))
 _simple("frac", lambda x: x - np.trunc(x), np.ones_like)
-_simple("trunc", np.trunc, np.zeros_like)
+_simple("trunc", np.trunc, np.zeros_like, (-2.0, -1.0, 1.0, 2.0))
 _simple(
     "relu_squared",
     lambda x: np.square(np.maximum(x, 0.0)),

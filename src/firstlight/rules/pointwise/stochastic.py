@@ -1,4 +1,4 @@
-"""Random masks and draws inside the forward pass."""
+"""Random masks inside the forward pass, and tensors of one number."""
 
 from __future__ import annotations
 
@@ -68,62 +68,22 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, p: float = 0.5, t
     return {"input": Cotangent(_drop(g, float(p), tuple(range(2, input.ndim))), along=grad.along)}
 
 
-def _draw(call: Call, mean: float, q: float) -> Signal:
-    return uniform(call.node.outputs[0].shape, mean, q, gaussian=mean == 0.0)
-
-
-@rule("randn", "randn_like", "normal", example="x + torch.randn_like(x)")
-def randn(call: Call, unused: Any = None) -> Signal:
-    """Standard normal entries."""
-    del unused
-    return _draw(call, 0.0, 1.0)
-
-
-@rule("rand", "rand_like", "uniform", example="x + torch.rand_like(x)")
-def rand(call: Call, unused: Any = None) -> Signal:
-    """Uniform on [0, 1)."""
-    del unused
-    return _draw(call, 0.5, 1.0 / 3.0)
-
-
-@rule("bernoulli", example="x * torch.bernoulli(torch.full_like(x, 0.3))")
-def bernoulli(call: Call, unused: Any = None) -> Signal:
-    """0 or 1 with equal probability."""
-    del unused
-    return _draw(call, 0.5, 0.5)
-
-
-@rule("randint", "randint_like", "randperm", "multinomial", example="x[torch.randint(0, 16, (16,))]")
-def integers(call: Call, unused: Any = None) -> Signal:
-    """Places chosen by chance."""
-    del unused
-    return uniform(call.node.outputs[0].shape, 0.0, 1.0, integer=True)
-
-
-def _nothing(call: Call, grad: Cotangent, out: Signal, *_: Any, **__: Any) -> Grads:
-    """Draws and constants pass no gradient on."""
-    del call, grad, out
-    return {}
-
-
-for _entry in (randn, rand, bernoulli, integers):
-    _entry.parameters = ("unused",)
-    _entry.variadic = False
-    _entry.adjoint(_nothing)
+def _filled(call: Call, value: float) -> Signal:
+    return uniform(call.node.outputs[0].shape, value, value * value, gaussian=value == 0.0)
 
 
 @rule("zeros_like", "zeros", "new_zeros", "empty_like", "new_empty", variadic=True, example="x + torch.zeros_like(x)")
 def zeros(call: Call, unused: tuple[Any, ...] = ()) -> Signal:
     """Zeros."""
     del unused
-    return _draw(call, 0.0, 0.0)
+    return _filled(call, 0.0)
 
 
 @rule("ones_like", "ones", "new_ones", variadic=True, example="x + torch.ones_like(x)")
 def ones(call: Call, unused: tuple[Any, ...] = ()) -> Signal:
     """Ones."""
     del unused
-    return _draw(call, 1.0, 1.0)
+    return _filled(call, 1.0)
 
 
 @rule("full_like", "full", "new_full", example="x + torch.full_like(x, 0.5)")
@@ -131,7 +91,13 @@ def full(call: Call, input: Any = None, fill_value: Any = 0.0) -> Signal:
     """One number."""
     del input
     b = float(fill_value) if not isinstance(fill_value, Signal) else fill_value.mean_mean
-    return _draw(call, b, b * b)
+    return _filled(call, b)
+
+
+def _nothing(call: Call, grad: Cotangent, out: Signal, *_: Any, **__: Any) -> Grads:
+    """Constants pass no gradient on."""
+    del call, grad, out
+    return {}
 
 
 for _entry in (zeros, ones, full):
