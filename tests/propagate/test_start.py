@@ -242,3 +242,72 @@ def test_standardised_weights_that_let_nothing_through_are_found() -> None:
     lost = fl.predict(Standardised(30, 40.0), X)
     assert lost.p_start < 0.05, lost.start
     assert lost.start.parts["distinguishable"] < 0.05
+
+
+class Tokens(nn.Module):
+    """A language model that lays its indices out anew, as people do: [batch, time] once more, or [time, batch]."""
+
+    def __init__(self, turned: bool) -> None:
+        super().__init__()
+        self.turned, self.words, self.places = turned, nn.Embedding(50, 32), nn.Embedding(12, 32)
+        self.inside, self.head = nn.Linear(32, 32), nn.Linear(32, 50)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        if self.turned:
+            ids, at = ids.transpose(0, 1).contiguous(), torch.arange(ids.shape[1])[:, None]
+        else:
+            ids, at = ids.view(-1, ids.shape[-1]), torch.arange(ids.shape[1])
+        x = self.words(ids) + self.places(at)
+        return self.head(torch.relu(self.inside(x)))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_words_that_were_looked_up_are_no_weights(turned: bool) -> None:
+    """All that came after them counted as made of parameters alone: OPT, GPT and XLNet had P(start) 0."""
+    torch.manual_seed(0)
+    found = fl.predict(Tokens(turned), torch.randint(50, (8, 12)))
+    assert found.p_start > 0.95
+    assert found[":add"].output.c_batch == pytest.approx(0.5, abs=0.1)
+
+
+class Policy(nn.Module):
+    """The logarithm of a density whose deviation is learnt and starts at one: log(exp(0)) is zero, and not dead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.scale = (
+            nn.Sequential(nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 4)),
+            nn.Parameter(torch.zeros(4)),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        deviation = self.scale.exp()
+        return (-((1.0 - self.mean(x)) ** 2) / (2.0 * deviation**2) - deviation.log()).sum(-1)
+
+
+def test_what_is_zero_and_hands_its_gradient_on_is_not_dead() -> None:
+    torch.manual_seed(0)
+    found = fl.predict(Policy(), X)
+    assert found.start.parts["alive"] == 1.0
+    assert found.p_start > 0.95
+    silent = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10))
+    nn.init.zeros_(silent[0].weight)
+    nn.init.constant_(silent[0].bias, -1.0)
+    assert fl.predict(silent, X).p_start == 0.0
+
+
+class Unpatchify(nn.Module):
+    """A linear map whose outputs an einsum puts in another order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = stack(2, 32)
+        self.out = nn.Linear(10, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("npqc->nqpc", self.out(self.net(x)).view(-1, 2, 2, 4))
+
+
+def test_an_einsum_of_one_tensor_is_a_change_of_layout() -> None:
+    torch.manual_seed(0)
+    assert fl.predict(Unpatchify(), X).p_start > 0.95

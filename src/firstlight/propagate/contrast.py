@@ -72,7 +72,7 @@ def contrasts(run: Run) -> tuple[Contrast, ...]:
     found: list[Contrast] = []
     made: dict[str, tuple[int, ...]] = {}
     for node in run.graph.nodes:
-        if _is_weight(node, made):
+        if _is_weight(run, node, made):
             made[node.name] = node.outputs[0].shape
             continue
         g = run.gradients.get(node.name)
@@ -108,10 +108,15 @@ def _contrast(node: Node, g: Signal, read: Signal, shape: tuple[int, ...], outpu
 _CONTRACTIONS = ("linear", "conv", "matmul", "mm", "bmm", "addmm", "einsum", "embedding")
 
 
-def _is_weight(node: Node, made: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether an operation makes a weight from parameters (weight standardization, a scaled or masked matrix)."""
+def _is_weight(run: Run, node: Node, made: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether an operation makes a weight from parameters (weight standardization, a scaled or masked matrix).
+
+    What samples look up in a table is none, although the indices of a given batch are no tensor of the network.
+    """
     leaves = list(_leaves((node.args, tuple(node.options.values()))))
-    return bool(leaves) and all(isinstance(a, ParameterRef) or a.node in made for a in leaves)
+    if not leaves or not all(isinstance(a, ParameterRef) or a.node in made for a in leaves):
+        return False
+    return not (run.signals[node.name] and any(run.signals[node.name][0].batch))
 
 
 def _operands(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace as replace_fields
 
 import numpy as np
 
@@ -103,7 +104,7 @@ def summarise(run: Run, scheme: str, laws: Mapping[str, str], dtype: str, notes:
                 node.module_type,
                 node.source,
                 out[0].shape,
-                tensor(node, out[0], origin, paired=out[0].complex),
+                _alive(run, node, tensor(node, out[0], origin, paired=out[0].complex)),
                 None if g is None else tensor(node, g, end, paired=out[0].complex),
                 tuple(dict.fromkeys(run.caveats.get(node.name, ()))),
             )
@@ -128,6 +129,14 @@ def summarise(run: Run, scheme: str, laws: Mapping[str, str], dtype: str, notes:
     return Prediction(
         graph.model, scheme, tuple(nodes), parameters, start, graph.training, dtype, outputs, (*graph.notes, *notes)
     )
+
+
+def _alive(run: Run, node: Node, found: TensorPrediction) -> TensorPrediction:
+    """A tensor that is zero in every draw is not dead where its gradient passes: the logarithm of a scale of one."""
+    if found.p_dead < 1.0:
+        return found
+    read = [run.gradients[r.node].mean_q for r in node.refs if r.node in run.gradients]
+    return replace_fields(found, p_dead=0.0) if any(read) else found
 
 
 def _no_length(node: Node, x: Signal) -> bool:

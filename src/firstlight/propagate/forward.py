@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from firstlight.errors import FirstlightError, MissingRuleError, ModelError
 from firstlight.graph.ir import Arg, ConstantRef, Graph, Law, Node, ParameterRef, Ref, TensorSpec
@@ -215,7 +216,7 @@ def resolve(run: Run, arg: Arg) -> Any:
         if known is None:
             item = run.graph.constants[arg.name]
             if item.value is not None:
-                known = constant(item.value, batch_axis=_samples(run, item.value.shape))
+                known = constant(item.value, batch_axis=_samples(run, item.value))
             else:
                 integer = item.spec.dtype.startswith(("int", "uint", "bool"))
                 known = uniform(item.spec.shape, 0.0, 1.0, integer=integer)
@@ -226,12 +227,16 @@ def resolve(run: Run, arg: Arg) -> Any:
     return arg
 
 
-def _samples(run: Run, shape: tuple[int, ...]) -> int | None:
-    """The first axis, where it is as long as the inputs' first axis: indices made from an integer input."""
+def _samples(run: Run, value: npt.NDArray[Any]) -> int | None:
+    """The axis of the samples in indices made from an integer input: the first, or the second of [time, batch]."""
     first = next((n for n in run.graph.nodes if n.op == "input"), None)
-    if first is None or len(shape) < 2 or not first.outputs or not first.outputs[0].shape:
+    if first is None or value.ndim < 2 or not first.outputs or not first.outputs[0].shape or run.graph.batch_dim != 0:
         return None
-    return 0 if shape[0] == first.outputs[0].shape[0] and run.graph.batch_dim == 0 else None
+    if value.shape[0] == first.outputs[0].shape[0]:
+        return 0
+    given = run.graph.constants.get(first.name)
+    turned = given is not None and given.value is not None and np.array_equal(np.swapaxes(value, 0, 1), given.value)
+    return 1 if turned else None
 
 
 def _owner(graph: Graph, name: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from firstlight.graph.ir import Node
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
 from firstlight.rules.gradients.gradient import total
-from firstlight.rules.registry import Call, Rule, find
+from firstlight.rules.registry import Call, Rule, find, several
 
 _Step = tuple[Rule, Call, dict[str, Any], Signal]
 
@@ -27,7 +27,7 @@ class Tape:
         call = Call(Node(self.call.node.name, op), self.call.training, self.call.caveats)
         bound = entry.bind(call.node, args, {})
         out = entry.forward(call, **bound)
-        if any(isinstance(x, Signal) and x.ident == out.ident for x in bound.values()):
+        if any(isinstance(x, Signal) and x.ident == out.ident for x in _signals(bound)):
             out = replace(out, ident=next_id())  # what changes nothing is a step with a gradient of its own
         self.steps.append((entry, call, bound, out))
         return out
@@ -41,14 +41,22 @@ class Tape:
                 continue
             grads = entry.backward(call, _all(found), out, **bound)
             for name, gradient in grads.items():
-                if isinstance(gradient, Cotangent) and isinstance(bound.get(name), Signal):
-                    owed.setdefault(bound[name].ident, []).append(gradient)
+                given = bound.get(name)
+                for x, g in zip(given, gradient, strict=False) if several(given) else ((given, gradient),):
+                    if isinstance(g, Cotangent) and isinstance(x, Signal):
+                        owed.setdefault(x.ident, []).append(g)
 
         def of(x: Signal) -> Cotangent | None:
             found = owed.get(x.ident)
             return _all(found) if found else None
 
         return of
+
+
+def _signals(bound: dict[str, Any]) -> Iterator[Any]:
+    """Arguments, those of a list one by one."""
+    for x in bound.values():
+        yield from x if several(x) else (x,)
 
 
 def _all(found: list[Cotangent]) -> Cotangent:

@@ -1,10 +1,9 @@
-"""Affine maps: linear, matrix products and einsum, all as contractions with independent entries."""
+"""Affine maps: linear and matrix products, as contractions with independent entries (`einsum` has its own file)."""
 
 from __future__ import annotations
 
 import string
 import zlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from firstlight.rules.moves.ranges import same_entries
 from firstlight.rules.pointwise.merge import plus, reduce_to
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule
 from firstlight.rules.state import pieces
-from firstlight.rules.state.layout import axis_atoms, expand, permute
+from firstlight.rules.state.layout import axis_atoms, expand
 from firstlight.rules.state.summation import sum_atoms
 
 _RARE = 0.5  # variance of a log-norm from which mean squares are those of rare draws
@@ -117,7 +116,7 @@ def pair_einsum(x: Signal, left: str, y: Signal, right: str, out: str) -> Signal
 @rule("matmul", "mm", "bmm", "mv", "dot", "vdot", assumes=(WEIGHTS_IID,), example="x @ (torch.randn(64, 32) / 8)")
 def matmul(call: Call, input: Signal, other: Signal) -> Signal:
     """Matrix product, of activations and weights alike."""
-    _warn_shared(call, input, other)
+    warn_shared(call, input, other)
     left, right, out = _matmul_letters(input, other)
     result = pair_einsum(input, left, other, right, out)
     if result.ndim == 0 and input.tag is not None and other.tag is not None and input.tag[0] == other.tag[0] == "image":
@@ -156,7 +155,8 @@ def _singular(out: Signal, one: tuple[str, int, float], other: tuple[str, int, f
     return replace(out, mean=np.full_like(out.q, level**0.5), q=np.full_like(out.q, level), ident=next_id())
 
 
-def _warn_shared(call: Call, x: Signal, y: Signal) -> None:
+def warn_shared(call: Call, x: Signal, y: Signal) -> None:
+    """Say that a product of a tensor with itself counts as one of independent tensors."""
     one_source = x.source is not None and y.source is not None and x.source.key == y.source.key
     if one_source or same_entries(x, y):
         call.caveat("both factors come from one tensor: their dependence is left out")
@@ -225,64 +225,3 @@ def _(
         "mat1": behind_map(dx, mat1, grad, out, scale(input, beta)) if fixed else Cotangent(dx),
         "mat2": Cotangent(pair_einsum(whole(g), result, mat1, left, right)),
     }
-
-
-def _equation(text: str, operands: Sequence[Signal]) -> tuple[list[str], str]:
-    text = text.replace(" ", "")
-    left, _, right = text.partition("->")
-    terms = left.split(",")
-    if "..." in text:
-        ranks = [s.ndim - len(t.replace("...", "")) for s, t in zip(operands, terms, strict=True) if "..." in t]
-        dots = [c for c in LETTERS[::-1] if c not in text][: max(ranks)]
-        terms = [
-            t.replace("...", "".join(dots[len(dots) - (s.ndim - len(t.replace("...", ""))) :]))
-            for s, t in zip(operands, terms, strict=True)
-        ]
-        right = right.replace("...", "".join(dots)) if "->" in text else right
-    if "->" not in text:
-        joined = "".join(terms)
-        right = "".join(sorted(c for c in set(joined) if joined.count(c) == 1))
-    return terms, right
-
-
-@rule("einsum", assumes=(WEIGHTS_IID,), variadic=True, example="torch.einsum('bi,ij->bj', x, torch.randn(64, 32) / 8)")
-def einsum(call: Call, equation: str, operands: tuple[Signal, ...]) -> Signal:
-    """Any einsum of independent operands, from left to right."""
-    terms, out = _equation(equation, operands)
-    x, letters = operands[0], terms[0]
-    for k in range(1, len(operands)):
-        later = "".join(terms[k + 1 :]) + out
-        keep = "".join(dict.fromkeys(a for a in letters + terms[k] if a in later))
-        target = out if k == len(operands) - 1 else keep
-        _warn_shared(call, x, operands[k])
-        x, letters = pair_einsum(x, letters, operands[k], terms[k], target), target
-    if len(operands) == 1:
-        gone = [a for i, c in enumerate(letters) if c not in out for a in axis_atoms(x, i)]
-        x = sum_atoms(x, gone, keep_axes=True)
-        x = replace(x, groups=tuple(g for g, c in zip(x.groups, letters, strict=True) if c in out))
-        rest = [c for c in letters if c in out]
-        x = permute(x, [rest.index(c) for c in out])
-    return x
-
-
-@einsum.adjoint
-def _(call: Call, grad: Cotangent, out: Signal, equation: str, operands: tuple[Signal, ...]) -> Grads:
-    terms, result = _equation(equation, operands)
-    if len(operands) != 2:
-        call.caveat("einsum of more than two operands: gradients are not followed")
-        return {}
-    g = whole(grad)
-    p, grads = operands[0], list[Cotangent]()
-    rows = is_weights(p) and operands[1].weights is None
-    g = at_rows(g, out, p, operands[1]) if rows else g
-    for mine, other in ((0, 1), (1, 0)):
-        missing = "".join(a for a in terms[mine] if a not in result and a not in terms[other])
-        target = "".join(a for a in terms[mine] if a not in missing)
-        dx = pair_einsum(g, result, operands[other], terms[other], target)
-        if mine == 1 and rows:
-            dx = at_values(dx, g, p)
-        if missing:
-            call.caveat("einsum sums an axis of one operand alone")
-            continue
-        grads.append(Cotangent(dx, along=grad.along if mine == 0 and rows else None))
-    return {"operands": tuple(grads)} if len(grads) == 2 else {}
