@@ -14,7 +14,7 @@ from firstlight.rules.convolutions.convolution import numbers
 from firstlight.rules.convolutions.taps import Taps, matrix
 from firstlight.rules.gradients import images
 from firstlight.rules.gradients.gradient import times, whole
-from firstlight.rules.reductions.extremes import alike, chosen, largest
+from firstlight.rules.reductions.extremes import alike, at_one_of, chosen, largest
 from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, first_of, rule
 from firstlight.rules.state.layout import axis_atoms
 from firstlight.rules.state.windows import along, drop_single, fixed_map, pair_means, single, with_atom
@@ -117,6 +117,9 @@ def _max_back(g: Signal, x: Signal, maps: dict[int, Array]) -> Signal:
         index[at] = 1
         corr[tuple(index)] = corr[tuple(index)] / taps
         groups[axis] = (m.shape[1],)
+    if all(m.shape[0] == 1 for m in maps.values()):  # one window for all: no two of its entries are chosen
+        own = [a for axis in maps for a in axis_atoms(g, axis)]
+        corr = at_one_of(np.broadcast_to(g.corr, corr.shape), own, round(taps))
     out = replace(
         g, groups=tuple(groups), mean=np.zeros((1,) * q.ndim), q=q, corr=corr, source=None, values=None, terms=(),
         ident=next_id(),

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from firstlight.graph.along import Along
 from firstlight.graph.signal import Array, Cotangent, Signal, replace
 from firstlight.rules.gradients.along import of_view
-from firstlight.rules.gradients.gradient import whole, whole_shape
+from firstlight.rules.gradients.gradient import joined, parts_of, whole, whole_shape
 from firstlight.rules.linear.contraction import ROWS
 from firstlight.rules.pointwise.merge import reduce_to
 from firstlight.rules.registry import Call, Grads, rule, several
@@ -35,18 +36,49 @@ def resolve(x: Signal, shape: Sizes) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def unshape(grad: Cotangent, like: Signal) -> Cotangent:
-    """Bring a gradient back to the shape (and atoms) of the input."""
-    g = reshape(whole(grad), like.shape)
+def unshape(grad: Cotangent, like: Signal, out: Signal | None = None) -> Cotangent:
+    """Bring a gradient back to the shape (and atoms) of the input, its factors as well where `out` is known."""
     units = whole_shape(grad)[-1:]
-    if g.lean and like.shape and units > like.shape[-1:]:  # |x|² of one of H heads is 1/H of that of the site
-        g = replace(g, lean=g.lean * like.shape[-1] / units[0])
-    return Cotangent(g, along=of_view(grad, like))
+
+    def move(x: Signal) -> Signal:
+        g = reshape(x, like.shape)
+        if g.lean and like.shape and units > like.shape[-1:]:  # |x|² of one of H heads is 1/H of that of the site
+            g = replace(g, lean=g.lean * like.shape[-1] / units[0])
+        return g
+
+    return _relaid(grad, like, out, move, of_view(grad, like))
+
+
+def _relaid(
+    grad: Cotangent, like: Signal, out: Signal | None, move: Callable[[Signal], Signal], along: Along | None
+) -> Cotangent:
+    """A gradient in another layout.
+
+    Args:
+        grad: Of `out`.
+        like: The tensor whose entries `out` has in another layout; if that is a function of a source, factors that
+            are functions of the same one stay: what a maximum has chosen is open to the ReLU in front of it.
+        out: The tensor itself; None where it is not known.
+        move: From the layout of `out` to that of `like`.
+        along: How far the gradient goes along `like`.
+    """
+    source = None if out is None or out.source is None or like.values is None else like.source
+    if source is None or out is None or out.source is None:
+        return Cotangent(move(whole(grad)), along=along)
+    found: list[Cotangent] = []
+    for p in parts_of(grad):
+        of = p.source
+        if of is None or p.values is None or p.stray is not None or of.key != out.source.key:
+            found.append(Cotangent(move(whole(p))))
+            continue
+        of = replace(of, key=source.key, row=source.row, corr=source.corr, courses=source.courses)
+        found.append(Cotangent(move(p.base), of, p.values, like, forked=p.forked))
+    return replace(joined(found), along=along)
 
 
 def _backward_shape(call: Call, grad: Cotangent, out: Signal, input: Signal, *_: Any, **__: Any) -> Grads:
-    del call, out
-    return {"input": unshape(grad, input)}
+    del call
+    return {"input": unshape(grad, input, out)}
 
 
 @rule("identity", "contiguous", "clone", "to", "detach", "requires_grad", "alias", example="x.clone()")
@@ -132,11 +164,15 @@ def permute_(call: Call, input: Signal, dims: Any) -> Signal:
 
 @permute_.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dims: Any) -> Grads:
-    del call, out
+    del call
     order = [d % input.ndim for d in sizes_of(dims)]
-    inverse = [order.index(i) for i in range(len(order))]
-    known = grad.along if inverse[-1] == len(inverse) - 1 else None
-    return {"input": Cotangent(permute(whole(grad), inverse), along=known)}
+    return {"input": _permuted(grad, input, out, [order.index(i) for i in range(len(order))])}
+
+
+def _permuted(grad: Cotangent, input: Signal, out: Signal, order: list[int]) -> Cotangent:
+    """The gradient of a tensor whose axes were put in another order, which `order` undoes."""
+    known = grad.along if order[-1:] == [input.ndim - 1] else None
+    return _relaid(grad, input, out, lambda x: permute(x, order), known)
 
 
 def _swapped(rank: int, a: int, b: int) -> list[int]:
@@ -154,12 +190,10 @@ def transpose(call: Call, input: Signal, dim0: int = -2, dim1: int = -1) -> Sign
 
 @transpose.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim0: int = -2, dim1: int = -1) -> Grads:
-    del call, out
+    del call
     if input.ndim < 2:
         return {"input": grad}
-    order = _swapped(input.ndim, dim0, dim1)
-    known = grad.along if order[-1] == input.ndim - 1 else None
-    return {"input": Cotangent(permute(whole(grad), order), along=known)}
+    return {"input": _permuted(grad, input, out, _swapped(input.ndim, dim0, dim1))}
 
 
 def _moved(rank: int, source: Any, destination: Any) -> list[int]:
@@ -178,9 +212,9 @@ def movedim(call: Call, input: Signal, source: Any, destination: Any) -> Signal:
 
 @movedim.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, source: Any, destination: Any) -> Grads:
-    del call, out
+    del call
     order = _moved(input.ndim, source, destination)
-    return {"input": Cotangent(permute(whole(grad), [order.index(i) for i in range(len(order))]))}
+    return {"input": _permuted(grad, input, out, [order.index(i) for i in range(len(order))])}
 
 
 @rule("expand", "expand_as", "broadcast_to", example="x[:, :1].expand(-1, 64)")

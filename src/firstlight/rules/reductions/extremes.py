@@ -11,7 +11,7 @@ import numpy as np
 from firstlight.graph.signal import Array, Cotangent, Signal, Source, next_id, replace
 from firstlight.rules.attention.hiding import count_of, seen_of, visible
 from firstlight.rules.chains.source import as_source, spread
-from firstlight.rules.gradients.gradient import scale, whole
+from firstlight.rules.gradients.gradient import scale, times, whole
 from firstlight.rules.pointwise.choice import extreme, extreme_back
 from firstlight.rules.reductions.reduction import axes_of, reduced, spread_over
 from firstlight.rules.registry import EXCHANGEABLE, GAUSSIAN_INPUT, Call, Grads, first_of, rule
@@ -61,11 +61,14 @@ def largest(call: Call, x: Signal, k: int, rho: float) -> tuple[Signal, float]:
     ), total  # fmt: skip
 
 
-def chosen(source: Source, k: int, rho: float) -> Array:
-    """√P(an entry is the largest of k | its source), on the source's nodes, for increasing functions of it."""
+def chosen(source: Source, k: int, rho: float, sign: float = 1.0) -> Array:
+    """√P(an entry is the largest of k | its source), on the source's nodes, for increasing functions of it.
+
+    With the sign -1: the smallest.
+    """
     rho = float(np.clip(rho, 0.0, 0.999))
     nodes, weights = np.polynomial.hermite_e.hermegauss(24)
-    z = source.grid.z
+    z = sign * source.grid.z
     common = rho**0.5 * z[:, None] + (1.0 - rho) ** 0.5 * nodes[None, :]
     inside = special.ndtr((z[:, None] - rho**0.5 * common) / (1.0 - rho) ** 0.5) ** (k - 1)
     p = inside @ (weights / weights.sum())
@@ -147,6 +150,18 @@ def _deviation(k: int) -> Array:
     return first + (out - out.mean()) * (max(variance, 0.0) ** 0.5 / max(spread_of, 1e-12))
 
 
+def at_one_of(corr: Array, atoms: list[int], k: int) -> Array:
+    """Correlations of what stands at one entry of each group of k, from the cube that it had if it stood at all k.
+
+    Two entries of one group are never both chosen; those of two groups are in one case of k², 1/k of the mean square.
+    """
+    out = corr / max(k, 1)
+    own = tuple(slice(None) if i in atoms else 0 for i in range(corr.ndim))
+    out[own] = 0.0
+    out[(0,) * corr.ndim] = 1.0
+    return out
+
+
 @rule("max", "amax", "min", "amin", assumes=(EXCHANGEABLE, GAUSSIAN_INPUT), example="x.amax(1, keepdim=True) + x")
 def max_(call: Call, input: Signal, dim: Any = None, keepdim: bool = False) -> Any:
     """Largest (smallest) entry over axes."""
@@ -181,7 +196,17 @@ def _(call: Call, grad: Any, out: Any, input: Signal, dim: Any = None, keepdim: 
         grads = extreme_back(call, g, input, dim, 1.0 if call.node.op == "max" else -1.0)
         return {"input": grads["input"], "dim": grads["other"]}
     first = first_of(out)
-    del call
     back = spread_over(whole(g), input, dim, keepdim, (first.numel / input.numel) ** 0.5)
+    atoms = [a for k in axes_of(input, dim) for a in axis_atoms(input, k)]
+    k = prod(input.atoms[a] for a in atoms)
     # at one entry in n it is no sum of the entries of the gradient any more
-    return {"input": Cotangent(replace(back, terms=(), tag=None, ident=next_id()))}
+    back = replace(back, corr=at_one_of(back.corr, atoms, k), terms=(), tag=None, ident=next_id())
+    if seen_of(input) is not None:
+        return {"input": Cotangent(back)}
+    source, _ = as_source(input)
+    if k < 2:
+        return {"input": Cotangent(back)}
+    sign = 1.0 if call.node.op in ("max", "amax") else -1.0
+    factor = chosen(source, k, pair_average(replace(input, corr=source.corr), atoms), sign)
+    share = float(source.share @ (np.square(factor) @ source.grid.weights))
+    return {"input": times(Cotangent(replace(back, q=back.q / max(share, 1e-12))), input, source, factor)}
