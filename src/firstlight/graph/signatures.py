@@ -39,6 +39,8 @@ SIGNATURES: dict[str, str] = {
     "addbmm": "input, batch1, batch2, beta=1, alpha=1",
     "baddbmm": "input, batch1, batch2, beta=1, alpha=1",
     "weight_norm": "v, g, dim=0",
+    "embedding_bag": "input, weight, offsets=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False, "
+    "mode='mean', sparse=False, per_sample_weights=None, include_last_offset=False, padding_idx=None",
     "embedding": "input, weight, padding_idx=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False, "
     "sparse=False",
     # arithmetic
