@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from check_cases import Case, case, data, mlp, with_softmax
+from check_cases import Case, case, data, each, mlp, with_softmax
 from torch import nn
 
 import firstlight as fl
@@ -176,3 +176,13 @@ def test_advice_names_the_tensor_that_is_wrong(batch: torch.Tensor, targets: tor
     y = torch.zeros(len(batch), dtype=torch.long) if targets is None else targets
     with pytest.raises(fl.errors.ModelError, match=advice.replace("(", r"\(").replace(")", r"\)")):
         fl.diagnose(model, batch, F.cross_entropy, targets=y)
+
+
+def test_one_remedy_is_not_undone_by_another() -> None:
+    """Weights of size one: drawn anew the outputs are of ordinary size, and no line divides the read-out as well."""
+    x, y = data()
+    torch.manual_seed(0)
+    model = each(mlp(4, 64), lambda p: p.normal_())
+    r = fl.diagnose(model, x, F.cross_entropy, targets=y)
+    assert {"FWD001", "OUT002"} <= {f.code for f in r.findings}
+    assert {f.remedy for f in r.findings if f.severity != "info"} == {r.findings[0].remedy}

@@ -41,7 +41,7 @@ from firstlight import api
         (["{nets}:good", "-i", "99999999,99999999"], ["at most 2³¹ entries"]),
         (["{nets}:good", "-i", "4,16:float99"], ["sizes, then :dtype"]),
         (["{nets}:good", "-i", "4,17"], ["cannot be multiplied", "Check the batch's shape"]),
-        (["{nets}:good", "-i", "4,16", "--loss", "hinge"], ["cross-entropy, mse, bce or MODULE:FUNCTION"]),
+        (["{nets}:good", "-i", "4,16", "--loss", "hinge"], ["cross-entropy, nll, mse, bce or MODULE:FUNCTION"]),
         (["{nets}:Nan", "-i", "4,16"], ["the forward pass fails"]),
         (["{nets}:good", "--batch", "absent.pt"], ["absent.pt", "no such file"]),
         (["{nets}:good", "-i", "4,16", "--out", "."], ["a folder", "the path of a file"]),

@@ -120,3 +120,16 @@ def test_labels_as_the_last_of_a_tuple_without_a_loss(nets: str, tmp_path: Path)
 def test_losses(nets: str) -> None:
     for loss in ("mse", "bce", f"{nets}:own_loss"):
         assert call("measure", f"{nets}:good", "-i", "8,16", "--loss", loss).exit_code == 0
+
+
+@pytest.mark.parametrize("loss", ["torch.nn.functional:nll_loss", "torch.nn:NLLLoss", "nll"])
+@pytest.mark.parametrize("form", ["dict", "tuple"])
+def test_a_loss_of_torchs_own_gets_the_labels(nets: str, tmp_path: Path, loss: str, form: str) -> None:
+    """Raw outputs under the negative log-likelihood: what is wrong is said, and the labels were read."""
+    x, y = torch.randn(32, 16), torch.arange(32) % 4
+    file = tmp_path / "batch.pt"
+    torch.save({"x": x, "labels": y} if form == "dict" else (x, y), file)
+    result = call("diagnose", f"{nets}:good", "--batch", file, "--loss", loss, "-f", "json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert "OUT007" in {finding["code"] for finding in report["findings"]}

@@ -66,3 +66,23 @@ def test_what_is_compared_is_a_prediction_and_a_measurement(net: tuple[nn.Module
         fl.compare(*net)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="measurement: got Tensor; expected a Measurement"):
         fl.compare(fl.predict(*net), net[1])  # type: ignore[arg-type]
+
+
+def test_what_a_mask_hides_is_no_defect() -> None:
+    """Minus infinity where a causal mask hides the future: the rest of the scores is shown, and nothing as broken."""
+
+    class Causal(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.maps = nn.Linear(16, 48)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            q, k, v = self.maps(x).chunk(3, -1)
+            hidden = torch.ones(8, 8, dtype=torch.bool).triu(1)
+            return (q @ k.mT).masked_fill(hidden, float("-inf")).softmax(-1) @ v
+
+    torch.manual_seed(0)
+    rows = {row.stats.op: row for row in build_view(fl.diagnose(Causal(), torch.randn(4, 8, 16))).rows}
+    assert rows["masked_fill"].stats.output.inf_count
+    assert np.isfinite(rows["masked_fill"].forward)
+    assert rows["masked_fill"].contrast is None

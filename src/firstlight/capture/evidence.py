@@ -137,7 +137,7 @@ def _linear(
 
 def _on_output(loss: Loss | None, batch: Any, targets: Any) -> Callable[[Any], torch.Tensor] | None:
     """The loss as a function of the output alone."""
-    from firstlight.capture.measure import _takes_two
+    from firstlight.capture.measure import takes_two
 
     if loss is None:
         if targets is not None:
@@ -149,7 +149,7 @@ def _on_output(loss: Loss | None, batch: Any, targets: Any) -> Callable[[Any], t
 
         def on_output(output: Any) -> torch.Tensor:
             return loss(output, targets)
-    elif not isinstance(loss, nn.Module) and _takes_two(loss):
+    elif not isinstance(loss, nn.Module) and takes_two(loss):
 
         def on_output(output: Any) -> torch.Tensor:
             return loss(output, batch)

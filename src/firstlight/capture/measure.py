@@ -211,7 +211,7 @@ def _loss(
         return tensors, list(cotangents), value, "random cotangent"
     if not callable(loss):
         raise InputError("loss", got=described(loss), expected="a callable on the model's output, or None")
-    value = loss(output, batch) if _takes_two(loss) else loss(output)
+    value = loss(output, batch) if takes_two(loss) else loss(output)
     if not isinstance(value, Tensor) or value.numel() != 1:
         raise InputError("loss", got=f"{described(value)} from it", expected="a tensor with one element")
     name = getattr(loss, "__name__", type(loss).__name__)
@@ -236,7 +236,7 @@ def random_cotangent(y: Tensor, generator: torch.Generator) -> Tensor:
     return v.to(device=y.device, dtype=y.dtype)
 
 
-def _takes_two(loss: Loss) -> bool:
+def takes_two(loss: Loss) -> bool:
     """Whether the callable needs (output, batch) rather than the output alone."""
     try:
         parameters = inspect.signature(loss).parameters.values()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from firstlight.checks.evidence import LARGEST, Evidence
 from firstlight.checks.fate import decide
@@ -33,7 +33,7 @@ def first_non_finite(e: Evidence) -> Iterator[Finding]:
     if e.probe.finite and _masks_only(e, bad):
         return
     fatal = not decide(e).starts
-    hidden = _hidden(e)
+    hidden = masked(e.nodes)
     bad -= hidden
     for n in e.nodes:
         if n.op == "softmax" and n.output.nan_count and not hidden.isdisjoint(n.inputs) and n.name in bad:
@@ -77,14 +77,14 @@ def _all_masked(e: Evidence, n: NodeStats, fatal: bool) -> Finding:
     )  # fmt: skip
 
 
-def _hidden(e: Evidence) -> set[str]:
+def masked(nodes: Sequence[NodeStats]) -> set[str]:
     """Operations whose infinities are a mask's: written there by hand, and read by what knows what they mean."""
     readers: dict[str, list[NodeStats]] = {}
-    for n in e.nodes:
+    for n in nodes:
         for name in n.inputs:
             readers.setdefault(name, []).append(n)
     found: set[str] = set()
-    for n in reversed(e.nodes):
+    for n in reversed(nodes):
         by_hand = n.op in _MASKING and n.output.inf_count > 0 and n.output.nan_count == 0 and n.name in readers
         if by_hand and all(r.op in _ENDS_OF_MASKS or r.name in found for r in readers[n.name]):
             found.add(n.name)

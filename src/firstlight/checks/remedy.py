@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from firstlight.checks.evidence import Probe
@@ -109,12 +109,22 @@ def with_remedy(report: Report, line: str, after: Report) -> Report:
         if first is not None
         else gave
     )
-    return _written(report, line, gave if helps else left)
+    still = {f.code for f in after.findings if f.severity != "info"}
+    gone = {f.code for f in report.findings} - still if helps else set[str]()
+    return _written(report, line, gave if helps else left, gone)
 
 
-def _written(report: Report, line: str, effect: str) -> Report:
+def _written(report: Report, line: str, effect: str, gone: Collection[str] = ()) -> Report:
+    """The line in place of every remedy that asks for a draw, and of what follows from these and is gone after it.
+
+    Applied as well, such a remedy would mend what is no longer wrong: a read-out made small for outputs that were too
+    large. Findings stand in the order of cause and consequence.
+    """
+    asks = [f.remedy.startswith(_CALL) and f.severity != "info" for f in report.findings]
     findings = tuple(
-        replace(f, remedy=line, effect=effect) if f.remedy.startswith(_CALL) and f.severity != "info" else f
-        for f in report.findings
+        replace(f, remedy=line, effect=effect)
+        if asks[i] or (f.severity != "info" and f.code in gone and any(asks[:i]))
+        else f
+        for i, f in enumerate(report.findings)
     )
     return replace(report, findings=findings)

@@ -8,7 +8,7 @@ from firstlight.checks.blame import blame
 from firstlight.checks.evidence import Evidence
 from firstlight.checks.fate import decide
 from firstlight.checks.mainline import NONLINEAR, REARRANGE, SATURATING, stations
-from firstlight.checks.phrases import listed, number, severity
+from firstlight.checks.phrases import counted, listed, number, severity
 from firstlight.checks.registry import check
 from firstlight.graph.results import Finding, NodeStats
 from firstlight.theory import lengths
@@ -163,7 +163,7 @@ def saturated_units(e: Evidence) -> Iterator[Finding]:
     yield Finding(
         "ACT002", severity(fatal), first.name,
         (f"{100 * share:.0f} % of the entries are saturated" if share else "the entries no longer move with the input")
-        + f", in {len(hit)} operations: {listed([n.name for n in hit])}",
+        + f", in {counted(len(hit), 'operation', 'operations')}: {listed([n.name for n in hit])}",
         "90 % with a slope below 1 % of the largest (theory.activations)",
         "The flat ends let neither differences nor gradients through.",
         'firstlight.initialize(model, "xavier")  # and a normalised input',

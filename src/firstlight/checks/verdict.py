@@ -41,7 +41,7 @@ _WRONG = frozenset(
     ]
 )
 # What `Report.p_start` was worked out from: the two definitions do not mix, and neither replaces the other.
-MEASURED = "from how far these weights are from failing; of their law alone: theory=True or --theory"
+MEASURED = "is judged from these weights; theory=True (--theory) takes what is predicted for their law"
 PREDICTED = "predict's, of the weights' law (docs/signal.md, section 6)"
 # Standard deviation of ln(signal) by which measured and true margins differ for other reasons than the draw.
 _MARGIN_SD = 1.0

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
+from firstlight.capture.measure import takes_two
 from firstlight.cli.model import load_object
 from firstlight.errors import DataError, InputError
 
@@ -159,7 +160,7 @@ def _split(batch: Any, loss: str | None) -> tuple[Any, Tensor | None, str]:
             values = tuple(rest.values())
             return (values[0] if len(values) == 1 else values), target, name or ""
         return rest, target, name or ""
-    needs_target = loss is not None and _spelled(loss) in _LOSSES
+    needs_target = loss is not None and (_spelled(loss) in _LOSSES or (":" in loss and _takes_labels(_function(loss))))
     if isinstance(batch, tuple) and len(batch) >= 2 and needs_target and isinstance(batch[-1], torch.Tensor):
         rest = batch[:-1]
         return (rest[0] if len(rest) == 1 else rest), batch[-1], "the last entry"
@@ -189,10 +190,15 @@ def bind_loss(name: str, target: Tensor | None, seed: int) -> Callable[[Any], Te
     Without a target, one is drawn once the output's shape is known: a class for each sample, or N(0, 1).
     """
     if ":" in name:
-        function = load_object(name)
-        if not callable(function):
-            raise InputError(f"--loss {name!r}", got=type(function).__name__, expected="a function of the output")
-        return cast("Callable[[Any], Tensor]", function)
+        given = _function(name)
+        if target is None or not _takes_labels(given):
+            return given
+
+        def on_labels(output: Any) -> Tensor:
+            return given(output, target)
+
+        on_labels.__name__ = getattr(given, "__name__", type(given).__name__)
+        return on_labels
     function = _LOSSES.get(_spelled(name))
     if function is None:
         raise InputError("--loss", got=repr(name), expected=", ".join(_LOSSES) + " or MODULE:FUNCTION")
@@ -212,6 +218,20 @@ def bind_loss(name: str, target: Tensor | None, seed: int) -> Callable[[Any], Te
     return loss
 
 
+def _function(name: str) -> Callable[..., Tensor]:
+    """The callable named MODULE:FUNCTION; an instance of it, where it is a class of torch's losses."""
+    function = load_object(name)
+    if isinstance(function, type) and issubclass(function, torch.nn.Module):
+        function = function()
+    if not callable(function):
+        raise InputError(f"--loss {name!r}", got=type(function).__name__, expected="a function of the output")
+    return cast("Callable[..., Tensor]", function)
+
+
+def _takes_labels(function: Callable[..., Tensor]) -> bool:
+    return takes_two(function.forward if isinstance(function, torch.nn.Module) else function)
+
+
 def _cross_entropy(logits: Tensor, target: Tensor | None, generator: torch.Generator) -> Tensor:
     classes = logits.shape[1] if logits.dim() > 1 else logits.shape[0]
     if target is None:
@@ -229,6 +249,14 @@ def _cross_entropy(logits: Tensor, target: Tensor | None, generator: torch.Gener
         target = target.long()
     _check_target("cross-entropy", target, (logits.shape[0], *logits.shape[2:]), tuple(logits.shape))
     return torch.nn.functional.cross_entropy(logits, target)
+
+
+def _nll(output: Tensor, target: Tensor | None, generator: torch.Generator) -> Tensor:
+    classes = output.shape[1] if output.dim() > 1 else output.shape[0]
+    shape = (output.shape[0], *output.shape[2:])
+    target = torch.randint(classes, shape, generator=generator) if target is None else target
+    _check_target("nll", target, shape)
+    return torch.nn.functional.nll_loss(output, target.long())
 
 
 def _mse(output: Tensor, target: Tensor | None, generator: torch.Generator) -> Tensor:
@@ -254,6 +282,7 @@ def _check_target(name: str, target: Tensor, *shapes: tuple[int, ...]) -> None:
 
 _LOSSES: dict[str, Callable[[Tensor, Tensor | None, torch.Generator], Tensor]] = {
     "cross-entropy": _cross_entropy,
+    "nll": _nll,
     "mse": _mse,
     "bce": _bce,
 }

@@ -96,7 +96,7 @@ Loss = Annotated[
     typer.Option(
         "--loss",
         metavar="NAME",
-        help="cross-entropy, mse, bce, or MODULE:FUNCTION from the output to a scalar; "
+        help="cross-entropy, nll, mse, bce (on logits), or MODULE:FUNCTION on the output, or on output and labels; "
         "by default a fixed random direction of the output.",
         rich_help_panel=_MODEL[1],
     ),

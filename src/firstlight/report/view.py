@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import dropwhile
 
+from firstlight.checks.arithmetic import masked
 from firstlight.checks.mainline import main_line
 from firstlight.graph.prediction import Prediction
 from firstlight.graph.results import Finding, Measurement, NodeStats, Report, TensorStats
@@ -162,13 +163,13 @@ def build_view(report: Report, prediction: Prediction | None = None) -> View:
     start_contrast = next((c for node in nodes if (c := _contrast(node.output)) is not None and c > 0.0), 1.0)
     shown = [node for node in nodes if node.op != "input"]
     by_place = _findings_by_place(report.findings)
-    spine = _spine(report.measurement, shown)
+    spine, hidden = _spine(report.measurement, shown), masked(nodes)
     rows = tuple(
         Row(
             number=number_,
             stats=node,
-            forward=_decades(node.output, start),
-            contrast=_log_ratio(_contrast(node.output), start_contrast),
+            forward=_decades(node.output, start, masked=node.name in hidden),
+            contrast=None if node.name in hidden else _log_ratio(_contrast(node.output), start_contrast),
             backward=_decades(node.grad, end),
             findings=tuple(dict.fromkeys(finding.code for finding in by_place.get(node.name, []))),
             severity=by_place[node.name][0].severity if node.name in by_place else "",
@@ -205,10 +206,11 @@ def _end(measurement: Measurement) -> tuple[str, float]:
     return "", 1.0
 
 
-def _decades(stats: TensorStats | None, reference: float) -> float | None:
+def _decades(stats: TensorStats | None, reference: float, *, masked: bool = False) -> float | None:
+    """Of what a mask leaves, where minus infinity stands for what it hides."""
     if stats is None or not stats.dtype.startswith(("float", "bfloat")):
         return None
-    return _log_ratio(stats.rms if stats.finite else math.nan, reference)
+    return _log_ratio(stats.rms if stats.finite or masked else math.nan, reference)
 
 
 def _contrast(stats: TensorStats) -> float | None:
