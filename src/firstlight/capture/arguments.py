@@ -18,6 +18,7 @@ import torch
 
 from firstlight.graph.ir import Arg
 from firstlight.graph.operations import REVERSED
+from firstlight.graph.signatures import signature
 
 # Built-ins whose order is not that of the function in torch.nn.functional; the first argument is left out.
 _NORM = ("weight", "bias", "running_mean", "running_var", "training", "momentum", "eps")
@@ -59,6 +60,8 @@ def plain_arguments(
         positional[:2] = positional[1::-1]
     elif isinstance(func, types.FunctionType) and op != "einsum":
         positional, named = _bound(func, positional, named)
+    elif op not in ("to", "einsum"):
+        positional = _in_order(op, positional, named)
     if op == "to":
         positional, named = positional[:1], {}
     elif op == "einsum":
@@ -112,6 +115,18 @@ def _bound(func: types.FunctionType, positional: list[Any], named: dict[str, Any
         return positional, named
     named = {**named, **dict(zip(names[1:], positional[1:], strict=False))}
     return positional[:1], {key: value for key, value in named.items() if key not in _IDLE}
+
+
+def _in_order(op: str, positional: list[Any], named: dict[str, Any]) -> list[Any]:
+    """Required arguments of a built-in that were given by name (``b.baddbmm(batch1=x, batch2=y)``) in their places."""
+    known = signature(op)
+    if known is None or not positional:
+        return positional
+    for name in known[0][len(positional) :]:
+        if name not in named:
+            break
+        positional.append(named.pop(name))
+    return positional
 
 
 @lru_cache(maxsize=1024)

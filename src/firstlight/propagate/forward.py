@@ -16,6 +16,7 @@ from firstlight.errors import FirstlightError, MissingRuleError, ModelError
 from firstlight.graph.ir import Arg, ConstantRef, Graph, Law, Node, ParameterRef, Ref, TensorSpec
 from firstlight.graph.signal import Array, Signal, replace
 from firstlight.rules import Call, Rule, find
+from firstlight.rules.attention.hiding import HIDDEN
 from firstlight.rules.moves.structural import like_shape
 from firstlight.rules.registry import Sampler, several
 from firstlight.rules.state.empirical import constant, from_parameter, uniform
@@ -181,6 +182,9 @@ def settled(x: Signal, top: float) -> Signal:
     """
     if x.q.size <= _SMALL and x.mean.size <= _SMALL:
         return x
+    if float(x.mean.min()) <= HIDDEN:  # beside what hides keys from a softmax all biases are small
+        size, seen = np.broadcast_arrays(x.q, x.mean > HIDDEN)
+        top = float(size[seen].max(initial=0.0))
     q, mean = _flattened(x.q, _EVEN * top), _flattened(x.mean, _EVEN * top**0.5)
     return x if q is x.q and mean is x.mean else replace(x, q=q, mean=mean)
 

@@ -10,6 +10,7 @@ from firstlight.graph.keyed import Keyed
 from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.attention.attending import row_law
 from firstlight.rules.attention.bent_logits import participation_of
+from firstlight.rules.attention.biased import biased, shares, without
 from firstlight.rules.attention.causal import causal, logits_back, rows_of, tempered, variances
 from firstlight.rules.attention.hiding import HIDDEN, hidden_in
 from firstlight.rules.attention.participation import coherence, jacobian, participation, straying, together
@@ -62,8 +63,15 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
         inside = seen.astype(np.float64)
     if visible is not None:
         count = np.asarray(visible, dtype=np.float64)
+    known = None if visible is not None else biased(mean, seen, at, x.corr)
+    if known is not None:
+        call.caveat(
+            "logits with known biases: what keys that are alike by chance do to sums over keys is left out "
+            "(queries' gradients come out up to a quarter too small)"
+        )
+        x, scatter = without(x, max(variance, 0.0), seen), 0.0
     level = float(q[seen].mean()) if seen.any() else 0.0
-    if scatter <= 1e-12 * level:  # a mean that all logits share is among what they have in common
+    if known is None and scatter <= 1e-12 * level:  # a mean that all logits share is among what they have in common
         variance = level
     # correlations of the centred logits; a masked tensor's cube is still that of its visible entries
     second = max(variance, 0.0)
@@ -77,7 +85,7 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
             f"many keys in about {1 / x.wander:.0f} independent dimensions: what like keys do to each other is sampled "
             "for correlations that are random; those of neighbours on a grid are not"
         )
-    masked = causal(count, at, size)
+    masked = known is None and causal(count, at, size)
     drawn = masked and together(x.wander, float(other[origin])) > _SCATTERED
     if drawn:
         call.caveat(
@@ -92,14 +100,17 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     strayed = (0.0, 0.0) if units else (_apart(x), *_lengths(x, at, bool(seen.all())))
     keyed = straying(v, count, *strayed)
     keyed = dataclasses.replace(keyed, coherent=keyed.coherent + together(strayed[0], float(other[origin])))
-    if not units:
+    if known is not None:
+        less = np.floor(known.keys)
+        share = shares(known, participation_of(x, v, less + 1.0), participation_of(x, v, less)) * keyed.sharper
+    elif not units:
         share = participation_of(x, v, count) * keyed.sharper
     else:  # units of a linear map are alike by no chance, and each row has a variance of its own
         share = participation_of(x, v, count, max(x.scatter, 0.0))
     rows = variances(x, at, v, size) if masked and not units and not drawn else None
     share = np.clip(share if rows is None else tempered(share, at, v, rows, size), 1.0 / count, 1.0)
-    first = inside / count
-    square = inside * share / count
+    first = inside / count if known is None else known.weights
+    square = inside * share / count if known is None else share * np.square(known.weights) * known.keys
     p2 = float(share.mean())
     levels, where = np.unique(np.round(k, 6), return_inverse=True)
     values: list[float] = levels.tolist()
@@ -107,7 +118,8 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
         float(participation(c, count).mean()) if c > 0 else float(np.mean(float(np.exp(c)) / count)) for c in values
     ]
     more = 1.0 + (keyed.sharper - 1.0) * np.clip(k / v, 0.0, 1.0) if v > 0.0 else 1.0  # of what makes one row sharper
-    overlap = np.minimum(np.array(table)[where].reshape(k.shape) * more, p2)
+    met = 1.0 if known is None else known.meet * float(np.mean(1.0 / count)) ** -1.0
+    overlap = np.minimum(np.array(table)[where].reshape(k.shape) * more * met, p2)
     overlap[origin] = p2
     if visible is not None:  # keys beyond the visible ones are spread over the axis
         first, square = np.full_like(count, 1.0 / size), share / size
