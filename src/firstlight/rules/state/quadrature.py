@@ -151,7 +151,9 @@ class Law:
     def of_unit(self, shared: float) -> OfUnit:
         """f² of one unit of a source with one row, a mean over sites whose u have so much in common.
 
-        E[f(u)² | z] for u = √c z + √(1-c) e has each Hermite coefficient of f² times c^(k/2).
+        E[f(u)² | z] for u = √c z + √(1-c) e has each Hermite coefficient of f² times c^(k/2). The series of a function
+        with a jump swings beyond it at the outermost nodes, by more than their small weights take back in the third
+        moment: for c near 1 that had made gradients of rectifiers longer at each layer.
         """
         known = self._units.get(shared)
         if known is None:
@@ -159,7 +161,8 @@ class Law:
             one, w = squares[0], self._grid.weights
             if shared < 1.0:
                 powers = np.power(shared, 0.5 * np.arange(len(coefficients[0]), dtype=np.float64))
-                one = np.maximum((self._grid.hermite @ (coefficients[0] * powers)) / w, 0.0)
+                series = (self._grid.hermite @ (coefficients[0] * powers)) / w
+                one = np.clip(series, squares[0].min(), squares[0].max())  # a mean of f² lies between its values
             ratio = one / float(one @ w)
             centred = ratio - 1.0
             moments = float(np.square(centred) @ w), float((centred * centred * centred) @ w)
