@@ -116,6 +116,17 @@ class TimeFirst(nn.Module):
         return self.out(h + (F.softmax(self.score(h), dim=0) * h).sum(0))
 
 
+class Ended(nn.Module):
+    """The last state of a recurrent layer."""
+
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        self.cells, self.out = nn.LSTM(WIDTH, WIDTH, batch_first=batch_first), nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.cells(x)[0][:, -1])
+
+
 class Segmented(nn.Module):
     """One answer per pixel."""
 

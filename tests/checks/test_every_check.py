@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch.nn.functional as F
-from axis_cases import Attention, Pooled, each_sample, ending, layers, on_sequences
+from axis_cases import Attention, Ended, Pooled, each_sample, ending, layers, on_sequences
 from check_cases import CASES, Case
 from torch import nn
 
@@ -12,6 +12,10 @@ import firstlight as fl
 from firstlight.checks.registry import checks
 
 CASES |= {
+    "INP005": (
+        lambda: on_sequences(Ended, False, loss=each_sample),
+        lambda: on_sequences(Ended, True, loss=each_sample),
+    ),
     "OUT007": (lambda: ending(nn.LogSoftmax(0), F.nll_loss), lambda: ending(nn.LogSoftmax(1), F.nll_loss)),
     "OUT008": (lambda: ending(nn.ReLU(), F.cross_entropy), lambda: ending(nn.LeakyReLU(), F.cross_entropy)),
     "FWD009": (

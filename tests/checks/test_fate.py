@@ -271,3 +271,23 @@ def test_where_no_step_moves_a_weight_the_pull_stays_as_it_is(depth: int, bias: 
         pairs = [(p.detach() - b, b) for p, b in zip(model.parameters(), before, strict=True) if p.dim() > 1]
         moved = sum(float(d.abs().max()) * 4.0 / float(b.square().mean().sqrt()) for d, b in pairs)  # √16 inputs
         assert 0.0 < moved < -math.log(1.0 - share)
+
+
+def test_differences_among_the_smallest_numbers_are_rounding_errors() -> None:
+    """Outputs of some 10⁻⁴⁵ differ by their own size between samples: by a step or two of the format."""
+    x, y = data(16, 64, 4)
+    torch.manual_seed(2)
+    model = nn.Sequential(*[Gated(16, True) for _ in range(6)], nn.Linear(16, 4))
+    for p in model.parameters():
+        nn.init.normal_(p, std=0.1) if p.dim() > 1 else nn.init.zeros_(p)
+    e = gather(model, x, F.cross_entropy, None, targets=y)
+    assert 0.0 < e.probe.output_rms < 1e-38
+    assert e.probe.output_spread > 0.5 * e.probe.output_rms
+    assert decide(e).reason == "silent"
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(600):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) > 0.98 * (e.probe.loss_constant or math.inf)

@@ -14,10 +14,11 @@ from firstlight.capture.bounds import is_linear, linear_answers
 from firstlight.capture.facts import input_facts, optimizer_facts, unregistered
 from firstlight.capture.inputs import GetInputs, Inputs, check_batch, check_model, described
 from firstlight.capture.measure import Loss, measure
+from firstlight.capture.mixing import mixing
 from firstlight.capture.preserve import preserved
 from firstlight.capture.probe import Levels, probe, without_noise
 from firstlight.capture.tensors import map_tensors
-from firstlight.checks.evidence import Evidence, Probe, Softmax
+from firstlight.checks.evidence import Evidence, Mixing, Probe, Softmax
 from firstlight.errors import InputError
 from firstlight.graph.measurement import Measurement
 
@@ -58,6 +59,7 @@ def gather(
     with without_noise(model):
         measurement = measure(model, batch, loss=on_output, get_inputs=get_inputs, seed=seed)
         seen = _softmaxes(model, inputs, measurement)
+        mixed = _mixing(model, inputs)
     measurement = replace(measurement, training=training)
     try:
         looked = _look(model, inputs, on_output, seed, levels)
@@ -72,6 +74,7 @@ def gather(
         targets=next(iter(input_facts((targets,), {})), None),
         unregistered=unregistered(model),
         softmaxes=seen,
+        mixing=mixed,
         time_first=any(getattr(m, "batch_first", True) is False for m in model.modules()),
         probe=looked,
         optimizer=None if optimizer is None else optimizer_facts(optimizer, model),
@@ -121,6 +124,13 @@ def _softmaxes(model: nn.Module, inputs: Inputs, measured: Measurement) -> tuple
         return softmaxes(model, inputs, measured)
     except RuntimeError:
         return ()
+
+
+def _mixing(model: nn.Module, inputs: Inputs) -> Mixing | None:
+    try:
+        return mixing(model, inputs)
+    except RuntimeError:
+        return None
 
 
 def _linear(

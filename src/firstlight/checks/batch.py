@@ -44,6 +44,42 @@ def samples_alike(e: Evidence) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+@check("INP005", stage=4)
+def samples_mixed(e: Evidence) -> Iterator[Finding]:
+    """One sample's answer depends on the other samples of the batch.
+
+    What it measures:
+        How far the outputs of the others change where one sample is replaced by a copy of another, in evaluation mode
+        (batch norms use what they have stored); and whether a recurrent or attention module with `batch_first=False`
+        takes the axis of the samples for time.
+    Why it matters:
+        A recurrent layer made without `batch_first=True`, a `view` that runs over the samples' axis, a mean over the
+        wrong axis: the network then reads other samples where it should read its own, which nothing in training tells.
+    When it is harmless:
+        Where the first axis holds no samples (nodes of a graph, positions of one sequence), and where samples are
+        compared on purpose (contrastive outputs, statistics of the batch by hand). It is a warning only where a module
+        with `batch_first=False` does it and there is one row of outputs a sample.
+    Remedy:
+        `batch_first=True`; `transpose` or `permute` in place of `view` where axes are to be exchanged.
+    Source:
+        PyTorch's notes on nn.LSTM and nn.MultiheadAttention: inputs are (time, batch, features) by default.
+    """
+    m = e.mixing
+    if m is None or not m.change > NOISE * e.eps or (m.time_first and not m.flat) or e.measurement.batch_size < 2:
+        return
+    axis = "which takes the samples' axis for time" if m.time_first else ""
+    fix = "for m in [m for m in model.modules() if hasattr(m, 'batch_first')]: m.batch_first = True"
+    yield Finding(
+        "INP005", "warning" if m.time_first else "info", m.time_first,
+        f"exchanging one sample changes the others' outputs by {number(m.change)} of their size"
+        + (f"; {m.time_first} has batch_first=False, {axis}" if axis else ""),
+        f"{number(NOISE * e.eps)} (rounding errors)",
+        "The samples' axis is taken for time, and time for the samples': samples read each other." if m.time_first
+        else "One sample's answer depends on the other samples of the batch.",
+        fix if m.time_first else "", evidence={"change": m.change},
+    )  # fmt: skip
+
+
 @check("INP002", stage=2)
 def not_normalised(e: Evidence) -> Iterator[Finding]:
     """An input is far from mean 0 and size 1.

@@ -13,6 +13,8 @@ from firstlight.graph.results import Measurement, NodeStats, ParameterStats
 # Unit roundoff of the floating-point formats, and their largest and smallest normal numbers.
 EPS = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 LARGEST = {"float64": 1.8e308, "float32": 3.4e38, "float16": 65504.0, "bfloat16": 3.39e38}
+# The steps in which numbers end at zero (subnormal): what is smaller than some of them is rounding error, of any size.
+STEP = {"float64": 2.0**-1074, "float32": 2.0**-149, "float16": 2.0**-24, "bfloat16": 2.0**-133}
 
 
 # Passes with different dropout masks that `Probe.repeat` compares: the second number where the first is not enough.
@@ -86,6 +88,21 @@ class Softmax:
     summed: bool = False
     matched: bool = False
     where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mixing:
+    """What exchanging one sample does to the outputs of the others.
+
+    Attributes:
+        change: |difference|/|outputs| of the samples that stayed.
+        time_first: The first module with `batch_first=False` that takes the batch's axis for time; "" without one.
+        flat: Whether there is one row of outputs a sample, no sequence.
+    """
+
+    change: float
+    time_first: str
+    flat: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +263,7 @@ class Evidence:
         targets: Facts on the targets, where they were given beside the loss.
         unregistered: Attributes that hold modules in a plain list or dict: torch does not find their parameters.
         softmaxes: Each softmax of the pass, in execution order.
+        mixing: Whether one sample's outputs depend on the others; None where that was not asked.
         time_first: Whether a recurrent or attention module of the model takes sequences with time along the first axis.
     """
 
@@ -258,6 +276,7 @@ class Evidence:
     targets: InputFacts | None = None
     unregistered: tuple[str, ...] = ()
     softmaxes: tuple[Softmax, ...] = ()
+    mixing: Mixing | None = None
     time_first: bool = False
 
     @property

@@ -7,7 +7,7 @@ import math
 from functools import lru_cache
 
 from firstlight.checks.budget import ADAM_LR, SGD_LR, STEPS, Fate, Reason
-from firstlight.checks.evidence import Evidence, Probe, repeat_error
+from firstlight.checks.evidence import STEP, Evidence, Probe, repeat_error
 from firstlight.checks.excess import exploded
 from firstlight.checks.mainline import NONLINEAR, RECURRENT, SATURATING, stations
 from firstlight.checks.norms import norms
@@ -72,7 +72,7 @@ def _signal(p: Probe, evidence: Evidence) -> float:
     level = min(1.0, math.sqrt(p.samples) * p.contrast)
     if p.moved is not None and p.moved.finite:
         level = max(level, p.moved.contrast)
-    if p.output_rms > 0.0 and p.signal > 0.0:
+    if p.output_spread > NOISE * STEP[evidence.dtype] and p.signal > 0.0:
         level = max(level, min(p.output_spread / p.output_rms, 1.0))
     faintest = faintest_station(evidence)
     if faintest is not None and faintest[1] < FIRST_STEP:

@@ -20,6 +20,7 @@ _ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
 _WRONG = frozenset(
     [
         "INP002",
+        "INP005",
         "WGT003",
         "WGT004",
         "WGT005",
