@@ -24,6 +24,7 @@ class Keyed:
         together: E Σ_j dℓ_j dℓ'_j q·q' / E Σ_j dℓ_j dℓ'_j |q|² of two rows that get the same gradient.
         causal: What rows have in common that each see the keys up to their own; None where they do not.
         seen: Number of keys that each row sees, in order, where the weights' fields do not say it; None where they do.
+        queries: How alike the queries of two rows are, a cube over the atoms of the logits without that of the keys.
     """
 
     alike: float
@@ -35,3 +36,7 @@ class Keyed:
     together: float = 0.0
     causal: Rows | None = None
     seen: npt.NDArray[np.float64] | None = None
+    queries: npt.NDArray[np.float64] | None = None
+
+
+PLAIN = Keyed(0.0, 1.0, 1.0, 1.0, 0.0, 1.0)  # independent logits

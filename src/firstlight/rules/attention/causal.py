@@ -20,6 +20,7 @@ import numpy as np
 
 from firstlight.graph.course import Course, Rows, bins
 from firstlight.graph.signal import Array, Signal, replace
+from firstlight.rules.attention.overlap import less
 from firstlight.rules.attention.participation import shares, together
 from firstlight.rules.state import course
 from firstlight.rules.state.layout import axis_atoms
@@ -64,8 +65,9 @@ def rows_of(
 ) -> Rows:
     """The rows of a causal softmax over the atom `at` of x.
 
-    Two rows of like queries, whose logits have the covariance k, have E Σ p_t p_s = P(k, n)·n/n' in common if they see
-    n ≤ n' keys: of equal queries the longer row has the weights of the shorter one in proportion.
+    Two rows of like queries, whose logits have the covariance k, have E Σ p_t p_s = P(k, n)·n/n' in common (sharp rows
+    less, `rules.attention.overlap`) if they see n ≤ n' keys: of equal queries the longer row has the weights of the
+    shorter one in proportion.
 
     Args:
         x: Logits.
@@ -81,7 +83,7 @@ def rows_of(
     square = np.clip(b.means(lines), 1.0 / b.seen, 1.0)
     both = np.sqrt(np.outer(v, v)) * np.clip(course.of(x, at - 1), 0.0, 1.0)
     fewer, more = np.minimum.outer(b.seen, b.seen), np.maximum.outer(b.seen, b.seen)
-    met = shares(both, fewer) * fewer / more
+    met = shares(both, fewer) * less(np.sqrt(np.outer(v, v)), both, fewer) * fewer / more
     return Rows(b, square, np.minimum(met, np.minimum.outer(square, square)), coherent(b.seen), wander)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace as replaced
 from math import prod
 
 import numpy as np
 
-from firstlight.graph.signal import Signal, replace
+from firstlight.graph.keyed import PLAIN, Keyed
+from firstlight.graph.signal import Array, Signal, replace
 from firstlight.rules.state.layout import axis_atoms, moments
 
 
@@ -66,11 +68,67 @@ def _common_of_places(x: Signal) -> float:
     return float(x.corr[tuple(1 if a in atoms else 0 for a in range(x.corr.ndim))])
 
 
-def coherent(out: Signal, extra: float, x: Signal, w: Signal) -> Signal:
+def asked(x: Signal, left: str, y: Signal, right: str, out: str, atoms: Mapping[str, tuple[int, ...]]) -> Keyed | None:
+    """How alike queries are, for a product x·y that has the layout of logits: the last axis is that of y's (x's) keys.
+
+    Args:
+        x: First operand, laid out by the letters of the result and then those that are summed.
+        left: Its letters.
+        y: Second operand, likewise.
+        right: Its letters.
+        out: Letters of the result.
+        atoms: Of each letter.
+    """
+    if len(out) < 2 or (out[-1] in left) == (out[-1] in right) or len(set(left) | set(right)) != len(out) + 1:
+        return None
+    queries, mine = (x, left) if out[-1] in right else (y, right)
+    if out[-2] not in mine:
+        return None
+    first = sum(len(atoms[a]) for a in out[:-1])
+    keys = len(atoms[out[-1]])
+    corr = queries.corr[(..., *(slice(0, 1),) * keys, *(0,) * (queries.corr.ndim - first - keys))]
+    return replaced(PLAIN, queries=corr)
+
+
+def alike_rows(p: Signal, left: str, out: Signal, letters: str) -> float | Array:
+    """How alike the queries of two sites of a mean over keys are, a cube over its atoms; 0 where that is not known."""
+    cube = None if p.keyed is None else p.keyed.queries
+    if cube is None or cube.shape != np.take(p.corr, [0], axis=-1).shape or len(p.groups[-1]) != 1:
+        return 0.0
+    cube, order, shape = np.take(cube, 0, axis=-1), list[int](), list[int]()
+    for i, letter in enumerate(letters):
+        here = axis_atoms(out, i)
+        if letter in left:
+            order += axis_atoms(p, left.index(letter))
+            shape += [cube.shape[a] for a in axis_atoms(p, left.index(letter))]
+        else:
+            shape += [1] * len(here)
+    if len(shape) != out.corr.ndim or sorted(order) != list(range(cube.ndim)):
+        return 0.0
+    cube = np.transpose(cube, order).reshape(shape)
+    found = np.zeros(out.corr.shape)
+    here = tuple(slice(0, 1) if n == 1 else slice(None) for n in shape)
+    if found[here].shape != cube.shape:
+        return 0.0
+    found[here] = cube
+    return found
+
+
+def coherent(out: Signal, extra: float, x: Signal, w: Signal, like: float | Array = 0.0) -> Signal:
     """A mean over keys, weighted by a softmax that follows their random correlations (`participation.straying`).
 
     Attention adds Σ_{j≠k} p_j p_k c_jk to Σ p², both times what the values have not in common; the gradient of the
-    queries is a sum over keys of |dℓ|²-times as much. Both belong to one site alone.
+    queries is a sum over keys of |dℓ|²-times as much. To first order in the logits what attention adds is the
+    covariance of the tokens times the query, mapped as keys are: it pulls the outputs of two rows, of one sample or of
+    two, in one direction as far as their queries have one, E Σ p_j p'_k c_jk = ρ·E Σ p_j p_k c_jk. What the gradient
+    of the queries gains belongs to one site alone.
+
+    Args:
+        out: The mean without that.
+        extra: Σ_{j≠k} p_j p_k c_jk, or the gain of a gradient.
+        x: The weights, or the gradient of their logits.
+        w: Values, or keys.
+        like: ρ, a cube over the atoms of the mean.
     """
     common = shared(x, w)
     gradient = not x.mean.any()
@@ -79,5 +137,7 @@ def coherent(out: Signal, extra: float, x: Signal, w: Signal) -> Signal:
     if level <= 0.0 or grown <= 0.0:
         return out
     corr = out.corr * (level / grown)
+    if not gradient:
+        corr = np.clip(corr + like * (1.0 - level / grown), -1.0, 1.0)
     corr[(0,) * corr.ndim] = 1.0
     return replace(out, q=q, corr=corr)

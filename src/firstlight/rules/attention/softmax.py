@@ -13,7 +13,8 @@ from firstlight.rules.attention.bent_logits import participation_of
 from firstlight.rules.attention.biased import biased, shares, without
 from firstlight.rules.attention.causal import causal, logits_back, rows_of, tempered, variances
 from firstlight.rules.attention.hiding import HIDDEN, hidden_in
-from firstlight.rules.attention.participation import coherence, jacobian, participation, straying, together
+from firstlight.rules.attention.overlap import overlap
+from firstlight.rules.attention.participation import coherence, jacobian, straying, together
 from firstlight.rules.attention.shares import behind_softmax
 from firstlight.rules.gradients.gradient import scale, whole
 from firstlight.rules.gradients.leaning import known_share, passing
@@ -99,7 +100,10 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     k: Array = np.clip(second * (same - other) + scatter, -v, v)
     strayed = (0.0, 0.0) if units else (_apart(x), *_lengths(x, at, bool(seen.all())))
     keyed = straying(v, count, *strayed)
-    keyed = dataclasses.replace(keyed, coherent=keyed.coherent + together(strayed[0], float(other[origin])))
+    keyed = dataclasses.replace(
+        keyed, coherent=keyed.coherent + together(strayed[0], float(other[origin])),
+        queries=None if x.keyed is None else x.keyed.queries,
+    )  # fmt: skip
     if known is not None:
         less = np.floor(known.keys)
         share = shares(known, participation_of(x, v, less + 1.0), participation_of(x, v, less)) * keyed.sharper
@@ -114,21 +118,19 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     p2 = float(share.mean())
     levels, where = np.unique(np.round(k, 6), return_inverse=True)
     values: list[float] = levels.tolist()
-    table = [
-        float(participation(c, count).mean()) if c > 0 else float(np.mean(float(np.exp(c)) / count)) for c in values
-    ]
+    table = [float(overlap(v, c, count).mean()) if c > 0 else float(np.mean(float(np.exp(c)) / count)) for c in values]
     more = 1.0 + (keyed.sharper - 1.0) * np.clip(k / v, 0.0, 1.0) if v > 0.0 else 1.0  # of what makes one row sharper
     met = 1.0 if known is None else known.meet * float(np.mean(1.0 / count)) ** -1.0
-    overlap = np.minimum(np.array(table)[where].reshape(k.shape) * more * met, p2)
-    overlap[origin] = p2
+    both = np.minimum(np.array(table)[where].reshape(k.shape) * more * met, p2)
+    both[origin] = p2
     if visible is not None:  # keys beyond the visible ones are spread over the axis
         first, square = np.full_like(count, 1.0 / size), share / size
         pairs = (size - 1.0) * p2
         keyed = dataclasses.replace(keyed, seen=count.ravel())
     else:
         pairs = float(np.mean((count - 1.0) * share))
-    rest = (1.0 - overlap) / max(pairs, 1e-12)
-    corr = np.clip(np.stack([overlap / p2, rest], axis=at), 0.0, 1.0)
+    rest = (1.0 - both) / max(pairs, 1e-12)
+    corr = np.clip(np.stack([both / p2, rest], axis=at), 0.0, 1.0)
     if rows is not None:
         found = rows_of(x, share, at, rows, size, lambda n: coherence(v, n, *strayed), strayed[0])
         keyed = dataclasses.replace(keyed, causal=found)

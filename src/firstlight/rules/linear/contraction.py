@@ -15,7 +15,7 @@ import numpy as np
 from firstlight.graph.course import Course
 from firstlight.graph.signal import Array, Noise, Signal, next_id, replace
 from firstlight.rules.attention import causal
-from firstlight.rules.attention.keys import at_keys, coherent, in_step, is_weights, shared, uncommon
+from firstlight.rules.attention.keys import alike_rows, asked, at_keys, coherent, in_step, is_weights, shared, uncommon
 from firstlight.rules.state import course, lengths, sites
 from firstlight.rules.state.forms import combine, joint
 from firstlight.rules.state.layout import (
@@ -234,14 +234,15 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
     if over_keys:
         inherited[0] = (uncommon(result, x, w), x.noise)
     noise = fresh_linear(result, inherited, fan, unit)
-    wander = stray(result, fan) if w.weights else max(x.wander, w.wander)
+    wander = stray(result, fan) if w.weights else _of_the_looser(x, w)
     if over_keys:
         wander *= in_step(x, w)  # a mean over places strays as far as they do so in step
     if x.tag is not None and x.tag[0] == "softmax" and left and not w.weights:
         if left[-1] in summed:
             level = result.mean_q
-            result = coherent(result, x.tag[2], x, w)
-            courses = course.diluted(courses, level / max(result.mean_q, 1e-300))
+            like = alike_rows(x, left, result, out)
+            result = coherent(result, x.tag[2], x, w, like)
+            courses = course.diluted(courses, level / max(result.mean_q, 1e-300), like)
             if over_keys:
                 result = replace(result, tag=(ROWS, 0, max(x.scatter, 0.0)))
         elif x.keyed is not None and not x.mean.any():  # rows of long queries are sharp, and meet their queries here
@@ -262,7 +263,13 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
     result = sites.with_sites(result, x, left, w, right, out)
     if w.weights or x.weights or x.tag is not None:
         return result
-    return replace(result, tag=(INNER, 0, max(scattered - max(x.scatter, 0.0) - w.scatter, 0.0)))
+    tag = (INNER, 0, max(scattered - max(x.scatter, 0.0) - w.scatter, 0.0))
+    return replace(result, tag=tag, keyed=asked(one, left, two, right, out, atoms))
+
+
+def _of_the_looser(x: Signal, w: Signal) -> float:
+    """`Signal.wander` of the one of two tensors whose c² strays further; what is the same in all samples does not."""
+    return max((x, w), key=lambda s: s.wander * (1.0 - sample_correlation(s) ** 2)).wander
 
 
 def _courses(x: Signal, left: str, w: Signal, right: str, result: Signal, out: str) -> tuple[Course, ...]:

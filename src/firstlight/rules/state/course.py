@@ -58,9 +58,24 @@ def mean_of(pairs: Array, q: Array) -> float:
     return float(np.vdot(weights, pairs)) / total if total > 0.0 else 1.0
 
 
-def diluted(courses: tuple[Course, ...], share: float) -> tuple[Course, ...]:
-    """Where positions have only a share of their energy from what they have in common with others."""
-    return tuple([Course(c.atom, c.size, c.pairs * share) for c in courses]) if share != 1.0 else courses
+def diluted(courses: tuple[Course, ...], share: float, rest: float | Array = 0.0) -> tuple[Course, ...]:
+    """Where positions have only a share of their energy from what they have in common with others.
+
+    Args:
+        courses: Of the share.
+        share: Of the energy.
+        rest: Correlations of what else there is, a cube.
+    """
+    if share == 1.0:
+        return courses
+    cube = np.asarray(rest)
+    more = [
+        float(cube[tuple(1 if i == c.atom else 0 for i in range(cube.ndim))]) if cube.ndim else float(cube)
+        for c in courses
+    ]
+    return tuple(
+        [Course(c.atom, c.size, c.pairs * share + r * (1.0 - share)) for c, r in zip(courses, more, strict=True)]
+    )
 
 
 def mapped(out: Signal, x: Signal, change: Callable[[Array], Array] | None = None) -> Signal:

@@ -1,0 +1,98 @@
+"""What two rows of a softmax have in common: E Σ p_j p'_j for logits with the correlation ρ.
+
+While e^v is small beside n it is P(ρv, n), the participation of logits of their covariance; sharp rows have less in
+common, since two rows of correlated logits need not have their largest one at the same key. With ℓ = √ρ·a + b, the same
+a in both rows, 1/(Z Z') = ∫∫ e^{-tZ - sZ'} dt ds makes it
+
+    n ∫∫ E_a[ψ(t e^√ρa) ψ(s e^√ρa)]·E_a[φ(t e^√ρa) φ(s e^√ρa)]^{n-1} d ln t d ln s,
+
+φ(t) = E_b e^{-te^b} and ψ(t) = E_b te^b e^{-te^b}.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+
+from firstlight.graph.signal import Array
+from firstlight.rules.attention.participation import participation
+
+_VARIANCES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+_CORRELATIONS = (0.0, 0.1, 0.25, 0.45, 0.65, 0.85, 1.0)
+_STEP = 0.4  # of ln t
+
+
+def overlap(v: float, k: float, n: Array) -> Array:
+    """E Σ p_j p'_j of two rows over the same keys.
+
+    Args:
+        v: Variance of the logits of a row.
+        k: Their covariance, > 0.
+        n: Numbers of keys, any shape.
+    """
+    return participation(k, n) * less(v, np.asarray(k), n)
+
+
+def less(v: float | Array, k: Array, n: Array) -> Array:
+    """E Σ p_j p'_j over P(k, n), tabulated: linear between a few ln v, correlations k/v and ln n."""
+    v, k, n = np.broadcast_arrays(np.asarray(v, dtype=np.float64), k, np.maximum(n, 1.0))
+    out = np.ones(k.shape)
+    asked = (v > _VARIANCES[0]) & (k > 0.0) & (n > 1.5)
+    if not asked.any():
+        return out
+    place = np.interp(np.log(v[asked]), np.log(_VARIANCES), np.arange(len(_VARIANCES)))
+    rho = np.clip(k[asked] / v[asked], 0.0, 1.0)
+    knots = _knots(float(n.max()))
+    column = np.interp(np.log(n[asked]), np.log(knots), np.arange(len(knots)))
+    found = np.zeros(rho.shape)
+    for i in _around(place):
+        weight = np.maximum(1.0 - np.abs(place - i), 0.0)
+        for j in _around(column):
+            share = weight * np.maximum(1.0 - np.abs(column - j), 0.0)
+            if share.any():
+                found += share * np.interp(rho, _CORRELATIONS, _ratios(_VARIANCES[i], knots[j]))
+    out[asked] = found
+    return out
+
+
+def _around(places: Array) -> list[int]:
+    """The whole numbers on both sides."""
+    return sorted({int(i) for p in places.tolist() for i in (math.floor(p), math.ceil(p))})
+
+
+def _knots(most: float) -> list[int]:
+    """Numbers of keys that are tabulated."""
+    ladder = [2, 3, 5, 8, 14, 24, 48, 96, 192, 384, 1024, 4096, 1 << 20]
+    return ladder[: next((i for i, n in enumerate(ladder) if n >= most), len(ladder) - 1) + 1]
+
+
+@functools.lru_cache(maxsize=256)
+def _ratios(v: float, n: int) -> Array:
+    """E Σ p_j p'_j over P(ρv, n) at the tabulated correlations; 1 at both ends."""
+    middle = [_overlap(v, rho, n) / float(participation(rho * v, np.array(n))) for rho in _CORRELATIONS[1:-1]]
+    return np.array([1.0, *middle, 1.0])
+
+
+def _overlap(v: float, rho: float, n: int) -> float:
+    """E Σ p_j p'_j."""
+    both, none = _transforms(v, rho)
+    with np.errstate(under="ignore"):
+        return n * _STEP * _STEP * float(np.sum(both * np.exp((n - 1.0) * none)))
+
+
+@functools.lru_cache(maxsize=64)
+def _transforms(v: float, rho: float) -> tuple[Array, Array]:
+    """E_a[ψψ'] and ln E_a[φφ'] at all pairs of ln t and ln s."""
+    sd = math.sqrt(v)
+    step = min(0.25, 1.0 / sd)  # e^{-e^x} is smooth: even steps of 1 in x, or less, are exact to 1e-4
+    z = step * np.arange(-math.ceil(5.5 / step), math.ceil(5.5 / step) + 1)
+    weights = np.exp(-0.5 * np.square(z))
+    weights /= weights.sum()
+    tau = np.arange(-6.0 * sd - 18.0, 6.0 * sd + 4.0, _STEP)
+    a, b = math.sqrt(rho * v) * z, math.sqrt((1.0 - rho) * v) * z
+    level = np.minimum(tau[:, None, None] + a[None, :, None] + b[None, None, :], 7.0)
+    decay = np.exp(-np.exp(level))
+    phi, psi = decay @ weights, (np.exp(level) * decay) @ weights
+    return (psi * weights) @ psi.T, np.log(np.maximum((phi * weights) @ phi.T, 1e-300))
