@@ -19,8 +19,11 @@ class Pieces:
         sizes: Entries of each piece along it.
         cubes: Correlations of each piece, cubes like that of the tensor, of size 1 along the axis: of entries that
             do not differ along it.
+        mixed: Share of the energy of each that was added by tensors whose own pieces are not known: those are taken to
+            be as alike as the average one. Empty where none was.
     """
 
     axis: int
     sizes: tuple[int, ...]
     cubes: tuple[Array, ...]
+    mixed: tuple[float, ...] = ()

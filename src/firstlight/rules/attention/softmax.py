@@ -24,7 +24,7 @@ from firstlight.rules.state.forms import combine
 from firstlight.rules.state.layout import align, merge_axis, offset, profile
 from firstlight.rules.state.noise import sample_correlation
 
-_FEW_DIMENSIONS, _MANY_KEYS, _SHARP_LOGITS, _SCATTERED = 0.03, 32, 3.0, 0.02
+_FEW_DIMENSIONS, _MANY_KEYS, _SHARP_LOGITS, _SCATTERED, _STRAYING = 0.03, 32, 3.0, 0.02, 0.01
 
 
 def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signal:
@@ -92,6 +92,11 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
         call.caveat(
             "causal attention in few units, to positions that are much alike: by how much they differ scatters from "
             "draw to draw, more than it does from pair to pair; all pairs are taken to be alike as they are on average"
+        )
+    elif masked and together(x.wander, float(other[origin])) > _STRAYING:
+        call.caveat(
+            "causal attention in few units: by how much positions differ strays from draw to draw, and keys and values "
+            "do so together; gradients of queries and keys can be off by tens of per cent"
         )
     if v > _SHARP_LOGITS:
         call.caveat(

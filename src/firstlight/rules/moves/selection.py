@@ -15,8 +15,11 @@ from firstlight.rules.moves.concatenation import join
 from firstlight.rules.moves.ranges import drop_axis, put_range, take_index, take_range, unsqueezed
 from firstlight.rules.moves.structural import Sizes, from_sample, like_shape
 from firstlight.rules.registry import Call, Grads, rule, several
+from firstlight.rules.state import pieces
 from firstlight.rules.state.empirical import uniform
 from firstlight.rules.state.layout import reshape
+
+_UNLIKE, _UNEVEN = 0.05, 0.05  # in a correlation, and relative in a mean square, that is worth a word
 
 
 @rule("narrow", example="x.narrow(1, 8, 32)")
@@ -246,7 +249,25 @@ def getitem(call: Call, input: Signal, index: Any) -> Signal:
     steps = plan_index(input, index)
     if steps is None:
         return _advanced(call, input, index)
-    return taken(input, steps)
+    out = taken(input, steps)
+    _warn_of_one_place(call, input, out)
+    return out
+
+
+def _warn_of_one_place(call: Call, x: Signal, out: Signal) -> None:
+    """Say so where a place is taken out of which less is known than of all places together."""
+    if pieces.unsure(x, out) > _UNLIKE:
+        call.caveat(
+            "a place that is more (or less) alike in all samples than its neighbours (a class token): what was added "
+            "to it, as by attention, is taken to be as alike as at the average place; so its samples can come out too "
+            "different"
+        )
+    level = (2.0 / max(out.numel, 1)) ** 0.5
+    if x.data and x.gaussian and x.value is None and x.q.size == 1 and out.ndim < x.ndim and level > _UNEVEN:
+        call.caveat(
+            f"one place of an input that is given: its mean square is taken to be that of all places; of {out.numel} "
+            f"entries it differs by about {100 * level:.0f} %"
+        )
 
 
 def _advanced(call: Call, x: Signal, index: Any) -> Signal:

@@ -23,6 +23,7 @@ from firstlight.theory.activations import Activation, get
 
 _CALM, _STEEP = 0.03, 0.15  # relative variance of a length, and exponent, from which a gradient's mean is uncertain
 _LUCK = 0.05  # and their product, where lengths scatter so much that a small exponent is enough
+_SQUARE = 0.9  # exponent from which correlations behind it are those of long samples
 
 
 def of(act: Activation) -> Pointwise:
@@ -91,9 +92,10 @@ def back(grad: Cotangent, out: Signal, x: Signal, p: Pointwise, call: Call | Non
 def _warn_luck(call: Call, steep: float, unsure: float) -> None:
     """Say so where E f'(u)² depends so much on the length of u that the luck of a draw decides the mean gradient."""
     if abs(steep) > _STEEP or abs(steep) * unsure > _LUCK:
+        longest = ", and correlations behind it on how its longest samples and draws are" if steep > _SQUARE else ""
         call.caveat(
             f"the slopes' mean square goes like length^{2 * steep:.1f}: the mean gradient over draws depends on the "
-            "luck of the forward pass, of which the first order is followed"
+            f"luck of the forward pass, of which the first order is followed{longest}"
         )
 
 

@@ -36,7 +36,7 @@ from firstlight.rules.state.layout import align, axis_atoms
 from firstlight.rules.state.summation import is_centred, rooted
 
 _TABLE = 1 << 15  # entries of a table whose places count one by one; a rotary embedding has all positions × channels
-_MANY, _SCATTERED = 16, 0.1  # entries per gate, and variance of ln|x|², from which their common luck shows
+_MANY, _SCATTERED, _COMMON = 16, 0.1, 0.2  # entries per gate, and variance of ln|x|² or correlation of x, that show
 
 
 def multiply(call: Call, x: Any, y: Any) -> Any:
@@ -193,13 +193,23 @@ def _one_site(mine: Signal, out: Signal) -> bool:
 
 
 def _warn_gate(call: Call, out: Signal, gate: Signal, x: Signal) -> None:
-    """Say so where a gate stands for many entries of a tensor whose length scatters from draw to draw."""
+    """Say so where a gate stands for many entries that are alike, or of a length that scatters from draw to draw."""
     many = out.numel // max(gate.numel, 1)
-    if many >= _MANY and x.noise.variance > _SCATTERED and not _is_inverse_rms(gate, x):
+    if many < _MANY or _is_inverse_rms(gate, x):
+        return
+    if x.noise.variance > _SCATTERED or _alike(gate, x) > _COMMON:
         call.caveat(
             f"the gradient of a gate is Σ g·x over {many} entries, g and x taken as independent: in a draw in which "
             "both are large, or their entries alike, they are so together; it can come out too small"
         )
+
+
+def _alike(gate: Signal, x: Signal) -> float:
+    """Correlation of two entries of x that meet one entry of a gate."""
+    if gate.ndim != x.ndim:
+        return 0.0
+    met = [a for axis in range(x.ndim) if not gate.groups[axis] for a in axis_atoms(x, axis)]
+    return float(x.corr[tuple(1 if a in met else 0 for a in range(x.corr.ndim))]) if met else 0.0
 
 
 def _is_inverse_rms(factor: Any, x: Signal) -> bool:

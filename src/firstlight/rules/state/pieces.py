@@ -17,6 +17,7 @@ from firstlight.rules.state.projection import shared_cube
 
 _DIFFERENT = 0.02  # in a correlation, from which pieces are followed
 _MOST = 8  # pieces that are followed
+_MIXED = 0.2  # share of the energy that came without pieces of its own, from which they are not sure
 
 
 def known(x: Signal) -> Pieces | None:
@@ -83,7 +84,7 @@ def reweighed(out: Signal, x: Signal, atoms: Sequence[int] = (), *, centred: boo
     corr = np.array(out.corr)
     corr[here] = np.clip(corr[here] + more.reshape(corr[here].shape), -1.0, 1.0)
     corr[(0,) * corr.ndim] = 1.0
-    kept = (out.ident, Pieces(pieces.axis, pieces.sizes, cubes)) if len(mine) == 1 else None
+    kept = (out.ident, Pieces(pieces.axis, pieces.sizes, cubes, pieces.mixed)) if len(mine) == 1 else None
     return replace(out, corr=corr, pieces=kept)
 
 
@@ -101,7 +102,7 @@ def mapped(out: Signal, x: Signal) -> Signal:
             return out
         new[(..., *(0,) * (new.ndim - first))] = same
         cubes.append(new)
-    return replace(out, pieces=(out.ident, Pieces(pieces.axis, pieces.sizes, tuple(cubes))))
+    return replace(out, pieces=(out.ident, Pieces(pieces.axis, pieces.sizes, tuple(cubes), pieces.mixed)))
 
 
 def bent(out: Signal, x: Signal) -> Signal:
@@ -121,7 +122,7 @@ def bent(out: Signal, x: Signal) -> Signal:
         return out
     corr[here] = np.clip(sum(w * c for w, c in zip(energies(out, pieces), cubes, strict=True)), -1.0, 1.0)
     corr[(0,) * corr.ndim] = 1.0
-    return replace(out, corr=corr, pieces=(out.ident, Pieces(pieces.axis, pieces.sizes, cubes)))
+    return replace(out, corr=corr, pieces=(out.ident, Pieces(pieces.axis, pieces.sizes, cubes, pieces.mixed)))
 
 
 def added(out: Signal, x: Signal, y: Signal, alpha: float) -> Signal:
@@ -138,7 +139,30 @@ def added(out: Signal, x: Signal, y: Signal, alpha: float) -> Signal:
     cubes = tuple(
         (a * c + b * d) / max(a + b, 1e-300) for a, b, c, d in zip(first, second, mine[0], mine[1], strict=True)
     )
-    return replace(out, pieces=(out.ident, Pieces(pieces.axis, pieces.sizes, cubes)))
+    shares = [(_mixed(known(s), len(cubes)), energy) for s, energy in ((x, first), (y, second))]
+    mixed = sum((m * e for m, e in shares), start=np.zeros(len(cubes))) / np.maximum(first + second, 1e-300)
+    return replace(out, pieces=(out.ident, Pieces(pieces.axis, pieces.sizes, cubes, tuple(mixed.tolist()))))
+
+
+def _mixed(pieces: Pieces | None, count: int) -> Array:
+    """`Pieces.mixed` of a term of a sum."""
+    if pieces is None:
+        return np.ones(count)
+    return np.array(pieces.mixed) if pieces.mixed else np.zeros(count)
+
+
+def unsure(x: Signal, out: Signal) -> float:
+    """How far a tensor of its own, cut out of x, is from its average piece; 0 where it is no piece or all is known."""
+    pieces = known(x)
+    if pieces is None or out.ndim >= x.ndim:
+        return 0.0
+    average = float(x.corr[_two_samples(x, x.corr)])
+    apart = [abs(float(c[_two_samples(x, c)]) - average) for c in pieces.cubes]
+    return max([a for a, m in zip(apart, pieces.mixed, strict=False) if m > _MIXED], default=0.0)
+
+
+def _two_samples(x: Signal, cube: Array) -> tuple[int, ...]:
+    return tuple(1 if b and n > 1 else 0 for b, n in zip(x.batch, cube.shape, strict=True))
 
 
 def _cubes(x: Signal, pieces: Pieces, at: int) -> tuple[Array, ...] | None:
