@@ -188,6 +188,7 @@ def accuracy(overall: bool = False) -> str:
         "network": "network", "depth": "depth", "scheme": "scheme", "draws": "draws", "operations": "operations",
         "q_median": "q, median %", "q_90": "90 %", "q_99": "99 %", "grad_q_median": "gradient, median %",
         "grad_q_90": "90 %", "grad_q_99": "99 %", "c_90": "correlation, 90 %", "c_max": "worst",
+        "cos_90": "mean cosine, 90 %", "cos_max": "worst",
         "missed": "missed by > 10 %", "caveats": "with a caveat", "cpu_s": "CPU-s",
     }  # fmt: skip
     if overall:

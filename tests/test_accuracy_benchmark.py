@@ -11,6 +11,7 @@ import torch
 from benchmarks import accuracy
 from benchmarks.accuracy import errors, store
 from benchmarks.accuracy.draws import draw_apart
+from benchmarks.accuracy.pairs import Pairs
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +45,34 @@ def test_draws_are_kept_and_read_back(tmp_path, monkeypatch):
     assert kept["1:relu"].grad_q[0] > 0.0
     assert math.isnan(kept["1:relu"].place[0])  # vectors have no positions
     assert draw_apart(store.Case("nosuch", 3, "he"), 2).startswith("KeyError")
+
+
+def test_correlations_are_those_of_moments_over_draws():
+    """x_a = l_a·u_a with lengths l of their own: E x_a x_b is c·E l_a l_b, where a mean cosine would be near c."""
+    generator = torch.Generator().manual_seed(0)
+    found, c = [], 0.6
+    for _ in range(20):
+        pairs = Pairs(axis=2)
+        for _ in range(64):
+            common, own = (torch.randn(4, 5, 32, generator=generator, dtype=torch.float64) for _ in range(2))
+            length = torch.exp(torch.randn(4, 1, 1, generator=generator, dtype=torch.float64) * 0.5)
+            pairs.add(length * (c**0.5 * common[:1] + (1.0 - c) ** 0.5 * own))
+        found.append(pairs.correlations())
+    (samples, errors_of), (places, _) = (np.array([[f[k][i] for f in found] for i in (0, 1)]) for k in (0, 1))
+    error = samples.std(ddof=1)
+    assert samples.mean() == pytest.approx(c * np.exp(-0.25), abs=4.0 * error / 20**0.5)  # E l_a l_b/E l²
+    assert 0.5 * error < errors_of.mean() < 2.0 * error
+    assert places.mean() == pytest.approx(0.0, abs=0.02)
+
+
+def test_draws_that_were_kept_before_moments_of_pairs_were(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "HOME", tmp_path)
+    case = store.Case("mlp_relu", 3, "he")
+    head = "node,draws,q,q_error,grad_q,grad_q_error,c,c_error,place,place_error"
+    case.path.write_text(f"{head}\nx,4,1,.1,2,.2,.3,.03,.4,.04\n")
+    kept = store.read(case)["x"]
+    assert kept.c == kept.cosine == (0.3, 0.03)
+    assert kept.place == kept.place_cosine == (0.4, 0.04)
 
 
 def test_summaries_skip_draws_without_a_gradient():

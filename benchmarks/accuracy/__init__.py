@@ -39,7 +39,7 @@ MISS = 0.1  # beyond the sampling error, where a caveat must say why
 TABLE = Path(__file__).parent / "table.csv"
 COLUMNS = (
     "network", "depth", "scheme", "draws", "operations", "q_median", "q_90", "q_99", "grad_q_median", "grad_q_90",
-    "grad_q_99", "c_90", "c_max", "missed", "caveats", "cpu_s", "error",
+    "grad_q_99", "c_90", "c_max", "cos_90", "cos_max", "missed", "caveats", "cpu_s", "error",
 )  # fmt: skip
 
 
@@ -69,14 +69,20 @@ class Row:
         """Errors of the correlations between samples and between positions."""
         return [v for e in self.found for v in (e.c, e.place) if v == v]
 
+    @property
+    def cosine(self) -> list[float]:
+        """The same against the mean cosine of a draw."""
+        return [v for e in self.found for v in (e.cosine, e.place_cosine) if v == v]
+
     def record(self) -> tuple[object, ...]:
         """The case as a line of the table."""
-        f, b, c = self.forward, self.backward, self.correlation
+        f, b = self.forward, self.backward
         quantiles = [round(100 * part(x, p), 2) for x in (f, b) for p in (0.5, 0.9, 0.99)]
+        alike = [round(part(c, p), 3) for c in (self.correlation, self.cosine) for p in (0.9, 1.0)]
         missed = sum(max(e.q, e.grad_q if e.grad_q == e.grad_q else 0.0) > MISS for e in self.found)
         return (
             self.case.name, self.case.depth, self.case.scheme, self.draws, len(f), *quantiles,
-            round(part(c, 0.9), 3), round(part(c, 1.0), 3), missed, self.caveats, round(self.seconds, 2), self.error,
+            *alike, missed, self.caveats, round(self.seconds, 2), self.error,
         )  # fmt: skip
 
 
@@ -128,7 +134,7 @@ def compare(entry: Entry, scheme: str, draws: int = DRAWS) -> Row:
     table = drawn(model, args, kwargs, scheme, trace(model, args, kwargs), draws)
     row = Row(case, draws)
     found, row.seconds = prediction(case)
-    row.found = errors_of(found, {name: store.summary(name, rows) for name, rows in table.items()})
+    row.found = errors_of(found, table)
     row.caveats = sum(bool(n.caveats) for n in found.nodes)
     return row
 

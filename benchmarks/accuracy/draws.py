@@ -1,4 +1,4 @@
-"""Monte Carlo over weight draws: mean squares, gradients and cosines of every operation of one network.
+"""Monte Carlo over weight draws: mean squares, gradients and correlations of every operation of one network.
 
 ``python -m benchmarks.accuracy.draws NAME DEPTH SCHEME COUNT`` draws one case in this process and keeps it.
 """
@@ -9,6 +9,7 @@ import multiprocessing
 import resource
 import sys
 import warnings
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks.accuracy import store
+from benchmarks.accuracy.pairs import Pairs
 from firstlight.capture.measure import random_cotangent
 from firstlight.capture.record import Event, recording
 from firstlight.capture.tensors import named_tensors
@@ -30,11 +32,12 @@ Table = dict[str, list[tuple[float, ...]]]
 
 
 class Draws:
-    """Mean squares, gradients' mean squares and cosines of every operation, one row per draw; no tensor is kept."""
+    """Mean squares, gradients' mean squares and cosines of every operation, one row per draw, and sums over pairs."""
 
     def __init__(self, batch: int) -> None:
         self.batch = batch
         self.values: Table = {}
+        self.pairs: dict[str, Pairs] = {}
         self.forward: dict[str, tuple[float, float, float]] = {}
         self.backward: dict[str, float] = {}
 
@@ -45,24 +48,36 @@ class Draws:
             return
         name = event.name
         data = x.detach().double()
-        self.forward[name] = float(data.square().mean()), cosine(data), self.between_positions(event, data)
+        axis = self.axis_of_units(event, data)
+        self.forward[name] = float(data.square().mean()), cosine(data), between_positions(data, axis)
+        if data.dim() > 1 and data.shape[0] == self.batch:
+            self.pairs.setdefault(name, Pairs(axis)).add(data)
         if x.requires_grad:  # a hook sees the gradient of this value, also if the tensor is overwritten later
             x.register_hook(lambda g: self.backward.__setitem__(name, float(g.double().square().mean())))
 
-    def between_positions(self, event: Event, x: torch.Tensor) -> float:
-        """Mean cosine between two positions of one sample, over the units."""
+    def axis_of_units(self, event: Event, x: torch.Tensor) -> int | None:
+        """The axis of the units of a tensor that has positions beside them."""
         if x.dim() < 3 or x.shape[0] != self.batch:
-            return np.nan
-        node = Node(event.name, event.op)
-        by_place = x.movedim(unit_axis(node, x.dim()), -1).flatten(1, -2)
-        found = [c for sample in by_place if not np.isnan(c := cosine(sample))]
-        return float(np.mean(found)) if found else np.nan
+            return None
+        return unit_axis(Node(event.name, event.op), x.dim())
 
     def close(self) -> None:
         """End of one draw."""
         for name, (q, c, place) in self.forward.items():
             self.values.setdefault(name, []).append((q, self.backward.get(name, np.nan), c, place))
         self.forward, self.backward = {}, {}
+
+    def summaries(self) -> dict[str, store.Drawn]:
+        """Means over the draws of each operation."""
+        return {name: store.summary(name, rows, self.pairs.get(name)) for name, rows in self.values.items()}
+
+
+def between_positions(x: torch.Tensor, axis: int | None) -> float:
+    """Mean cosine between two positions of one sample, over the units."""
+    if axis is None:
+        return np.nan
+    found = [c for sample in x.movedim(axis, -1).flatten(1, -2) if not np.isnan(c := cosine(sample))]
+    return float(np.mean(found)) if found else np.nan
 
 
 def cosine(x: torch.Tensor) -> float:
@@ -77,7 +92,9 @@ def cosine(x: torch.Tensor) -> float:
     return float((flat.sum(0).square().sum() - flat.square().sum()) / (n * (n - 1)))
 
 
-def drawn(model: torch.nn.Module, args: Any, kwargs: Any, scheme: str, graph: Graph, count: int) -> Table:
+def drawn(
+    model: torch.nn.Module, args: Any, kwargs: Any, scheme: str, graph: Graph, count: int
+) -> dict[str, store.Drawn]:
     """Draw, run forward and backward, and collect."""
     found = Draws(next((t.shape[0] for _, t in named_tensors((args, kwargs)) if t.dim()), 0))
     chosen = plan(model, scheme, graph=graph, frozen=True)
@@ -93,12 +110,12 @@ def drawn(model: torch.nn.Module, args: Any, kwargs: Any, scheme: str, graph: Gr
         torch.autograd.backward(outputs, [random_cotangent(o, generator) for o in outputs])
         del output, outputs, recorder
         found.close()
-    return found.values
+    return found.summaries()
 
 
-def finite(found: Table) -> bool:
+def finite(found: Mapping[str, store.Drawn]) -> bool:
     """Whether every length of every draw is a number."""
-    return all(np.isfinite(q) and not np.isinf(g) for rows in found.values() for q, g, *_ in rows)
+    return all(np.isfinite(d.q[0]) and not np.isinf(d.grad_q[0]) for d in found.values())
 
 
 def draw(case: store.Case, count: int) -> None:

@@ -35,8 +35,11 @@ class NodeError:
         op: Operation.
         q: |predicted/drawn - 1| of the mean square, less two standard errors of the drawn mean.
         grad_q: The same of the gradient; NaN where there is none.
-        c: |predicted - drawn| cosine between samples, less two standard errors; NaN where the first axis is another.
+        c: |predicted - drawn| correlation between samples, less two standard errors; NaN where the first axis is not
+            that of samples.
         place: The same between positions; NaN also where a position is a single entry.
+        cosine: As `c`, of the mean cosine of a draw.
+        place_cosine: As `place`, likewise.
         values: (predicted q, drawn q, its error), the same for grad q, (predicted c, drawn c), likewise of positions.
         caveats: What the prediction says of the operation.
     """
@@ -47,6 +50,8 @@ class NodeError:
     grad_q: float
     c: float
     place: float
+    cosine: float
+    place_cosine: float
     values: tuple[float, ...]
     caveats: tuple[str, ...]
 
@@ -90,6 +95,8 @@ def errors(found: Prediction, drawn: dict[str, store.Drawn]) -> list[NodeError]:
         g = node.grad.q if node.grad is not None else 0.0
         c, place = node.output.c_batch, node.output.c_position
         sampled = bool(node.shape) and node.shape[0] == batch and d.q[0] > ZERO
+        # a tensor that depends on no sample (biases by position) may have as many heads in front
+        placed = sampled and units(node) > 1 and (c is not None or batch < 2)
         out.append(
             NodeError(
                 node.name,
@@ -97,7 +104,9 @@ def errors(found: Prediction, drawn: dict[str, store.Drawn]) -> list[NodeError]:
                 beyond(node.output.q, *d.q),
                 beyond(g, *d.grad_q),
                 apart(c, d.c) if sampled else math.nan,
-                apart(place, d.place) if sampled and units(node) > 1 else math.nan,
+                apart(place, d.place) if placed else math.nan,
+                apart(c, d.cosine) if sampled else math.nan,
+                apart(place, d.place_cosine) if placed else math.nan,
                 (node.output.q, *d.q, g, *d.grad_q, _number(c), d.c[0], _number(place), d.place[0]),
                 node.caveats,
             )
@@ -106,7 +115,7 @@ def errors(found: Prediction, drawn: dict[str, store.Drawn]) -> list[NodeError]:
 
 
 def units(node: NodePrediction) -> int:
-    """Units of a tensor with positions: the cosine of two positions of one unit is a sign and no correlation."""
+    """Units of a tensor with positions: what two positions of one unit have in common is one number a draw."""
     return node.shape[unit_axis(Node(node.name, node.op), len(node.shape))] if len(node.shape) > 2 else 1
 
 

@@ -10,8 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.accuracy.pairs import Pairs
+
 HOME = Path(os.environ.get("ACCURACY_STORE", Path(__file__).parent / "drawn"))
-COLUMNS = ("node", "draws", "q", "q_error", "grad_q", "grad_q_error", "c", "c_error", "place", "place_error")
+PAIRS = ("q", "grad_q", "c", "place", "cosine", "place_cosine")
+COLUMNS = ("node", "draws", *(name for pair in PAIRS for name in (pair, f"{pair}_error")))
+NONE = (np.nan, np.nan)
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,10 @@ class Drawn:
         draws: Number of draws.
         q: Mean square and its standard error.
         grad_q: The same of the gradient.
-        c: Mean cosine between samples and its standard error.
-        place: Mean cosine between positions of one sample and its standard error.
+        c: Correlation between samples, of moments over draws (`pairs`), and its standard error.
+        place: The same between positions of one sample.
+        cosine: Mean over draws of the mean cosine between samples and its standard error.
+        place_cosine: The same between positions of one sample.
     """
 
     node: str
@@ -47,10 +53,18 @@ class Drawn:
     grad_q: tuple[float, float]
     c: tuple[float, float]
     place: tuple[float, float]
+    cosine: tuple[float, float]
+    place_cosine: tuple[float, float]
 
 
-def summary(node: str, rows: Iterable[tuple[float, ...]]) -> Drawn:
-    """Means and standard errors over the draws of (q, grad q, cosine between samples, between positions)."""
+def summary(node: str, rows: Iterable[tuple[float, ...]], pairs: Pairs | None = None) -> Drawn:
+    """Means and standard errors over the draws of (q, grad q, cosine between samples, between positions).
+
+    Args:
+        node: Name.
+        rows: One for each draw.
+        pairs: Sums over pairs of its entries, where its first axis is that of samples.
+    """
     table = np.array(list(rows), dtype=float)
 
     def of(column: int) -> tuple[float, float]:
@@ -60,35 +74,37 @@ def summary(node: str, rows: Iterable[tuple[float, ...]]) -> Drawn:
             return np.nan, np.nan
         return float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else np.inf
 
-    return Drawn(node, len(table), of(0), of(1), of(2), of(3))
+    c, place = (NONE, NONE) if pairs is None else pairs.correlations()
+    return Drawn(node, len(table), of(0), of(1), c, place, of(2), of(3))
 
 
-def write(case: Case, found: Mapping[str, list[tuple[float, ...]]]) -> None:
+def write(case: Case, found: Mapping[str, Drawn]) -> None:
     """Keep the draws of a case; the file appears whole or not at all."""
     HOME.mkdir(parents=True, exist_ok=True)
     part = case.path.with_suffix(".part")
     with part.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(COLUMNS)
-        for node, rows in found.items():
-            d = summary(node, rows)
-            out.writerow((d.node, d.draws, *(f"{v:.6g}" for pair in (d.q, d.grad_q, d.c, d.place) for v in pair)))
+        for d in found.values():
+            out.writerow((d.node, d.draws, *(f"{v:.6g}" for name in PAIRS for v in getattr(d, name))))
     part.replace(case.path)
 
 
 def read(case: Case) -> dict[str, Drawn]:
-    """The draws of a case by node; empty if there are none yet."""
+    """The draws of a case by node; empty if there are none yet.
+
+    Of draws that were kept before moments of pairs were, the mean cosine stands for the correlation.
+    """
     if not case.path.exists():
         return {}
     with case.path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
+    before = bool(rows) and "cosine" not in rows[0]
+    names = ("q", "grad_q", "c", "place", "c", "place") if before else PAIRS
     return {
-        r["node"]: Drawn(
-            r["node"], int(r["draws"]),
-            *((float(r[k]), float(r[f"{k}_error"])) for k in ("q", "grad_q", "c", "place")),
-        )
+        r["node"]: Drawn(r["node"], int(r["draws"]), *((float(r[k]), float(r[f"{k}_error"])) for k in names))
         for r in rows
-    }  # fmt: skip
+    }
 
 
 def draws_kept(case: Case) -> int:

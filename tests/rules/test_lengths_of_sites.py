@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from benchmarks.accuracy.draws import drawn
 from benchmarks.accuracy.errors import errors
-from benchmarks.accuracy.store import summary
 from firstlight.capture import predict as capture
 from firstlight.capture.trace import trace
 from firstlight.graph.ir import Node
@@ -48,7 +47,7 @@ def judged(model, x, draws=DRAWS):
     laws = plan(model, "xavier", graph=graph, frozen=True).laws()
     found = capture.predict(model, (x,), {}, laws=laws, scheme="xavier", graph=graph, on_missing="raise")
     rows = drawn(model, (x,), {}, "xavier", graph, draws)
-    return {e.node: e for e in errors(found, {name: summary(name, r) for name, r in rows.items()})}
+    return {e.node: e for e in errors(found, rows)}
 
 
 @pytest.mark.parametrize(("heads", "rate"), [(1, 0.0), (4, 0.0), (4, 0.1)])

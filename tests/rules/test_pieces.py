@@ -6,7 +6,6 @@ from torch.nn import functional as F
 
 from benchmarks.accuracy.draws import drawn
 from benchmarks.accuracy.errors import NodeError, errors
-from benchmarks.accuracy.store import summary
 from firstlight.capture import predict as capture
 from firstlight.capture.trace import trace
 from firstlight.schemes.plan import plan
@@ -48,7 +47,7 @@ def worst(model: nn.Module, x: Tensor) -> dict[str, NodeError]:
     laws = plan(model, "he", graph=graph, frozen=True).laws()
     found = capture.predict(model, (x,), {}, laws=laws, scheme="he", graph=graph)
     table = drawn(model, (x,), {}, "he", graph, DRAWS)
-    return {e.node: e for e in errors(found, {n: summary(n, rows) for n, rows in table.items()})}
+    return {e.node: e for e in errors(found, table)}
 
 
 def test_a_class_token_stays_alike_through_norms_sums_maps_and_bends() -> None:

@@ -38,7 +38,9 @@ class TensorPrediction:
     Attributes:
         mean: Mean entry.
         q: Mean square of the entries, averaged over draws.
-        c_batch: Correlation (cosine) of the same entry between two samples; None with one sample.
+        c_batch: Correlation of the same entry between two samples, E x x'/√(E x² E x'²), of moments over draws: what
+            sums need. The mean cosine of one draw, which a measurement has, is another number where lengths scatter.
+            None with one sample.
         c_position: The same between two positions of one sample; None where there are none.
         c_feature: The same between two units at one place; None where there is one.
         log_mean: Mean over draws of ln of the mean square.

@@ -25,7 +25,7 @@ from firstlight.rules.gradients.rows import ADDED
 from firstlight.rules.linear.contraction import INNER
 from firstlight.rules.linear.tied import ROW
 from firstlight.rules.state.noise import gaussian_energy
-from firstlight.rules.state.windows import pair_average
+from firstlight.rules.state.windows import pair_correlation
 
 _POSITIVE_AXIS = ("conv", "max_pool", "avg_pool", "adaptive", "batch_norm", "group_norm", "instance_norm")
 
@@ -45,7 +45,7 @@ def tensor(node: Node, x: Signal, reference: float, *, paired: bool = False) -> 
     batch, places, units = _kinds(x.groups, x.batch, unit_axis(node, x.ndim))
 
     def pair(atoms: tuple[int, ...]) -> float | None:
-        return min(max(pair_average(x, atoms), -1.0), 1.0) if atoms else None
+        return min(max(pair_correlation(x, atoms), -1.0), 1.0) if atoms else None
 
     q, m = (x.mean_q / 2.0, x.mean_mean / 2.0) if paired else (x.mean_q, x.mean_mean)
     log_q = math.log(q) if q > 0.0 else -math.inf

@@ -13,7 +13,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from firstlight.graph.signal import Array, Signal, next_id, replace
-from firstlight.rules.state.layout import axis_atoms, correlations, expand, merge_axis, moments, offset, state_weights
+from firstlight.rules.state.layout import (
+    axis_atoms,
+    correlations,
+    expand,
+    merge_axis,
+    moments,
+    offset,
+    profile,
+    state_weights,
+)
 
 
 def single(x: Signal, axes: Sequence[int]) -> Signal:
@@ -161,6 +170,16 @@ def pair_average(x: Signal, atoms: Sequence[int]) -> float:
     return float(np.vdot(weights, x.corr)) / total if total > 0 else 0.0
 
 
+def pair_correlation(x: Signal, atoms: Sequence[int]) -> float:
+    """Σ E x_i x_j / Σ √(q_i q_j) over the same pairs: each counts with the energy that it has."""
+    if x.q.size == 1:
+        return pair_average(x, atoms)
+    weights, _ = _pair_weights(x.atoms, x.corr.shape, tuple(atoms))
+    weights = weights * profile(x.q, x.corr.shape)
+    total = float(weights.sum())
+    return float(np.vdot(weights, x.corr)) / total if total > 0.0 else 0.0
+
+
 @functools.lru_cache(maxsize=4096)
 def _pair_weights(sizes: tuple[int, ...], states: tuple[int, ...], atoms: tuple[int, ...]) -> tuple[Array, float]:
     """Ordered pairs at each index of a cube that differ in at least one of the atoms and in no other, and their sum."""
@@ -172,4 +191,4 @@ def _pair_weights(sizes: tuple[int, ...], states: tuple[int, ...], atoms: tuple[
     return weights, float(weights.sum())
 
 
-__all__ = ["axis_atoms", "expand", "fixed_map", "pair_average", "pair_means"]
+__all__ = ["axis_atoms", "expand", "fixed_map", "pair_average", "pair_correlation", "pair_means"]
