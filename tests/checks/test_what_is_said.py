@@ -186,3 +186,15 @@ def test_one_remedy_is_not_undone_by_another() -> None:
     r = fl.diagnose(model, x, F.cross_entropy, targets=y)
     assert {"FWD001", "OUT002"} <= {f.code for f in r.findings}
     assert {f.remedy for f in r.findings if f.severity != "info"} == {r.findings[0].remedy}
+
+
+def test_raw_inputs_are_normalised_and_the_read_out_left_alone() -> None:
+    """Sound as 16-bit numbers: the outputs are as large as the input, and small with it."""
+    x, y = data()
+    r = fl.diagnose(mlp(2, gain=None), 2000.0 * x, F.cross_entropy, targets=y)
+    assert {"INP002", "OUT002"} <= {f.code for f in r.findings}
+    assert not [f.remedy for f in r.findings if "div_" in f.remedy]
+    large = each(mlp(2, gain=None), lambda p: p.mul_(10.0))
+    assert any(
+        "div_" in f.remedy for f in fl.diagnose(large, x, F.cross_entropy, targets=y, try_remedies=False).findings
+    )

@@ -105,7 +105,7 @@ def not_normalised(e: Evidence) -> Iterator[Finding]:
         offset = abs(x.mean) > 10.0 * x.sd
         if 0.1 <= x.rms <= 10.0 and not offset:
             continue
-        if _normalised_first(e, x):
+        if normalised_first(e, x):
             continue
         fatal = fate.reason in ("exploded", "half") or blame(e).kind in (
             "saturated",
@@ -114,14 +114,17 @@ def not_normalised(e: Evidence) -> Iterator[Finding]:
             "input",
         )
         fatal = (fatal and (x.rms > 10.0 or offset)) or (fate.reason in ("silent", "budget", "weak") and x.rms < 0.1)
-        fatal = fatal
-        kind = "raw pixels or other raw measurements" if x.rms > 10.0 else "nearly zero" if x.rms < 0.1 else "offset"
+        kind = (
+            "looks like raw pixels or other raw measurements"
+            if x.rms > 10.0
+            else ("is nearly zero" if x.rms < 0.1 else "lies far from zero")
+        )
         yield Finding(
             "INP002", severity(fatal), x.name,
             f"input {x.name!r} has mean {number(x.mean)}, standard deviation {number(x.sd)}, "
             f"range {number(x.low)} to {number(x.high)}",
             "root mean square between 0.1 and 10, mean within 10 standard deviations (laws assume mean square 1)",
-            f"The input looks like {kind}; lengths, outputs and the first layer's gradient are off by that factor.",
+            f"The input {kind}; lengths, outputs and the first layer's gradient are off by that factor.",
             "batch = (batch - batch.mean()) / batch.std()  # with the training set's numbers",
             f"divides every pre-activation by about {number(x.rms)}" if x.rms > 10.0 else "",
             {"rms": x.rms, "mean": x.mean, "sd": x.sd},
@@ -145,7 +148,7 @@ def features_uneven(e: Evidence) -> Iterator[Finding]:
         30 in size is 1000 in eigenvalue.
     """
     for x in e.inputs:
-        if x.floating and x.feature_scale_ratio > 30.0 and not _normalised_first(e, x):
+        if x.floating and x.feature_scale_ratio > 30.0 and not normalised_first(e, x):
             fatal = blame(e).kind in ("saturated", "dead")
             yield Finding(
                 "INP004", severity(fatal), x.name,
@@ -172,7 +175,7 @@ def first_saturating(e: Evidence) -> NodeStats | None:
     return None
 
 
-def _normalised_first(e: Evidence, x: InputFacts) -> bool:
+def normalised_first(e: Evidence, x: InputFacts) -> bool:
     """Whether the network brings this input to an ordinary size before anything saturates or is learned."""
     reader = first_reader(e)
     if reader is None:

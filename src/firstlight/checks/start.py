@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from firstlight.checks.batch import normalised_first
 from firstlight.checks.evidence import Evidence
 from firstlight.checks.fate import decide
 from firstlight.checks.phrases import number
@@ -33,13 +34,18 @@ def loss_above_guess(e: Evidence) -> Iterator[Finding]:
     if p.loss < 2.0 * max(p.loss_silent, p.loss_constant or 0.0) or p.loss - p.loss_silent < 0.5:
         return
     ratio = p.loss / max(p.loss_silent, 1e-12)
+    # What a raw input makes too large is of ordinary size once that is normalised: no smaller read-out on top of it.
+    raw = [x for x in e.inputs if x.floating and x.rms > 10.0 and not normalised_first(e, x)]
+    line, effect = _smaller_readout(e), f"loss near {number(p.loss_silent)} at the start"
+    if any(p.output_rms < 10.0 * x.rms for x in raw):
+        line = effect = ""
     answer = "a uniform guess" if x is not None and x.are else "answering 0 for everything"
     yield Finding(
         "OUT002", "warning" if ratio > 10.0 else "info", "",
         f"loss {number(p.loss)} at the start; {answer} gives {number(p.loss_silent)}",
         "twice that (ln K + v/2 for logits of variance v)",
         "The first steps are spent on unlearning large random answers.",
-        _smaller_readout(e), f"loss near {number(p.loss_silent)} at the start", {"ratio": ratio},
+        line, effect, {"ratio": ratio},
     )  # fmt: skip
 
 
