@@ -15,7 +15,8 @@ class Reader(nn.Module):
     def __init__(self, kind, how, layers, both_ways):
         super().__init__()
         self.words, self.how = nn.Embedding(300, WIDTH), how
-        self.layers = kind(WIDTH, WIDTH, layers, batch_first=True, bidirectional=both_ways)
+        dropout = 0.3 if layers > 1 else 0.0
+        self.layers = kind(WIDTH, WIDTH, layers, batch_first=True, bidirectional=both_ways, dropout=dropout)
         self.weigh, self.out = nn.Linear(WIDTH * (1 + both_ways), 1), nn.Linear(WIDTH * (1 + both_ways), 32)
 
     def forward(self, ids):

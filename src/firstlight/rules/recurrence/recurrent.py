@@ -48,9 +48,9 @@ def _kernels(x: Signal, time: int) -> tuple[Array, Array]:
 
 
 def _run(
-    call: Call, x: Signal, weights: Sequence[Signal], biases: bool, layers: int, both_ways: bool, time: int
+    call: Call, x: Signal, weights: Sequence[Signal], biases: bool, layers: int, both_ways: bool, time: int, rate: float
 ) -> list[list[Steps]]:
-    """All layers; a layer's directions are independent and stand side by side as features."""
+    """All layers; a layer's directions are independent and stand side by side as features; between layers, dropout."""
     kind = call.node.op
     kx, ko = _kernels(x, time)
     if len(kx) > _LONGEST:
@@ -71,7 +71,13 @@ def _run(
         found.append(row)
         fan = sum(w.shape[1] for w in weights[k - per * len(row) + 1 : k : per])
         kx, ko = (_side_by_side(kernels) for kernels in ([s.kernel for s in row], [s.other for s in row]))
+        kx = _dropped(kx, rate)
     return found
+
+
+def _dropped(kernel: Array, rate: float) -> Array:
+    """Moments behind masks that are independent from step to step."""
+    return kernel + np.diag(kernel.diagonal() * (rate / (1.0 - rate))) if rate < 1.0 else np.zeros_like(kernel)
 
 
 def _signal(x: Signal, time: int, units: int, kernel: Array, other: Array) -> Signal:
@@ -120,10 +126,9 @@ def recurrent(
 ) -> tuple[Signal, ...]:  # fmt: skip
     """A stack of recurrent layers from a zero state."""
     del hx
-    if dropout and train and num_layers > 1:
-        call.caveat("dropout between recurrent layers is left out")
+    rate = float(dropout) if train else 0.0
     time = _arguments(call, batch_first, input)
-    layers = _run(call, input, params, bool(has_biases), int(num_layers), bool(bidirectional), time)
+    layers = _run(call, input, params, bool(has_biases), int(num_layers), bool(bidirectional), time, rate)
     units = sum(len(layers[-1]) and w for w in [call.node.outputs[0].shape[-1]])
     last = layers[-1]
     y = _signal(input, time, units, _side_by_side([s.kernel for s in last]), _side_by_side([s.other for s in last]))
@@ -157,9 +162,10 @@ def _(
     params: tuple[Signal, ...], has_biases: bool = True, num_layers: int = 1, dropout: float = 0.0,
     train: bool = True, bidirectional: bool = False, batch_first: bool = False,
 ) -> Grads:  # fmt: skip
-    del hx, dropout, train
+    del hx
+    rate = float(dropout) if train else 0.0
     time = _arguments(call, batch_first, input)
-    layers = _run(call, input, params, bool(has_biases), int(num_layers), bool(bidirectional), time)
+    layers = _run(call, input, params, bool(has_biases), int(num_layers), bool(bidirectional), time, rate)
     steps = len(layers[0][0].pre)
     along = grads[0]
     g = np.zeros((steps, steps)) if along is None else _kernels(whole(along), time)[0][-steps:, -steps:]
@@ -172,7 +178,7 @@ def _(
     k = len(params)
     for depth in range(len(layers) - 1, -1, -1):
         row = layers[depth]
-        under = _side_by_side([s.kernel for s in layers[depth - 1]]) if depth else read
+        under = _dropped(_side_by_side([s.kernel for s in layers[depth - 1]]), rate) if depth else read
         total = np.zeros((steps, steps))
         for way in range(len(row) - 1, -1, -1):
             k -= per
@@ -185,7 +191,7 @@ def _(
             sums = (np.vdot(gates, _turned(under, way)), np.vdot(passed, before), gates.sum(), passed.sum())
             for j in range(per):
                 owed[k + j] = Cotangent(uniform(params[k + j].shape, 0.0, max(float(sums[j]), 1e-300)))
-        g = total
+        g = _dropped(total, rate) if depth else total
     noise = whole(along).noise if along is not None else input.noise
     return {"input": Cotangent(_of_input(input, time, g, noise)), "params": tuple(owed)}
 
