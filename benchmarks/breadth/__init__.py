@@ -26,7 +26,16 @@ from rich.table import Table
 from benchmarks.breadth.candidate import Candidate
 from benchmarks.breadth.judge import Result, apart, plain
 
-PARTS = ("written", "unusual", "hugging_face", "sights_and_sounds", "diffusion", "packages")
+PARTS = (
+    "written",
+    "unusual",
+    "sequences",
+    "sets_and_tables",
+    "hugging_face",
+    "sights_and_sounds",
+    "diffusion",
+    "packages",
+)
 TABLE = Path(__file__).with_name("table.csv")
 COLUMNS = tuple(f.name for f in fields(Result) if f.name != "detail")
 LEAST = 0.9  # share of operations below which a network is called badly met
