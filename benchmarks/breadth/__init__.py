@@ -29,6 +29,8 @@ from benchmarks.breadth.judge import Result, apart, plain
 PARTS = (
     "written",
     "unusual",
+    "images",
+    "patches",
     "sequences",
     "sets_and_tables",
     "hugging_face",

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from firstlight.graph.alone import Alone
 from firstlight.graph.along import Along, Image
 from firstlight.graph.border import Border
 from firstlight.graph.course import Course
@@ -144,6 +145,7 @@ class Signal:
         gaussian: Whether the entries are (close to) jointly Gaussian.
         noise: Log-norm noise over weight draws.
         scatter: Relative variance of the entries' variance from site to site and draw to draw: a Gaussian mixture.
+        reach: Share of `scatter` that places which one window sees have in common, on average over their pairs.
         wander: How far the correlation of two samples strays from its mean over draws: E c² = c² + wander·(1 - c²).
         sway: How correlations of positions that share a few channels' weights stray over draws: (variance of the
             correlation, its covariance with ln|x|²).
@@ -160,6 +162,7 @@ class Signal:
         sites: How the mean square over the units of a site scatters, where it is followed.
         view: (ident, ident of a tensor, changes of layout) if the signal with that ident is that tensor, laid out anew.
         border: (ident, what the zeros around an image do) if the signal with that ident comes out of a convolution.
+        alone: (ident, what channels have each for themselves) if that one comes out of a convolution.
         pieces: (ident, pieces) if the signal with that ident was put together from tensors that are not equally alike.
         courses: (ident, how alike positions are, pair by pair) if the signal with that ident lies behind a causal mask.
         value: Entries, for tensors that depend on no weight and are known (masks, indices).
@@ -178,6 +181,7 @@ class Signal:
     gaussian: bool = False
     noise: Noise = SILENT
     scatter: float = 0.0
+    reach: float = 0.5
     wander: float = 0.0
     sway: tuple[float, float] = (0.0, 0.0)
     data: bool = False
@@ -192,6 +196,7 @@ class Signal:
     sites: Sites | None = None
     view: tuple[int, int, tuple[Hashable, ...]] | None = None
     border: tuple[int, Border] | None = None
+    alone: tuple[int, Alone] | None = None
     pieces: tuple[int, Pieces] | None = None
     courses: tuple[int, tuple[Course, ...]] | None = None
     value: npt.NDArray[Any] | None = None

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
-from firstlight.rules.convolutions import borders
+from firstlight.rules.convolutions import borders, grouped
 from firstlight.rules.convolutions.sway import sway
 from firstlight.rules.convolutions.taps import Taps, carried, matrix, turned
 from firstlight.rules.gradients import images
 from firstlight.rules.gradients.gradient import whole
 from firstlight.rules.linear.affine import LETTERS, with_bias
 from firstlight.rules.linear.centring import seen, taken
-from firstlight.rules.linear.contraction import contract, energy_cube, past_weights
+from firstlight.rules.linear.contraction import contract, past_weights
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule, several
 from firstlight.rules.state import sites
 from firstlight.rules.state.layout import axis_atoms, correlations, expand, merge_axis, moments, offset
@@ -54,9 +54,11 @@ def convolve(x: Signal, weight: Signal, groups: int, maps: dict[int, Taps], outs
     """Sum over channels of a group and over taps with independent weights; channel axis = first map axis - 1."""
     channel = min(maps) - 1
     swaying = sway(x, [i for axis in maps for i in axis_atoms(x, axis)], max(x.shape[channel] // groups, 1))
+    given = x
     x = single(replace(x, source=None, values=None, value=None), [channel, *maps])
     for axis in [channel, *maps]:
         x = with_atom(x, axis)
+    whole_law = given if given.groups == x.groups else x
     at = offset(x, channel)
     taps = [axis_atoms(x, a)[0] for a in maps]
     off = pair_average(x, [at, *taps])
@@ -87,11 +89,25 @@ def convolve(x: Signal, weight: Signal, groups: int, maps: dict[int, Taps], outs
         gaussian=True, terms=(), weights=None, cumulants=(0.0, 0.0), ident=next_id(),
     )  # fmt: skip
     out = replace(drop_single(out), wander=x.wander * _taps_in_step(x, taps, fan / max(per, 1)))
-    scattered = _window_scatter(x, at, taps, fan / max(per, 1), groups)
+    count = fan / max(per, 1)
+    lengths = grouped.lengths(x if groups == 1 else whole_law, at, taps, maps.values(), count, groups)
     out = replace(out, sway=(swaying.variance, swaying.covariance))
     noise = fresh_linear(out, [(1.0, x.noise)], fan, _unit_atom(out, channel), swaying.returned)
     known = sites.behind_weights(None, weight.weights.name, outs) if weight.weights is not None else None
-    out = replace(out, noise=noise, scatter=max(scattered, 0.0), wander=stray(out, fan), data=False, sites=known)
+    out = replace(
+        out,
+        noise=noise,
+        scatter=lengths.scatter,
+        reach=lengths.reach,
+        wander=stray(out, fan * groups),
+        data=False,
+        sites=known,
+    )
+    if groups > 1 and not x.data:
+        out = grouped.heavy(out, whole_law, weight, lengths.own, fan)
+    if not x.data:
+        own = grouped.alone(whole_law, weight, at, taps, count, groups, lengths.old)
+        out = replace(out, alone=(out.ident, own))
     if average != 0.0 or len(out.atoms) != len(y.atoms):
         return out
     return replace(out, border=(out.ident, borders.border(x, at, maps, x.mean_q * per * square)))
@@ -123,25 +139,6 @@ def _taps_in_step(x: Signal, taps: Sequence[int], count: float) -> float:
     """Share that `count` taps leave of what correlations stray by: a mean over taps, c² of neighbours in step."""
     near = tuple(x.corr.shape[i] - 1 if i in taps else 0 for i in range(x.corr.ndim))
     return (1.0 + (count - 1.0) * float(x.corr[near]) ** 2) / max(count, 1.0)
-
-
-def _window_scatter(x: Signal, channel: int, taps: Sequence[int], count: float, groups: int) -> float:
-    """Relative variance of a window's energy: pairs of entries of a group's channels and of `count` taps.
-
-    Taps are as correlated as neighbours; the scatter that the entries brought along is shared by half of them,
-    since neighbouring windows overlap.
-    """
-    near = tuple(x.corr.shape[i] - 1 if i in taps else 0 for i in range(x.corr.ndim))
-    if x.data:
-        return x.scatter * _taps_in_step(x, taps, count)
-    cube = energy_cube(x)
-    n = max(x.atoms[channel] // groups, 1)
-    other = tuple(1 if i == channel else 0 for i in range(cube.ndim))
-    both = tuple(1 if i == channel else k for i, k in enumerate(near))
-    same = (float(cube[(0,) * cube.ndim]) + (n - 1.0) * float(cube[other])) / n
-    apart = (float(cube[near]) + (n - 1.0) * float(cube[both])) / n
-    inherited = x.scatter * (1.0 + 0.5 * (count - 1.0)) / count
-    return max((same + (count - 1.0) * apart) / count, 0.0) + inherited
 
 
 def _unit_atom(x: Signal, axis: int) -> int | None:
@@ -190,8 +187,9 @@ def conv(
 
 def _biased(call: Call, y: Signal, bias: Signal) -> Signal:
     out = with_bias(call, y, bias)
-    known = borders.known(y)
-    return out if known is None else replace(out, border=(out.ident, known.raised(bias.mean_q)))
+    known, own = borders.known(y), grouped.known(y)
+    out = out if known is None else replace(out, border=(out.ident, known.raised(bias.mean_q)))
+    return out if own is None else replace(out, alone=(out.ident, own))
 
 
 def _channelwise(bias: Signal, n: int) -> Signal:
@@ -214,7 +212,7 @@ def _(
     shift = None if bias is None else _channelwise(bias, len(axes))
     grads: dict[str, Any] = {
         "input": images.convolved(
-            past_weights(dx, g, prod(weight.shape[1:])), input, grad, out, axes[0] - 1, groups, shift
+            past_weights(dx, g, grouped.free(weight)), input, grad, out, axes[0] - 1, groups, shift
         ),
         "weight": Cotangent(_kernel_gradient(g, input, weight, axes, maps, groups)),
     }

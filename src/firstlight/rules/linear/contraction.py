@@ -158,7 +158,7 @@ def _by_label(x: Signal, labels: Sequence[str], order: Sequence[str], atoms: Map
     return expand(x, tuple(atoms[a] for a in order))
 
 
-def past_weights(dx: Signal, g: Signal, fan: int, samples: int | None = None) -> Signal:
+def past_weights(dx: Signal, g: Signal, fan: float, samples: int | None = None) -> Signal:
     """A gradient behind the weights whose rows had been divided by their own length over a batch.
 
     The gradient g in front of a batch normalisation carries E 1/v̂, v̂ = wᵀΣw of each row w of n = fan normal entries,
@@ -173,7 +173,7 @@ def past_weights(dx: Signal, g: Signal, fan: int, samples: int | None = None) ->
     Args:
         dx: The gradient behind the weights.
         g: The gradient in front of them.
-        fan: Entries of a row, n.
+        fan: Entries of a row, n; of others than normal ones 2/n is the relative variance of |w|².
         samples: Samples over which the rows were divided, less one, r at most; None for patches of an image.
     """
     if g.tag is None or g.tag[0] != PER_ROW:

@@ -11,18 +11,18 @@ import numpy as np
 
 from firstlight.graph.along import Along
 from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, replace
-from firstlight.rules.convolutions import borders
+from firstlight.rules.convolutions import borders, grouped
 from firstlight.rules.gradients.along import along, energy, met_in_group, mixed
 from firstlight.rules.gradients.gradient import scale, whole
 from firstlight.rules.gradients.leaning import with_length
 from firstlight.rules.linear.contraction import PER_ROW, energy_cube, product
 from firstlight.rules.pointwise.merge import plus, reduce_to
+from firstlight.rules.reductions import epsilon
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, CONCENTRATED, Call, Grads, rule, several
 from firstlight.rules.state import course, pieces
 from firstlight.rules.state.forms import combine, joint
 from firstlight.rules.state.layout import align, axis_atoms, correlations, moments, reshape
 from firstlight.rules.state.projection import group_pairs, projected, shared_cube
-from firstlight.rules.state.summation import sum_atoms
 
 _SMALL = 64  # entries of a group up to which effects of order 1/n can add up to per cents
 _EPSILON = 1e-3  # share of ε in the variance from which the length before a norm counts behind it
@@ -98,18 +98,21 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
         terms=terms, weights=None, value=None, integer=False, ident=next_id(), sites=None,
     )  # fmt: skip
     total_v = float(v.mean())
+    out, own = grouped.normalised(out, x, gone)
     energy = energy_cube(replace(out, source=None, values=None)) if out.source is None else energy_cube(out)
     spread = min(max(float(np.sum(group_pairs(out, gone) * energy)), 0.0), 1.0) if gone else 1.0
     site = len(gone) == 1 and not x.batch[gone[0]]
     # on the sphere Σ x̂² does not scatter, and an entry's kurtosis is 3(1 - 2/n)
     # over several axes the sites of a group keep what they scatter beside each other, not what a whole draw does
     scatter = -spread if site else max(x.scatter - x.noise.variance, 0.0) if len(gone) > 1 else 0.0
-    out = replace(out, corr=_few(out.corr, gone, spread), data=len(gone) == 1, scatter=scatter)
+    out = grouped.scattered(replace(out, corr=_few(out.corr, gone, spread), data=len(gone) == 1), own, scatter)
     if x.course and not any(c.atom in gone for c in x.course):
         out = course.mapped(out, x, lambda pairs: pairs) if common <= 0.0 else course.normalised(out, x, common, shared)
     if border is not None:  # what the border adds is shared by its own entries only
         spread = min(max(spread, border[1]), 1.0)
+    spread = min(spread + own, 1.0)
     kept = total_v / (total_v + eps) if total_v + eps > 0 else 0.0
+    out = replace(out, q=out.q * epsilon.shares(kept, spread)[0])
     return Normalised(pieces.reweighed(out, x, gone, centred=centre), inverse, kept, spread)
 
 
@@ -163,7 +166,9 @@ def normalise_back(
             "normalised tensor is left out"
         )
     n = 2.0 / max(spread, 1e-12)
-    lift = 1.0 + hat.kept * (n / max(n - 2.0, 0.25 * n) - 1.0)
+    lift = epsilon.shares(hat.kept, spread)[1]
+    if lift == 1.0:  # no ε
+        lift = 1.0 + hat.kept * (n / max(n - 2.0, 0.25 * n) - 1.0)
     q = g.q * np.square(hat.scale) * share * lift * joint(g.noise, x.noise, -hat.kept)
     q = q * with_length(g, x, spread, -hat.kept)
     tag = (PER_ROW, 0, lift) if x.gaussian and any(x.batch[a] for a in atoms) else None
@@ -373,28 +378,3 @@ def _(
     back = normalise_back(call, split, x, atoms, centre=True, eps=eps)
     grads["input"] = Cotangent(reshape(back, input.shape))
     return grads
-
-
-@rule("normalize", assumes=(CONCENTRATED,), example="F.normalize(x, dim=-1)")
-def normalize(call: Call, input: Signal, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Signal:
-    """x/|x| along an axis."""
-    if p != 2.0:
-        call.caveat("a norm other than the Euclidean one: taken as the Euclidean one")
-    del eps
-    atoms = axis_atoms(input, dim)
-    n = prod(input.atoms[a] for a in atoms)
-    out = scale(normalise(call, input, atoms, centre=False, eps=0.0).signal, n**-0.5)
-    return replace(out, tag=input.tag) if input.tag is not None and input.tag[0] == "image" else out
-
-
-@normalize.adjoint
-def _(
-    call: Call, grad: Cotangent, out: Signal, input: Signal, p: float = 2.0, dim: int = 1, eps: float = 1e-12
-) -> Grads:
-    del out, p, eps
-    atoms = axis_atoms(input, dim)
-    n = prod(input.atoms[a] for a in atoms)
-    return {"input": Cotangent(scale(normalise_back(call, whole(grad), input, atoms, centre=False, eps=0.0), n**-0.5))}
-
-
-__all__ = ["normalise", "normalise_back", "sum_atoms"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import numpy as np
 
@@ -135,9 +136,32 @@ def fixed_map(x: Signal, maps: Mapping[int, Array]) -> Signal:
     corr = correlations(_apart(replace(x, corr=first), maps, corr, uniform_diagonal), q)
     out = replace(
         x, groups=tuple(groups), mean=mean, q=q, corr=corr, terms=(), weights=None,
-        gaussian=x.gaussian, integer=False, ident=next_id(),
+        gaussian=x.gaussian, integer=False, cumulants=_summed_cumulants(x, maps, hat), ident=next_id(),
     )  # fmt: skip
     return drop_single(out)
+
+
+def _summed_cumulants(x: Signal, maps: Mapping[int, Array], hat: float) -> tuple[float, float]:
+    """Third and fourth cumulants of y = Σ A_i x_i, from those of the entries.
+
+    The r-th one is κ_r·[Σ A^r + ρ^(r-1)·((Σ A)^r - Σ A^r)]: r different entries, each of which goes with the others by
+    the correlation ρ alone, have a joint cumulant of order ρ^(r-1) (a tree of r - 1 links).
+
+    Args:
+        x: The signal.
+        maps: The matrix along each axis.
+        hat: Mean correlation of two entries that an output sums, means included.
+    """
+    if x.cumulants == (0.0, 0.0) or x.mean_q <= 0.0:
+        return x.cumulants
+    level = min(x.mean_mean * (x.mean_mean / x.mean_q), 1.0)
+    rho = min(max((hat - level) / (1.0 - level), 0.0), 1.0) if level < 1.0 else 0.0
+    found: list[float] = []
+    for r, kappa in zip((3, 4), x.cumulants, strict=True):
+        own = prod(float(np.power(a, r).sum(axis=1).mean()) for a in maps.values())
+        every = prod(float(np.power(a.sum(axis=1), r).mean()) for a in maps.values())
+        found.append(kappa * (own + rho ** (r - 1) * (every - own)))
+    return found[0], found[1]
 
 
 def _apart(x: Signal, maps: Mapping[int, Array], averaged: Array, diagonal: float) -> Array:

@@ -1,0 +1,20 @@
+"""What the channels of a convolution have each for themselves: a record that its output carries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """Of y - E[y|w], y = Σ w x over a window.
+
+    Attributes:
+        scatter: Relative variance of the window's energy Σ (x - E x)².
+        flat: What weights of kurtosis κ add to y's own kurtosis, (κ - 3)·E x⁴/(fan·(E x²)²).
+        spread: Relative variance of a channel's variance that its own weights bring, (κ - 1)/fan.
+    """
+
+    scatter: float
+    flat: float
+    spread: float
