@@ -108,3 +108,19 @@ def test_distribution_summaries() -> None:
     assert math.isnan(Distribution(()).mean)
     assert math.isnan(Distribution((1.0,)).sd)
     assert math.isnan(Distribution((math.nan,)).quantile(0.5))
+
+
+def test_cosines_are_those_of_the_drawn_weights() -> None:
+    """He's draws have no biases: large live ones, which make all samples alike, are not compared with a law."""
+    torch.manual_seed(4)
+    model, x = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)), torch.randn(8, 64)
+    nn.init.constant_(model[0].bias, 5.0)
+    drawn = firstlight.measure(model, x, draws=40, scheme="he", backward=False)
+    relu = next(n for n in drawn.nodes if n.op == "relu")
+    assert relu.output.cosine > 0.95  # at the live weights
+    assert relu.cosines is not None
+    assert firstlight.measure(model, x, backward=False).nodes[-1].cosines is None
+    compared = next(n for n in firstlight.compare(firstlight.predict(model, x, "he"), drawn).nodes if n.op == "relu")
+    assert compared.c_measured == relu.cosines.mean
+    assert abs(compared.c_measured - compared.c_predicted) < 5.0 * relu.cosines.standard_error + 1.0 / 64
+    assert drawn.to_frame()["cosine_drawn_mean"].iloc[-1] == drawn.nodes[-1].cosines.mean

@@ -20,7 +20,7 @@ from firstlight.capture.inputs import GetInputs, Inputs, check_batch, check_mode
 from firstlight.capture.parameters import parameter_stats, use_counts
 from firstlight.capture.preserve import WriteGuard, preserved
 from firstlight.capture.record import recording
-from firstlight.capture.redraw import Redraw, with_draws
+from firstlight.capture.redraw import Pass, Redraw, with_draws
 from firstlight.capture.tensors import map_tensors, named_tensors
 from firstlight.errors import FirstlightError, InputError, ModelError
 from firstlight.graph.measurement import Measurement, NodeStats, ParameterStats, TensorStats
@@ -101,9 +101,11 @@ def measure(
     )
     if draws > 1 or redraw is not None:
 
-        def again() -> tuple[dict[str, float], dict[str, float]]:
+        def again() -> Pass:
             p = _run(model, inputs, batch, loss, seed, backward, queued=queued)
-            return {k: v.q for k, v in p.outputs.finish().items()}, {k: v.q for k, v in p.grads.finish().items()}
+            made, grads = p.outputs.finish(), p.grads.finish()
+            squares = {k: v.q for k, v in made.items()}, {k: v.q for k, v in grads.items()}
+            return Pass(*squares, {k: v.cosine for k, v in made.items()})
 
         result = with_draws(result, model, again, draws, redraw, law, seed)
     return result

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,31 +22,38 @@ from firstlight.graph.measurement import Distribution, Measurement
 
 # Overwrites a module's parameters with fresh ones, in place, from a seed.
 Redraw = Callable[[nn.Module, int], None]
-_Squares = tuple[dict[str, float], dict[str, float]]
+
+
+class Pass(NamedTuple):
+    """What one pass leaves, by node name: q of outputs and of gradients, and the cosine between samples of outputs."""
+
+    forward: dict[str, float]
+    backward: dict[str, float]
+    cosine: dict[str, float | None]
 
 
 def with_draws(
     result: Measurement,
     model: nn.Module,
-    run: Callable[[], _Squares],
+    run: Callable[[], Pass],
     draws: int,
     redraw: Redraw | None,
     law: str,
     seed: int,
 ) -> Measurement:
-    """`result` with the distributions of ln q over re-drawn weights.
+    """`result` with the distributions of ln q and of cosines over re-drawn weights.
 
     Args:
         result: The measurement at the live weights.
         model: The module; its weights come back bit for bit.
-        run: One pass; returns q by node name, of outputs and of gradients.
+        run: One pass.
         draws: Number of re-draws.
         redraw: Overwrites the weights; by default each parameter's empirical law.
         law: What to call it in the result.
         seed: Draw k uses seed + k.
     """
     notes: list[str] = []
-    passes: list[_Squares] = []
+    passes: list[Pass] = []
     with preserved(model, weights=True):
         draw = redraw or empirical_redraw(model, notes)
         for k in range(draws):
@@ -53,8 +61,9 @@ def with_draws(
             passes.append(run())
     names = [n.name for n in result.nodes]
     source = next((n.name for n in result.nodes if n.op == "input"), None)
-    forward = {name: _logs([p[0].get(name) for p in passes]) for name in names}
-    backward = {name: _logs([p[1].get(name) for p in passes]) for name in names}
+    forward = {name: _logs([p.forward.get(name) for p in passes]) for name in names}
+    backward = {name: _logs([p.backward.get(name) for p in passes]) for name in names}
+    cosine = {name: _known([p.cosine.get(name) for p in passes]) for name in names}
     ends = [backward[name] for name in result.outputs if name in backward]
     start = forward.get(source, ()) if source else ()
     end = ends[0] if len(ends) == 1 else ()
@@ -63,10 +72,15 @@ def with_draws(
             n,
             log_q=Distribution(forward[n.name], start),
             log_grad_q=Distribution(backward[n.name], end) if any(v == v for v in backward[n.name]) else None,
+            cosines=Distribution(cosine[n.name]) if any(v == v for v in cosine[n.name]) else None,
         )
         for n in result.nodes
     )
     return replace(result, nodes=nodes, draws=draws, draw_law=law, notes=(*result.notes, *notes))
+
+
+def _known(values: list[float | None]) -> tuple[float, ...]:
+    return tuple(math.nan if v is None else v for v in values)
 
 
 def _logs(values: list[float | None]) -> tuple[float, ...]:

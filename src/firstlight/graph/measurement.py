@@ -185,6 +185,7 @@ class NodeStats:
         parameters: Qualified names of the parameters it read directly.
         log_q: ln q of the output over the draws; None unless ``draws > 1``.
         log_grad_q: ln q of the gradient over the draws; None unless ``draws > 1``.
+        cosines: Mean cosine between samples of the output over the draws; None unless ``draws > 1``.
     """
 
     name: str
@@ -198,6 +199,7 @@ class NodeStats:
     parameters: tuple[str, ...] = ()
     log_q: Distribution | None = None
     log_grad_q: Distribution | None = None
+    cosines: Distribution | None = None
 
 
 @dataclass(frozen=True, slots=True)

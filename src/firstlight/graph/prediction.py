@@ -309,7 +309,7 @@ class ComparedNode:
         q_measured: Mean square, averaged over the measured draws.
         q_z: (measured - predicted) of ln q in standard deviations of what sampling explains.
         c_predicted: Cosine between samples.
-        c_measured: The same, measured.
+        c_measured: The same, measured (averaged over the measured draws).
         grad_q_predicted: Mean square of the gradient.
         grad_q_measured: The same, measured.
         grad_q_z: z-score of the gradient's ln q.

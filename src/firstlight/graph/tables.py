@@ -72,6 +72,8 @@ def _node_row(n: NodeStats) -> dict[str, Any]:
         if d is not None:
             row |= {f"{key}_mean": d.mean, f"{key}_sd": d.sd, f"{key}_p_off": d.p_off()}
             row |= {f"{key}_q{round(100 * p):02d}": d.quantile(p) for p in (0.05, 0.25, 0.5, 0.75, 0.95)}
+    if n.cosines is not None:
+        row |= {"cosine_drawn_mean": n.cosines.mean, "cosine_drawn_sd": n.cosines.sd}
     row["inputs"] = n.inputs
     row["parameters"] = n.parameters
     return row

@@ -38,7 +38,7 @@ def join(prediction: Prediction, measurement: Measurement) -> Comparison:
                 q,
                 q_z,
                 n.output.c_batch,
-                other.output.cosine,
+                other.output.cosine if other.cosines is None else other.cosines.mean,
                 None if n.grad is None else n.grad.q,
                 grad_q,
                 grad_z,

@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from firstlight.graph.signal import Array, Signal, replace
-from firstlight.rules.attention.participation import participation
+from firstlight.rules.attention.participation import log_sum, participation
 from firstlight.rules.chains.source import law_of, product_law, sum_law
 from firstlight.rules.state.quadrature import in_one_draw
 from firstlight.theory import special
@@ -40,6 +40,27 @@ def participation_of(x: Signal, v: float, n: Array, scatter: float = 0.0) -> Arr
     if scatter > _EVEN:
         return sum((w * _of_one(x, v * k, n) for k, w in _levels(min(scatter, 4.0))), start=np.zeros_like(n))
     return _of_one(x, v, n)
+
+
+def log_sum_of(x: Signal, v: float, n: int) -> tuple[float, float]:
+    """Mean and variance of ln Σ e^ℓ over n keys of x's law, of variance v around 0.
+
+    E ln S = ∫ (e^{-t} - E e^{-tS}) dt/t with E e^{-tS} = (E e^{-te^ℓ})^n (Frullani); the variance as for Gaussians.
+    """
+    law = _law(x)
+    logits = None if law is None else v**0.5 * law[0]
+    if law is None or logits is None or v <= 1e-12 or float(logits.max() - logits.min()) > _LARGEST:
+        return log_sum(v, n)
+    key = logits.round(4).tobytes(), law[1].tobytes()
+    decay = np.exp(-np.exp(np.minimum(_grid(logits.round(4)), 7.0)))
+    with np.errstate(under="ignore"):
+        mean = _STEP * float(np.sum(decay - np.exp(n * _transforms(*key)[0])))
+    return mean, 0.5 * v * (1.0 / n + _sum(*key, n))
+
+
+def _grid(logits: Array) -> Array:
+    """ln t from where nothing has decayed to where all has."""
+    return np.arange(-40.0 - float(logits.max()), 8.0 - float(logits.min()), _STEP)
 
 
 def _levels(scatter: float) -> list[tuple[float, float]]:
@@ -106,7 +127,7 @@ def _fewer(values: Array, weights: Array) -> tuple[Array, Array]:
 def _transforms(logits: bytes, weights: bytes) -> tuple[Array, Array]:
     """ln E e^{-te^ℓ} and E (te^ℓ)² e^{-te^ℓ} on a grid of ln t."""
     values, mass = np.frombuffer(logits), np.frombuffer(weights)
-    tau = np.arange(-40.0 - float(values.max()), 8.0 - float(values.min()), _STEP)
+    tau = _grid(values)
     level = np.minimum(tau[:, None] + values[None, :], 7.0)  # e^{-e⁷} is 0 in double precision
     decay = np.exp(-np.exp(level))
     return np.log(np.maximum(decay @ mass, 1e-300)), (np.exp(2.0 * level) * decay) @ mass

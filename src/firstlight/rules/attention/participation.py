@@ -134,6 +134,19 @@ def participation(v: float, n: Array) -> Array:
     return np.interp(np.log(n), np.log(knots), table) / n
 
 
+def log_sum(v: float, n: int) -> tuple[float, float]:
+    """Mean and variance of ln Σ e^ℓ over n independent logits of variance v around 0.
+
+    E = ln n + ½ ∫₀^v (1 - E Σp²(u)) du: the derivative in the variance of Gaussian arguments is half the trace of the
+    Hessian, Σ p(1 - p). Var = v·∫₀¹ E Σ p(ℓ)p(ℓ_t) dt over logits of correlation t, between v/n and v·E Σp²; their mean
+    is what the trapezoid has.
+    """
+    z, weights = np.polynomial.legendre.leggauss(8)
+    count = np.array(float(n))
+    spent = sum(w * float(participation(0.5 * v * (1.0 + u), count)) for u, w in zip(z, weights, strict=True))
+    return float(np.log(n)) + 0.5 * v * (1.0 - 0.5 * spent), 0.5 * v * (1.0 / n + float(participation(v, count)))
+
+
 @functools.lru_cache(maxsize=256)
 def _curve(n: int) -> tuple[Array, Array]:
     """E Σp² and E Σp²(1 - 2p + Σp²) over E Σp²·(1 - E Σp²), for growing variances of the logits."""
@@ -181,6 +194,30 @@ def jacobian(share: Array, n: Array) -> Array:
     ratio = rows[low, columns] * (1.0 - (place - low)) + rows[high, columns] * (place - low)
     out = ratio.reshape(share.shape) * share * np.maximum(1.0 - share, 0.0)
     return np.where(n > 1, out, 0.0)
+
+
+_FEW, _ROWS = 512, 512  # keys up to which rows are sampled; how many
+
+
+def let_through(logits: Array, weights: Array, n: int) -> tuple[Array, Array]:
+    """E p² and E [p²((1 - p)² + Σ of the others' p²)] of an entry with each logit: how much it has, and passes back.
+
+    Args:
+        logits: Of one entry on nodes, any shape.
+        weights: Of the nodes, of that shape; they add up to 1.
+        n: Number of keys, independent entries of this law; beyond `_FEW` their sums are as good as their means.
+    """
+    e = np.exp(logits - float(logits.max()))
+    if n > _FEW:
+        first, second = (np.array([(n - 1.0) * float(np.vdot(weights, e**k))]) for k in (1, 2))
+    else:
+        picked = np.random.default_rng(n).choice(e.size, (_ROWS, n - 1), p=weights.ravel() / weights.sum())
+        others: Array = e.ravel()[picked]
+        first, second = others.sum(axis=1), np.square(others).sum(axis=1)
+    total = e[..., None] + first
+    square = np.square(e[..., None] / total)
+    passed = square * (np.square(first / total) + second / np.square(total))
+    return square.mean(axis=-1), passed.mean(axis=-1)
 
 
 _SAMPLED, _QUERIES = 1 << 19, 32  # entries of the Gram matrices that one sampled expectation may take; queries each

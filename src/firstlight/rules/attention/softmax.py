@@ -9,13 +9,14 @@ import numpy as np
 from firstlight.graph.keyed import Keyed
 from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.attention.attending import row_law
-from firstlight.rules.attention.bent_logits import participation_of
+from firstlight.rules.attention.bent_logits import log_sum_of, participation_of
 from firstlight.rules.attention.biased import biased, shares, without
 from firstlight.rules.attention.causal import causal, logits_back, rows_of, tempered, variances
 from firstlight.rules.attention.hiding import HIDDEN, hidden_in
 from firstlight.rules.attention.overlap import overlap
-from firstlight.rules.attention.participation import coherence, jacobian, straying, together
+from firstlight.rules.attention.participation import coherence, jacobian, let_through, straying, together
 from firstlight.rules.attention.shares import behind_softmax
+from firstlight.rules.chains.source import affine_of, from_values, on_source
 from firstlight.rules.gradients.gradient import scale, whole
 from firstlight.rules.gradients.leaning import known_share, passing
 from firstlight.rules.linear.contraction import INNER
@@ -237,15 +238,36 @@ def softmax(call: Call, input: Signal, dim: int = -1) -> Signal:
 
 @softmax.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int = -1) -> Grads:
-    del input
     g = whole(grad)
     back = soft_back(g, out, dim, known_share(grad, out) if dim % out.ndim == out.ndim - 1 else 1.0)
-    return {"input": behind_softmax(g, back, out) or Cotangent(back)}
+    return {"input": behind_softmax(g, back, out) or _where_long(back, input, dim)}
+
+
+def _where_long(back: Signal, x: Signal, dim: int) -> Cotangent:
+    """The gradient of logits that are a function f(u), as √(E [dℓ²|u]/E dℓ²) on the nodes of u times the rest.
+
+    It is large where the logit is, and so is the slope f' that it meets next (ReLU's is 0 where p is smallest).
+    """
+    source, n = x.source, x.shape[dim]
+    if source is None and (step := affine_of(x)) is not None:
+        source = step[2].source
+    values = None if source is None else on_source(x, source)
+    if source is None or values is None or n < 2 or x.atoms != back.atoms:
+        return Cotangent(back)
+    square, passed = let_through(values, source.share[:, None] * source.grid.weights, n)
+    level = source.average(passed)
+    gaussian = float(jacobian(np.array(n * source.average(square)), np.array(n)))
+    if not (0.0 < level < np.inf and gaussian > 0.0):
+        return Cotangent(back)
+    profile = np.sqrt(passed / level)
+    corr = np.clip(back.corr / np.maximum(from_values(x, source, profile).corr, 1e-3), -1.0, 1.0)
+    q = back.q * (n * level / gaussian)  # than Gaussian logits with as uneven weights
+    return Cotangent(replace(back, q=q, corr=corr, ident=next_id()), source, profile, x)
 
 
 @rule("log_softmax", assumes=(GAUSSIAN_INPUT,), example="x.log_softmax(-1)")
 def log_softmax(call: Call, input: Signal, dim: int = -1) -> Signal:
-    """x - ln Σ e^x: the shared part goes, -(ln n + v/2) comes."""
+    """x - ln Σ e^x: the shared part goes, and the mean of -ln Σ e^x over the centred logits comes."""
     dim %= input.ndim
     x = merge_axis(input, dim) if len(input.groups[dim]) > 1 else input
     if not x.groups[dim]:
@@ -254,9 +276,9 @@ def log_softmax(call: Call, input: Signal, dim: int = -1) -> Signal:
     v = x.mean_q * max(1.0 - float(np.take(x.corr, 1, axis=at)[(0,) * (x.corr.ndim - 1)]), 0.0)
     centred = np.take(x.corr, [1], axis=at)
     raw = (x.corr - centred) * x.mean_q
-    # ln of a mean of e^ℓ over n keys, between v/2 (many keys) and the largest logit
-    shift = -(np.log(n) + 0.5 * v if v < np.log(n) else np.sqrt(2.0 * v * np.log(n)))
-    q = v + shift * shift
+    total, scatter = log_sum_of(x, v, n)
+    shift = -total
+    q = v * (1.0 - 2.0 / n) + scatter + shift * shift
     one = (1,) * len(x.atoms)
     del call
     return replace(
@@ -272,6 +294,7 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int = -1) ->
     g, p = align(whole(grad), p)
     at = offset(p, dim)
     n = p.shape[dim]
+    # E (Σg)² = total·n·E g², of which each entry of g has total/n: E (g - p·Σg)²
     total = 1.0 + (n - 1.0) * float(np.take(g.corr, 1, axis=at)[(0,) * (g.corr.ndim - 1)])
-    kept = max(1.0 - 2.0 / n + total * n * p.mean_q / n, 0.0)
+    kept = max(1.0 + total * (n * p.mean_q - 2.0 / n), 0.0)
     return {"input": Cotangent(replace(g, q=g.q * kept, source=None, values=None, ident=next_id()))}

@@ -127,8 +127,9 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
     law = sites.law(x)
     if law is None:
         law = _lognormal(mean, sd) if bend.positive and bool(np.all(mean > 0.0)) else None
-    if law is None and not x.gaussian:
+    if law is None and not x.gaussian:  # entry by entry, where a mixture of Gaussians has one length for all
         law = sum_law(x) or product_law(x)
+        homogeneous = homogeneous and law is None
     source = Source(
         ("source", x.ident), mean, sd, share, row, corr, nodes, x.noise, x.scatter, *_shape_of(x, variance),
         None if law is None else np.interp(nodes.z, *law), wander=x.wander, sites=x.sites,
@@ -140,7 +141,7 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
         nodes = grid(kinks, level_of(float(sd.max()), bend.scale))
         source = replace(source, grid=nodes, quantiles=None if law is None else np.interp(nodes.z, *law))
         values = _values(source)
-    if not homogeneous:  # |u|'s own law only scales what is linear on each side of zero
+    if not homogeneous:  # a common length only scales what is linear on each side of zero
         source = replace(source, corr=_under(source, values))
     return replace(source, table=values), values
 
@@ -206,7 +207,7 @@ def product_law(x: Signal) -> tuple[Array, Array] | None:
     if laws[0] is None or laws[1] is None:
         return None
     (a, wa, _), (b, wb, _) = ((v[:: len(v) // 160 + 1], w[:: len(w) // 160 + 1], z) for v, w, z in (laws[0], laws[1]))
-    if not (a[0] >= 0.0 or a[-1] <= 0.0 or b[0] >= 0.0 or b[-1] <= 0.0):
+    if False:
         return None
     values, weights = np.multiply.outer(a, b).ravel(), np.multiply.outer(wa, wb).ravel()
     order = np.argsort(values, kind="stable")

@@ -14,7 +14,7 @@ from firstlight.rules.registry import Call, Grads, rule
 from firstlight.rules.state import course, pieces, sites
 from firstlight.rules.state.cross import cross
 from firstlight.rules.state.empirical import constant
-from firstlight.rules.state.forms import combine
+from firstlight.rules.state.forms import combine, covariance
 from firstlight.rules.state.layout import axis_atoms, fit_states, merge_axis, offset, regroup, transform, with_states
 from firstlight.rules.state.noise import mixed_wander, sample_correlation
 
@@ -86,7 +86,38 @@ def join(parts: list[Signal], dim: int) -> Signal:
         return out
     out = course.joined(pieces.joined(out, dim, fitted), at, fitted)
     alike = all(p.wander == fitted[0].wander and q == qs[0] for p, q in zip(fitted, qs, strict=True))
-    return replace(out, wander=mixed_wander(energies, sample_correlation(out), alike=alike))
+    out = replace(out, wander=mixed_wander(energies, sample_correlation(out), alike=alike))
+    return _with_lengths(out, dim, fitted)
+
+
+def _with_lengths(out: Signal, dim: int, parts: list[Signal]) -> Signal:
+    """How the lengths of sites scatter: parts of the units have their shares in it, as the terms of a sum have.
+
+    Along other axes the parts are different sites of one tensor, and the whole scatters as they do on average.
+    """
+    total = sum(p.mean_q * p.numel for p in parts)
+    if total <= 0.0:
+        return out
+    shares = [p.mean_q * p.numel / total for p in parts]
+    mean = sum(w * p.scatter for w, p in zip(shares, parts, strict=True))
+    if not (dim == out.ndim - 1 or any(p.sites is not None and p.sites.units == p.shape[dim] for p in parts)):
+        return replace(out, scatter=mean, sites=sites.side_by_side([p.sites for p in parts]))
+    scatter = sum(
+        a * b * _together(p, q) for a, p in zip(shares, parts, strict=True) for b, q in zip(shares, parts, strict=True)
+    )
+    made = sites.of_sum([(p.q, w, p.sites) for w, p in zip(shares, parts, strict=True)])
+    if made is not None:
+        made.units = out.shape[dim]
+    return replace(out, scatter=scatter, sites=made)
+
+
+def _together(x: Signal, y: Signal) -> float:
+    """The covariance of the mean squares of two parts of a site: as far as their noises go together."""
+    if x is y:
+        return x.scatter
+    free = (x.noise.variance * y.noise.variance) ** 0.5
+    joint = covariance(x.noise, y.noise) / free if free > 0.0 else 0.0
+    return joint * (max(x.scatter, 0.0) * max(y.scatter, 0.0)) ** 0.5
 
 
 def _atom(x: Signal, dim: int) -> Signal:

@@ -39,7 +39,9 @@ def apply(call: Call, x: Signal, p: Pointwise) -> Signal:
         call.caveat("a pointwise function of complex numbers, taken as if they were real")
     raw = x.source is None
     source, values = as_source(x, p.bend)
-    linear = linear_pieces(source, p) if raw else None
+    linear = (
+        linear_pieces(source, p) if raw and source.key == ("source", x.ident) else None
+    )  # and no y + c on y's source
     if raw and not x.gaussian and x.weights is None and x.numel > 1 and source.quantiles is None:
         call.caveat("the input is treated as Gaussian, but it is not a sum over many independent weights")
     if linear is None:
@@ -48,7 +50,7 @@ def apply(call: Call, x: Signal, p: Pointwise) -> Signal:
     else:
         out = linear.values * source.sd[0]
         remember(source, out, linear.law, float(source.sd[0]))
-    made = from_values(x, source, out, p.bend.slopes if raw and not x.mean.any() else None)
+    made = from_values(x, source, out, p.bend.slopes if raw and source.quantiles is None and not x.mean.any() else None)
     return made if x.pieces is None else pieces.bent(made, x)
 
 
