@@ -160,7 +160,7 @@ class Signal:
         tag: What the signal is of an earlier one: ("square" | "mean square" | "inverse rms", ident, level).
         keyed: Of the weights of a softmax, and the gradient of its logits (as long as the tag says that it is one).
         sites: How the mean square over the units of a site scatters, where it is followed.
-        view: (ident, ident of a tensor, changes of layout) if the signal with that ident is that tensor, laid out anew.
+        view: (ident, a tensor, changes of layout) if the signal with that ident is that tensor, laid out anew.
         border: (ident, what the zeros around an image do) if the signal with that ident comes out of a convolution.
         alone: (ident, what channels have each for themselves) if that one comes out of a convolution.
         pieces: (ident, pieces) if the signal with that ident was put together from tensors that are not equally alike.
@@ -194,7 +194,7 @@ class Signal:
     tag: tuple[str, int, float] | None = None
     keyed: Keyed | None = None
     sites: Sites | None = None
-    view: tuple[int, int, tuple[Hashable, ...]] | None = None
+    view: tuple[int, Signal, tuple[Hashable, ...]] | None = None
     border: tuple[int, Border] | None = None
     alone: tuple[int, Alone] | None = None
     pieces: tuple[int, Pieces] | None = None
@@ -227,7 +227,13 @@ class Signal:
     @property
     def viewed(self) -> tuple[int, tuple[Hashable, ...]]:
         """The tensor that it is a view of, by its ident, and the changes of layout since."""
-        return self.view[1:] if self.view is not None and self.view[0] == self.ident else (self.ident, ())
+        root = self.root
+        return root.ident, self.view[2] if self.view is not None and root is not self else ()
+
+    @property
+    def root(self) -> Signal:
+        """The tensor that it is a view of; itself if of none."""
+        return self.view[1] if self.view is not None and self.view[0] == self.ident else self
 
     @property
     def course(self) -> tuple[Course, ...]:

@@ -68,7 +68,7 @@ def _slim(g: Signal) -> Signal:
 
     What made it would keep every gradient behind it alive, long fields and all.
     """
-    changes: dict[str, Any] = {"terms": (), "factors": None}
+    changes: dict[str, Any] = {"terms": (), "factors": None, "view": None}
     if max(g.q.size, g.mean.size) > _LONG:
         one = (1,) * len(g.atoms)
         changes |= {"q": np.full(one, g.mean_q), "mean": np.full(one, g.mean_mean), "source": None, "values": None}

@@ -11,6 +11,7 @@ from firstlight.graph.signal import Array, Cotangent, Signal, Source, replace
 from firstlight.rules.chains.source import as_source, law_of, mehler
 from firstlight.rules.gradients.gradient import factor_of, joined, parts_of
 from firstlight.rules.state.layout import fit_states
+from firstlight.rules.state.views import source_key
 
 _ALIKE = 0.5  # of a source's spread by which its rows may differ on average and still be one function
 _LAW = 64  # values of the other operand over which a factor is averaged
@@ -36,7 +37,7 @@ def through_sum(g: Cotangent, out: Signal, x: Signal, y: Signal, a: float, b: fl
 
 def _on_sum(g: Cotangent, out: Signal) -> bool:
     """Whether the factor is one function of the sum."""
-    on_source = g.values is not None and g.source is not None and g.source.key == ("source", out.ident)
+    on_source = g.values is not None and g.source is not None and g.source.key == source_key(out)
     return on_source and g.source is not None and _typical_row(g.source) is not None
 
 
@@ -213,7 +214,7 @@ def through_product(g: Cotangent, out: Signal, x: Signal, y: Signal) -> Cotangen
     """
     if g.rest:
         return joined([through_product(p, out, x, y) for p in parts_of(g)])
-    if g.values is None or g.source is None or g.source.key != ("source", out.ident):
+    if g.values is None or g.source is None or g.source.key != source_key(out):
         return g
     wide = int(np.argmax(g.source.sd))  # φ is one function of x·y: the row that covers most of it
     if x.shape != out.shape or g.source.sd[wide] <= 0.0 or y.mean_mean**2 < 0.5 * y.mean_q:

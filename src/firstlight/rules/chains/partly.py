@@ -13,6 +13,7 @@ import numpy as np
 from firstlight.graph.signal import Array, Cotangent, Signal, Source, replace
 from firstlight.rules.chains.grids import finer, on_grid
 from firstlight.rules.chains.source import mehler, spread
+from firstlight.rules.state.views import source_key
 
 
 def blurred(out: Signal, source: Source, expected: Array, stray: Array) -> Signal:
@@ -99,6 +100,6 @@ def together_on(source: Source, one: Array, other: Array) -> float:
 
 def met(g: Cotangent, x: Signal) -> float:
     """E (Σ g·x)² over that of independent g and x, for a gradient whose factor is a function of x."""
-    if g.rest or g.values is None or g.source is None or g.source.key != ("source", x.ident):
+    if g.rest or g.values is None or g.source is None or g.source.key != source_key(x):
         return 1.0
     return together_on(g.source, g.values, g.source.values)

@@ -15,6 +15,7 @@ from firstlight.rules.chains.grids import SMOOTH, TERMS, Bend, grid, kinks_of, l
 from firstlight.rules.state import course, sites
 from firstlight.rules.state.noise import noise_from, two_samples
 from firstlight.rules.state.quadrature import reading, unit
+from firstlight.rules.state.views import source_key
 from firstlight.theory import copula, special
 from firstlight.theory.cross import absolute_cross
 
@@ -127,11 +128,11 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
     law = sites.law(x)
     if law is None:
         law = _lognormal(mean, sd) if bend.positive and bool(np.all(mean > 0.0)) else None
-    if law is None and not x.gaussian:  # entry by entry, where a mixture of Gaussians has one length for all
+    if law is None and not x.gaussian:
         law = sum_law(x) or product_law(x)
-        homogeneous = homogeneous and law is None
+        homogeneous = homogeneous and not changes_sign(x)
     source = Source(
-        ("source", x.ident), mean, sd, share, row, corr, nodes, x.noise, x.scatter, *_shape_of(x, variance),
+        source_key(x), mean, sd, share, row, corr, nodes, x.noise, x.scatter, *_shape_of(x, variance),
         None if law is None else np.interp(nodes.z, *law), wander=x.wander, sites=x.sites,
         courses=_central(x),
     )  # fmt: skip
@@ -141,7 +142,7 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
         nodes = grid(kinks, level_of(float(sd.max()), bend.scale))
         source = replace(source, grid=nodes, quantiles=None if law is None else np.interp(nodes.z, *law))
         values = _values(source)
-    if not homogeneous:  # a common length only scales what is linear on each side of zero
+    if not homogeneous:  # |u|'s own law only scales what is linear on each side of zero
         source = replace(source, corr=_under(source, values))
     return replace(source, table=values), values
 
@@ -200,15 +201,13 @@ def sum_law(x: Signal) -> tuple[Array, Array] | None:
 
 
 def product_law(x: Signal) -> tuple[Array, Array] | None:
-    """Standardised quantiles of a product of two independent signals of which one has one sign: (z, (u - m)/s on z)."""
+    """Standardised quantiles of a product of two independent signals: (z, (u - m)/s on z)."""
     if x.factors is None or x.factors[0] != x.ident:
         return None
     laws = [law_of(1.0, y) for y in x.factors[1:]]
     if laws[0] is None or laws[1] is None:
         return None
     (a, wa, _), (b, wb, _) = ((v[:: len(v) // 160 + 1], w[:: len(w) // 160 + 1], z) for v, w, z in (laws[0], laws[1]))
-    if False:
-        return None
     values, weights = np.multiply.outer(a, b).ravel(), np.multiply.outer(wa, wb).ravel()
     order = np.argsort(values, kind="stable")
     values, weights = values[order], weights[order] / weights.sum()
@@ -216,6 +215,14 @@ def product_law(x: Signal) -> tuple[Array, Array] | None:
     mean = float(values @ weights)
     sd = float(np.square(values - mean) @ weights) ** 0.5
     return (place, (values - mean) / sd) if sd > 0.0 else None
+
+
+def changes_sign(x: Signal) -> bool:
+    """Whether it is a product of which either factor changes its sign from entry to entry: no gate of a Gaussian."""
+    if x.factors is None or x.factors[0] != x.ident:
+        return False
+    ends = [law[0] for y in x.factors[1:] if (law := law_of(1.0, y)) is not None]
+    return len(ends) == 2 and all(v[0] < 0.0 < v[-1] for v in ends)
 
 
 def law_of(coefficient: float, x: Signal) -> tuple[Array, Array, Array] | None:
@@ -261,7 +268,7 @@ def on_source(x: Signal, source: Source) -> Array | None:
             if x.values is None or x.source.key != source.key:
                 return None
             return factor * on_grid(x.values, x.source, source) + level
-        if source.key == ("source", x.ident):
+        if source.key == source_key(x):
             return factor * source.values + level
         step = affine_of(x)
         if step is None:

@@ -9,7 +9,7 @@ Different roots add as independent tensors.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import is_
 
 import numpy as np
@@ -101,13 +101,28 @@ def whole(g: Cotangent) -> Signal:
     return g.whole
 
 
+def moved(g: Cotangent, move: Callable[[Signal], Signal]) -> Cotangent:
+    """The same gradient laid out anew: a factor on a source stays one, on that source laid out anew."""
+    if not any(p.values is not None and p.stray is None for p in parts_of(g)):
+        return Cotangent(move(whole(g)))
+    return joined([_moved(p, move) for p in parts_of(g)])
+
+
+def _moved(g: Cotangent, move: Callable[[Signal], Signal]) -> Cotangent:
+    if g.source is None or g.values is None or g.layout is None or g.stray is not None:
+        return Cotangent(move(whole(g)))
+    on = move(replace(g.layout, source=g.source, values=g.values, ident=next_id()))
+    return Cotangent(move(g.base), on.source, on.values, on, forked=g.forked)
+
+
 def times(g: Cotangent, layout: Signal, source: Source, factor: Array) -> Cotangent:
     """Multiply by a function of a forward source, given by its values on the nodes."""
     return joined([_times(p, layout, source, factor) for p in parts_of(g)])
 
 
 def _times(g: Cotangent, layout: Signal, source: Source, factor: Array) -> Cotangent:
-    if g.source is not None and g.values is not None and g.source.key == source.key:
+    here = g.layout is None or g.layout.atoms == layout.atoms
+    if g.source is not None and g.values is not None and g.source.key == source.key and here:
         both = finer(source, g.source)
         factor = on_grid(factor, source, both)
         values = on_grid(g.values, g.source, both) * factor

@@ -12,6 +12,7 @@ from firstlight.graph.signal import Array, Cotangent, Signal, replace
 from firstlight.rules.gradients.gradient import whole
 from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, rule
 from firstlight.rules.state.layout import axis_atoms, fit_states
+from firstlight.rules.state.views import moved_key
 from firstlight.rules.state.windows import fixed_map
 
 
@@ -99,7 +100,9 @@ def pad(call: Call, input: Signal, pad: Any, mode: str = "constant", value: Any 
         return out
     corr = fit_states(source.corr, out.corr.shape)
     return replace(
-        out, source=replace(source, corr=corr, key=(source.key, ("pad", tuple(pad), mode))), values=input.values
+        out,
+        source=replace(source, corr=corr, key=moved_key(source.key, ("pad", tuple(pad), mode))),
+        values=input.values,
     )
 
 

@@ -93,15 +93,14 @@ def join(parts: list[Signal], dim: int) -> Signal:
 def _with_lengths(out: Signal, dim: int, parts: list[Signal]) -> Signal:
     """How the lengths of sites scatter: parts of the units have their shares in it, as the terms of a sum have.
 
-    Along other axes the parts are different sites of one tensor, and the whole scatters as they do on average.
+    Along other axes the parts are different sites: their lengths stand in the fields, place by place.
     """
     total = sum(p.mean_q * p.numel for p in parts)
     if total <= 0.0:
         return out
     shares = [p.mean_q * p.numel / total for p in parts]
-    mean = sum(w * p.scatter for w, p in zip(shares, parts, strict=True))
     if not (dim == out.ndim - 1 or any(p.sites is not None and p.sites.units == p.shape[dim] for p in parts)):
-        return replace(out, scatter=mean, sites=sites.side_by_side([p.sites for p in parts]))
+        return out
     scatter = sum(
         a * b * _together(p, q) for a, p in zip(shares, parts, strict=True) for b, q in zip(shares, parts, strict=True)
     )

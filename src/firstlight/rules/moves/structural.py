@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from firstlight.graph.along import Along
 from firstlight.graph.signal import Array, Cotangent, Signal, replace
 from firstlight.rules.gradients.along import of_view
-from firstlight.rules.gradients.gradient import joined, parts_of, whole, whole_shape
+from firstlight.rules.gradients.gradient import moved, whole, whole_shape
 from firstlight.rules.linear.contraction import ROWS
 from firstlight.rules.pointwise.merge import reduce_to
 from firstlight.rules.registry import Call, Grads, rule, several
@@ -36,49 +35,22 @@ def resolve(x: Signal, shape: Sizes) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def unshape(grad: Cotangent, like: Signal, out: Signal | None = None) -> Cotangent:
-    """Bring a gradient back to the shape (and atoms) of the input, its factors as well where `out` is known."""
+def unshape(grad: Cotangent, like: Signal) -> Cotangent:
+    """Bring a gradient back to the shape (and atoms) of the input."""
     units = whole_shape(grad)[-1:]
 
-    def move(x: Signal) -> Signal:
-        g = reshape(x, like.shape)
+    def back(g: Signal) -> Signal:
+        g = reshape(g, like.shape)
         if g.lean and like.shape and units > like.shape[-1:]:  # |x|² of one of H heads is 1/H of that of the site
             g = replace(g, lean=g.lean * like.shape[-1] / units[0])
         return g
 
-    return _relaid(grad, like, out, move, of_view(grad, like))
-
-
-def _relaid(
-    grad: Cotangent, like: Signal, out: Signal | None, move: Callable[[Signal], Signal], along: Along | None
-) -> Cotangent:
-    """A gradient in another layout.
-
-    Args:
-        grad: Of `out`.
-        like: The tensor whose entries `out` has in another layout; if that is a function of a source, factors that
-            are functions of the same one stay: what a maximum has chosen is open to the ReLU in front of it.
-        out: The tensor itself; None where it is not known.
-        move: From the layout of `out` to that of `like`.
-        along: How far the gradient goes along `like`.
-    """
-    source = None if out is None or out.source is None or like.values is None else like.source
-    if source is None or out is None or out.source is None:
-        return Cotangent(move(whole(grad)), along=along)
-    found: list[Cotangent] = []
-    for p in parts_of(grad):
-        of = p.source
-        if of is None or p.values is None or p.stray is not None or of.key != out.source.key:
-            found.append(Cotangent(move(whole(p))))
-            continue
-        of = replace(of, key=source.key, row=source.row, corr=source.corr, courses=source.courses)
-        found.append(Cotangent(move(p.base), of, p.values, like, forked=p.forked))
-    return replace(joined(found), along=along)
+    return replace(moved(grad, back), along=of_view(grad, like))
 
 
 def _backward_shape(call: Call, grad: Cotangent, out: Signal, input: Signal, *_: Any, **__: Any) -> Grads:
-    del call
-    return {"input": unshape(grad, input, out)}
+    del call, out
+    return {"input": unshape(grad, input)}
 
 
 @rule("identity", "contiguous", "clone", "to", "detach", "requires_grad", "alias", example="x.clone()")
@@ -164,15 +136,15 @@ def permute_(call: Call, input: Signal, dims: Any) -> Signal:
 
 @permute_.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dims: Any) -> Grads:
-    del call
+    del call, out
     order = [d % input.ndim for d in sizes_of(dims)]
-    return {"input": _permuted(grad, input, out, [order.index(i) for i in range(len(order))])}
+    return {"input": _permuted(grad, input, [order.index(i) for i in range(len(order))])}
 
 
-def _permuted(grad: Cotangent, input: Signal, out: Signal, order: list[int]) -> Cotangent:
+def _permuted(grad: Cotangent, input: Signal, order: list[int]) -> Cotangent:
     """The gradient of a tensor whose axes were put in another order, which `order` undoes."""
     known = grad.along if order[-1:] == [input.ndim - 1] else None
-    return _relaid(grad, input, out, lambda x: permute(x, order), known)
+    return replace(moved(grad, lambda g: permute(g, order)), along=known)
 
 
 def _swapped(rank: int, a: int, b: int) -> list[int]:
@@ -190,10 +162,10 @@ def transpose(call: Call, input: Signal, dim0: int = -2, dim1: int = -1) -> Sign
 
 @transpose.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim0: int = -2, dim1: int = -1) -> Grads:
-    del call
+    del call, out
     if input.ndim < 2:
         return {"input": grad}
-    return {"input": _permuted(grad, input, out, _swapped(input.ndim, dim0, dim1))}
+    return {"input": _permuted(grad, input, _swapped(input.ndim, dim0, dim1))}
 
 
 def _moved(rank: int, source: Any, destination: Any) -> list[int]:
@@ -212,9 +184,9 @@ def movedim(call: Call, input: Signal, source: Any, destination: Any) -> Signal:
 
 @movedim.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, source: Any, destination: Any) -> Grads:
-    del call
+    del call, out
     order = _moved(input.ndim, source, destination)
-    return {"input": _permuted(grad, input, out, [order.index(i) for i in range(len(order))])}
+    return {"input": _permuted(grad, input, [order.index(i) for i in range(len(order))])}
 
 
 @rule("expand", "expand_as", "broadcast_to", example="x[:, :1].expand(-1, 64)")
@@ -330,7 +302,7 @@ def _roll(call: Call, input: Signal, shifts: Any, dims: Any = None) -> Signal:
 
 def _unroll(call: Call, grad: Cotangent, out: Signal, input: Signal, shifts: Any, dims: Any = None) -> Grads:
     del out, input
-    return {"input": Cotangent(_roll(call, whole(grad), tuple(-n for n in sizes_of(shifts)), dims))}
+    return {"input": moved(grad, lambda g: _roll(call, g, tuple(-n for n in sizes_of(shifts)), dims))}
 
 
 rule("roll", example="x.roll(3, 1)")(_roll).adjoint(_unroll)
@@ -338,12 +310,12 @@ rule("roll", example="x.roll(3, 1)")(_roll).adjoint(_unroll)
 
 def _flip(call: Call, input: Signal, dims: Any) -> Signal:
     del call
-    return _reordered(input, "flip", [(d, 0) for d in sizes_of(dims)], lambda f, _, at: np.flip(f, at))
+    return _reordered(input, "flip", [(d, 1) for d in sizes_of(dims)], lambda f, _, at: np.flip(f, at))
 
 
 def _unflip(call: Call, grad: Cotangent, out: Signal, input: Signal, dims: Any) -> Grads:
     del out, input
-    return {"input": Cotangent(_flip(call, whole(grad), dims))}
+    return {"input": moved(grad, lambda g: _flip(call, g, dims))}
 
 
 rule("flip", example="x.flip((1,))")(_flip).adjoint(_unflip)

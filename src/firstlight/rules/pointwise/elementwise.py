@@ -10,7 +10,7 @@ import numpy as np
 
 from firstlight.graph.signal import INFINITY, Array, Cotangent, Signal, Source, replace
 from firstlight.rules.chains.grids import Bend
-from firstlight.rules.chains.source import as_source, from_values, on_source
+from firstlight.rules.chains.source import as_source, changes_sign, from_values, on_source
 from firstlight.rules.gradients import images
 from firstlight.rules.gradients.along import beside_factor, energy, mixed, of_chain, uneven
 from firstlight.rules.gradients.gradient import scaled, times, whole
@@ -18,6 +18,7 @@ from firstlight.rules.pointwise.homogeneous import Function, Pointwise, linear_p
 from firstlight.rules.registry import GAUSSIAN_INPUT, Call, Grads, rule
 from firstlight.rules.state import pieces, sites
 from firstlight.rules.state.quadrature import remember
+from firstlight.rules.state.views import source_key
 from firstlight.theory import special
 from firstlight.theory.activations import Activation, get
 
@@ -39,9 +40,7 @@ def apply(call: Call, x: Signal, p: Pointwise) -> Signal:
         call.caveat("a pointwise function of complex numbers, taken as if they were real")
     raw = x.source is None
     source, values = as_source(x, p.bend)
-    linear = (
-        linear_pieces(source, p) if raw and source.key == ("source", x.ident) else None
-    )  # and no y + c on y's source
+    linear = linear_pieces(source, p) if raw and source.key == source_key(x) else None  # and no y + c on y's source
     if raw and not x.gaussian and x.weights is None and x.numel > 1 and source.quantiles is None:
         call.caveat("the input is treated as Gaussian, but it is not a sum over many independent weights")
     if linear is None:
@@ -50,7 +49,7 @@ def apply(call: Call, x: Signal, p: Pointwise) -> Signal:
     else:
         out = linear.values * source.sd[0]
         remember(source, out, linear.law, float(source.sd[0]))
-    made = from_values(x, source, out, p.bend.slopes if raw and source.quantiles is None and not x.mean.any() else None)
+    made = from_values(x, source, out, p.bend.slopes if raw and not (x.mean.any() or changes_sign(x)) else None)
     return made if x.pieces is None else pieces.bent(made, x)
 
 
@@ -69,7 +68,7 @@ def back(grad: Cotangent, out: Signal, x: Signal, p: Pointwise, call: Call | Non
     values = chain_values(x, out.source)
     if values is None:
         values = out.source.values
-    linear = linear_pieces(out.source, p) if x.source is None and out.source.key == ("source", x.ident) else None
+    linear = linear_pieces(out.source, p) if x.source is None and out.source.key == source_key(x) else None
     with np.errstate(all="ignore"):
         slope = _finite(p.df(values)) if linear is None else linear.slopes
         after = _finite(p.f(values)) if out.values is None else out.values

@@ -56,7 +56,7 @@ def multiply(call: Call, x: Any, y: Any) -> Any:
         if _is_inverse_rms(other, one):
             return _by_own_norm(one, other)
     x, y = on_common_source(x, y)
-    if x.source is not None and y.source is not None and x.source.key == y.source.key and x.shape == y.shape:
+    if x.source is not None and y.source is not None and x.source.key == y.source.key and x.atoms == y.atoms:
         x, y = align(x, y)
         assert x.source is not None
         assert x.values is not None

@@ -12,6 +12,7 @@ import numpy as np
 
 from firstlight.graph.course import moved_courses
 from firstlight.graph.signal import Array, Groups, Signal, Source, average, next_id, replace
+from firstlight.rules.state.views import moved_key, returns, then, unchanged
 
 FieldMap = Callable[[Array], Array]
 
@@ -47,14 +48,17 @@ def transform(
     source = x.source
     if source is not None:
         row = None if source.row is None else on_field(source.row)
-        key = source.key if tag is None else (source.key, tag)
+        key = source.key if tag is None else moved_key(source.key, tag)
         moved = moved_courses(source.courses, on_field, len(x.atoms))
         source = replace(source, row=row, corr=on_cube(source.corr), key=key, courses=moved)
-    ident, (root, steps) = (x.ident if tag is None else next_id()), x.viewed
+    steps = x.viewed[1] if tag is None else then(x.viewed[1], tag)
+    if tag is not None and not steps and x.root is not x and unchanged(x):
+        return x.root
+    ident = x.ident if tag is None else next_id()
     courses = moved_courses(x.course, on_field, len(x.atoms))
     return replace(
         x, groups=groups, batch=batch, mean=on_field(x.mean), q=on_field(x.q), corr=on_cube(x.corr), source=source,
-        terms=(), value=value, ident=ident, view=(ident, root, steps if tag is None else (*steps, tag)),
+        terms=(), value=value, ident=ident, view=(ident, x.root, steps),
         courses=(ident, courses) if courses else None,
     )  # fmt: skip
 
@@ -174,14 +178,11 @@ def _group(atoms: Sequence[int], shape: Sequence[int]) -> Groups:
 
 def reshape(x: Signal, shape: Sequence[int]) -> Signal:
     """View with another shape; the identity of a pointwise chain changes with the shape, not with its atoms."""
-    value = None if x.value is None else x.value.reshape(tuple(shape))
-    out = _refit(x, _suffixes(shape))
+    step = ("reshape", x.shape, tuple(shape))
+    out = _refit(x, _suffixes(shape), force=returns(x, step))
     groups = _group(out.atoms, shape)
-    return transform(out, groups, out.batch, _same, _same, ("reshape", tuple(shape)), value=value)
-
-
-def _same(a: Array) -> Array:
-    return a
+    value = None if x.value is None else x.value.reshape(shape)
+    return transform(out, groups, out.batch, np.asarray, np.asarray, step, value=value)
 
 
 def merge_axis(x: Signal, axis: int) -> Signal:
