@@ -12,7 +12,7 @@ import numpy as np
 
 from firstlight.graph.course import moved_courses
 from firstlight.graph.signal import Array, Groups, Signal, Source, average, next_id, replace
-from firstlight.rules.state.views import moved_key, returns, then, unchanged
+from firstlight.rules.state.views import moved_key, origin, then, unchanged
 
 FieldMap = Callable[[Array], Array]
 
@@ -179,7 +179,8 @@ def _group(atoms: Sequence[int], shape: Sequence[int]) -> Groups:
 def reshape(x: Signal, shape: Sequence[int]) -> Signal:
     """View with another shape; the identity of a pointwise chain changes with the shape, not with its atoms."""
     step = ("reshape", x.shape, tuple(shape))
-    out = _refit(x, _suffixes(shape), force=returns(x, step))
+    back = origin(x, step)
+    out = _refit(x, _suffixes(shape if back is None else back), force=back is not None)
     groups = _group(out.atoms, shape)
     value = None if x.value is None else x.value.reshape(shape)
     return transform(out, groups, out.batch, np.asarray, np.asarray, step, value=value)

@@ -16,19 +16,20 @@ Steps = tuple[Hashable, ...]
 
 
 def source_key(x: Signal) -> Hashable:
-    """The identity of the source that a tensor is."""
-    return ("source", *x.viewed)
+    """The identity of the source that a tensor is, with the atoms that it had where the steps began."""
+    return ("source", *x.viewed, x.root.atoms)
 
 
 def moved_key(key: Hashable, step: Hashable) -> tuple[Hashable, ...]:
     """The identity of a source after a change of layout."""
     known = _parts(key)
-    return (*known[:2], then(known[2], step)) if len(known) == 3 and known[0] == "source" else (key, step)
+    return (*known[:2], then(known[2], step), known[3]) if known[:1] == ("source",) else (key, step)
 
 
-def returns(x: Signal, step: Hashable) -> bool:
-    """Whether a step brings a chain back to its source's shape, with one atom for each axis again."""
-    return x.source is not None and moved_key(x.source.key, step)[2:] == ((),)
+def origin(x: Signal, step: Hashable) -> tuple[int, ...] | None:
+    """The atoms of the source that a step brings a chain back to; None where it goes elsewhere."""
+    known = () if x.source is None else _parts(moved_key(x.source.key, step))
+    return known[3] if known[:1] == ("source",) and known[2] == () else None
 
 
 def unchanged(x: Signal) -> bool:
