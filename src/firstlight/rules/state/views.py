@@ -28,8 +28,10 @@ def moved_key(key: Hashable, step: Hashable) -> tuple[Hashable, ...]:
 
 def origin(x: Signal, step: Hashable) -> tuple[int, ...] | None:
     """The atoms of the source that a step brings a chain back to; None where it goes elsewhere."""
-    known = () if x.source is None else _parts(moved_key(x.source.key, step))
-    return known[3] if known[:1] == ("source",) and known[2] == () else None
+    if x.source is None:
+        return None
+    known = _parts(moved_key(x.source.key, step))
+    return known[3] if known[0] == "source" and known[2] == () else None
 
 
 def unchanged(x: Signal) -> bool:
