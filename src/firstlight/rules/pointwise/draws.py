@@ -17,6 +17,7 @@ from firstlight.rules.composed.tape import Tape
 from firstlight.rules.registry import Call, Grads, rule
 from firstlight.rules.state.empirical import uniform as independent
 from firstlight.rules.state.layout import correlations, moments
+from firstlight.rules.state.views import source_key
 from firstlight.theory import special
 
 
@@ -35,7 +36,7 @@ def _law(call: Call, mean: float, variance: float, quantile: Callable[[Array], A
     nodes = grid()
     one, sd = np.ones(1), variance**0.5
     source = Source(
-        ("source", out.ident), one * mean, one * sd, one, None, corr, nodes, quantiles=(quantile(nodes.z) - mean) / sd
+        source_key(out), one * mean, one * sd, one, None, corr, nodes, quantiles=(quantile(nodes.z) - mean) / sd
     )
     return replace(out, source=source, values=source.values)
 
