@@ -142,7 +142,6 @@ def test_a_calm_network_carries_none_of_them():
         ("mlp_rms_norm", 3),
         ("gated_in_place", 8),
         ("conv_circular", 6),
-        ("conv_grouped", 6),
         ("encoder_post", 2),
         ("resnet_group_norm", 6),
     ],

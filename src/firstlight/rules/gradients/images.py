@@ -65,18 +65,18 @@ def convolved(dx: Signal, x: Signal, g: Cotangent, out: Signal, at: int, groups:
         bias: b, with the axes of z behind that of the channels.
     """
     channels = max(x.shape[at], out.shape[at])
-    image = begun(g, out)
-    if bias is not None and bias.mean_q > 0.0:
-        total = free(g, out)
-        share = max(1.0 - _on_bias(g, out, bias) / total, 0.0) if total > 0.0 else 1.0
-        image = with_fields(image, form=mixed([(share, image.form)], total * share * (1.0 - share)))
-    found = Cotangent(dx)
+    image, found = begun(g, out), Cotangent(dx)
+    own = free(found, x)
+    if bias is not None and bias.mean_q > 0.0 and own > 0.0:
+        # Σ g·Wx given Σ g·(Wx + b), of which independent g have the mean squares V₀ and B: as V₀ to V₀ + B
+        share = own / (own + _on_bias(g, out, bias))
+        image = with_fields(image, form=mixed([(share, image.form)], own * (1.0 - share)))
     entries = prod(n for n, batch in zip(x.atoms, x.batch, strict=True) if not batch)
     level = entries**2 * dx.mean_q * x.mean_q
     total = image.form.variance
     if level <= 0.0 or total <= 0.0:
         return found
-    own, mine = free(found, x), image.of_groups(groups, channels)
+    mine = image.of_groups(groups, channels)
     more = max(groups * (mine - own) / level, -0.5)
     if groups > image.groups:  # what was along the whole image before still is
         left = Image(x.ident, image.form, min(mine / total, 1.0), image.groups, image.uneven)
