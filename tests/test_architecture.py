@@ -9,6 +9,7 @@ import re
 import statistics
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -254,3 +255,9 @@ def test_the_example_of_gain_runs():
     finder = doctest.DocTestFinder()
     (example,) = [t for t in finder.find(firstlight.gain, "gain", globs={"gain": firstlight.gain}) if t.examples]
     assert doctest.DocTestRunner().run(example).failed == 0
+
+
+def test_no_two_test_modules_have_one_name():
+    """The test runner takes the second for the first and stops, when both are collected."""
+    names = Counter(p.name for p in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
