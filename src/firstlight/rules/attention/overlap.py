@@ -57,9 +57,9 @@ def less(v: float | Array, k: Array, n: Array) -> Array:
     return out
 
 
-def _around(places: Array) -> list[int]:
-    """The whole numbers on both sides."""
-    return sorted({int(i) for p in places.tolist() for i in (math.floor(p), math.ceil(p))})
+def _around(places: Array) -> range:
+    """The whole numbers from the one below the lowest to the one above the highest."""
+    return range(math.floor(places.min()), math.ceil(places.max()) + 1)
 
 
 def _knots(most: float) -> list[int]:
