@@ -142,6 +142,11 @@ def test_a_calm_network_carries_none_of_them():
         ("mlp_rms_norm", 3),
         ("gated_in_place", 8),
         ("conv_circular", 6),
+        pytest.param(
+            "conv_grouped",
+            6,
+            marks=pytest.mark.xfail(strict=True, reason="256 draws show a quarter of the first gradient missing"),
+        ),
         ("encoder_post", 2),
         ("resnet_group_norm", 6),
     ],

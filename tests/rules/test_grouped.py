@@ -81,12 +81,15 @@ def stack(kind):
 
 @pytest.mark.parametrize("kind", ["uniform", "normal"])
 def test_gradients_of_depthwise_blocks(kind):
-    """Four blocks had lost half of the gradient: tails of channels in groups had been taken for lengths of sites."""
+    """Four blocks had lost half of the gradient: tails of channels in groups had been taken for lengths of sites.
+
+    15 % of it (8 % of normal weights') is still missing over 100 draws.
+    """
     torch.manual_seed(0)
     model, x = stack(kind), torch.randn(8, 3, 8, 8)
     nodes = firstlight.compare(firstlight.predict(model, x), firstlight.measure(model, x, draws=24)).nodes
     first = next(n for n in nodes if n.op == "relu6" or n.op == "hardtanh")
-    assert first.grad_q_predicted == pytest.approx(first.grad_q_measured, rel=0.25)
+    assert first.grad_q_predicted == pytest.approx(first.grad_q_measured, rel=0.2)
     last = [n for n in nodes if n.op == "hardtanh" or n.op == "relu6"][-1]
     assert last.q_predicted == pytest.approx(last.q_measured, rel=0.02)
 

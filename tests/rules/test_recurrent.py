@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import firstlight
+from tests.rules.drawn_parameters import drawn_gradients
 
 WIDTH, DRAWS = 64, 24
 
@@ -52,9 +53,13 @@ def test_states_and_gradients_under_all_readouts(kind, how, layers, both_ways):
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 def test_gradients_of_recurrent_weights(kind):
     """A GRU's reset gate stands in front of a third of U's gradients: they came out 3.5 times too large."""
-    torch.manual_seed(0)
-    model, ids = Reader(kind, "all", 1, False), torch.randint(300, (16, 12))
-    said = {p.name: p.grad_q for p in firstlight.predict(model, ids).parameters}
-    real = {p.name: p.grad_q for p in firstlight.measure(model, ids, draws=DRAWS).parameters}
-    for name in ("layers.weight_ih_l0", "layers.weight_hh_l0"):
-        assert said[name] == pytest.approx(real[name], rel=0.25), (name, said[name], real[name])
+    ids = torch.randint(300, (16, 12), generator=torch.Generator().manual_seed(0))
+
+    def make():
+        return Reader(kind, "all", 1, False)
+
+    said = {p.name: p.grad_q for p in firstlight.predict(make(), ids, "torch-default").parameters}
+    real = drawn_gradients(make, ids)
+    for name in ("layers.weight_ih_l0", "layers.weight_hh_l0"):  # of an LSTM's U a sixteenth is missing
+        mean, error = real[name]
+        assert abs(said[name] / mean - 1.0) <= 0.08 or abs(said[name] - mean) <= 4.0 * error, (name, said[name], mean)
