@@ -168,6 +168,7 @@ class Signal:
         value: Entries, for tensors that depend on no weight and are known (masks, indices).
         integer: Whether the entries are integers or booleans.
         complex: Whether they are complex numbers; then q is E|x|², corr of Re E x x̄', mean is Re E x.
+        cartesian: (ident, a, b) if the complex tensor with that ident is a + ib, and both are followed.
         ident: Order of creation.
     """
 
@@ -202,6 +203,7 @@ class Signal:
     value: npt.NDArray[Any] | None = None
     integer: bool = False
     complex: bool = False
+    cartesian: tuple[int, Signal, Signal] | None = None
     ident: int = field(default_factory=next_id)
 
     @property

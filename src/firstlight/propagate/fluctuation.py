@@ -121,9 +121,7 @@ def summarise(run: Run, scheme: str, laws: Mapping[str, str], dtype: str, notes:
         if p.role == "parameter"
     )
     outputs = tuple(r.node for r in graph.outputs)
-    # x² and its mean inside a norm written by hand are no lengths of a signal: their size is a fourth moment
-    # and what hides entries from a softmax is none either
-    inside = {n.name for n in graph.nodes if run.signals[n.name] and _no_length(n, run.signals[n.name][0])}
+    inside = _no_lengths(run)
     seen = contrasts(run) if run.gradients else None
     start = probability([n for n in nodes if n.name not in inside], outputs, dtype, parameters, seen)
     return Prediction(
@@ -137,6 +135,23 @@ def _alive(run: Run, node: Node, found: TensorPrediction) -> TensorPrediction:
         return found
     read = [run.gradients[r.node].mean_q for r in node.refs if r.node in run.gradients]
     return replace_fields(found, p_dead=0.0) if any(read) else found
+
+
+def _no_lengths(run: Run) -> set[str]:
+    """Tensors whose size is no length of a signal.
+
+    x² and its mean inside a norm written by hand are fourth moments; what hides entries from a softmax is a number,
+    also where it has been laid out anew, so that it is known on average alone.
+    """
+    found: set[str] = set()
+    for node in run.graph.nodes:
+        if not run.signals[node.name]:
+            continue
+        x = run.signals[node.name][0]
+        handed_on = x.mean.size > 0 and float(x.mean.min()) <= HIDDEN and any(r.node in found for r in node.refs)
+        if handed_on or _no_length(node, x):
+            found.add(node.name)
+    return found
 
 
 def _no_length(node: Node, x: Signal) -> bool:

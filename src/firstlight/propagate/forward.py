@@ -17,6 +17,7 @@ from firstlight.graph.ir import Arg, ConstantRef, Graph, Law, Node, ParameterRef
 from firstlight.graph.signal import Array, Signal, replace
 from firstlight.rules import Call, Rule, find
 from firstlight.rules.attention.hiding import HIDDEN
+from firstlight.rules.linear import cartesian
 from firstlight.rules.moves.structural import like_shape
 from firstlight.rules.registry import Sampler, several
 from firstlight.rules.state.empirical import constant, from_parameter, uniform
@@ -127,7 +128,7 @@ def _outputs(run: Run, node: Node, inputs: Mapping[str, Signal], sampler: Sample
                 call.caveat(f"it cannot be run on sampled inputs ({error.got}): its first input's statistics are kept")
                 found = _fallback(node, args)
         else:
-            found = entry.forward(call, **entry.bind(node, args, options))
+            found = cartesian.followed(call, entry.forward, entry.bind(node, args, options))
     except FirstlightError:
         raise
     except Exception as error:

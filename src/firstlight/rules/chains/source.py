@@ -211,9 +211,11 @@ def product_law(x: Signal) -> tuple[Array, Array] | None:
     values, weights = np.multiply.outer(a, b).ravel(), np.multiply.outer(wa, wb).ravel()
     order = np.argsort(values, kind="stable")
     values, weights = values[order], weights[order] / weights.sum()
-    place = special.ndtri(np.clip(np.cumsum(weights) - 0.5 * weights, 1e-15, 1.0 - 1e-15))
     mean = float(values @ weights)
     sd = float(np.square(values - mean) @ weights) ** 0.5
+    # each half from its own end: summed from the other one, what is rarer than rounding errors would have one place
+    below, above = np.cumsum(weights) - 0.5 * weights, np.cumsum(weights[::-1])[::-1] - 0.5 * weights
+    place = np.copysign(special.ndtri(np.minimum(np.minimum(below, above), 0.5)), below - above)
     return (place, (values - mean) / sd) if sd > 0.0 else None
 
 

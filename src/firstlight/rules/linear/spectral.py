@@ -39,7 +39,9 @@ def _sum(a: Signal, b: Signal) -> Signal:
 
 
 def part(x: Signal, share: float) -> Signal:
-    """Real part (share 1) or imaginary part (share 0) of a circular tensor: of the mean it has that share."""
+    """Real part (share 1) or imaginary part (share 0), of a circular tensor where they are not known one by one."""
+    if x.cartesian is not None and x.cartesian[0] == x.ident and share in (0.0, 1.0):
+        return x.cartesian[1] if share else x.cartesian[2]
     m, q = x.mean_mean, x.mean_q
     square = np.square(x.mean)
     field = 0.5 * np.maximum(x.q - square, 0.0) + share * square
@@ -223,20 +225,6 @@ def real(call: Call, input: Signal) -> Signal:
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal) -> Grads:
     del call, out, input
     return {"input": grad}
-
-
-@rule("complex", example="torch.complex(x, x.roll(1, 1)).abs()")
-def complex_(call: Call, real: Signal, imag: Signal) -> Signal:
-    """re + i·im."""
-    del call
-    return replace(_sum(real, imag), source=None, values=None, terms=(), weights=None)
-
-
-@complex_.adjoint
-def _(call: Call, grad: Cotangent, out: Signal, real: Signal, imag: Signal) -> Grads:
-    del call, out, real, imag
-    g = whole(grad)
-    return {"real": Cotangent(part(g, 1.0)), "imag": Cotangent(part(g, 0.0))}
 
 
 @rule("conj", "resolve_conj", "conj_physical", example="(torch.fft.fft(x).conj() / 8).abs()")

@@ -192,19 +192,38 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, source: Any, dest
 @rule("expand", "expand_as", "broadcast_to", example="x[:, :1].expand(-1, 64)")
 def expand_(call: Call, input: Signal, size: Any = ()) -> Signal:
     """Repeat along axes of size 1 without copying."""
-    shape = call.node.outputs[0].shape if call.node.outputs else sizes_of(size)
+    return _as_wide(input, call.node.outputs[0].shape if call.node.outputs else sizes_of(size))
+
+
+def _as_wide(x: Signal, shape: Sequence[int]) -> Signal:
+    if x.shape == tuple(shape):
+        return x
     groups: list[tuple[int, ...]] = [(n,) if n > 1 else () for n in shape]
-    lead = len(shape) - input.ndim
-    for axis in range(input.ndim):
-        if input.groups[axis]:
-            groups[lead + axis] = input.groups[axis]
-    return expand(input, tuple(groups))
+    lead = len(shape) - x.ndim
+    for axis in range(x.ndim):
+        if x.groups[axis]:
+            groups[lead + axis] = x.groups[axis]
+    return expand(x, tuple(groups))
 
 
 @expand_.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, size: Any = ()) -> Grads:
     del call, out, size
     return {"input": reduce_to(Cotangent(whole(grad)), input)}
+
+
+@rule("broadcast_tensors", variadic=True, example="torch.broadcast_tensors(x[:, :1], x)[0]")
+def broadcast_tensors(call: Call, tensors: tuple[Signal, ...]) -> tuple[Signal, ...]:
+    """Each repeated along the axes that the others have."""
+    del call
+    shape = np.broadcast_shapes(*[t.shape for t in tensors])
+    return tuple([_as_wide(t, shape) for t in tensors])
+
+
+@broadcast_tensors.adjoint
+def _(call: Call, grads: tuple[Cotangent | None, ...], out: tuple[Signal, ...], tensors: tuple[Signal, ...]) -> Grads:
+    del call, out
+    return {"tensors": tuple([None if g is None else reduce_to(g, t) for g, t in zip(grads, tensors, strict=True)])}
 
 
 @rule("repeat", "tile", example="x.repeat(2, 3)")

@@ -10,13 +10,15 @@ import numpy as np
 from firstlight.graph.signal import INFINITY, Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.chains.grids import Bend
 from firstlight.rules.chains.source import as_source, from_values, on_source
-from firstlight.rules.gradients.gradient import scale, times, whole
+from firstlight.rules.gradients.gradient import scale, scaled, times, whole
 from firstlight.rules.pointwise.elementwise import Pointwise, apply
 from firstlight.rules.pointwise.merge import is_number, plus, reduce_to, unit
 from firstlight.rules.registry import Call, Grads, rule
 from firstlight.rules.state import course
 from firstlight.rules.state.empirical import constant, uniform
 from firstlight.rules.state.layout import align
+
+_SURE, _SCATTERED = 12.0, 2.0  # standard deviations between two tensors of which one is always the larger; lengths
 
 
 def masked(x: Signal, share: Signal, fill: float) -> Signal:
@@ -133,8 +135,24 @@ def extreme(call: Call, x: Any, y: Any, sign: float) -> Signal:
         pick = np.maximum if sign > 0 else np.minimum
         return apply(call, x, Pointwise(lambda v: pick(v, k), lambda v: np.where(sign * v > sign * k, 1.0, 0.0)))
     difference = plus(call, x, y, -1.0)
+    if (sure := _surely(difference)) != 0.0:
+        return _like(x if sure * sign > 0.0 else y, difference)
     size = apply(call, difference, Pointwise(np.abs, np.sign))
     return plus(call, scale(plus(call, x, y), 0.5), size, 0.5 * sign)
+
+
+def _surely(difference: Signal) -> float:
+    """The sign of x - y, where it is the same in all entries: a maximum may start from a type's lowest number."""
+    sd = np.sqrt(np.maximum(difference.q - np.square(difference.mean), 0.0))
+    far = np.abs(difference.mean) > _SURE * sd
+    if not bool(far.all()) or difference.scatter > _SCATTERED:
+        return 0.0
+    least, most = float(difference.mean.min()), float(difference.mean.max())
+    return 1.0 if least > 0.0 else -1.0 if most < 0.0 else 0.0
+
+
+def _like(x: Signal, wide: Signal) -> Signal:
+    return x if x.shape == wide.shape else replace(align(x, wide)[0], ident=next_id())
 
 
 @rule("maximum", example="torch.maximum(x, 0.5 * x)")
@@ -158,6 +176,9 @@ def _extreme_back(call: Call, grad: Cotangent, out: Signal, input: Any, other: A
 def extreme_back(call: Call, grad: Cotangent, x: Any, y: Any, sign: float) -> dict[str, Any]:
     """Gradients of max(x, y) (sign 1) or min(x, y) (sign -1)."""
     difference = plus(call, x, y, -1.0) if isinstance(x, Signal) else plus(call, scale(y, -1.0), float(x))
+    if (sure := _surely(difference)) != 0.0:
+        parts = (("input", x, sure * sign > 0.0), ("other", y, sure * sign < 0.0))
+        return {n: reduce_to(scaled(grad, float(on)), t) for n, t, on in parts if isinstance(t, Signal)}
     source, values = as_source(difference, Bend((0.0,)))
     grads: dict[str, Any] = {}
     for name, mine, way in (("input", x, sign), ("other", y, -sign)):

@@ -202,7 +202,6 @@ def _slow(x: Array) -> Array:
     return np.maximum(x, _TINY)
 
 
-_simple("exp", np.exp, np.exp)
 _simple("expm1", np.expm1, np.exp)
 _simple("exp2", np.exp2, lambda x: np.log(2.0) * np.exp2(x))
 _simple("cos", np.cos, lambda x: -np.sin(x))
@@ -359,7 +358,11 @@ def pow_(call: Call, input: Any, exponent: Any) -> Signal:
     if isinstance(input, Signal) and not isinstance(exponent, Signal):
         out = apply(call, input, power(float(exponent)))
         if float(exponent) == 2.0:
-            return replace(out, tag=("square", input.ident, 0.0), sites=input.sites)
+            out = replace(out, tag=("square", input.ident, 0.0), sites=input.sites)
+            if input.factors is not None and input.factors[0] == input.ident:  # (a·b)² = a²·b²
+                a, b = (apply(call, y, power(2.0)) for y in input.factors[1:])
+                out = replace(out, factors=(out.ident, a, b))
+            return out
         tag = "rms" if float(exponent) > 0.0 else "inverse rms"
         return _tagged(out, input, tag, float(exponent))
     if isinstance(input, Signal):

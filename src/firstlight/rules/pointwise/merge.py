@@ -46,7 +46,7 @@ def shifted(x: Signal, b: float) -> Signal:
     if b == 0.0:
         return x
     values = None if x.values is None else x.values + b
-    out = add(x, unit(x, b))
+    out = add(x, unit(x), b)  # numbers share one identity: a multiple of one, so that (x + 1) + b has 1 + b of it
     value = None if x.value is None else x.value + b
     source = x.source
     if x.tag is not None and x.tag[0] in ("mean square", "rms"):

@@ -223,6 +223,8 @@ def times_factor(grad: Cotangent, out: Signal, mine: Signal, factor: Any) -> Cot
     """g·y: node by node if the product stands on one source, else as independent factors."""
     if is_number(factor):
         return scaled(grad, float(factor))
+    if isinstance(factor, complex):
+        return scaled(grad, abs(factor))
     if factor.value is not None and factor.numel == 1:
         return scaled(grad, float(factor.value.reshape(-1)[0]))
     if out.source is None and any(on_product(p, out, mine, factor) for p in parts_of(grad)):
@@ -278,10 +280,30 @@ _INVERSE = Pointwise(lambda x: 1.0 / x, lambda x: -1.0 / np.square(x), Bend(posi
 
 def inverse(call: Call, y: Signal) -> Signal:
     """1/y."""
+    if y.complex:
+        from firstlight.rules.linear.cartesian import reciprocal
+
+        return reciprocal(call, y)
     out = apply(call, y, _INVERSE)
     if y.tag is not None and y.tag[0] == "rms":
         out = replace(out, tag=("inverse rms", y.tag[1], 1.0 / max(y.tag[2], 1e-300)))
     return out
+
+
+def met_factor(x: Any, y: Signal) -> tuple[Signal, Signal] | None:
+    """(a, b) of x = a·b if one factor stands on y's source: (σε)²/2σ², the exponent of a density, is ε²/2."""
+    if not isinstance(x, Signal) or y.source is None:
+        return None
+    scaling = 1.0
+    while len(x.terms) == 1 and (x.factors is None or x.factors[0] != x.ident):
+        scaling, x = scaling * x.terms[0][0], x.terms[0][1]
+    if x.factors is None or x.factors[0] != x.ident:
+        return None
+    a, b = x.factors[1:]
+    for one, other in ((a, b), (b, a)):
+        if one.source is not None and one.source.key == y.source.key and one.atoms == y.atoms:
+            return scale(one, scaling), other
+    return None
 
 
 @rule("div", assumes=(INDEPENDENT_FACTORS,), example="x / (1.0 + x.abs())")
@@ -293,7 +315,9 @@ def div(call: Call, input: Any, other: Any, rounding_mode: str | None = None) ->
     if other.value is not None and other.numel == 1:
         d = float(other.value.reshape(-1)[0])
         return scale(input, 1.0 / d if d else 0.0) if isinstance(input, Signal) else input / d
-    out = multiply(call, input, inverse(call, other))
+    inv = inverse(call, other)
+    parts = met_factor(input, other)
+    out = multiply(call, input, inv) if parts is None else multiply(call, multiply(call, parts[0], inv), parts[1])
     if isinstance(input, Signal) and other.tag is not None and other.tag[:2] == ("sum", input.ident):
         # shares x/Σx: x and Σx grow together, so that E (x/Σx)² is near E x²/E (Σx)²
         level = input.mean_q / max(other.mean_q, 1e-300) / max(out.mean_q, 1e-300)
@@ -323,6 +347,9 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any, rounding
             # shares x/Σx: (g - Σ g·share)/Σx, of which the part through Σx is Σ share²: 1 - 2/n is left for this one
             grads["input"] = _without_return(call, grads["input"], input, other, out)
     over = _met_by(call, grad, out, other, input)
+    if other.complex:  # -1/z²
+        grads["other"] = Cotangent(product(product(whole(reduce_to(over, other)), inv), inv))
+        return grads
     grads["other"] = back(_along(reduce_to(over, other), other, input, out, form, grad), inv, other, _INVERSE)
     return grads
 
@@ -338,7 +365,11 @@ def _met_by(call: Call, grad: Cotangent, out: Signal, other: Signal, input: Any)
                 "a weight divided by a number made from it (a power iteration): the gradient of the number, Σ G·W, is "
                 "taken as that of a gradient G that is independent of the weight"
             )
-        return times_factor(grad, out, other, input)
+        parts = met_factor(input, other)
+        if parts is None:
+            return times_factor(grad, out, other, input)
+        own, rest = parts
+        return times_factor(Cotangent(whole(times_factor(grad, out, other, rest))), out, other, own)
     return Cotangent(uniform(other.shape, 0.0, tag[2] * other.mean_q, noise=grad.base.noise))
 
 

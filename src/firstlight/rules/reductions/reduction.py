@@ -10,6 +10,7 @@ import numpy as np
 
 from firstlight.graph.along import Along
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
+from firstlight.rules.attention.bent_logits import log_sum_of
 from firstlight.rules.attention.shares import RETURNED
 from firstlight.rules.attention.softmax import soft
 from firstlight.rules.chains.source import spread
@@ -17,6 +18,7 @@ from firstlight.rules.gradients.along import mixed, of_summands
 from firstlight.rules.gradients.gradient import scale, whole
 from firstlight.rules.linear.contraction import energy_cube, product
 from firstlight.rules.pointwise.elementwise import Pointwise, apply
+from firstlight.rules.pointwise.merge import shifted
 from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, rule, several
 from firstlight.rules.state import sites
 from firstlight.rules.state.layout import axis_atoms, correlations, expand, moments
@@ -258,12 +260,32 @@ def _(
 
 @rule("logsumexp", example="x.logsumexp(1, keepdim=True) + x")
 def logsumexp(call: Call, input: Signal, dim: Any, keepdim: bool = False) -> Signal:
-    """ln Σ e^x: ln of a sum of log-normals, to second order."""
-    e = apply(call, input, Pointwise(np.exp, np.exp))
+    """ln Σ e^x = x̄ + ln Σ e^(x - x̄): the mean, of which rows have in common what they have, and one more number.
+
+    Of n entries with the variance v within a row that number has the mean and the variance that `log_softmax` takes
+    from it, for any law; v/n of the variance is the mean's own. Several axes are one. Where entries differ in size
+    along the axes (some hidden, say) ln of a sum of log-normals, to second order.
+    """
+    axes = axes_of(input, dim)
+    atoms = [a for k in axes for a in axis_atoms(input, k)]
+    if any(f.shape[a] > 1 for f in (input.mean, input.q) for a in atoms):
+        return _log_of_sum(call, input, dim, keepdim)
+    n = prod(input.atoms[a] for a in atoms)
+    within = float(np.sum(group_pairs(input, atoms) * input.corr))
+    v = input.mean_q * max(1.0 - within, 0.0) * n / max(n - 1, 1)
+    total, spread = log_sum_of(input, v, n)
+    out = shifted(reduced(input, dim, keepdim, mean=True), total)
+    q = out.q + max(spread - v / n, 0.0)
+    return replace(out, q=q, corr=correlations(out.mean_q * moments(out), q), terms=(), ident=next_id())
+
+
+def _log_of_sum(call: Call, x: Signal, dim: Any, keepdim: bool) -> Signal:
+    top = float(x.mean.max())  # so that e^x does not overflow
+    e = apply(call, shifted(x, -top), Pointwise(np.exp, np.exp))
     s = reduced(e, dim, keepdim, mean=False)
     m, q = s.mean, np.maximum(s.q, np.square(s.mean))
     s2 = np.log(np.maximum(q / np.square(m), 1.0))
-    log_mean = np.log(m) - 0.5 * s2
+    log_mean = top + np.log(m) - 0.5 * s2
     total = np.square(log_mean) + s2
     return replace(s, mean=log_mean, q=total, corr=np.clip(s.corr, -1, 1), noise=s.noise, ident=next_id())
 

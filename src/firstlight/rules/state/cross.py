@@ -94,6 +94,8 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
         both = finer(x.source, y.source)
         values = on_grid(x.values, x.source, both) + alpha * on_grid(y.values, y.source, both)
         return replace(from_values(x, both, values), value=value)
+    if (only := _all_but_one_cancel(x, y, alpha)) is not None:
+        return only
     field, cube = cross(x, y)
     q = np.maximum(x.q + alpha**2 * y.q + 2.0 * alpha * field, 0.0)
     qx, qy = x.mean_q, y.mean_q
@@ -155,6 +157,27 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
     if not (x.wander or y.wander):
         return out
     return replace(out, wander=mixed_wander([(qx, x), (alpha**2 * qy, y)], sample_correlation(out)))
+
+
+def _all_but_one_cancel(x: Signal, y: Signal, alpha: float) -> Signal | None:
+    """z, if x + α·y is z entry by entry: m + z - m, the distance of what was drawn around m from m."""
+    if not (x.terms and y.ident < x.ident and alpha < 0.0):
+        return None
+    side = {y.ident: alpha}
+    found: dict[int, Signal] = {}
+    todo = [(1.0, x)]
+    while todo:
+        coefficient, term = todo.pop()
+        if term.terms and term.ident > y.ident:
+            todo += [(coefficient * c, t) for c, t in term.terms]
+            continue
+        side[term.ident] = side.get(term.ident, 0.0) + coefficient
+        found[term.ident] = term
+    left = [ident for ident, c in side.items() if abs(c) > 1e-12]
+    if len(left) != 1 or left[0] not in found or abs(side[left[0]] - 1.0) > 1e-12 or left[0] == 0:
+        return None
+    only = found[left[0]]
+    return only if only.groups == x.groups and only.batch == x.batch else None
 
 
 def _beside(qx: float, x: Signal, qy: float, y: Signal) -> tuple[int, float, float]:

@@ -16,6 +16,7 @@ from firstlight.theory import log_moments
 
 _NARROW = 1e-3  # relative variance of a layer's length from which its law is taken beyond first order in 1/width
 _EXACT = 32.0  # effective units below which it is taken exactly
+_MOST = 1e4  # and below which it is where an expansion in them does not converge
 _FAR = 24.0  # from here the asymptotic series of ψ and ψ₁ miss less than 1e-16
 _WIDEST = 1e6  # variance of a log-norm beyond which it is no longer followed
 
@@ -218,12 +219,12 @@ def _narrow(unit: OfUnit, grid: Grid, sensitivity: float, own: float, n: float, 
         sites: Effective number of sites a unit has, 1/⟨c²⟩.
     """
     n = max(n, 1.0)
-    if n < _EXACT:
+    if n < _EXACT or (n * unit.second < unit.third and n < _MOST):  # a heavy tail: the expansion diverges
         law = _law_of(unit.rounded, grid, float(f"{n:.4g}"))
     else:
         law = log_moments.second_order(unit.second, unit.third, n)
     variance, drift = chi_square_log(0.5 * n * sites)
-    return max(law.variance - sensitivity**2 * variance, 0.25 * own), law.mean - sensitivity * drift
+    return max(law.variance - sensitivity**2 * variance, 0.25 * min(own, law.variance)), law.mean - sensitivity * drift
 
 
 @functools.lru_cache(maxsize=1024)
