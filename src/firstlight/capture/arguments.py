@@ -56,7 +56,7 @@ def plain_arguments(
         positional = positional[:1]
         if op == "embedding":
             positional = [named.pop("input"), *positional]
-    elif name in REVERSED and len(positional) >= 2:
+    elif (name in REVERSED or func is torch.Tensor.where) and len(positional) >= 2:  # x.where(condition, y)
         positional[:2] = positional[1::-1]
     elif isinstance(func, types.FunctionType) and op != "einsum":
         positional, named = _bound(func, positional, named)

@@ -14,6 +14,7 @@ import hashlib
 import weakref
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -74,6 +75,9 @@ class NodeRecorder(Recorder):
         if live:
             self._as_table = op in _TABLES
             self._arguments = plain_arguments(op, func, args, kwargs, self.reference)
+            if op == "as_strided":  # places in memory mean something beside the strides that it had before
+                held: Arg = tuple(args[0].stride())
+                self._arguments[1].update({"held": held, "start": args[0].storage_offset()})
             self._call = None if find(op) else Replay.of(func, args, kwargs, self.reference)
         return func, args, kwargs
 
@@ -111,10 +115,13 @@ class NodeRecorder(Recorder):
         return self._constant(tensor)
 
     def value_of(self, tensor: torch.Tensor) -> Any:
-        """The entries of a constant as an array; None where they are unknown or too many."""
-        if tensor.device.type == "meta" or tensor.numel() > VALUE_LIMIT or tensor.layout != torch.strided:
+        """The entries of a constant as an array; None where they are unknown, or too many and not all alike."""
+        if tensor.device.type == "meta" or tensor.layout != torch.strided:
             return None
         value = tensor.detach().cpu()
+        if tensor.numel() > VALUE_LIMIT:
+            one = value[(0,) * value.dim()]
+            return np.broadcast_to(one.float().numpy(), value.shape) if bool((value == one).all()) else None
         if value.dtype == torch.bfloat16:
             value = value.float()
         return value.numpy().copy()

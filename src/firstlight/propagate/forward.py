@@ -162,6 +162,8 @@ def _fit(call: Call, out: Any, spec: TensorSpec) -> Signal:
     if out.complex is not paired:
         out = replace(out, complex=paired)
     biggest = float(out.q.max()) if out.q.size else 0.0
+    if out.q.size and float(out.q.min()) < 0.0:  # a difference of large numbers
+        out = replace(out, q=np.maximum(out.q, 0.0))
     if not math.isfinite(biggest) or biggest > LARGEST:
         if out.value is None:
             call.caveat("the mean square leaves the range of double precision: kept at its end")

@@ -90,6 +90,9 @@ def constant(a: npt.NDArray[Any], like: Signal | None = None, batch_axis: int | 
     integer = a.dtype.kind in "iub"
     if a.size == 0:
         return uniform(a.shape, 0.0, 0.0, integer=integer)
+    if not any(a.strides) and a.size > 1:  # one number in all places, and in memory once
+        one = float(np.clip(a.flat[0], -INFINITY, INFINITY))
+        return replace(uniform(a.shape, one, one * one, integer=integer), value=a)
     data = a.astype(np.float64)
     finite = np.nan_to_num(data, nan=0.0, posinf=INFINITY, neginf=-INFINITY)
     groups = groups_of(a.shape)

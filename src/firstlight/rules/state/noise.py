@@ -152,7 +152,7 @@ def fresh_linear(
     `returned` is variance that the layers before gave too much (`rules.convolutions.sway`).
     """
     relative = gaussian_energy(x, fan, unit)
-    if relative <= 0.0:
+    if not relative > 0.0:
         return combine(inherited)
     half = 1.0 / relative  # n/2
     own, drift = chi_square_log(half)
