@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import os
 import re
@@ -44,6 +45,14 @@ def test_readme_says_what_its_example_prints():
     namespace = {"verdicts": []}
     exec(code, namespace)
     assert [report.verdict for report in namespace["verdicts"]] == ["will not start", "starts"]
+
+
+def test_readme_says_how_often_predictions_miss():
+    with (ROOT / "benchmarks" / "accuracy" / "table.csv").open(encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    (everything,) = [row for row in table if row["network"] == "all"]
+    said = f"{everything['operations']} operations of {len(table) - 1} predicted cases, {everything['missed']} have"
+    assert said in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.name)

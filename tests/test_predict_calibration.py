@@ -4,11 +4,6 @@ import pytest
 
 from benchmarks import calibration
 
-# Networks that miss the goal of ±.05, by how much and why.
-MISSES = {
-    ("attention 10×16", "backward"): "+.21: what tokens have in common strays from draw to draw, which is not followed",
-}
-
 
 def check(row):
     assert abs(row.predicted - row.measured) <= calibration.TOLERANCE + 2.0 * row.error, row
@@ -29,6 +24,16 @@ def test_a_residual_stack_is_off_as_often_as_predicted():
         check(row)
 
 
+def test_an_attention_stack_is_off_as_often_as_predicted():
+    """What its tokens have in common strays much more than their lengths do, and is all that a flat softmax keeps."""
+    import torch
+
+    torch.manual_seed(0)
+    model, x = calibration.Attention(10, 16), torch.randn(1, 8, 16)
+    for row in calibration.drawn("attention 10×16", model, x, f"normal({0.6 * 16**-0.5})", 400):
+        check(row)
+
+
 @pytest.fixture(scope="module")
 def everything():
     return calibration.rows(2000)
@@ -36,13 +41,5 @@ def everything():
 
 @pytest.mark.slow
 def test_the_whole_table(everything):
-    for row in everything:
-        if (row.network, row.direction) not in MISSES:
-            check(row)
-
-
-@pytest.mark.slow
-@pytest.mark.xfail(reason="; ".join(f"{' '.join(k)}: {v}" for k, v in MISSES.items()), strict=True)
-def test_the_networks_that_miss(everything):
     for row in everything:
         check(row)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from firstlight.graph.course import Rows
+from firstlight.graph.noise import Noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Keyed:
         causal: What rows have in common that each see the keys up to their own; None where they do not.
         seen: Number of keys that each row sees, in order, where the weights' fields do not say it; None where they do.
         queries: How alike the queries of two rows are, a cube over the atoms of the logits without that of the keys.
+        noise: Log-norm noise of the variance of a row of logits; None where it is taken to be that of the logits.
     """
 
     alike: float
@@ -37,6 +39,7 @@ class Keyed:
     causal: Rows | None = None
     seen: npt.NDArray[np.float64] | None = None
     queries: npt.NDArray[np.float64] | None = None
+    noise: Noise | None = None
 
 
 PLAIN = Keyed(0.0, 1.0, 1.0, 1.0, 0.0, 1.0)  # independent logits

@@ -11,6 +11,7 @@ import numpy as np
 from firstlight.graph.keyed import PLAIN, Keyed
 from firstlight.graph.signal import Array, Signal, replace
 from firstlight.rules.state.layout import axis_atoms, moments
+from firstlight.rules.state.noise import sample_correlation
 
 
 def is_weights(p: Signal) -> bool:
@@ -32,6 +33,16 @@ def in_step(p: Signal, w: Signal) -> float:
     """Share of what correlations stray by that is left of a mean over keys with the weights p: Σp² + (1 - Σp²)·c²."""
     share = min(p.mean_q * p.shape[-1], 1.0)
     return share + (1.0 - share) * shared(p, w) ** 2
+
+
+def straying(x: Signal) -> float:
+    """1/(dimensions in which tokens differ): each layer of n units adds 1/n to it, and (1 + 2φ)/n to `wander`.
+
+    φ is the mean c² of samples: what they have in common makes their products stray further. Between the keys of one
+    query what is common plays no part.
+    """
+    square = sample_correlation(x) ** 2
+    return min(x.wander / (1.0 + 2.0 * (square + x.wander * (1.0 - square))), 0.5)
 
 
 def uncommon(out: Signal, p: Signal, w: Signal) -> float:

@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 
 from firstlight.graph.keyed import Keyed
-from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, replace
+from firstlight.graph.signal import SILENT, Array, Cotangent, Noise, Signal, next_id, replace
+from firstlight.rules.attention import keys
 from firstlight.rules.attention.attending import row_law
 from firstlight.rules.attention.bent_logits import log_sum_of, participation_of
 from firstlight.rules.attention.biased import biased, shares, without
@@ -23,7 +24,6 @@ from firstlight.rules.linear.contraction import INNER
 from firstlight.rules.registry import GAUSSIAN_INPUT, Call, Grads, rule
 from firstlight.rules.state.forms import combine
 from firstlight.rules.state.layout import align, merge_axis, offset, profile
-from firstlight.rules.state.noise import sample_correlation
 
 _FEW_DIMENSIONS, _MANY_KEYS, _SHARP_LOGITS, _SCATTERED, _STRAYING = 0.03, 32, 3.0, 0.02, 0.01
 
@@ -104,7 +104,7 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
             f"a sharp softmax (logits of variance {v:.1f}): single keys decide, and lengths scatter from row to row"
         )
     k: Array = np.clip(second * (same - other) + scatter, -v, v)
-    strayed = (0.0, 0.0) if units else (_apart(x), *_lengths(x, at, bool(seen.all())))
+    strayed = (0.0, 0.0) if units else (keys.straying(x), *_lengths(x, at, bool(seen.all())))
     keyed = straying(v, count, *strayed)
     keyed = dataclasses.replace(
         keyed, coherent=keyed.coherent + together(strayed[0], float(other[origin])),
@@ -140,7 +140,7 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     if rows is not None:
         found = rows_of(x, share, at, rows, size, lambda n: coherence(v, n, *strayed), strayed[0])
         keyed = dataclasses.replace(keyed, causal=found)
-    noise = combine([(min(v, 4.0) / (1.0 + v), x.noise)])
+    noise = combine([(_sensitivity(x, v, count), _noise_of_rows(x))])
     return replace(
         x, mean=first, q=np.maximum(square, np.square(first)), corr=corr, source=None, values=None, noise=noise,
         scatter=keyed.uneven, data=True, cumulants=(0.0, 0.0), tag=("softmax", x.ident, keyed.alike), keyed=keyed,
@@ -148,14 +148,18 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     )  # fmt: skip
 
 
-def _apart(x: Signal) -> float:
-    """1/(dimensions in which tokens differ): each layer of n units adds 1/n to it, and (1 + 2φ)/n to `wander`.
+def _sensitivity(x: Signal, v: float, count: Array) -> float:
+    """d ln Σp²/d ln v."""
+    if v <= 0.0:
+        return 0.0
+    at, above = (float(participation_of(x, k * v, count).mean()) for k in (1.0, 1.1))
+    return max(np.log(above / at) / np.log(1.1), 0.0)
 
-    φ is the mean c² of samples: what they have in common makes their products stray further. Between the keys of one
-    query what is common plays no part.
-    """
-    square = sample_correlation(x) ** 2
-    return min(x.wander / (1.0 + 2.0 * (square + x.wander * (1.0 - square))), 0.5)
+
+def _noise_of_rows(x: Signal) -> Noise:
+    """Log-norm noise of the variance of logits over the keys of a row."""
+    known = x.keyed.noise if x.keyed is not None and x.tag is not None and x.tag[0] == INNER else None
+    return x.noise if known is None else known
 
 
 def _of_units(x: Signal, dim: int) -> bool:
@@ -222,7 +226,7 @@ def soft_back(g: Signal, p: Signal, dim: int, known: float = 1.0, rate: float = 
     far = np.broadcast_to(profile(q, p.corr.shape), p.corr.shape)
     other = np.take(far, 0, axis=at) / np.maximum(np.take(far, 1, axis=at), 1e-12) / max(n - 1.0, 1.0)
     corr = np.stack([same, np.maximum(-same * other, -1.0)], axis=at)
-    noise = combine([(1.0, g.noise)])
+    noise = _noise_of_rows(g)
     back = replace(
         g, mean=np.zeros_like(g.mean), q=q, corr=corr, source=None, values=None, noise=noise, terms=(),
         weights=None, tag=("softmax", p.ident, keyed.coherent - 1.0), keyed=keyed, lean=0.0, ident=next_id(),

@@ -8,13 +8,14 @@ q' = n(s²+μ²)q + n(n-1)μ² r_f (THEORY §6, Affine); nothing in it is specia
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace as replaced
 from math import prod
 
 import numpy as np
 
 from firstlight.graph.course import Course
-from firstlight.graph.signal import Array, Noise, Signal, next_id, replace
-from firstlight.rules.attention import causal
+from firstlight.graph.signal import SILENT, Array, Noise, Signal, next_id, replace
+from firstlight.rules.attention import causal, fluctuation
 from firstlight.rules.attention.keys import alike_rows, asked, at_keys, coherent, in_step, is_weights, shared, uncommon
 from firstlight.rules.state import course, lengths, sites
 from firstlight.rules.state.forms import combine, joint
@@ -210,11 +211,15 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
             x, w = _match(x, left.index(a), w, right.index(a))
             mine = x.groups[left.index(a)]
         atoms[a] = mine or other
+    of_logits = x.tag is not None and x.tag[0] == "softmax" and left[-1:] in summed and not x.mean.any()
+    if of_logits and not w.weights and left[-1] in right:
+        w = fluctuation.apart(w, right.index(left[-1]))
     one, two = _bounded(_by_label(x, left, order, atoms), _by_label(w, right, order, atoms))
-    both = product(one, two, quiet=True)
+    over_keys = is_weights(x) and bool(left) and left[-1] in summed
+    mean = fluctuation.mean_of(x, left, w, right, summed)
+    both = product(one if mean is None else replace(one, noise=SILENT), two, quiet=True)
     count = len([1 for a in out for _ in atoms[a]])
     gone = range(count, len(both.atoms))
-    of_logits = x.tag is not None and x.tag[0] == "softmax" and left[-1:] in summed and not x.mean.any()
     # gradients of a row's logits add up to nothing: what keys have in common goes, in rows of any length
     result = sum_atoms(both, list(gone), kept=max(1.0 - shared(x, w), 0.0) if of_logits and not w.weights else None)
     result = replace(result, groups=result.groups[: len(out)], gaussian=True)
@@ -230,10 +235,13 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
         units = [i for i, label in enumerate(a for b in out for a in [b] * len(atoms[b])) if label not in left]
         unit = units[0] if units else None
         result = replace(result, wander=x.wander)
-    over_keys = is_weights(x) and bool(left) and left[-1] in summed
-    if over_keys:
-        inherited[0] = (uncommon(result, x, w), x.noise)
-    noise = fresh_linear(result, inherited, fan, unit)
+    if mean is not None:
+        factor, noise = fluctuation.of_mean(result, *mean)
+        result = replace(result, q=result.q * factor)
+    else:
+        if over_keys:
+            inherited[0] = (uncommon(result, x, w), x.noise)
+        noise = fresh_linear(result, inherited, fan, unit)
     wander = stray(result, fan) if w.weights else _of_the_looser(x, w)
     if over_keys:
         wander *= in_step(x, w)  # a mean over places strays as far as they do so in step
@@ -264,7 +272,11 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
     if w.weights or x.weights or x.tag is not None:
         return result
     tag = (INNER, 0, max(scattered - max(x.scatter, 0.0) - w.scatter, 0.0))
-    return replace(result, tag=tag, keyed=asked(one, left, two, right, out, atoms))
+    keyed = asked(one, left, two, right, out, atoms)
+    if keyed is not None:
+        (queries, _), (keys, mine) = ((x, left), (w, right)) if out[-1] in right else ((w, right), (x, left))
+        keyed = replaced(keyed, noise=fluctuation.of_logits(result, queries, keys, mine.index(out[-1])))
+    return replace(result, tag=tag, keyed=keyed)
 
 
 def _of_the_looser(x: Signal, w: Signal) -> float:
