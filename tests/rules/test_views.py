@@ -82,6 +82,24 @@ def test_a_tensor_elsewhere_is_another(name):
     assert nodes[-1].q_predicted == pytest.approx(2.0 * nodes[1].q_predicted, rel=1e-9)
 
 
+def halves(y):
+    return torch.cat(y.chunk(2, -1)[::-1], -1)
+
+
+def test_all_parts_in_another_order_keep_their_source():
+    nodes = compared(lambda y: halves(torch.tanh(y)) * torch.sigmoid(halves(torch.tanh(y))))
+    assert abs(nodes[-1].q_z) < 4.0, nodes[-1]
+
+
+def test_what_was_repeated_is_itself_when_it_comes_back():
+    def doubled(y):
+        m = y.mean(1, keepdim=True).expand(-1, ROWS, -1)
+        return m + m.mT.mT
+
+    for n in compared(doubled):  # the gradient's fixed direction has luck of its own, a tenth in 256 entries
+        assert n.op == "input" or abs(n.q_z) < 4.0, n
+
+
 def test_steps_that_take_each_other_back():
     turn = ("permute", (2, 0, 1))
     assert then((), ("permute", (0, 1))) == ()

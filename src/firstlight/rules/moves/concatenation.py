@@ -9,7 +9,7 @@ import numpy as np
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.gradients.along import of_pieces
 from firstlight.rules.gradients.gradient import whole
-from firstlight.rules.moves.ranges import take_range
+from firstlight.rules.moves.ranges import range_of, take_index, take_range
 from firstlight.rules.registry import Call, Grads, rule
 from firstlight.rules.state import course, pieces, sites
 from firstlight.rules.state.cross import cross
@@ -156,7 +156,18 @@ def cat(call: Call, tensors: tuple[Signal, ...], dim: int = 0) -> Signal:
     """Concatenation."""
     if call.node.op == "hstack":
         dim = 1 if tensors[0].ndim > 1 else 0
-    return join([t for t in tensors if 0 not in t.shape], dim)
+    there = [t for t in tensors if 0 not in t.shape]
+    return _in_new_order(there, dim) or join(there, dim)
+
+
+def _in_new_order(parts: list[Signal], dim: int) -> Signal | None:
+    """All ranges of one tensor, each once, in another order: its entries are moved, and it keeps its source."""
+    found = [range_of(p, dim % p.ndim) for p in parts]
+    whole_one = parts[0].root
+    if len(parts) < 2 or any(f is None or p.root is not whole_one for f, p in zip(found, parts, strict=True)):
+        return None
+    order = [i for f in found if f is not None for i in f]
+    return take_index(whole_one, dim, order) if sorted(order) == list(range(whole_one.shape[dim])) else None
 
 
 @cat.adjoint

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -35,6 +35,15 @@ def take_range(x: Signal, dim: int, start: int, stop: int, step: int) -> Signal:
     if index and step == 1:
         out = pieces.taken(out, x, dim, index[0], len(index))
     return out if x.sites is None else replace(out, sites=sites.piece(x, dim, start, len(index)))
+
+
+def range_of(x: Signal, dim: int) -> range | None:
+    """Which indices of an axis of its root a signal is, if it is a range of it and nothing else; else None."""
+    _, steps = x.viewed
+    step = cast("tuple[Any, ...]", steps[0]) if len(steps) == 1 and isinstance(steps[0], tuple) else ()
+    if step[:2] != ("range", dim) or x.root.ndim <= dim:
+        return None
+    return range(*slice(*step[2:]).indices(x.root.shape[dim]))
 
 
 def same_entries(x: Signal, y: Signal) -> bool:

@@ -22,6 +22,7 @@ from firstlight.rules.state import sites
 from firstlight.rules.state.cross import add
 from firstlight.rules.state.layout import align, axis_atoms
 from firstlight.rules.state.summation import sum_atoms
+from firstlight.rules.state.views import same_view
 
 Number = int | float
 _FOLLOWED = 3  # summands of a gradient behind which the masks of a stream are known together only
@@ -114,7 +115,7 @@ def on_common_source(x: Signal, y: Signal) -> tuple[Signal, Signal]:
         x = replace(x, source=y.source, values=values)
     elif y.source is None and x.source is not None and (values := on_source(y, x.source)) is not None:
         y = replace(y, source=x.source, values=values)
-    elif x.ident == y.ident and x.source is None and x.value is None:
+    elif (x.ident == y.ident or same_view(x, y)) and x.source is None and x.value is None:
         source, values = as_source(x)
         x = replace(x, source=source, values=values)
         y = x

@@ -39,6 +39,11 @@ def unchanged(x: Signal) -> bool:
     return abs(x.mean_q - x.root.mean_q) <= 1e-9 * x.root.mean_q
 
 
+def same_view(x: Signal, y: Signal) -> bool:
+    """Whether two are the same entries of one tensor in the same places."""
+    return bool(x.viewed[1]) and x.viewed == y.viewed and abs(x.mean_q - y.mean_q) <= 1e-9 * x.mean_q
+
+
 def then(steps: Steps, step: Hashable) -> Steps:
     """The steps with one more, as few as that takes."""
     one, last = _parts(step), _parts(steps[-1]) if steps else ()
