@@ -158,17 +158,13 @@ def missing_names(found):
 
 
 def test_most_operations_of_random_graphs_agree_with_draws():
-    # 300 networks: .978 and .936; these 40, each of which misses many nodes or none: .948 and .945
+    # 300 networks: .985 and .953 (300 others: .989 and .956); these 40 have fewer nodes, and draws
     found = shares(40, 24, seed=2)
     assert found["forward"] >= 0.93
     assert found["backward"] >= 0.91
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True,
-    reason=".978 forward and .936 backward: products and sums of dependent tensors, and gradients below them",
-)
 def test_the_share_of_random_graphs_within_a_tenth(record_property):
     found = shares(300, 64, seed=1)
     for way, share in found.items():

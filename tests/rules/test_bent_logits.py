@@ -95,12 +95,12 @@ def test_what_a_row_lets_through(n):
     from firstlight.theory.gaussian import gauss_nodes
 
     nodes = gauss_nodes()
-    square, passed = let_through(np.maximum(1.5 * nodes.z, 0.0), nodes.weights, n)
+    square, own, others = let_through(np.maximum(1.5 * nodes.z, 0.0), nodes.weights, n)
     logits = (1.5 * torch.randn(4_000, n, generator=torch.Generator().manual_seed(2))).relu()
     p = logits.softmax(-1)
     uneven = float(logits.exp().var() / logits.exp().mean() ** 2)
     through = p.square() * ((1.0 - p).square() + p.square().sum(-1, keepdim=True) - p.square())
-    for found, rows in ((square, p.square().sum(-1)), (passed, through.sum(-1))):
+    for found, rows in ((square, p.square().sum(-1)), (own + others, through.sum(-1))):
         error = float(rows.std()) / 512**0.5  # as many rows are sampled
         if n > 512:  # the mean of n - 1 entries for their sum: E 1/Z² to first order
             error = 3.0 * uneven / n * float(rows.mean())

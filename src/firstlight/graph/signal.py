@@ -165,6 +165,8 @@ class Signal:
         alone: (ident, what channels have each for themselves) if that one comes out of a convolution.
         pieces: (ident, pieces) if the signal with that ident was put together from tensors that are not equally alike.
         courses: (ident, how alike positions are, pair by pair) if the signal with that ident lies behind a causal mask.
+        uncut: (ident, values) if the signal with that ident comes out of a norm of few entries: its values on the nodes
+            had they one length, for sums in which entries make up for each other.
         value: Entries, for tensors that depend on no weight and are known (masks, indices).
         integer: Whether the entries are integers or booleans.
         complex: Whether they are complex numbers; then q is E|x|², corr of Re E x x̄', mean is Re E x.
@@ -200,6 +202,7 @@ class Signal:
     alone: tuple[int, Alone] | None = None
     pieces: tuple[int, Pieces] | None = None
     courses: tuple[int, tuple[Course, ...]] | None = None
+    uncut: tuple[int, Array] | None = None
     value: npt.NDArray[Any] | None = None
     integer: bool = False
     complex: bool = False

@@ -199,25 +199,27 @@ def jacobian(share: Array, n: Array) -> Array:
 _FEW, _ROWS = 512, 512  # keys up to which rows are sampled; how many
 
 
-def let_through(logits: Array, weights: Array, n: int) -> tuple[Array, Array]:
-    """E p² and E [p²((1 - p)² + Σ of the others' p²)] of an entry with each logit: how much it has, and passes back.
+def let_through(logits: Array, weights: Array, n: int, met: Array | None = None) -> tuple[Array, Array, Array]:
+    """E p², E p²(1 - p)²φ² and E [p²·Σ of the others' p²φ²] of an entry with each logit: what it has, and passes back.
 
     Args:
         logits: Of one entry on nodes, any shape.
         weights: Of the nodes, of that shape; they add up to 1.
         n: Number of keys, independent entries of this law; beyond `_FEW` their sums are as good as their means.
+        met: φ, what the gradients of the weights have met since they were independent of them; 1 if None.
     """
+    phi = np.ones_like(logits) if met is None else np.square(met)
     e = np.exp(logits - float(logits.max()))
     if n > _FEW:
-        first, second = (np.array([(n - 1.0) * float(np.vdot(weights, e**k))]) for k in (1, 2))
+        first, second = (np.array([(n - 1.0) * float(np.vdot(weights, f))]) for f in (e, phi * e**2))
     else:
         picked = np.random.default_rng(n).choice(e.size, (_ROWS, n - 1), p=weights.ravel() / weights.sum())
         others: Array = e.ravel()[picked]
-        first, second = others.sum(axis=1), np.square(others).sum(axis=1)
+        first, second = others.sum(axis=1), (np.square(others) * phi.ravel()[picked]).sum(axis=1)
     total = e[..., None] + first
     square = np.square(e[..., None] / total)
-    passed = square * (np.square(first / total) + second / np.square(total))
-    return square.mean(axis=-1), passed.mean(axis=-1)
+    own, others = phi * (square * np.square(first / total)).mean(axis=-1), square * second / np.square(total)
+    return square.mean(axis=-1), own, others.mean(axis=-1)
 
 
 _SAMPLED, _QUERIES = 1 << 19, 32  # entries of the Gram matrices that one sampled expectation may take; queries each

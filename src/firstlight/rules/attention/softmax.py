@@ -17,8 +17,9 @@ from firstlight.rules.attention.hiding import HIDDEN, hidden_in
 from firstlight.rules.attention.overlap import overlap
 from firstlight.rules.attention.participation import coherence, jacobian, let_through, straying, together
 from firstlight.rules.attention.shares import behind_softmax
-from firstlight.rules.chains.source import affine_of, from_values, on_source
-from firstlight.rules.gradients.gradient import scale, whole
+from firstlight.rules.chains.grids import on_grid
+from firstlight.rules.chains.source import affine_of, as_source, from_values, on_source
+from firstlight.rules.gradients.gradient import joined, parts_of, scale, whole
 from firstlight.rules.gradients.leaning import known_share, passing
 from firstlight.rules.linear.contraction import INNER
 from firstlight.rules.registry import GAUSSIAN_INPUT, Call, Grads, rule
@@ -26,6 +27,7 @@ from firstlight.rules.state.forms import combine
 from firstlight.rules.state.layout import align, merge_axis, offset, profile
 
 _FEW_DIMENSIONS, _MANY_KEYS, _SHARP_LOGITS, _SCATTERED, _STRAYING = 0.03, 32, 3.0, 0.02, 0.01
+_LITTLE, _SHARED = 0.15, 0.1  # (E √E[p²|u])² over (E p)² - 1, and what gradients may have in common over the keys
 
 
 def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signal:
@@ -237,36 +239,102 @@ def soft_back(g: Signal, p: Signal, dim: int, known: float = 1.0, rate: float = 
 @rule("softmax", assumes=(GAUSSIAN_INPUT,), refs=("vaswani2017",), example="x.softmax(-1)")
 def softmax(call: Call, input: Signal, dim: int = -1) -> Signal:
     """softmax over an axis."""
-    return soft(call, input, dim)
+    input = _uncut(input)
+    return _on_logits(soft(call, input, dim), input, dim)
 
 
 @softmax.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int = -1) -> Grads:
+    input = _uncut(input)
+    known = known_share(grad, out) if dim % out.ndim == out.ndim - 1 else 1.0
+    found = [(p, _met(p, out, dim)) for p in parts_of(grad)]
+    if any(met is not None for _, met in found):
+        bases = [whole(p) if met is None else p.base for p, met in found]
+        parts = [
+            _where_long(soft_back(g, out, dim, known), input, dim, met, g if met is not None else None)
+            for g, (_, met) in zip(bases, found, strict=True)
+        ]
+        return {"input": joined([p for g in parts for p in parts_of(g)])}
     g = whole(grad)
-    back = soft_back(g, out, dim, known_share(grad, out) if dim % out.ndim == out.ndim - 1 else 1.0)
+    back = soft_back(g, out, dim, known)
     return {"input": behind_softmax(g, back, out) or _where_long(back, input, dim)}
 
 
-def _where_long(back: Signal, x: Signal, dim: int) -> Cotangent:
+def _uncut(x: Signal) -> Signal:
+    """Logits behind a norm of few entries with the law of each in a group of one length.
+
+    Where one of them is long the others are short, and e^ℓ and the rest of Σe^ℓ go against each other: entries that
+    were cut and independent would have weights a fifth too even (32 of them behind ReLU).
+    """
+    return x if x.uncut is None or x.uncut[0] != x.ident or x.source is None else replace(x, values=x.uncut[1])
+
+
+def _on_logits(p: Signal, x: Signal, dim: int) -> Signal:
+    """The weights as √E[p²|u] on the source u of logits that are units, so that ℓ·p and f(p) know how they depend.
+
+    What else decides on p, the other units of the row, is left out: where p is no more than that much of a function of
+    its logit.
+    """
+    n, at = x.shape[dim], x.atoms
+    if not (x.data or _of_units(x, dim)) or n < 2 or at != p.atoms or p.mean.size > 1 or p.q.size > 1 or x.q.size > 1:
+        return p
+    source, values = as_source(x)
+    square, _, _ = let_through(values, source.share[:, None] * source.grid.weights, n)
+    level = source.average(square)
+    if not 0.0 < level < np.inf:
+        return p
+    root = np.sqrt(square / level * p.mean_q)
+    if source.average(root) ** 2 > (1.0 + _LITTLE) * p.mean_mean**2:
+        return p
+    return replace(p, source=source, values=root)
+
+
+def _met(g: Cotangent, p: Signal, dim: int) -> Array | None:
+    """What a summand of the weights' gradient has met on the source that they stand on, if its base is free of them."""
+    if p.source is None or g.source is None or g.values is None or g.stray is not None or g.source.key != p.source.key:
+        return None
+    if g.base.atoms != p.atoms or abs(float(np.take(g.base.corr, 1, axis=offset(p, dim)).flat[0])) > _SHARED:
+        return None
+    return on_grid(g.values, g.source, p.source)
+
+
+def _where_long(back: Signal, x: Signal, dim: int, met: Array | None = None, root: Signal | None = None) -> Cotangent:
     """The gradient of logits that are a function f(u), as √(E [dℓ²|u]/E dℓ²) on the nodes of u times the rest.
 
-    It is large where the logit is, and so is the slope f' that it meets next (ReLU's is 0 where p is smallest).
+    It is large where the logit is, and so is the slope f' that it meets next (ReLU's is 0 where p is smallest). Of a
+    gradient φ(u)·b of the weights p(1 - p)·φ·b is the entry's own, which meets b on other ways to the logit; what the
+    others of the row send is a root of its own.
+
+    Args:
+        back: The gradient of the logits behind independent weights and gradients.
+        x: The logits.
+        dim: Axis of the keys.
+        met: φ on the nodes; 1 if None.
+        root: b, where φ is given.
     """
     source, n = x.source, x.shape[dim]
     if source is None and (step := affine_of(x)) is not None:
         source = step[2].source
+    if source is None and met is not None:
+        source, _ = as_source(x)
     values = None if source is None else on_source(x, source)
     if source is None or values is None or n < 2 or x.atoms != back.atoms:
         return Cotangent(back)
-    square, passed = let_through(values, source.share[:, None] * source.grid.weights, n)
+    square, own, others = let_through(values, source.share[:, None] * source.grid.weights, n, met)
+    passed = own + others
     level = source.average(passed)
     gaussian = float(jacobian(np.array(n * source.average(square)), np.array(n)))
     if not (0.0 < level < np.inf and gaussian > 0.0):
         return Cotangent(back)
-    profile = np.sqrt(passed / level)
+    if root is not None and met is not None:
+        passed = others
+    profile = np.sqrt(passed / source.average(passed))
     corr = np.clip(back.corr / np.maximum(from_values(x, source, profile).corr, 1e-3), -1.0, 1.0)
-    q = back.q * (n * level / gaussian)  # than Gaussian logits with as uneven weights
-    return Cotangent(replace(back, q=q, corr=corr, ident=next_id()), source, profile, x)
+    q = back.q * (n * source.average(passed) / gaussian)  # than Gaussian logits with as uneven weights
+    rest = Cotangent(replace(back, q=q, corr=corr, ident=next_id()), source, profile, x)
+    if root is None or met is None:
+        return rest
+    return joined([Cotangent(root, source, np.sign(met) * np.sqrt(own), x), rest])
 
 
 @rule("log_softmax", assumes=(GAUSSIAN_INPUT,), example="x.log_softmax(-1)")

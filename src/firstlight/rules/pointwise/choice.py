@@ -9,14 +9,16 @@ import numpy as np
 
 from firstlight.graph.signal import INFINITY, Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.chains.grids import Bend
-from firstlight.rules.chains.source import as_source, from_values, on_source
+from firstlight.rules.chains.operands import through_sum
+from firstlight.rules.chains.source import as_source, from_values, law_of, mehler, on_source
 from firstlight.rules.gradients.gradient import scale, scaled, times, whole
-from firstlight.rules.pointwise.elementwise import Pointwise, apply
+from firstlight.rules.pointwise.elementwise import Pointwise, apply, chain_values
 from firstlight.rules.pointwise.merge import is_number, plus, reduce_to, unit
 from firstlight.rules.registry import Call, Grads, rule
 from firstlight.rules.state import course
+from firstlight.rules.state.cross import cross
 from firstlight.rules.state.empirical import constant, uniform
-from firstlight.rules.state.layout import align
+from firstlight.rules.state.layout import align, correlations, fit_states, moments
 
 _SURE, _SCATTERED = 12.0, 2.0  # standard deviations between two tensors of which one is always the larger; lengths
 
@@ -138,7 +140,53 @@ def extreme(call: Call, x: Any, y: Any, sign: float) -> Signal:
     if (sure := _surely(difference)) != 0.0:
         return _like(x if sure * sign > 0.0 else y, difference)
     size = apply(call, difference, Pointwise(np.abs, np.sign))
-    return plus(call, scale(plus(call, x, y), 0.5), size, 0.5 * sign)
+    both = plus(call, x, y)
+    out = plus(call, scale(both, 0.5), size, 0.5 * sign)
+    return out if out.source is not None else _in_step(out, x, y, difference, size, sign)
+
+
+def _in_step(out: Signal, x: Signal, y: Signal, difference: Signal, size: Signal, sign: float) -> Signal:
+    """What x + y has in common with |d|, d = x - y: E (x + y)|d| = β·E d|d| + the product of what is left of the means.
+
+    β = (var x - var y)/var d is the regression of x + y on d: exact for jointly Gaussian x and y, and pairs at every
+    index of the cube alike. Of independent ones of which one is no Gaussian, E max² is the sum over both laws.
+    """
+    if size.source is None or size.values is None:
+        return out
+    x, y = align(x, y)
+    spreads = [max(t.mean_q - t.mean_mean**2, 0.0) for t in (x, y, difference)]
+    if spreads[2] <= 0.0 or out.mean_q <= 0.0:
+        return out
+    source = size.source
+    values = chain_values(difference, source)
+    if values is None:
+        values = source.values
+    slope = 0.5 * sign * (spreads[0] - spreads[1]) / spreads[2]
+    total = source.average(values * size.values)
+    more = slope * (mehler(values, source, total, size.values) - difference.mean_mean * size.mean_mean)
+    mean, q = out.mean, out.q + float(more.flat[0])
+    raw = moments(out) * out.mean_q + fit_states(more, out.corr.shape)
+    if (exact := _of_both(x, y, sign)) is not None:
+        raw = raw + (exact[0] ** 2 - out.mean_mean**2)
+        mean, q = mean + (exact[0] - out.mean_mean), q + (exact[1] - float(q.mean()))
+        raw[(0,) * raw.ndim] = exact[1]
+    return replace(out, mean=mean, q=np.maximum(q, np.square(mean)), corr=correlations(raw, q))
+
+
+def _unrelated(x: Signal, y: Signal) -> bool:
+    """Whether two tensors have no more in common than their means."""
+    return bool(np.allclose(cross(x, y)[0], x.mean * y.mean, rtol=0.0, atol=1e-9 * x.mean_q))
+
+
+def _of_both(x: Signal, y: Signal, sign: float) -> tuple[float, float] | None:
+    """E max(x, y) and E max² (or min) of independent tensors, of which one is no Gaussian; None of others."""
+    if (x.gaussian and y.gaussian) or not _unrelated(x, y):
+        return None
+    one, other = law_of(1.0, x), law_of(1.0, y)
+    if one is None or other is None:
+        return None
+    chosen = (np.maximum if sign > 0.0 else np.minimum)(one[0][:, None], other[0])
+    return float(one[1] @ chosen @ other[1]), float(one[1] @ np.square(chosen) @ other[1])
 
 
 def _surely(difference: Signal) -> float:
@@ -181,9 +229,14 @@ def extreme_back(call: Call, grad: Cotangent, x: Any, y: Any, sign: float) -> di
         return {n: reduce_to(scaled(grad, float(on)), t) for n, t, on in parts if isinstance(t, Signal)}
     source, values = as_source(difference, Bend((0.0,)))
     grads: dict[str, Any] = {}
-    for name, mine, way in (("input", x, sign), ("other", y, -sign)):
+    apart = isinstance(x, Signal) and isinstance(y, Signal) and x.atoms == y.atoms and _unrelated(x, y)
+    for name, mine, other, way in (("input", x, y, sign), ("other", y, x, -sign)):
         if isinstance(mine, Signal):
-            grads[name] = reduce_to(times(grad, difference, source, 0.5 + 0.5 * np.sign(way * values)), mine)
+            chosen = times(grad, difference, source, 0.5 + 0.5 * np.sign(way * values))
+            if apart:  # large entries are chosen more often than others: the mask seen from x
+                a = 1.0 if mine is x else -1.0
+                chosen = through_sum(chosen, difference, mine, other, a, -a)
+            grads[name] = reduce_to(chosen, mine)
     return grads
 
 

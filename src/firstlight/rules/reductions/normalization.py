@@ -18,8 +18,10 @@ from firstlight.rules.gradients.leaning import with_length
 from firstlight.rules.linear.contraction import PER_ROW, energy_cube, product
 from firstlight.rules.pointwise.merge import plus, reduce_to
 from firstlight.rules.reductions import epsilon
+from firstlight.rules.reductions.sphere import followed, is_site, on_nodes, on_sphere, weights_of
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, CONCENTRATED, Call, Grads, rule, several
 from firstlight.rules.state import course, pieces
+from firstlight.rules.state.cross import with_rest
 from firstlight.rules.state.forms import combine, joint
 from firstlight.rules.state.layout import align, axis_atoms, correlations, moments, reshape
 from firstlight.rules.state.projection import group_pairs, projected, shared_cube
@@ -83,25 +85,24 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
         corr = correlations(raw - shared, q) if rest > 1e-12 else np.ones_like(x.corr)
         if rest < 1e-6:
             call.caveat("what the group has not in common is below rounding: the output is amplified noise")
-    values, source = x.values, x.source
+    values, source, uncut = x.values, x.source, None
     if source is not None and values is not None and group_q.size == 1 and x.q.size == 1:
         shift = float(group_mean.reshape(-1)[0]) if centre else 0.0
         values = (values - shift) * float(inverse.reshape(-1)[0])
+        if followed(x, gone) and eps <= _EPSILON * v.item():
+            uncut, values = (values,), on_sphere(values, weights_of(source), x.atoms[gone[0]], q.item(), centre=centre)
     else:
         values, source = None, None
-    terms: tuple[tuple[float, Signal], ...] = ()
-    if inverse.size == 1 and (not centre or abs(common) < 0.05):
-        terms = ((float(inverse.reshape(-1)[0]), x),)
     out = replace(
         x, mean=mean, q=np.maximum(q, np.square(mean)), corr=corr, source=source, values=values, noise=SILENT,
         scatter=0.0, data=False, cumulants=_normal_cumulants(x, float(inverse.mean())), tag=None,
-        terms=terms, weights=None, value=None, integer=False, ident=next_id(), sites=None,
+        terms=(), weights=None, value=None, integer=False, ident=next_id(), sites=None,
     )  # fmt: skip
     total_v = float(v.mean())
     out, own = grouped.normalised(out, x, gone)
     energy = energy_cube(replace(out, source=None, values=None)) if out.source is None else energy_cube(out)
     spread = min(max(float(np.sum(group_pairs(out, gone) * energy)), 0.0), 1.0) if gone else 1.0
-    site = len(gone) == 1 and not x.batch[gone[0]]
+    site = is_site(x, gone)
     # on the sphere Σ x̂² does not scatter, and an entry's kurtosis is 3(1 - 2/n)
     # over several axes the sites of a group keep what they scatter beside each other, not what a whole draw does
     scatter = -spread if site else max(x.scatter - x.noise.variance, 0.0) if len(gone) > 1 else 0.0
@@ -113,7 +114,20 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
     spread = min(spread + own, 1.0)
     kept = total_v / (total_v + eps) if total_v + eps > 0 else 0.0
     out = replace(out, q=out.q * epsilon.shares(kept, spread)[0])
-    return Normalised(pieces.reweighed(out, x, gone, centred=centre), inverse, kept, spread)
+    if inverse.size == 1 and (not centre or abs(common) < 0.05):
+        left = float(inverse.reshape(-1)[0]) * (1.0 - common)  # E x·(x - x̄) = E x² - E x̄²
+        out = replace(out, terms=_along(out, x, left, kept, spread + (x.scatter if site else 0.0)))
+    out = pieces.reweighed(out, x, gone, centred=centre)
+    return Normalised(replace(out, uncut=uncut and (out.ident, uncut[0])), inverse, kept, spread)
+
+
+def _along(out: Signal, x: Signal, scale: float, kept: float, scatter: float) -> tuple[tuple[float, Signal], ...]:
+    """A normalised tensor as a·x and what is left of it: lengths that scatter leave more than nothing.
+
+    Σ x̂·x = n·v/√(v + ε) over a group, v log-normal of the relative variance τ²: E v^p is (1 + τ²)^(p(p - 1)/2) times
+    (E v)^p, so that a is (1 + τ²)^(-1/8) of what it is for groups of one length.
+    """
+    return with_rest(out, x, scale * (1.0 + max(scatter, 0.0)) ** (-0.125 * kept))
 
 
 def _normal_cumulants(x: Signal, a: float) -> tuple[float, float]:
@@ -165,8 +179,7 @@ def normalise_back(
             f"{100 * common:.0f} % of the gradient is common to the group: how far the rest goes along with the "
             "normalised tensor is left out"
         )
-    n = 2.0 / max(spread, 1e-12)
-    lift = epsilon.shares(hat.kept, spread)[1]
+    n, lift = 2.0 / max(spread, 1e-12), epsilon.shares(hat.kept, spread)[1]
     if lift == 1.0:  # no ε
         lift = 1.0 + hat.kept * (n / max(n - 2.0, 0.25 * n) - 1.0)
     q = g.q * np.square(hat.scale) * share * lift * joint(g.noise, x.noise, -hat.kept)
@@ -176,7 +189,10 @@ def normalise_back(
         g, mean=np.zeros_like(g.mean), q=q, corr=corr, source=None, values=None, terms=(), lean=0.0, ident=next_id(),
         beside=(0, 0.0, 0.0), noise=combine([(1.0, g.noise), (-hat.kept, x.noise)]), tag=tag,
     )  # fmt: skip
-    return out if any(c.atom in atoms for c in g.course) else course.mapped(out, g)
+    out = out if any(c.atom in atoms for c in g.course) else course.mapped(out, g)
+    if hat.scale.size == 1:  # of g the share that the projection leaves, over √v: E 1/√v is (1 + τ²)^(3/8)/√(E v)
+        out = replace(out, terms=with_rest(out, g, hat.scale.item() * share * (1.0 + spread) ** (0.375 * hat.kept)))
+    return out
 
 
 def _trailing(x: Signal, shape: Any) -> list[int]:
@@ -263,7 +279,10 @@ def _back(
     back = normalise_back(call, inner, x, atoms, centre=centre, eps=eps, known=known, met=met)
     if list(atoms) == list(axis_atoms(x, -1)):
         back = replace(back, lean=-hat.kept)
-    grads["input"] = Cotangent(back, along=form)
+    seen = Cotangent(back)
+    if _is_one(weight) and 1.0 - hat.kept <= _EPSILON and followed(x, atoms):
+        seen = on_nodes(grad, back, out, x, x.atoms[atoms[0]], centre=centre, known=known is not None) or seen
+    grads["input"] = replace(seen, along=form)
     return grads
 
 

@@ -15,6 +15,7 @@ from firstlight.rules.state.forms import combine, covariance
 from firstlight.rules.state.layout import align, correlations, fit_states, moments
 from firstlight.rules.state.noise import mixed_wander, sample_correlation
 from firstlight.rules.state.summation import TOTAL, rooted
+from firstlight.rules.state.views import same_view
 
 
 def cross(x: Signal, y: Signal) -> tuple[Array, Array]:
@@ -26,6 +27,8 @@ def cross(x: Signal, y: Signal) -> tuple[Array, Array]:
     """
     field = np.zeros((1,) * len(x.atoms))
     cube = np.zeros_like(x.corr)
+    if x.ident != y.ident and same_view(x, y):
+        y = x
     left, right = {x.ident: (1.0, x)}, {y.ident: (1.0, y)}
     heap = [-x.ident, -y.ident]
     heapq.heapify(heap)
@@ -61,14 +64,17 @@ def _is_total(x: Signal) -> bool:
     """Whether a signal is a sum of an earlier one's entries, and has been repeated at most."""
     return (
         x.tag is not None
-        and x.tag[0] in (TOTAL, "sum")
+        and x.tag[0] in (TOTAL, "sum", "mean square")
         and all(isinstance(s, tuple) and s[0] in ("expand", "reshape") for s in x.viewed[1])
     )
 
 
 def _leaf(later: Signal, earlier: Signal) -> tuple[Array, Array]:
     """Cross moment where the later signal is no linear combination, or the sum of the earlier one's entries."""
-    if later.tag is not None and _is_total(later):
+    if later.tag is not None and later.tag[0] == "mean square":
+        if earlier.tag is not None and earlier.tag[0] == "square" and earlier.tag[1] == later.tag[1]:
+            return later.q, later.mean_q * moments(later)
+    elif later.tag is not None and _is_total(later):
         factor, root = (1.0, earlier.ident) if earlier.ident == later.tag[1] else rooted(earlier)
         if root == later.tag[1]:
             weight = factor * later.tag[2]
@@ -180,6 +186,19 @@ def _all_but_one_cancel(x: Signal, y: Signal, alpha: float) -> Signal | None:
     return only if only.groups == x.groups and only.batch == x.batch else None
 
 
+def with_rest(out: Signal, x: Signal, a: float) -> tuple[tuple[float, Signal], ...]:
+    """`Signal.terms` of what is a·x and a rest at right angles to it, of mean 0, that makes up its moments."""
+    q = np.maximum(out.q - a * a * x.q, 0.0)
+    if float(q.max()) <= 1e-9 * float(out.q.max()):
+        return ((a, x),)
+    raw = moments(out) * out.mean_q - a * a * moments(x) * x.mean_q
+    rest = replace(
+        out, mean=np.zeros_like(out.mean), q=q, corr=correlations(raw, q), source=None, values=None, terms=(),
+        sites=None, view=None, pieces=None, courses=None, ident=next_id(),
+    )  # fmt: skip
+    return ((a, x), (1.0, rest))
+
+
 def _beside(qx: float, x: Signal, qy: float, y: Signal) -> tuple[int, float, float]:
     """`Signal.beside` of a sum of gradients: of one tensor the mean, of two what the larger part goes with."""
     (i, one, first), (j, other, second), part = x.beside, y.beside, qx / max(qx + qy, 1e-300)
@@ -194,4 +213,4 @@ def _free(x: Signal) -> Array:
     return x.corr - (x.mean_mean**2 / q if q > 0.0 else 0.0)
 
 
-__all__ = ["add", "covariance", "cross"]
+__all__ = ["add", "covariance", "cross", "with_rest"]
