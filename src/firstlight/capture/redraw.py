@@ -2,8 +2,9 @@
 
 A parameter's empirical law: constant tensors stay; matrices with orthonormal rows or columns are drawn again from the
 Haar measure at the same scale; all others get independent entries drawn with replacement from the tensor's own
-entries, which keeps mean, variance and kurtosis. What else holds entries together (mirrored rows, a zero border)
-is lost, and said in the notes.
+entries, which keeps mean, variance and kurtosis. A mean within its own sampling error is chance, and gets a random sign
+entry by entry, as `predict` takes it: three biases that happen to be negative would close a rectifier in every draw.
+What else holds entries together (mirrored rows, a zero border) is lost, and said in the notes.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from firstlight.capture.laws import law_of
 from firstlight.capture.parameters import structure
 from firstlight.capture.preserve import preserved
 from firstlight.graph.measurement import Distribution, Measurement
 
 # Overwrites a module's parameters with fresh ones, in place, from a seed.
 Redraw = Callable[[nn.Module, int], None]
+_SEEDS = (1 << 63) - 1  # of generators; a seed's complement in it belongs to no other draw
 
 
 class Pass(NamedTuple):
@@ -95,6 +98,7 @@ def empirical_redraw(model: nn.Module, notes: list[str]) -> Redraw:
         notes: Receives, in plain words, what the law leaves out.
     """
     originals: list[tuple[nn.Parameter, Tensor, str]] = []
+    symmetric: set[int] = set()
     for name, p in model.named_parameters():
         w = p.detach()
         if not w.is_floating_point() or w.layout != torch.strided:
@@ -104,6 +108,8 @@ def empirical_redraw(model: nn.Module, notes: list[str]) -> Redraw:
         kind = structure(w, constant=constant)
         if kind != "constant":
             originals.append((p, w.clone(), kind))
+            if kind == "iid" and law_of(w).chance(w.numel()):
+                symmetric.add(len(originals) - 1)
     if any(kind != "orthogonal" for _, _, kind in originals):
         notes.append(
             "re-draws from a parameter's own entries keep constants and orthogonality; any other structure "
@@ -111,10 +117,11 @@ def empirical_redraw(model: nn.Module, notes: list[str]) -> Redraw:
         )
 
     def redraw(_model: nn.Module, seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
+        generator, signs = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(~seed & _SEEDS)
         with torch.no_grad():
-            for p, w, kind in originals:
-                p.data.copy_(_haar_like(w, generator) if kind == "orthogonal" else _bootstrap(w, generator))
+            for i, (p, w, kind) in enumerate(originals):
+                drawn = _haar_like(w, generator) if kind == "orthogonal" else _bootstrap(w, generator)
+                p.data.copy_(drawn * _signs(w, signs) if i in symmetric else drawn)
 
     return redraw
 
@@ -122,6 +129,10 @@ def empirical_redraw(model: nn.Module, notes: list[str]) -> Redraw:
 def _bootstrap(w: Tensor, generator: torch.Generator) -> Tensor:
     index = torch.randint(w.numel(), (w.numel(),), generator=generator)
     return w.flatten()[index.to(w.device)].view_as(w)
+
+
+def _signs(w: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randint(2, w.shape, generator=generator).to(device=w.device, dtype=w.dtype) * 2 - 1
 
 
 def _haar_like(w: Tensor, generator: torch.Generator) -> Tensor:

@@ -87,6 +87,12 @@ class Law:
     row_q: FloatArray | None = None
     row: FloatArray | None = None
 
+    def chance(self, entries: int) -> bool:
+        """Whether the mean of that many live entries is no evidence of one: within four of its standard errors."""
+        if self.structure == "constant" or self.source != "live":
+            return False
+        return abs(self.mean) < 4.0 * (self.variance / entries) ** 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class Parameter:

@@ -219,9 +219,8 @@ def from_parameter(p: Parameter, law: Law) -> Signal:
         out = constant(np.broadcast_to(law.row, (2, *law.row.shape)))
         return replace(out, groups=groups_of(p.spec.shape), value=None, weights=Weights(p.name, structure="constant"))
     mean, q = law.mean, law.variance + law.mean**2
-    n = p.spec.numel
-    if law.structure != "constant" and law.source == "live" and abs(mean) < 4.0 * (law.variance / n) ** 0.5:
-        mean, q = 0.0, q  # an empirical mean within its own sampling error is no evidence of one
+    if law.chance(p.spec.numel):
+        mean = 0.0
     bent = law.structure == "iid" and law.kurtosis != 3.0
     fourth = (law.kurtosis - 3.0) * law.variance * law.variance if bent else 0.0  # ** raises where * overflows
     paired = p.spec.dtype.startswith("complex")
