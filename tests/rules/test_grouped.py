@@ -57,7 +57,7 @@ def test_a_norm_takes_what_the_channels_own_weights_differ_in(law):
     relu = torch.special.ndtri(z).relu()
     centred = relu - relu.mean()
     own = float((centred**4).mean() / centred.square().mean() ** 2)
-    record = Alone((own - 1.0) / 9.0, (kurtosis - 3.0) * own / 9.0, (kurtosis - 1.0) / 9.0)
+    record = Alone((own - 1.0) / 9.0, (kurtosis - 3.0) * own / 9.0, (kurtosis - 1.0) / 9.0, 0.0)
     said = (3.0 * (1.0 + record.scatter) + record.flat) / (1.0 + record.spread)
     # channels share 4,096 sites: their own mean scatters by some per cent from set to set of sites
     assert said == pytest.approx(float(of_channel.mean()), rel=0.03)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from firstlight.graph.signal import Array, Signal
-from firstlight.rules.state.projection import composed, projected
+from firstlight.rules.state.projection import composed, divided, projected
 
 GROUPS, CHANNELS, PLACES, DRAWS = 2, 4, 9, 10_000
 
@@ -74,3 +74,36 @@ def test_next_neighbours_keep_row_sums() -> None:
     got = composed(f, h, (n,), (0,))
     assert float(got @ weights) == pytest.approx(float(f @ weights) * float(h @ weights))
     assert got[0] == pytest.approx(float(f * h @ weights))
+
+
+@pytest.mark.parametrize(("samples", "places", "common"), [(4, 16, 0.6), (8, 4, 0.3), (2, 16, 0.3)])
+def test_pairs_of_a_tensor_divided_by_its_length(samples: int, places: int, common: float) -> None:
+    """Few samples with places that are alike: what goes along with all others is divided by more.
+
+    What is left out is of second order in the variance of v̂, and the sum over a group is nothing in every draw.
+    """
+    rng = np.random.default_rng(6)
+    apart = rng.standard_normal((2 * DRAWS, samples, places))
+    x = common**0.5 * rng.standard_normal((2 * DRAWS, samples, 1)) + (1.0 - common) ** 0.5 * apart
+    x -= x.mean(axis=(1, 2), keepdims=True)
+    v = np.square(x).mean(axis=(1, 2))
+    spread = float(v.var() / v.mean() ** 2)
+
+    def pairs(y: Array) -> tuple[Array, Array]:
+        """Another place, another sample's, and its standard errors."""
+        mine = np.square(y.sum(axis=2)).sum(axis=1)
+        square, total = np.square(y).sum(axis=(1, 2)), np.square(y.sum(axis=(1, 2)))
+        rows = np.stack([
+            (mine - square) / (samples * places * (places - 1)),
+            (total - mine) / (samples * (samples - 1) * places**2),
+        ])  # fmt: skip
+        return rows.mean(axis=1), rows.std(axis=1) / len(y) ** 0.5
+
+    raw = pairs(x)[0] / v.mean()
+    cube = np.array([[1.0, raw[0]], [raw[1], raw[1]]])
+    found = divided(cube, (samples, places), (0, 1), spread)
+    drawn, error = pairs(x / np.sqrt(v)[:, None, None])
+    assert np.all(np.abs(found[[0, 1], [1, 0]] - drawn) < 4.0 * error + spread**2)
+    assert np.all(np.abs(raw - drawn) > 4.0 * error)
+    weights = np.multiply.outer([1.0, samples - 1.0], [1.0, places - 1.0])
+    assert abs(float((found * weights).sum())) < 1e-9 * samples * places

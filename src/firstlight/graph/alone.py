@@ -12,9 +12,12 @@ class Alone:
     Attributes:
         scatter: Relative variance of the window's energy Σ (x - E x)².
         flat: What weights of kurtosis κ add to y's own kurtosis, (κ - 3)·E x⁴/(fan·(E x²)²).
-        spread: Relative variance of a channel's variance that its own weights bring, (κ - 1)/fan.
+        spread: Relative variance of a channel's variance that its own weights bring beside what pairs of sites say:
+            (κ - 1)/fan in groups; all channels of a dense convolution have 2/fan of it in their pairs of sites.
+        together: Of `scatter`, what all channels of a site have in common.
     """
 
     scatter: float
     flat: float
     spread: float
+    together: float

@@ -38,6 +38,7 @@ class Image:
         apart: Share of E s² that channels have each for itself; the rest is along x.
         groups: Groups of channels that are along x each for itself.
         uneven: E e²/(E e)² of the energy e that x has in one channel: what is along x is large where x is.
+        lean: d ln|g|²/d ln|x|² from position to position (`rules.gradients.places`).
     """
 
     ident: int
@@ -45,6 +46,7 @@ class Image:
     apart: float = 1.0
     groups: int = 1
     uneven: float = 1.0
+    lean: float = 0.0
 
     def of_groups(self, count: int, channels: int) -> float:
         """Σ over the groups of channels, `count` of them, of E s² of each."""

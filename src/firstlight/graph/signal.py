@@ -157,6 +157,7 @@ class Signal:
         lean: Of a gradient, how it goes with the length of its own tensor x from site to site: d ln|g|²/d ln|x|².
         beside: (ident, the same of the length of the tensor with that ident, its share of the sum) where its own tensor
             was added to that one.
+        steep: Of a gradient, (ident, d ln E[g²|V]/d ln V) of the energies V of windows that its tensor came from.
         tag: What the signal is of an earlier one: ("square" | "mean square" | "inverse rms", ident, level).
         keyed: Of the weights of a softmax, and the gradient of its logits (as long as the tag says that it is one).
         sites: How the mean square over the units of a site scatters, where it is followed.
@@ -194,6 +195,7 @@ class Signal:
     weights: Weights | None = None
     lean: float = 0.0
     beside: tuple[int, float, float] = (0, 0.0, 0.0)
+    steep: tuple[int, float] | None = None
     tag: tuple[str, int, float] | None = None
     keyed: Keyed | None = None
     sites: Sites | None = None

@@ -89,6 +89,11 @@ def bent(z: Array, weights: Array, scatter: float, skew: float, excess: float) -
         excess: Fourth cumulant, without what the scatter makes.
     """
     skew = min(max(skew, -1.5), 1.5)
+    if (
+        scatter > 0.0 and excess != 0.0 and skew == 0.0
+    ):  # a cubic of heavy tails cuts them off, or makes far heavier ones
+        total = 3.0 * scatter + excess
+        scatter, excess = max(total / 3.0, 0.0), min(total, 0.0)
     excess = min(max(3.0 * min(scatter, 0.0) + excess, _UNIFORM), 5.5)
     if scatter <= 0.0 and skew == 0.0 and excess == 0.0:
         return z

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
-from firstlight.rules.convolutions import borders, grouped
+from firstlight.rules.convolutions import borders, grouped, steep
 from firstlight.rules.convolutions.sway import sway
 from firstlight.rules.convolutions.taps import Taps, carried, matrix, turned
-from firstlight.rules.gradients import images
+from firstlight.rules.gradients import images, places
 from firstlight.rules.gradients.gradient import whole
 from firstlight.rules.linear.affine import LETTERS, with_bias
 from firstlight.rules.linear.centring import seen, taken
@@ -210,10 +210,16 @@ def _(
     flipped = replace(weight, q=np.full_like(weight.q, float(weight.q.mean())))
     dx = convolve(g, flipped, groups, _turned(maps), input.shape[axes[0] - 1], fan)
     shift = None if bias is None else _channelwise(bias, len(axes))
+    count = prod(float(matrix(t).sum()) / t.out for t in maps.values())
+    bent, _ = steep.known(grad, out)
+    lean = images.lean_of(grad, out) if images.known(grad, out) else bent
+    lean = places.in_window(lean, input, count, weight.shape[1], steep.own_share(weight, count))
+    found = images.convolved(
+        past_weights(dx, g, grouped.free(weight)), input, grad, out, axes[0] - 1, groups, shift, lean
+    )
+    found = steep.behind(found, input, weight, grad, out, [a for axis in axes for a in axis_atoms(input, axis)], count)
     grads: dict[str, Any] = {
-        "input": images.convolved(
-            past_weights(dx, g, grouped.free(weight)), input, grad, out, axes[0] - 1, groups, shift
-        ),
+        "input": found,
         "weight": Cotangent(_kernel_gradient(g, input, weight, axes, maps, groups)),
     }
     if bias is not None:

@@ -21,10 +21,10 @@ from math import prod
 import numpy as np
 
 from firstlight.graph.alone import Alone
-from firstlight.graph.signal import Signal, replace
+from firstlight.graph.signal import Array, Signal, replace
 from firstlight.rules.convolutions.taps import Taps
 from firstlight.rules.linear.contraction import energy_cube
-from firstlight.rules.state.layout import axis_atoms
+from firstlight.rules.state.quadrature import reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,8 @@ def overlapping(windows: Collection[Taps]) -> float:
 
 def energies(x: Signal, channel: int, taps: Sequence[int], count: float, groups: int) -> tuple[float, float, float]:
     """Of fresh lengths: what all channels have in common, a group's own, and what two places have of the first."""
-    cube = energy_cube(x, one_draw=groups > 1)  # lengths that scatter already are handed on as such
+    # lengths that scatter already are handed on as such, and fields of places of their own size by the field
+    cube = energy_cube(x, one_draw=groups > 1) - _by_place(x)
     n = max(x.atoms[channel] // groups, 1)
     near = tuple(x.corr.shape[i] - 1 if i in taps else 0 for i in range(x.corr.ndim))
     other = tuple(1 if i == channel else 0 for i in range(cube.ndim))
@@ -104,6 +105,14 @@ def energies(x: Signal, channel: int, taps: Sequence[int], count: float, groups:
     return max(common, 0.0), max(own - common, 0.0), min(max(two / one, 0.0), 1.0) if one > 0.0 else 0.0
 
 
+def _by_place(x: Signal) -> float:
+    """What squares scatter by since places differ in size, as those at the border of an image do."""
+    if x.source is None or x.values is None:
+        return 0.0
+    law, _ = reading(x.source, x.values)
+    return float(law.energies[0][0]) - 1.0 if law.total > 0.0 else 0.0
+
+
 def alone(x: Signal, weight: Signal, channel: int, taps: Sequence[int], count: float, groups: int, old: float) -> Alone:
     """What the channels of y = w*x have each for themselves; `old` is what lengths scattered by before."""
     fan = count * max(x.atoms[channel] // groups, 1)
@@ -112,7 +121,8 @@ def alone(x: Signal, weight: Signal, channel: int, taps: Sequence[int], count: f
         x = replace(x, values=x.values - x.mean_mean)
     common, own, _ = energies(x, channel, taps, count, groups)
     fourth = 1.0 + float(energy_cube(x, one_draw=True).flat[0])
-    return Alone(old + common + own, (kurtosis - 3.0) * fourth / fan, (kurtosis - 1.0) / fan)
+    spread = (kurtosis - (1.0 if groups > 1 else 3.0)) / fan
+    return Alone(old + common + own, (kurtosis - 3.0) * fourth / fan, spread, old + common)
 
 
 def free(weight: Signal) -> float:
@@ -133,24 +143,33 @@ def known(x: Signal) -> Alone | None:
     return x.alone[1] if x.alone is not None and x.alone[0] == x.ident else None
 
 
-def normalised(out: Signal, x: Signal, atoms: Sequence[int]) -> tuple[Signal, float]:
-    """A normalised tensor x̂ with its channels' own law, and what their v scatters by through their own weights.
+def strayed_elsewhere(x: Signal) -> Array:
+    """What `wander` adds to E x_i²x_j² for two samples at different positions, where `energy_cube` has it for one."""
+    out = np.zeros(x.corr.shape)
+    if x.wander > 0.0:
+        samples = tuple(slice(1, None) if b else slice(None) for b in x.batch)
+        out[samples] = 2.0 * x.wander * (1.0 - np.square(x.corr[samples]))
+        out[tuple(slice(None) if b else slice(0, 1) for b in x.batch)] = 0.0
+    return out
+
+
+def normalised(out: Signal, x: Signal, pairs: float) -> tuple[Signal, float]:
+    """A tensor x̂ divided by each channel's own v, with the law of its entries, and what v scatters by beside `pairs`.
+
+    For Gaussian x given their windows, E x⁴/v² is E x⁴ over 1 + s: an entry counts in its own v, E x⁴v̂ = E x⁴·(1 + 2s).
 
     Args:
-        out: x̂, its scatter not yet taken out of its kurtosis.
+        out: x̂.
         x: The tensor.
-        atoms: Of the group.
+        pairs: The part of s, the relative variance of v, that pairs of sites say.
     """
     record = known(x)
-    if record is None or not atoms or any(a in atoms for a in axis_atoms(x, 1)):
-        return out, 0.0
-    kurtosis = (3.0 * (1.0 + max(record.scatter - x.noise.variance, 0.0)) + record.flat) / (1.0 + record.spread)
-    return replace(out, cumulants=(0.0, (kurtosis - 3.0) * out.mean_q**2)), record.spread
-
-
-def scattered(out: Signal, own: float, scatter: float) -> Signal:
-    """x̂ with what the lengths of its sites scatter by, which is part of the law that `normalised` gave it."""
-    if own == 0.0:
-        return replace(out, scatter=scatter)
     third, fourth = out.cumulants
-    return replace(out, scatter=scatter, cumulants=(third, fourth - 3.0 * scatter * out.mean_q**2))
+    together, alone, spread = max(x.scatter - x.noise.variance, 0.0), 0.0, pairs
+    if record is not None:
+        spread += record.spread
+        together = max(record.together - x.noise.variance, 0.0)
+        alone, fourth = record.scatter - record.together, record.flat * out.mean_q**2
+    kurtosis = (3.0 * (1.0 + together + alone) + fourth / out.mean_q**2) / (1.0 + spread) if out.mean_q > 0.0 else 3.0
+    fourth = (kurtosis - 3.0 - 3.0 * together) * out.mean_q**2
+    return replace(out, cumulants=(third, fourth), scatter=together), spread - pairs

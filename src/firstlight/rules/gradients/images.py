@@ -20,6 +20,7 @@ import numpy as np
 from firstlight.graph.along import Along, Image
 from firstlight.graph.signal import Array, Cotangent, Signal, Source, next_id, replace
 from firstlight.rules.chains.source import from_values
+from firstlight.rules.gradients import places
 from firstlight.rules.gradients.along import fresh, meeting, mixed
 from firstlight.rules.gradients.gradient import scaled, whole
 from firstlight.rules.linear.contraction import energy_cube
@@ -46,13 +47,26 @@ def kept(found: Cotangent, g: Cotangent, x: Signal, out: Signal) -> Cotangent:
     return found if image is None else replace(found, image=with_fields(image, ident=x.ident))
 
 
+def lean_of(g: Cotangent, x: Signal) -> float:
+    """How the gradient of x goes with the length of its places, λ."""
+    image = known(g, x)
+    return 0.0 if image is None else image.lean
+
+
+def leaning(g: Cotangent, x: Signal, lean: float) -> Cotangent:
+    """The gradient of x, which goes with the length of its places by λ."""
+    return g if abs(lean) < places.LITTLE else replace(g, image=Image(x.ident, fresh(free(g, x)), lean=lean))
+
+
 def free(g: Cotangent, x: Signal) -> float:
     """E s² where g is independent of x but for the factors that it has met."""
     met = meeting(g, x)
     return sum_atoms(met, [i for i, batch in enumerate(met.batch) if not batch]).mean_q
 
 
-def convolved(dx: Signal, x: Signal, g: Cotangent, out: Signal, at: int, groups: int, bias: Signal | None) -> Cotangent:
+def convolved(
+    dx: Signal, x: Signal, g: Cotangent, out: Signal, at: int, groups: int, bias: Signal | None, lean: float = 0.0
+) -> Cotangent:
     """The gradient dx = Wᵀg of a convolution z = Wx + b, with what is known of Σ g·(z - b).
 
     Args:
@@ -63,6 +77,7 @@ def convolved(dx: Signal, x: Signal, g: Cotangent, out: Signal, at: int, groups:
         at: Axis of the channels.
         groups: Groups of channels.
         bias: b, with the axes of z behind that of the channels.
+        lean: λ of the places of x.
     """
     channels = max(x.shape[at], out.shape[at])
     image, found = begun(g, out), Cotangent(dx)
@@ -79,24 +94,24 @@ def convolved(dx: Signal, x: Signal, g: Cotangent, out: Signal, at: int, groups:
     mine = image.of_groups(groups, channels)
     more = max(groups * (mine - own) / level, -0.5)
     if groups > image.groups:  # what was along the whole image before still is
-        left = Image(x.ident, image.form, min(mine / total, 1.0), image.groups, image.uneven)
+        left = Image(x.ident, image.form, min(mine / total, 1.0), image.groups, image.uneven, lean)
     else:
-        left = Image(x.ident, image.form, min(own / total, 1.0), groups, _uneven(x, at))
+        left = Image(x.ident, image.form, min(own / total, 1.0), groups, _uneven(x, at), lean)
     return Cotangent(_along_image(dx, x, more), image=left)
 
 
 def _uneven(x: Signal, at: int) -> float:
     """E e²/(E e)² of the energy of one channel of an image, whose positions have squares that go together."""
-    places = [a for k in range(at + 1, x.ndim) for a in axis_atoms(x, k)]
-    return 1.0 + max(float(shared_cube(x, places, energy_cube(x)).flat[0]), 0.0)
+    gone = [a for k in range(at + 1, x.ndim) for a in axis_atoms(x, k)]
+    return 1.0 + max(float(shared_cube(x, gone, energy_cube(x)).flat[0]), 0.0)
 
 
 def _on_bias(g: Cotangent, out: Signal, bias: Signal) -> float:
     """E (Σ g·b)² over a sample, of a number b for each channel."""
     signal = whole(g)
     channel = out.ndim - bias.ndim
-    places = [a for k in range(channel + 1, signal.ndim) for a in axis_atoms(signal, k)]
-    return sum_atoms(signal, places).mean_q * bias.mean_q * out.shape[channel]
+    gone = [a for k in range(channel + 1, signal.ndim) for a in axis_atoms(signal, k)]
+    return sum_atoms(signal, gone).mean_q * bias.mean_q * out.shape[channel]
 
 
 def _along_image(dx: Signal, x: Signal, more: float) -> Signal:
@@ -128,6 +143,7 @@ def of_chain(
     image = known(g, y)
     if image is None:
         return None
+    image = with_fields(image, lean=places.before(image.lean, on, values, before) if image.lean else 0.0)
     inner, w = slope * before, on.grid.weights
     level = float(on.share @ (np.square(values) @ w))
     if level <= 0.0:
@@ -142,12 +158,26 @@ def of_chain(
     return with_fields(image, ident=x.ident, form=mixed([(1.0, form)], more), apart=image.apart * kept + 1.0 - kept)
 
 
-def of_sum(g: Cotangent, x: Signal, y: Signal, a: float, b: float, out: Signal) -> tuple[Image | None, Image | None]:
-    """Before a sum z = a·x + b·y: what Σ g·z says of Σ g·ax and Σ g·by, as E s² of independent g are shared."""
+def of_sum(
+    g: Cotangent, out: Signal, first: tuple[float, Signal, Cotangent], second: tuple[float, Signal, Cotangent]
+) -> tuple[Image | None, Image | None]:
+    """Before a sum z = a·x + b·y: what Σ g·z says of Σ g·ax and Σ g·by, as E s² of independent g are shared.
+
+    A mask φ(z) that g has met goes along with both terms: with one gradient for all positions Σ φ(z)·ax is a share of
+    Σ φ(z)·z, where an independent mask would leave a random sum. So each term comes with the gradient that has it
+    seen from there (`through_sum`).
+
+    Args:
+        g: The gradient of z.
+        out: z.
+        first: a, x and the gradient as seen from x.
+        second: b, y and the gradient as seen from y.
+    """
     image = known(g, out)
+    (a, x, mine), (b, y, yours) = first, second
     if image is None or x.shape != out.shape or y.shape != out.shape:
         return None, None
-    one, other, total = a * a * free(g, x), b * b * free(g, y), free(g, out)
+    one, other, total = a * a * free(mine, x), b * b * free(yours, y), free(g, out)
     if total <= 0.0:
         return None, None
     both = 0.5 * (total - one - other)
@@ -160,13 +190,16 @@ def of_sum(g: Cotangent, x: Signal, y: Signal, a: float, b: float, out: Signal) 
 def _part(image: Image, x: Signal, form: Along, share: float) -> Image:
     """The image of a term that has a share of s and something of its own."""
     along = share * share * image.form.variance * (1.0 - image.apart)
-    return with_fields(image, ident=x.ident, form=form, apart=1.0 - min(along / max(form.variance, 1e-300), 1.0))
+    lean = image.lean * min(max(share, 0.0), 1.0)
+    return with_fields(
+        image, ident=x.ident, form=form, lean=lean, apart=1.0 - min(along / max(form.variance, 1e-300), 1.0)
+    )
 
 
 def of_factor(g: Cotangent, grad: Cotangent, mine: Signal, other: Signal, out: Signal) -> Cotangent:
     """The gradient g of a factor of a product, whose Σ g·x is that of the product's gradient `grad`.
 
-    A factor of one number for each channel has a gradient of just the size that Σ g·x over the positions has.
+    A factor a of one number for each channel has a gradient of just the size that Σ g·x over the positions has, over a.
     """
     gate = _is_gate(mine, out)
     image = begun(grad, out) if gate or _is_gate(other, out) else known(grad, out)
@@ -174,8 +207,9 @@ def of_factor(g: Cotangent, grad: Cotangent, mine: Signal, other: Signal, out: S
         return g
     if not gate:
         return replace(g, image=with_fields(image, ident=mine.ident))
-    level, channels = free(grad, out), out.shape[1]
-    return scaled(g, (image.of_groups(channels, channels) / level) ** 0.5) if level > 0.0 else g
+    level, channels = whole(g).mean_q * mine.mean_q, out.shape[1]
+    square = image.of_groups(channels, channels) / channels * places.of_gate(grad, out, image)
+    return scaled(g, (square / level) ** 0.5) if level > 0.0 else g
 
 
 def _is_gate(x: Signal, out: Signal) -> bool:
@@ -191,7 +225,10 @@ def together(parts: Sequence[Cotangent], total: Cotangent, x: Signal) -> Cotange
     forms = [fresh(free(p, x)) if i is None else i.form for p, i in zip(parts, images, strict=True)]
     form = mixed([(1.0, f) for f in forms])
     own = sum(f.variance * (1.0 if i is None else i.apart) for f, i in zip(forms, images, strict=True))
-    image = Image(x.ident, form, min(own / max(form.variance, 1e-300), 1.0), max(i.groups for i in images if i))
+    sizes = [whole(p).mean_q for p in parts]
+    lean = sum(size * i.lean for size, i in zip(sizes, images, strict=True) if i) / max(sum(sizes), 1e-300)
+    apart = min(own / max(form.variance, 1e-300), 1.0)
+    image = Image(x.ident, form, apart, max(i.groups for i in images if i), lean=lean)
     entries = prod(n for n, batch in zip(x.atoms, x.batch, strict=True) if not batch)
     level = entries**2 * whole(total).mean_q * x.mean_q
     more = (form.variance - sum(f.variance for f in forms)) / level if level > 0.0 else 0.0

@@ -11,7 +11,7 @@ import numpy as np
 from firstlight.graph.signal import INFINITY, Array, Cotangent, Signal, Source, replace
 from firstlight.rules.chains.grids import Bend
 from firstlight.rules.chains.source import as_source, changes_sign, from_values, on_source
-from firstlight.rules.gradients import images
+from firstlight.rules.gradients import images, places
 from firstlight.rules.gradients.along import beside_factor, energy, mixed, of_chain, uneven
 from firstlight.rules.gradients.gradient import scaled, times, whole
 from firstlight.rules.pointwise.homogeneous import Function, Pointwise, linear_pieces, steepness
@@ -85,6 +85,8 @@ def back(grad: Cotangent, out: Signal, x: Signal, p: Pointwise, call: Call | Non
             beside = beside_factor(grad, out.source, after, slope)
         found = scaled(found, uneven(grad, out, *beside) ** 0.5)
     image = images.of_chain(grad, x, out, out.source, after, values, slope)
+    if image is not None and (more := places.gain(images.lean_of(grad, out), out.source, after, slope)) != 1.0:
+        found = scaled(found, more**0.5)
     if linear is not None and grad.along is not None:
         return replace(found, along=grad.along, image=image)  # Σ g·f'(x)x = Σ g·f(x) (Euler)
     return replace(found, along=of_chain(grad, out, out.source, after, values, slope), image=image)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from firstlight.graph.along import Along
+from firstlight.graph.along import Along, Image
 from firstlight.graph.signal import Cotangent, Signal, replace
 from firstlight.rules.attention.hiding import hide, seen_of, visible
 from firstlight.rules.chains.operands import through_sum
@@ -145,17 +145,19 @@ def _split(
         )
     forms = _along(grad, x, y, a, b, out)
     mine = _share(x, y, a, b, out)
-    image = images.of_sum(grad, x, y, a, b, out) if both else (None, None)
+    image: tuple[Image | None, Image | None] = (None, None)
+    one = other = grad
+    if isinstance(x, Signal) and isinstance(y, Signal):
+        one, other = through_sum(grad, out, x, y, a, b), through_sum(grad, out, y, x, b, a)
+        image = images.of_sum(grad, out, (a, x, one), (b, y, other))
     if isinstance(x, Signal):
-        g = through_sum(grad, out, x, y, a, b) if both else grad
-        g = shared(g, mine, y if both else None)
+        g = shared(one, mine, y if both else None)
         g = _angled(g, grad, out, x) if both else g
         grads["input"] = replace(
             reduce_to(scaled(g, a), x), along=forms[0] if x.shape == out.shape else None, image=image[0]
         )
     if isinstance(y, Signal):
-        g = through_sum(grad, out, y, x, b, a) if both else grad
-        g = shared(g, 1.0 - mine if both else 1.0, x if both else None)
+        g = shared(other, 1.0 - mine if both else 1.0, x if both else None)
         g = _angled(g, grad, out, y) if both else g
         grads["other"] = replace(
             reduce_to(scaled(g, b), y), along=forms[1] if y.shape == out.shape else None, image=image[1]

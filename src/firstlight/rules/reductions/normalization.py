@@ -11,7 +11,8 @@ import numpy as np
 
 from firstlight.graph.along import Along
 from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, replace
-from firstlight.rules.convolutions import borders, grouped
+from firstlight.rules.convolutions import borders, grouped, steep
+from firstlight.rules.gradients import images
 from firstlight.rules.gradients.along import along, energy, met_in_group, mixed
 from firstlight.rules.gradients.gradient import scale, whole
 from firstlight.rules.gradients.leaning import with_length
@@ -24,7 +25,7 @@ from firstlight.rules.state import course, pieces
 from firstlight.rules.state.cross import with_rest
 from firstlight.rules.state.forms import combine, joint
 from firstlight.rules.state.layout import align, axis_atoms, correlations, moments, reshape
-from firstlight.rules.state.projection import group_pairs, projected, shared_cube
+from firstlight.rules.state.projection import group_pairs, of_few, projected, shared_cube
 
 _SMALL = 64  # entries of a group up to which effects of order 1/n can add up to per cents
 _EPSILON = 1e-3  # share of ε in the variance from which the length before a norm counts behind it
@@ -99,14 +100,19 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
         terms=(), weights=None, value=None, integer=False, ident=next_id(), sites=None,
     )  # fmt: skip
     total_v = float(v.mean())
-    out, own = grouped.normalised(out, x, gone)
     energy = energy_cube(replace(out, source=None, values=None)) if out.source is None else energy_cube(out)
+    # images of which each channel has its own v (for single sites `wander` is too large in deep stacks)
+    of_channels = len(gone) > 1 and x.ndim > 2 and not any(a in gone for a in axis_atoms(x, 1))
+    if of_channels and out.source is None:
+        energy = energy + grouped.strayed_elsewhere(out)
     spread = min(max(float(np.sum(group_pairs(out, gone) * energy)), 0.0), 1.0) if gone else 1.0
-    site = is_site(x, gone)
-    # on the sphere Σ x̂² does not scatter, and an entry's kurtosis is 3(1 - 2/n)
-    # over several axes the sites of a group keep what they scatter beside each other, not what a whole draw does
-    scatter = -spread if site else max(x.scatter - x.noise.variance, 0.0) if len(gone) > 1 else 0.0
-    out = grouped.scattered(replace(out, corr=_few(out.corr, gone, spread), data=len(gone) == 1), own, scatter)
+    out, own, site = replace(out, corr=of_few(out, gone, spread), data=len(gone) == 1), 0.0, is_site(x, gone)
+    if of_channels:
+        out, own = grouped.normalised(out, x, spread)
+    elif len(gone) > 1:  # sites of a group keep what they scatter beside each other, not what a whole draw does
+        out = replace(out, scatter=max(x.scatter - x.noise.variance, 0.0))
+    elif site:  # on the sphere Σ x̂² does not scatter; a kurtosis of 3(1 - 2/n)
+        out = replace(out, scatter=-spread)
     if x.course and not any(c.atom in gone for c in x.course):
         out = course.mapped(out, x, lambda pairs: pairs) if common <= 0.0 else course.normalised(out, x, common, shared)
     if border is not None:  # what the border adds is shared by its own entries only
@@ -133,21 +139,6 @@ def _along(out: Signal, x: Signal, scale: float, kept: float, scatter: float) ->
 def _normal_cumulants(x: Signal, a: float) -> tuple[float, float]:
     a = min(a, 1e60)
     return x.cumulants[0] * a**3, x.cumulants[1] * a**4
-
-
-def _few(corr: Array, atoms: Sequence[int], spread: float) -> Array:
-    """Correlations after division by a v̂ of relative variance s (few effective entries).
-
-    Two entries of one group share their v̂, which is large where they are: c - c²(1 - c)·s/c̄², to second order with
-    s ∝ c²: c - (1 - c)·s for c > 0. Entries of two groups: the mean cosine of two vectors, c·(1 - (1 - c²)·s/4).
-    """
-    if spread < 1e-3:
-        return corr
-    out = corr * (1.0 - (1.0 - np.square(corr)) * 0.25 * spread)
-    inside = tuple(slice(None) if i in atoms else 0 for i in range(corr.ndim))
-    own = corr[inside]
-    out[inside] = np.where(own > 0.0, np.maximum(own - (1.0 - own) * np.minimum(spread, own), 0.0), own)
-    return out
 
 
 def normalise_back(
@@ -279,10 +270,15 @@ def _back(
     back = normalise_back(call, inner, x, atoms, centre=centre, eps=eps, known=known, met=met)
     if list(atoms) == list(axis_atoms(x, -1)):
         back = replace(back, lean=-hat.kept)
-    seen = Cotangent(back)
-    if _is_one(weight) and 1.0 - hat.kept <= _EPSILON and followed(x, atoms):
-        seen = on_nodes(grad, back, out, x, x.atoms[atoms[0]], centre=centre, known=known is not None) or seen
-    grads["input"] = replace(seen, along=form)
+        seen = Cotangent(back)
+        if _is_one(weight) and 1.0 - hat.kept <= _EPSILON and followed(x, atoms):
+            seen = on_nodes(grad, back, out, x, x.atoms[atoms[0]], centre=centre, known=known is not None) or seen
+        grads["input"] = replace(seen, along=form)
+        return grads
+    bent = steep.of_factors(grad, out)
+    back = back if bent == 0.0 else replace(back, steep=(back.ident, bent))
+    lean = bent + images.lean_of(grad, out) if len(atoms) > 1 else 0.0  # many places in a norm keep their lengths
+    grads["input"] = images.leaning(Cotangent(back, along=form), x, lean)
     return grads
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from firstlight.graph.signal import Array, Signal
 from firstlight.rules.state.layout import state_weights
 
+_FEW = 1e-3  # relative variance of v̂ from which it changes correlations
+
 
 def group_pairs(x: Signal, atoms: Sequence[int]) -> Array:
     """Share of the ordered pairs within a group at each index of the cube (pairs in other atoms: same)."""
@@ -95,6 +97,54 @@ def composed(f: Array, h: Array, sizes: Sequence[int], atoms: Sequence[int]) -> 
             out = np.einsum(f"{axes},{new}{axes[i]}{axes[f.ndim]}->{result}", out, step)
         else:
             out = out[(..., *(0 if k == f.ndim else slice(None) for k in range(f.ndim, out.ndim)))]
+    return out
+
+
+def divided(cube: Array, sizes: Sequence[int], atoms: Sequence[int], spread: float) -> Array:
+    """The cube of x̂ = x/√v̂ over a group of n entries whose v̂ = mean x² has the relative variance s, from that of x.
+
+    E x_i x_j/v̂ to first order in s is C_ij(1 + s) - Cov(x_i x_j, v̂), and Cov is 2(C²)_ij/n for a Gaussian x: pairs
+    that go together with all others are large where v̂ is. Seen along an eigenvector of C with the eigenvalue λ that is
+    λ(1 + s - 2λ/n), which is the start of E λz²/v̂ ∝ λ/(1 + 2λ/n), with z² tilted by itself in v̂: C' ∝ C(I + 2C/n)⁻¹,
+    scaled such that Σ x̂² = n. It keeps what sums to nothing where the group's mean is gone. For entries that are no
+    Gaussians s·n²/tr C² stands for 2.
+
+    Args:
+        cube: C, of the pairs of entries of one group, of size 1 in the other atoms.
+        sizes: Of all atoms.
+        atoms: Those of the group.
+        spread: s.
+    """
+    n = prod(sizes[a] for a in atoms)
+    operator, weight = cube, np.ones(())
+    for i in reversed(range(cube.ndim)):  # X -> XC, one atom after the other: axes (d, e) of those behind come last
+        if i in atoms:
+            step = _intermediates(sizes[i], cube.shape[i])
+            operator = np.moveaxis(np.tensordot(step, operator, (2, i)), (0, 1), (-2, -1))
+            weight = np.multiply.outer(state_weights(sizes[i], cube.shape[i]) / sizes[i], weight)
+        else:
+            operator = np.take(operator, 0, axis=i)
+    k = operator.ndim // 2
+    matrix = operator.transpose((*range(operator.ndim - 2, -1, -2), *range(operator.ndim - 1, -1, -2)))
+    flat = cube.reshape(-1)
+    square = float(np.square(flat) @ weight.reshape(-1))
+    if square <= 0.0 or k == 0:
+        return cube
+    found = np.linalg.solve(np.eye(flat.size) + spread / square / n * matrix.reshape(flat.size, flat.size), flat)
+    return (found / found[0]).reshape(cube.shape) if found[0] > 0.0 else cube
+
+
+def of_few(x: Signal, atoms: Sequence[int], spread: float) -> Array:
+    """Correlations after division by a v̂ of relative variance s (few effective entries).
+
+    Two entries of one group share their v̂ (`divided`). Of two groups each has its own: the mean cosine of two vectors,
+    c·(1 - (1 - c²)·s/4).
+    """
+    if spread < _FEW:
+        return x.corr
+    out = x.corr * (1.0 - (1.0 - np.square(x.corr)) * 0.25 * spread)
+    inside = tuple(slice(None) if i in atoms else slice(0, 1) for i in range(out.ndim))
+    out[inside] = divided(x.corr[inside], x.atoms, atoms, spread)
     return out
 
 
