@@ -172,6 +172,7 @@ class Signal:
         integer: Whether the entries are integers or booleans.
         complex: Whether they are complex numbers; then q is E|x|², corr of Re E x x̄', mean is Re E x.
         cartesian: (ident, a, b) if the complex tensor with that ident is a + ib, and both are followed.
+        chosen: (ident, x, y, x - y, sign) if the signal with that ident is the larger (sign 1) or smaller (-1) of two.
         ident: Order of creation.
     """
 
@@ -209,6 +210,7 @@ class Signal:
     integer: bool = False
     complex: bool = False
     cartesian: tuple[int, Signal, Signal] | None = None
+    chosen: tuple[int, Signal, Signal, Signal, float] | None = None
     ident: int = field(default_factory=next_id)
 
     @property

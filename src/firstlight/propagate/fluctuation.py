@@ -70,6 +70,8 @@ def dead(x: Signal) -> float:
     """Probability that a pointwise output is zero everywhere: (share of exact zeros)^(independent entries)."""
     if x.source is None or x.values is None or x.q.size != 1:
         return 0.0
+    if float(x.source.mean.max()) <= HIDDEN:  # the exponential of what a running maximum starts from
+        return 0.0
     zero = float((x.values[0] == 0.0) @ x.source.grid.weights)
     if zero <= 0.0 or zero >= 1.0:
         return float(zero >= 1.0)

@@ -142,7 +142,8 @@ def extreme(call: Call, x: Any, y: Any, sign: float) -> Signal:
     size = apply(call, difference, Pointwise(np.abs, np.sign))
     both = plus(call, x, y)
     out = plus(call, scale(both, 0.5), size, 0.5 * sign)
-    return out if out.source is not None else _in_step(out, x, y, difference, size, sign)
+    out = out if out.source is not None else _in_step(out, x, y, difference, size, sign)
+    return replace(out, chosen=(out.ident, x, y, difference, sign))
 
 
 def _in_step(out: Signal, x: Signal, y: Signal, difference: Signal, size: Signal, sign: float) -> Signal:

@@ -9,6 +9,7 @@ import numpy as np
 from firstlight.graph.along import Along, Image
 from firstlight.graph.signal import Cotangent, Signal, replace
 from firstlight.rules.attention.hiding import hide, seen_of, visible
+from firstlight.rules.chains.grids import Bend
 from firstlight.rules.chains.operands import through_sum
 from firstlight.rules.chains.source import as_source, on_source
 from firstlight.rules.composed.tape import Tape
@@ -17,6 +18,8 @@ from firstlight.rules.gradients.across import of_term
 from firstlight.rules.gradients.along import energy, of_shifted, of_sum
 from firstlight.rules.gradients.gradient import scale, scaled, whole, whole_shape
 from firstlight.rules.gradients.leaning import shared
+from firstlight.rules.pointwise.elementwise import apply
+from firstlight.rules.pointwise.homogeneous import Pointwise
 from firstlight.rules.registry import Call, Grads, rule
 from firstlight.rules.state import sites
 from firstlight.rules.state.cross import add
@@ -80,6 +83,8 @@ def plus(call: Call, x: Any, y: Any, alpha: float = 1.0) -> Any:
         return shifted(x, alpha * float(y))
     if is_number(x):
         return shifted(scale(y, alpha) if alpha != 1.0 else y, float(x))
+    if alpha == -1.0 and (short := _short_of(call, x, y)) is not None:
+        return short
     x, y = on_common_source(x, y)
     del call
     if x.numel > 1 and y.numel == 1 and y.value is not None:
@@ -90,6 +95,28 @@ def plus(call: Call, x: Any, y: Any, alpha: float = 1.0) -> Any:
         # a position table or a bias added to a Gaussian tensor: still (close to) Gaussian
         out = replace(out, gaussian=True)
     return out
+
+
+def _short_of(call: Call, x: Signal, y: Signal) -> Signal | None:
+    """x - max(x, z) = min(x - z, 0): never above 0, so that its exponential is at most 1 (running maxima of logits)."""
+    if y.chosen is None or y.chosen[0] != y.ident:
+        return None
+    _, one, other, difference, sign = y.chosen
+    if _same_sum(x, one):
+        return apply(call, difference, _LESS if sign > 0.0 else _MORE)
+    if _same_sum(x, other):
+        return scale(apply(call, difference, _MORE if sign > 0.0 else _LESS), -1.0)
+    return None
+
+
+def _same_sum(x: Signal, y: Signal) -> bool:
+    """Whether two tensors are one, or have been added up from the same ones."""
+    made = [[(a, t.viewed) for a, t in s.terms] for s in (x, y)]
+    return x.ident == y.ident or (bool(made[0]) and made[0] == made[1])
+
+
+_LESS = Pointwise(lambda v: np.minimum(v, 0.0), lambda v: np.where(v < 0.0, 1.0, 0.0), Bend((0.0,)))
+_MORE = Pointwise(lambda v: np.maximum(v, 0.0), lambda v: np.where(v > 0.0, 1.0, 0.0), Bend((0.0,)))
 
 
 def _under_masks(x: Signal, y: Signal, alpha: float) -> Signal:
