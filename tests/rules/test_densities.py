@@ -56,6 +56,12 @@ def test_a_density_of_a_drawn_action():
     assert abs(last.q_z) < 4.0
 
 
+def test_the_divergence_of_a_posterior():
+    """1 + s - m² - e^s: s stands in two of its terms, one of them three sums back."""
+    *_, last = compared(lambda mean, log_var: 1.0 + 0.5 * log_var - mean.square() - torch.exp(0.5 * log_var), 2)
+    assert abs(last.q_z) < 4.0
+
+
 class Actor(nn.Module):
     """Soft actor-critic's (Haarnoja et al. 2018): a squashed Gaussian and the density of what was drawn from it."""
 

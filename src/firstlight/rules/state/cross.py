@@ -15,7 +15,7 @@ from firstlight.rules.state.forms import combine, covariance
 from firstlight.rules.state.layout import align, correlations, fit_states, moments
 from firstlight.rules.state.noise import mixed_wander, sample_correlation
 from firstlight.rules.state.summation import TOTAL, rooted
-from firstlight.rules.state.views import same_view
+from firstlight.rules.state.views import eldest, same_view
 
 
 def cross(x: Signal, y: Signal) -> tuple[Array, Array]:
@@ -86,6 +86,14 @@ def _leaf(later: Signal, earlier: Signal) -> tuple[Array, Array]:
             per_row = (later.values * values) @ a.grid.weights
             total = float(a.share @ per_row)
             return spread(a, per_row, len(later.atoms)), mehler(later.values, a, total, values)
+        if earlier.terms and earlier.ident > eldest(
+            a.key
+        ):  # 1 + s - m² of an e^s: term by term, as far as u may be in it
+            field, cube = np.zeros((1,) * len(later.atoms)), np.zeros_like(later.corr)
+            for coefficient, term in earlier.terms:
+                f, c = _leaf(later, term)
+                field, cube = field + coefficient * f, cube + coefficient * c
+            return field, cube
     field = later.mean * earlier.mean
     return field, np.full(later.corr.shape, float(field.mean()))
 

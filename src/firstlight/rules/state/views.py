@@ -20,6 +20,12 @@ def source_key(x: Signal) -> Hashable:
     return ("source", *x.viewed, x.root.atoms)
 
 
+def eldest(key: Hashable) -> float:
+    """The ident of the tensor that a source is (a view of): what is older does not depend on it."""
+    known = _parts(key)
+    return known[1] if known[:1] == ("source",) and isinstance(known[1], int) else float("inf")
+
+
 def moved_key(key: Hashable, step: Hashable) -> tuple[Hashable, ...]:
     """The identity of a source after a change of layout."""
     known = _parts(key)
