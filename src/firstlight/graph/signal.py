@@ -165,6 +165,8 @@ class Signal:
         border: (ident, what the zeros around an image do) if the signal with that ident comes out of a convolution.
         alone: (ident, what channels have each for themselves) if that one comes out of a convolution.
         pieces: (ident, pieces) if the signal with that ident was put together from tensors that are not equally alike.
+        mapped: (ident, a tensor, mean products with it at equal indices and over pairs) if that signal is made
+            of the windows of the tensor, or is that tensor moved.
         courses: (ident, how alike positions are, pair by pair) if the signal with that ident lies behind a causal mask.
         uncut: (ident, values) if the signal with that ident comes out of a norm of few entries: its values on the nodes
             had they one length, for sums in which entries make up for each other.
@@ -206,6 +208,7 @@ class Signal:
     pieces: tuple[int, Pieces] | None = None
     courses: tuple[int, tuple[Course, ...]] | None = None
     uncut: tuple[int, Array] | None = None
+    mapped: tuple[int, Signal, Array, Array] | None = None
     value: npt.NDArray[Any] | None = None
     integer: bool = False
     complex: bool = False

@@ -16,6 +16,7 @@ from firstlight.rules.gradients import images
 from firstlight.rules.gradients.gradient import times, whole
 from firstlight.rules.reductions.extremes import alike, at_one_of, chosen, largest
 from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, first_of, rule
+from firstlight.rules.state import mapped
 from firstlight.rules.state.layout import axis_atoms
 from firstlight.rules.state.windows import along, drop_single, fixed_map, pair_means, single, with_atom
 
@@ -161,7 +162,8 @@ def _pool_rules(n: int) -> None:
         count_include_pad: bool = True,
     ) -> Signal:  # fmt: skip
         del ceil_mode
-        return fixed_map(input, avg(call, input, kernel_size, stride, padding, count_include_pad))
+        maps = avg(call, input, kernel_size, stride, padding, count_include_pad)
+        return mapped.remember(fixed_map(input, maps), input, maps)
 
     def avg_backward(
         call: Call, grad: Cotangent, out: Signal, input: Signal, kernel_size: Any, stride: Any = None,
@@ -169,8 +171,8 @@ def _pool_rules(n: int) -> None:
     ) -> Grads:  # fmt: skip
         del ceil_mode
         maps = avg(call, input, kernel_size, stride, padding, count_include_pad)
-        found = Cotangent(fixed_map(whole(grad), {a: np.ascontiguousarray(m.T) for a, m in maps.items()}))
-        return {"input": images.kept(found, grad, input, out)}
+        g, maps = whole(grad), {a: np.ascontiguousarray(m.T) for a, m in maps.items()}
+        return {"input": images.kept(Cotangent(mapped.remember(fixed_map(g, maps), g, maps)), grad, input, out)}
 
     shape = {1: "-1, 8, 8", 2: "-1, 4, 4, 4", 3: "-1, 1, 4, 4, 4"}[n]
     rule(f"max_pool{n}d", assumes=(EXCHANGEABLE,), example=f"F.max_pool{n}d(x.view({shape}), 2)")(max_forward).adjoint(

@@ -14,10 +14,13 @@ from firstlight.rules.gradients.gradient import moved, whole, whole_shape
 from firstlight.rules.linear.contraction import ROWS
 from firstlight.rules.pointwise.merge import reduce_to
 from firstlight.rules.registry import Call, Grads, rule, several
+from firstlight.rules.state import mapped
 from firstlight.rules.state.layout import axis_atoms, expand, merge_axis, offset, permute, reshape, transform
 from firstlight.rules.state.summation import sum_atoms
 
 Sizes = Sequence[int]
+
+_LONG = 256  # entries of an axis up to which what a tensor has in common with itself moved on is followed
 
 
 def sizes_of(given: Any, rest: Any = ()) -> tuple[int, ...]:
@@ -316,7 +319,11 @@ def _roll(call: Call, input: Signal, shifts: Any, dims: Any = None) -> Signal:
     if dims is None:  # of all entries in a row
         whole_row = reshape(input, (input.numel,))
         return reshape(_reordered(whole_row, "roll", [(0, sizes_of(shifts)[0])], np.roll), input.shape)
-    return _reordered(input, "roll", list(zip(sizes_of(dims), sizes_of(shifts), strict=True)), np.roll)
+    steps = [(dim % input.ndim, n) for dim, n in zip(sizes_of(dims), sizes_of(shifts), strict=True)]
+    out, sizes = _reordered(input, "roll", steps, np.roll), {dim: input.shape[dim] for dim, _ in steps}
+    if max(sizes.values()) > _LONG or any(n == 1 for n in sizes.values()) or len(sizes) < len(steps):
+        return out
+    return mapped.remember(out, input, {dim: np.roll(np.eye(sizes[dim]), n, axis=0) for dim, n in steps})
 
 
 def _unroll(call: Call, grad: Cotangent, out: Signal, input: Signal, shifts: Any, dims: Any = None) -> Grads:

@@ -368,7 +368,11 @@ def group_norm(
     """GroupNorm: LayerNorm over the channels of a group and all positions."""
     x, atoms = _grouped(input, num_groups)
     hat = normalise(call, x, atoms, centre=True, eps=eps).signal
-    return affine_after(call, pieces.reweighed(reshape(hat, input.shape), input), weight, bias, input.ndim - 2)
+    out = pieces.reweighed(reshape(hat, input.shape), input)
+    if hat.terms and out.groups == input.groups:
+        terms = tuple([(a, input if t.ident == x.ident else reshape(t, input.shape)) for a, t in hat.terms])
+        out = replace(out, terms=terms)
+    return affine_after(call, out, weight, bias, input.ndim - 2)
 
 
 def _grouped(x: Signal, num_groups: int) -> tuple[Signal, list[int]]:

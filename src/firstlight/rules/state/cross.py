@@ -10,7 +10,7 @@ from firstlight.graph.signal import Array, Signal, next_id, replace
 from firstlight.rules.chains.grids import finer, on_grid
 from firstlight.rules.chains.source import from_values, mehler, on_source, spread
 from firstlight.rules.linear.contraction import pair_mean
-from firstlight.rules.state import course, lengths, pieces, sites
+from firstlight.rules.state import course, lengths, mapped, pieces, sites
 from firstlight.rules.state.forms import combine, covariance
 from firstlight.rules.state.layout import align, correlations, fit_states, moments
 from firstlight.rules.state.noise import mixed_wander, sample_correlation
@@ -47,7 +47,7 @@ def cross(x: Signal, y: Signal) -> tuple[Array, Array]:
                     old = side.get(term.ident)
                     side[term.ident] = (item[0] * coefficient + (old[0] if old else 0.0), term)
                     heapq.heappush(heap, -term.ident)
-            elif item[1].values is not None or item[1].mean.any() or _is_total(item[1]):
+            elif item[1].values is not None or item[1].mean.any() or _is_total(item[1]) or mapped.known(item[1]):
                 # else E x y = E x E y = 0 with all earlier ones
                 for scale, partner in rest.values():
                     f, c = _leaf(item[1], partner)
@@ -79,6 +79,8 @@ def _leaf(later: Signal, earlier: Signal) -> tuple[Array, Array]:
         if root == later.tag[1]:
             weight = factor * later.tag[2]
             return weight * later.q, weight * later.mean_q * moments(later)
+    if (windows := mapped.shared(later, earlier)) is not None:
+        return windows
     a = later.source
     if a is not None and later.values is not None and later.atoms == earlier.atoms:
         values = on_source(earlier, a)  # also if it is the Gaussian itself on which the later one stands
