@@ -140,10 +140,10 @@ def predict(
         run = forward(graph, inputs, known, sampler=sampler, strict=strict)
         if backward:
             adjoint(run, sampler=sampler)
-    if dtype is None:
-        first = next((p.spec.dtype for p in graph.parameters.values() if p.role == "parameter"), "float32")
-        dtype = first if first in RANGES else "float32"
-    return summarise(run, scheme, {n: law.source for n, law in known.items()}, dtype_called(dtype), notes)
+        if dtype is None:
+            first = next((p.spec.dtype for p in graph.parameters.values() if p.role == "parameter"), "float32")
+            dtype = first if first in RANGES else "float32"
+        return summarise(run, scheme, {n: law.source for n, law in known.items()}, dtype_called(dtype), notes)
 
 
 def _require_finite(laws: Mapping[str, Law]) -> None:

@@ -21,25 +21,24 @@ class Bins:
         start: First position of each bin.
         width: Positions in each.
         seen: Number of positions up to the bin's (geometric) middle, itself included.
+        first: First position of each bin, as an index.
+        pairs: Ordered pairs of different positions in each pair of bins.
     """
 
     start: Array
     width: Array
     seen: Array
+    first: npt.NDArray[np.intp]
+    pairs: Array
 
     def means(self, line: Array) -> Array:
         """Mean over each bin of what is known at every position."""
-        return np.add.reduceat(line, self.start.astype(int)) / self.width
+        return np.add.reduceat(line, self.first) / self.width
 
     def line(self, values: Array) -> Array:
         """What is known of bins, at every position: between the middles linear in ln n."""
         n: Array = np.arange(float(self.width.sum())) + 1.0
         return np.asarray(np.interp(np.log(n), np.log(self.seen), values), dtype=np.float64)
-
-    @property
-    def pairs(self) -> Array:
-        """Ordered pairs of different positions in each pair of bins."""
-        return np.outer(self.width, self.width) - np.diag(self.width)
 
 
 @functools.lru_cache(maxsize=64)
@@ -53,8 +52,15 @@ def bins(size: int) -> Bins:
     every = sorted({*edges, *(size - e for e in edges)})
     start, end = np.array(every[:-1], dtype=np.float64), np.array(every[1:], dtype=np.float64)
     logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1.0, size + 1.0)))])
-    total: Array = logs[end.astype(int)] - logs[start.astype(int)]
-    return Bins(start, end - start, np.exp(total / (end - start)))
+    first, last = start.astype(np.intp), end.astype(np.intp)
+    lengths = end - start
+    return Bins(
+        start,
+        lengths,
+        np.exp((logs[last] - logs[first]) / lengths),
+        first,
+        np.outer(lengths, lengths) - np.diag(lengths),
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from firstlight.graph.course import Course, bins
-from firstlight.graph.signal import Array, Signal, replace
+from firstlight.graph.signal import Array, Signal, once, replace
 
 _FEW = 3  # positions from which they are told apart
 
@@ -27,11 +27,23 @@ def line(x: Signal, atom: int) -> Array:
     return np.broadcast_to(x.q.mean(axis=others), (x.atoms[atom],))
 
 
+def roots(x: Signal, atom: int) -> Array:
+    """Root mean square of each bin of positions: the mean of √q over it."""
+
+    def made() -> Array:
+        b = bins(x.atoms[atom])
+        return np.full(len(b.width), x.mean_q**0.5) if x.q.shape[atom] == 1 else b.means(np.sqrt(line(x, atom)))
+
+    return once(x, f"_roots{atom}.{x.atoms[atom]}", x.q, made)
+
+
 def of(x: Signal, atom: int) -> Array:
     """Correlations of pairs of positions along an atom; those of the cube where nothing else is known."""
     found = next((c for c in x.course if c.atom == atom), None)
+    if found is not None:
+        return found.pairs
     size = len(bins(x.atoms[atom]).width)
-    return np.full((size, size), _other(x, atom)) if found is None else found.pairs
+    return np.full((size, size), _other(x, atom))
 
 
 def _other(x: Signal, atom: int) -> float:
@@ -45,16 +57,16 @@ def given(x: Signal, found: Sequence[tuple[int, Array]]) -> Signal:
     corr, size = np.array(x.corr), x.corr.ndim
     courses: list[Course] = []
     for atom, pairs in found:
-        courses.append(Course(atom, x.atoms[atom], np.clip(pairs, -1.0, 1.0)))
-        corr[tuple(1 if i == atom else 0 for i in range(size))] = mean_of(courses[-1].pairs, line(x, atom))
+        courses.append(Course(atom, x.atoms[atom], np.minimum(np.maximum(pairs, -1.0), 1.0)))
+        corr[tuple(1 if i == atom else 0 for i in range(size))] = mean_of(courses[-1].pairs, x, atom)
     return replace(x, corr=corr, courses=(x.ident, tuple(courses)))
 
 
-def mean_of(pairs: Array, q: Array) -> float:
-    """The mean over pairs as a cube has it: of moments, over that of √(q_i q_j)."""
-    b = bins(len(q))
-    weights = b.pairs * np.outer(root := b.means(np.sqrt(q)), root)
-    total = float(weights.sum())
+def mean_of(pairs: Array, x: Signal, atom: int) -> float:
+    """The mean over pairs of positions of x as a cube has it: of moments, over that of √(q_i q_j)."""
+    root = roots(x, atom)
+    weights = bins(x.atoms[atom]).pairs * root * root[:, None]
+    total = float(np.add.reduce(weights, axis=None))
     return float(np.vdot(weights, pairs)) / total if total > 0.0 else 1.0
 
 
@@ -123,11 +135,10 @@ def added(out: Signal, x: Signal, y: Signal, alpha: float, cross: Array) -> Sign
     """x + α·y with the cross moments E x_i y_j, a cube of means over pairs."""
     found: list[tuple[int, Array]] = []
     for a in both(x, y):
-        b = bins(x.atoms[a])
-        one, two, whole = (b.means(np.sqrt(line(s, a))) for s in (x, y, out))
-        pairs = np.outer(one, one) * of(x, a) + alpha * alpha * np.outer(two, two) * of(y, a)
+        one, two, whole = (roots(s, a) for s in (x, y, out))
+        pairs = one * one[:, None] * of(x, a) + alpha * alpha * (two * two[:, None]) * of(y, a)
         pairs = pairs + 2.0 * alpha * float(cross[tuple(1 if i == a else 0 for i in range(cross.ndim))])
-        found.append((a, pairs / np.maximum(np.outer(whole, whole), 1e-300)))
+        found.append((a, pairs / np.maximum(whole * whole[:, None], 1e-300)))
     return given(out, found)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from math import prod
 from operator import mul
@@ -335,15 +334,17 @@ def profile(q: Array, states: Sequence[int]) -> Array:
     """
     if q.size == 1:
         return np.ones((1,) * len(states))
-    key = tuple(states)
-    found = next((out for of, at, out in _profiles if of is q and at == key), None)
-    if found is None:
-        found = _profile(q, key)
-        _profiles.append((q, key, found))
-    return found
+    key = id(q), tuple(states)
+    found = _profiles.get(key)
+    if found is None or found[0] is not q:
+        while len(_profiles) >= _REMEMBERED:
+            _profiles.pop(next(iter(_profiles)), None)
+        found = _profiles[key] = (q, _profile(q, key[1]))
+    return found[1]
 
 
-_profiles: deque[tuple[Array, tuple[int, ...], Array]] = deque(maxlen=6)  # a sum asks for them again and again
+_REMEMBERED = 64
+_profiles: dict[tuple[int, tuple[int, ...]], tuple[Array, Array]] = {}  # a sum asks for them again and again
 
 
 def _profile(q: Array, states: tuple[int, ...]) -> Array:
