@@ -343,7 +343,7 @@ def profile(q: Array, states: Sequence[int]) -> Array:
     return found[1]
 
 
-_REMEMBERED = 64
+_REMEMBERED = 16
 _profiles: dict[tuple[int, tuple[int, ...]], tuple[Array, Array]] = {}  # a sum asks for them again and again
 
 
