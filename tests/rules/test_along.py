@@ -13,6 +13,7 @@ from firstlight.graph.along import Along
 from firstlight.rules.attention import attending
 from firstlight.rules.attention.participation import jacobian, participation
 from firstlight.rules.gradients import along
+from tests.rules.drawn_nodes import gradient_ratios
 
 WIDTH = 32
 
@@ -74,13 +75,7 @@ class Stream(nn.Module):
 
 def against(model, x, names, draws, scheme="he"):
     """(node, ln of predicted over mean drawn gradient, standard error) at some nodes."""
-    found = firstlight.predict(model, x, scheme)
-    known = {n.name: n for n in firstlight.measure(model, x, draws=draws, scheme=scheme).nodes}
-    rows = []
-    for name in names:
-        q = np.exp(known[name].log_grad_q.values)
-        rows.append((name, math.log(found[name].grad.q / q.mean()), q.std(ddof=1) / q.mean() / draws**0.5))
-    return rows
+    return [(name, math.log(ratio), error) for name, ratio, error in gradient_ratios(model, x, names, draws, scheme)]
 
 
 def close(rows, bias):

@@ -1,6 +1,7 @@
 """Densities and what they are made of, against drawn weights: shifts in a row, sums of exponentials, drawn actions."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,24 +12,12 @@ from torch.nn import functional as F
 
 import firstlight
 from firstlight.rules.chains.source import law_of, product_law
+from tests.rules import drawn_nodes
 
 WIDTH, DRAWS = 32, 200
 
 
-class Net(nn.Module):
-    def __init__(self, f, layers):
-        super().__init__()
-        self.layers, self.f = nn.ModuleList([nn.Linear(WIDTH, WIDTH) for _ in range(layers)]), f
-
-    def forward(self, x):
-        return self.f(*(layer(x) for layer in self.layers))
-
-
-def compared(f, layers=1):
-    torch.manual_seed(0)
-    model, x = Net(f, layers), torch.randn(16, 4, WIDTH)
-    measured = firstlight.measure(model, x, draws=DRAWS, scheme="he")
-    return firstlight.compare(firstlight.predict(model, x, "he"), measured).nodes
+compared = partial(drawn_nodes.compared, shape=(16, 4, WIDTH), draws=DRAWS)
 
 
 def test_numbers_that_are_added_one_after_the_other_are_added():
@@ -52,13 +41,13 @@ def test_a_density_of_a_drawn_action():
         policy = Normal(mean, torch.exp(1.5 * torch.tanh(log_sd)))
         return policy.log_prob(policy.rsample())
 
-    *_, last = compared(density, 2)
+    *_, last = compared(density, maps=2)
     assert abs(last.q_z) < 4.0
 
 
 def test_the_divergence_of_a_posterior():
     """1 + s - m² - e^s: s stands in two of its terms, one of them three sums back."""
-    *_, last = compared(lambda mean, log_var: 1.0 + 0.5 * log_var - mean.square() - torch.exp(0.5 * log_var), 2)
+    *_, last = compared(lambda mean, log_var: 1.0 + 0.5 * log_var - mean.square() - torch.exp(0.5 * log_var), maps=2)
     assert abs(last.q_z) < 4.0
 
 
@@ -122,7 +111,9 @@ def test_the_law_of_a_product_ends_where_its_rarest_values_are():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("firstlight.rules.chains.source.product_law", keep)
-        firstlight.predict(Net(lambda a, y: (a * torch.exp(0.3 * y)) ** 2, 2), torch.randn(64, WIDTH), "he")
+        firstlight.predict(
+            drawn_nodes.Behind(lambda a, y: (a * torch.exp(0.3 * y)) ** 2, WIDTH, 2), torch.randn(64, WIDTH), "he"
+        )
     (place, t), factors = found[0]
     z = np.linspace(-12.0, 12.0, 10_001)
     fourth = np.trapezoid(np.interp(z, place, t) ** 4 * np.exp(-0.5 * z * z), z) / math.sqrt(2.0 * math.pi)
@@ -137,7 +128,7 @@ def test_an_exponent_of_complex_numbers_is_as_long_as_its_real_part_says():
         z = torch.complex(-torch.exp(alpha), 3.0 * omega).unsqueeze(-1)
         return (torch.exp(2.0 * z) / torch.complex(torch.ones_like(omega), omega).unsqueeze(-1)).real
 
-    for n in compared(decays, 2):
+    for n in compared(decays, maps=2):
         assert abs(n.q_z) < 4.0 or n.node == ":real"  # both factors follow α
 
 

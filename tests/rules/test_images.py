@@ -1,11 +1,13 @@
 """Σ g·x over a whole image is carried through convolutions: gradients of stacks of few channels, against draws."""
 
-import numpy as np
+import math
+
 import pytest
 import torch
 from torch import nn
 
 import firstlight
+from tests.rules.drawn_nodes import gradient_ratios
 
 DRAWS = 64
 
@@ -63,17 +65,8 @@ class Stack(nn.Module):
 
 def off(model, inputs, names):
     """ln of the predicted over the mean drawn gradient at some nodes, with standard errors."""
-    found = firstlight.predict(model, inputs, "he")
-    table = firstlight.measure(model, inputs, draws=DRAWS, scheme="he", get_inputs=lambda batch: batch)
-    known = {n.name: n for n in table.nodes}
-    rows = []
-    for name in names:
-        drawn, predicted = known[name].log_grad_q, found[name].grad
-        assert drawn is not None
-        assert predicted is not None
-        q = np.exp(drawn.values)
-        rows.append((np.log(predicted.q / q.mean()), q.std(ddof=1) / q.mean() / DRAWS**0.5))
-    return rows
+    rows = gradient_ratios(model, inputs, names, DRAWS, get_inputs=lambda batch: batch)
+    return [(math.log(ratio), error) for _, ratio, error in rows]
 
 
 @pytest.mark.parametrize("groups", [1, 2])

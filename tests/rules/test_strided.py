@@ -1,22 +1,15 @@
 """Views by strides against drawn weights: overlapping windows, also of memory in another order than the axes."""
 
+from math import prod
+
 import pytest
 import torch
-from torch import nn
 
 import firstlight
 from firstlight.capture.trace import trace
+from tests.rules.drawn_nodes import Behind, compared
 
 WIDTH, DRAWS = 32, 100
-
-
-class Net(nn.Module):
-    def __init__(self, f):
-        super().__init__()
-        self.layer, self.f = nn.Linear(WIDTH, WIDTH), f
-
-    def forward(self, x):
-        return self.f(self.layer(x))
 
 
 def chunks(x):
@@ -42,15 +35,11 @@ CASES = [
 
 @pytest.mark.parametrize(("f", "shape"), CASES, ids=["chunks", "means of chunks", "windows", "of units"])
 def test_windows_of_memory_are_entries_of_the_tensor(f, shape):
-    torch.manual_seed(0)
-    model, x = Net(f), torch.randn(*shape, WIDTH)
-    found = firstlight.compare(
-        firstlight.predict(model, x, "he"), firstlight.measure(model, x, draws=DRAWS, scheme="he")
-    )
-    for n in found.nodes:
+    shape = (*shape, WIDTH)
+    for n in compared(f, shape, DRAWS):
         # where windows begin an input that is given is as long as it is, and not as all places are
         assert abs(n.q_z) < 4.0 or n.q_predicted == pytest.approx(
-            n.q_measured, rel=3.0 * (2.0 / x.numel() * 4.0) ** 0.5
+            n.q_measured, rel=3.0 * (2.0 / prod(shape) * 4.0) ** 0.5
         )
         assert abs(n.grad_q_z or 0.0) < 4.0
 
@@ -61,13 +50,9 @@ def test_a_method_that_takes_the_condition_second():
     def masked(x):
         return torch.full_like(x, float("-inf")).where(torch.eye(WIDTH, dtype=torch.bool)[:8], x).softmax(-1)
 
-    where = next(n for n in trace(Net(masked), (torch.randn(4, 8, WIDTH),), {}).nodes if n.op == "where")
-    assert [getattr(a, "node", "") for a in where.args] == ["", "", "layer:linear"]
-    torch.manual_seed(0)
-    model, x = Net(masked), torch.randn(4, 8, WIDTH)
-    *_, last = firstlight.compare(
-        firstlight.predict(model, x, "he"), firstlight.measure(model, x, draws=DRAWS, scheme="he")
-    ).nodes
+    where = next(n for n in trace(Behind(masked, WIDTH), (torch.randn(4, 8, WIDTH),), {}).nodes if n.op == "where")
+    assert [getattr(a, "node", "") for a in where.args] == ["", "", "maps.0:linear"]
+    *_, last = compared(masked, (4, 8, WIDTH), DRAWS)
     assert abs(last.q_z) < 4.0
 
 
@@ -79,5 +64,14 @@ def test_a_constant_of_many_like_entries_is_known():
         room[:4, :WIDTH] = x
         return room
 
-    found = firstlight.predict(Net(written), torch.randn(4, WIDTH), "he").nodes[-1].output
-    assert found.q == pytest.approx(4 * WIDTH / 4_500_000, rel=0.3)
+    *_, linear, last = firstlight.predict(Behind(written, WIDTH), torch.randn(4, WIDTH), "he").nodes
+    assert last.output.q == pytest.approx(linear.output.q * 4 * WIDTH / 4_500_000, rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float32])
+def test_a_constant_of_many_like_entries_keeps_its_type(dtype):
+    """A mask that hides nothing is no bias of 0 or 1."""
+    many = torch.ones(3000, 1500, dtype=dtype)
+    graph = trace(Behind(lambda x: x.sum() * many, WIDTH), (torch.randn(4, WIDTH),), {})
+    known = [c.value for c in graph.constants.values() if c.value is not None and c.value.shape == many.shape]
+    assert [v.dtype for v in known] == [many.numpy().dtype]

@@ -1,11 +1,12 @@
 """Changes of layout that take each other back: the tensor is what it was, and chains stand on it."""
 
+from functools import partial
+
 import pytest
 import torch
-from torch import nn
 
-import firstlight
 from firstlight.rules.state.views import then
+from tests.rules import drawn_nodes
 
 BATCH, ROWS, WIDTH, DRAWS = 8, 4, 32, 64
 
@@ -40,20 +41,7 @@ AWAY = {
 }
 
 
-class Net(nn.Module):
-    def __init__(self, f):
-        super().__init__()
-        self.up, self.f = nn.Linear(WIDTH, WIDTH), f
-
-    def forward(self, x):
-        return self.f(self.up(x))
-
-
-def compared(f):
-    torch.manual_seed(0)
-    model, x = Net(f), torch.randn(BATCH, ROWS, WIDTH)
-    measured = firstlight.measure(model, x, draws=DRAWS, scheme="he")
-    return firstlight.compare(firstlight.predict(model, x, "he"), measured).nodes
+compared = partial(drawn_nodes.compared, shape=(BATCH, ROWS, WIDTH), draws=DRAWS)
 
 
 def agrees(nodes):

@@ -118,13 +118,16 @@ class NodeRecorder(Recorder):
         """The entries of a constant as an array; None where they are unknown, or too many and not all alike."""
         if tensor.device.type == "meta" or tensor.layout != torch.strided:
             return None
-        value = tensor.detach().cpu()
-        if tensor.numel() > VALUE_LIMIT:
+        value, shape = tensor.detach().cpu(), tensor.shape
+        many = tensor.numel() > VALUE_LIMIT
+        if many:
             one = value[(0,) * value.dim()]
-            return np.broadcast_to(one.float().numpy(), value.shape) if bool((value == one).all()) else None
+            if not bool((value == one).all()):
+                return None
+            value = one
         if value.dtype == torch.bfloat16:
             value = value.float()
-        return value.numpy().copy()
+        return np.broadcast_to(value.numpy(), tuple(shape)) if many else value.numpy().copy()
 
     def output(self, tensor: torch.Tensor) -> Ref | None:
         """The node behind a tensor that the model returned; None for a constant."""

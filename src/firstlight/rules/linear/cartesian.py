@@ -16,8 +16,8 @@ import numpy as np
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
 from firstlight.rules.gradients.gradient import scale, whole
 from firstlight.rules.linear.contraction import product
-from firstlight.rules.linear.spectral import CIRCULAR, part
-from firstlight.rules.pointwise.elementwise import apply, back
+from firstlight.rules.linear.spectral import part
+from firstlight.rules.pointwise.elementwise import apply
 from firstlight.rules.pointwise.homogeneous import Pointwise
 from firstlight.rules.pointwise.merge import is_number, plus, unit
 from firstlight.rules.pointwise.products import inverse, multiply
@@ -30,7 +30,7 @@ LAYOUTS = frozenset({
     "view", "reshape", "unsqueeze", "squeeze", "transpose", "permute", "movedim", "flatten", "unflatten", "expand",
     "expand_as", "broadcast_to", "t", "getitem", "select", "narrow", "repeat", "clone", "contiguous", "to", "neg",
 })  # fmt: skip
-_EXP = Pointwise(np.exp, np.exp)
+EXP = Pointwise(np.exp, np.exp)
 _COS, _SIN = Pointwise(np.cos, lambda x: -np.sin(x)), Pointwise(np.sin, np.cos)
 
 
@@ -150,22 +150,11 @@ def _(call: Call, grad: Cotangent, out: Signal, real: Signal, imag: Signal) -> G
     return {"real": Cotangent(part(g, 1.0)), "imag": Cotangent(part(g, 0.0))}
 
 
-@rule("exp", assumes=(CIRCULAR,), example="torch.exp(x)", kind="elementwise")
-def exp(call: Call, input: Signal) -> Signal:
-    """e^x; of a complex x = a + ib e^a·(cos b + i sin b), its two factors as if independent."""
-    if not input.complex:
-        return apply(call, input, _EXP)
-    found = parts_of(input)
+def exponential(call: Call, z: Signal) -> Signal:
+    """e^(a + ib) = e^a·(cos b + i sin b), its two factors as if independent."""
+    found = parts_of(z)
     if found is None:
         call.caveat("the exponential of complex numbers of which the real parts are not known: taken as circular")
-    a, b = (part(input, 1.0), part(input, 0.0)) if found is None else found
-    size, cos, sin = apply(call, a, _EXP), apply(call, b, _COS), apply(call, b, _SIN)
+    a, b = (part(z, 1.0), part(z, 0.0)) if found is None else found
+    size, cos, sin = apply(call, a, EXP), apply(call, b, _COS), apply(call, b, _SIN)
     return whole_of(product(size, cos), product(size, sin))
-
-
-@exp.adjoint
-def _(call: Call, grad: Cotangent, out: Signal, input: Signal) -> Grads:
-    """g·ē^x."""
-    if not input.complex:
-        return {"input": back(grad, out, input, _EXP, call)}
-    return {"input": Cotangent(product(whole(grad), out))}

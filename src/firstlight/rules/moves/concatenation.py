@@ -156,7 +156,7 @@ def cat(call: Call, tensors: tuple[Signal, ...], dim: int = 0) -> Signal:
     """Concatenation."""
     if call.node.op == "hstack":
         dim = 1 if tensors[0].ndim > 1 else 0
-    there = [t for t in tensors if 0 not in t.shape]
+    there = [t for t in tensors if 0 not in t.shape] or list(tensors[:1])
     return _in_new_order(there, dim) or join(there, dim)
 
 
@@ -178,6 +178,8 @@ def _(call: Call, grad: Cotangent, out: Signal, tensors: tuple[Signal, ...], dim
     parts: list[Cotangent | None] = [None] * len(tensors)
     start = 0
     there = [i for i, t in enumerate(tensors) if 0 not in t.shape]  # others are empty caches, say
+    if not there:
+        return {"tensors": tuple(parts)}
     for i, known in zip(there, of_pieces(grad, tuple(tensors[i] for i in there), dim), strict=True):
         n = tensors[i].shape[dim]
         parts[i] = Cotangent(take_range(g, dim, start, start + n, 1), along=known)

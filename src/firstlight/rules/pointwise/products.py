@@ -290,7 +290,7 @@ def inverse(call: Call, y: Signal) -> Signal:
     return out
 
 
-def met_factor(x: Any, y: Signal) -> tuple[Signal, Signal] | None:
+def _met_factor(x: Any, y: Signal) -> tuple[Signal, Signal] | None:
     """(a, b) of x = a·b if one factor stands on y's source: (σε)²/2σ², the exponent of a density, is ε²/2."""
     if not isinstance(x, Signal) or y.source is None:
         return None
@@ -316,7 +316,7 @@ def div(call: Call, input: Any, other: Any, rounding_mode: str | None = None) ->
         d = float(other.value.reshape(-1)[0])
         return scale(input, 1.0 / d if d else 0.0) if isinstance(input, Signal) else input / d
     inv = inverse(call, other)
-    parts = met_factor(input, other)
+    parts = _met_factor(input, other)
     out = multiply(call, input, inv) if parts is None else multiply(call, multiply(call, parts[0], inv), parts[1])
     if isinstance(input, Signal) and other.tag is not None and other.tag[:2] == ("sum", input.ident):
         # shares x/Σx: x and Σx grow together, so that E (x/Σx)² is near E x²/E (Σx)²
@@ -365,7 +365,7 @@ def _met_by(call: Call, grad: Cotangent, out: Signal, other: Signal, input: Any)
                 "a weight divided by a number made from it (a power iteration): the gradient of the number, Σ G·W, is "
                 "taken as that of a gradient G that is independent of the weight"
             )
-        parts = met_factor(input, other)
+        parts = _met_factor(input, other)
         if parts is None:
             return times_factor(grad, out, other, input)
         own, rest = parts

@@ -88,9 +88,8 @@ def _leaf(later: Signal, earlier: Signal) -> tuple[Array, Array]:
             per_row = (later.values * values) @ a.grid.weights
             total = float(a.share @ per_row)
             return spread(a, per_row, len(later.atoms)), mehler(later.values, a, total, values)
-        if earlier.terms and earlier.ident > eldest(
-            a.key
-        ):  # 1 + s - m² of an e^s: term by term, as far as u may be in it
+        # 1 + s - m² of an e^s: term by term, as far as u may be in it
+        if earlier.terms and earlier.ident > eldest(a.key):
             field, cube = np.zeros((1,) * len(later.atoms)), np.zeros_like(later.corr)
             for coefficient, term in earlier.terms:
                 f, c = _leaf(later, term)
@@ -190,7 +189,7 @@ def _all_but_one_cancel(x: Signal, y: Signal, alpha: float) -> Signal | None:
         side[term.ident] = side.get(term.ident, 0.0) + coefficient
         found[term.ident] = term
     left = [ident for ident, c in side.items() if abs(c) > 1e-12]
-    if len(left) != 1 or left[0] not in found or abs(side[left[0]] - 1.0) > 1e-12 or left[0] == 0:
+    if len(left) != 1 or left[0] not in found or abs(side[left[0]] - 1.0) > 1e-12:
         return None
     only = found[left[0]]
     return only if only.groups == x.groups and only.batch == x.batch else None
