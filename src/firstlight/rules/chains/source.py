@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firstlight.graph.course import Course
-from firstlight.graph.signal import Array, Powers, Signal, Source, average, next_id, once, powers, replace
+from firstlight.graph.nodes import series
+from firstlight.graph.signal import Array, Powers, Signal, Source, average, next_id, once, replace
 from firstlight.rules.chains.grids import SMOOTH, TERMS, Bend, grid, kinks_of, level_of, on_grid, refined
 from firstlight.rules.state import course, sites
 from firstlight.rules.state.noise import noise_from, two_samples
@@ -39,9 +40,11 @@ def _rows(mean: Array, variance: Array) -> tuple[Array, Array, Array, Array | No
     mean, variance = np.broadcast_arrays(mean, variance)
     sd = np.sqrt(variance).ravel()
     if m is not None:
-        levels, inverse, counts = np.unique(sd.round(12), return_inverse=True, return_counts=True)
-        if len(levels) <= _ROWS:
-            return np.full(len(levels), m), levels, counts / sd.size, inverse.reshape(mean.shape).astype(float)
+        some = sd[:: max(1, sd.size // (4 * _ROWS))]
+        if len(set(some.round(12).tolist())) <= _ROWS:  # else there are more, without sorting all of them
+            levels, inverse, counts = np.unique(sd.round(12), return_inverse=True, return_counts=True)
+            if len(levels) <= _ROWS:
+                return np.full(len(levels), m), levels, counts / sd.size, inverse.reshape(mean.shape).astype(float)
         top = float(sd.max())
         low = max(float(sd[sd > 1e-6 * top].min()), 1e-6 * top)
         knots = np.geomspace(low, top, _ROWS)
@@ -308,11 +311,11 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
     third, fourth = of.cumulants
     rest, known = total - float(power.sum()), isfinite(total) and total > 0.0
 
-    def alike(cube: Array, expanded: Callable[[], Powers]) -> Array:
+    def alike(cube: Array, expanded: Callable[[], Powers] | None = None) -> Array:
         if not known:
             return np.ones_like(cube)
         if slopes is None or source.mean.any():
-            return expanded().series(power, rest) / total
+            return (series(cube, power, rest) if expanded is None else expanded().series(power, rest)) / total
         even, odd = 0.5 * (slopes[0] - slopes[1]), 0.5 * (slopes[0] + slopes[1])
         near = np.clip(cube, -1.0, 1.0)  # rounding
         return (odd**2 * near + even**2 * absolute_cross(1.0, 1.0, near)) / (odd**2 + even**2)
@@ -340,7 +343,7 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
         integer=False,
         ident=next_id(),
     )
-    found = [(c.atom, alike(c.pairs, lambda c=c: powers(c.pairs, len(power)))) for c in source.courses]
+    found = [(c.atom, alike(c.pairs)) for c in source.courses]
     return course.given(out, found)
 
 

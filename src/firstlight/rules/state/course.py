@@ -23,6 +23,8 @@ _FEW = 3  # positions from which they are told apart
 
 def line(x: Signal, atom: int) -> Array:
     """Mean square at each position."""
+    if x.q.size == x.q.shape[atom] > 1:
+        return x.q.reshape(-1)
     others = tuple(i for i in range(x.q.ndim) if i != atom)
     return np.broadcast_to(x.q.mean(axis=others), (x.atoms[atom],))
 
