@@ -12,6 +12,7 @@ import firstlight
 from firstlight.graph.signal import Signal, replace
 from firstlight.rules.convolutions import borders, taps
 from firstlight.rules.convolutions.taps import Taps
+from firstlight.rules.state.layout import promote
 
 WINDOWS = [
     Taps(6, 6, 3, 1, 1, 1),
@@ -69,11 +70,15 @@ def image(samples: int, size: int, alike: float, between: float) -> tuple[np.nda
     return whole.transpose(0, 2, 1, 3).reshape(samples * size**2, -1), x
 
 
+@pytest.mark.parametrize("states", [2, 3])
 @pytest.mark.parametrize(("size", "alike", "between"), [(4, 0.7, 0.6), (6, 0.9, 0.3)])
-def test_what_centring_leaves_of_a_convolution_with_zeros_around(size: int, alike: float, between: float) -> None:
+def test_what_centring_leaves_of_a_convolution_with_zeros_around(
+    size: int, alike: float, between: float, states: int
+) -> None:
     """κ of a 3×3 convolution written out as a matrix: the mean square of each place, and the variance of their mean."""
     samples = 3
     pairs, x = image(samples, size, alike, between)
+    x = replace(x, corr=promote(x.corr, (2, 2, states, states)))
     windows = Taps(size, size, 3, 1, 1)
     read = taps.inputs(windows)
     moments = np.zeros((samples, size, size, samples, size, size))
@@ -91,8 +96,16 @@ def test_what_centring_leaves_of_a_convolution_with_zeros_around(size: int, alik
     y = replace(y, border=(y.ident, borders.border(x, 1, {2: windows, 3: windows}, 1.0)))
     found = borders.centred(y, [0, 2, 3], float(kernel.mean()))
     assert found is not None
-    assert np.allclose(found[0][0, 0], np.diag(kappa).reshape(samples, size, size).mean(axis=0), rtol=1e-9)
-    assert np.isclose(found[1], 2.0 * np.square(kappa).sum() / np.trace(kappa) ** 2, rtol=1e-9)
+    assert np.allclose(found.q[0, 0], np.diag(kappa).reshape(samples, size, size).mean(axis=0), rtol=1e-9)
+    assert np.isclose(found.spread, 2.0 * np.square(kappa).sum() / np.trace(kappa) ** 2, rtol=1e-9)
+    sample, *places = np.indices((samples, size, size)).reshape(3, n)
+    apart = [np.abs(p[:, None] - p) for p in places]
+    near = x.corr.shape[2] - 1  # same, far, next
+    state = [np.where(d == 0, 0, np.where(d == 1, near, 1)) for d in apart]
+    for b, i, j in itertools.product(range(2), range(near + 1), range(near + 1)):
+        pairs = ((sample[:, None] != sample) == b) & (state[0] == i) & (state[1] == j)
+        left = kernel[pairs].mean() - kernel.mean() * found.taken[0, 0, i, j]
+        assert np.isclose(left, kappa[pairs].mean(), atol=1e-9), (b, i, j)
 
 
 def test_a_border_belongs_to_the_convolution_alone() -> None:
@@ -138,6 +151,6 @@ def test_sizes_that_are_no_products_over_the_axes() -> None:
     common = 0.9 * float(root.mean()) ** 2
     found = borders.centred(y, [0, 2, 3], common)
     assert found is not None
-    assert np.isclose(found[0].mean(), q.mean() - common)
+    assert np.isclose(found.q.mean(), q.mean() - common)
     exact = q - 2.0 * 0.9 * root * root.mean() + common  # but for the pairs of each entry with itself, one in 32
-    assert np.allclose(found[0], exact, atol=2.0 * (1.0 - 0.9) * q.max() / 32), (found[0], exact)
+    assert np.allclose(found.q, exact, atol=2.0 * (1.0 - 0.9) * q.max() / 32), (found.q, exact)

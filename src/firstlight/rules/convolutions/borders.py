@@ -9,6 +9,7 @@ variance 2·mean_ss' κ(s, s')²/(mean κ(s, s))² with κ the centred pair mome
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -68,8 +69,23 @@ def known(x: Signal) -> Border | None:
     return x.border[1] if x.border is not None and x.border[0] == x.ident else None
 
 
-def centred(x: Signal, atoms: Sequence[int], common: float) -> tuple[Array, float] | None:
-    """(E (y_s - ȳ)² as a field, relative variance of its mean over the group) behind a convolution.
+@dataclass(frozen=True, slots=True)
+class Centred:
+    """What centring leaves behind a convolution.
+
+    Attributes:
+        q: E (y_s - ȳ)², a field.
+        spread: Relative variance of its mean over the group.
+        taken: What centring takes from the pairs at each index of the cube, E y_s ȳ + E y_s' ȳ - E ȳ², over E ȳ².
+    """
+
+    q: Array
+    spread: float
+    taken: Array
+
+
+def centred(x: Signal, atoms: Sequence[int], common: float) -> Centred | None:
+    """What centring leaves behind a convolution.
 
     Args:
         x: The convolution's output y.
@@ -109,4 +125,23 @@ def centred(x: Signal, atoms: Sequence[int], common: float) -> tuple[Array, floa
     if v <= 0.0:
         return None
     q = q * ((float(x.q.mean()) - common) / v)
-    return q, 2.0 * max(scattered, 0.0) / v**2
+    taken = 2.0 * (_over_pairs(row, order, x) + b.offset) / (mean + b.offset) - 1.0
+    return Centred(q, 2.0 * max(scattered, 0.0) / v**2, taken)
+
+
+def _over_pairs(row: Array, order: Sequence[int], x: Signal) -> Array:
+    """Mean of a field of places over the pairs at each index of the cube: those of neighbours lie further inside."""
+    for i in order:
+        n, states = x.atoms[i], x.corr.shape[i]
+        beside = np.full(n, 2.0)
+        beside[[0, -1]] -= 1.0
+        if states == 2:
+            beside[:] = 0.0
+        far = n - 1.0 - beside
+        same = np.full(n, 1.0 / n)
+        weights = np.stack([same, far / far.sum() if far.any() else same, beside / max(beside.sum(), 1.0)][:states])
+        row = np.tensordot(row, weights, axes=([0], [1]))
+    shape = [1] * x.corr.ndim
+    for k, i in enumerate(order):
+        shape[i] = row.shape[k]
+    return row.reshape(shape)

@@ -18,13 +18,13 @@ from firstlight.rules.gradients.gradient import scale, whole
 from firstlight.rules.gradients.leaning import with_length
 from firstlight.rules.linear.contraction import PER_ROW, energy_cube, product
 from firstlight.rules.pointwise.merge import plus, reduce_to
-from firstlight.rules.reductions import epsilon
+from firstlight.rules.reductions import epsilon, spectrum
 from firstlight.rules.reductions.sphere import followed, is_site, on_nodes, on_sphere, weights_of
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, CONCENTRATED, Call, Grads, rule, several
 from firstlight.rules.state import course, pieces
 from firstlight.rules.state.cross import with_rest
 from firstlight.rules.state.forms import combine, joint
-from firstlight.rules.state.layout import align, axis_atoms, correlations, moments, reshape
+from firstlight.rules.state.layout import align, axis_atoms, correlations, moments
 from firstlight.rules.state.projection import group_pairs, of_few, projected, shared_cube
 
 _SMALL = 64  # entries of a group up to which effects of order 1/n can add up to per cents
@@ -42,12 +42,14 @@ class Normalised:
         scale: 1/√(v+ε), a field.
         kept: v/(v+ε).
         spread: Relative variance of the group's v̂ for the entries that it has.
+        apart: The share of v̂ that scatters (`spectrum`).
     """
 
     signal: Signal
     scale: Array
     kept: float
     spread: float
+    apart: float
 
 
 def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps: float) -> Normalised:
@@ -73,7 +75,7 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
     q = x.q
     border = borders.centred(x, gone, common * group_q.item()) if centre and group_q.size == 1 else None
     if border is not None:
-        q = border[0]
+        q = border.q
     elif centre:  # E (x - x̄)² = q_s - 2 E x_s x̄ + E x̄², E x_s x̄ in proportion to √q_s
         root = np.sqrt(x.q)
         level = root.mean(axis=gone, keepdims=True) if gone else root
@@ -83,7 +85,8 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
     corr = x.corr
     if centre:
         rest = 1.0 - common
-        corr = correlations(raw - shared, q) if rest > 1e-12 else np.ones_like(x.corr)
+        taken = shared if border is None else shared * border.taken
+        corr = correlations(raw - taken, q) if rest > 1e-12 else np.ones_like(x.corr)
         if rest < 1e-6:
             call.caveat("what the group has not in common is below rounding: the output is amplified noise")
     values, source, uncut = x.values, x.source, None
@@ -106,6 +109,7 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
     if of_channels and out.source is None:
         energy = energy + grouped.strayed_elsewhere(out)
     spread = min(max(float(np.sum(group_pairs(out, gone) * energy)), 0.0), 1.0) if gone else 1.0
+    apart = spectrum.share(out, gone, spread)
     out, own, site = replace(out, corr=of_few(out, gone, spread), data=len(gone) == 1), 0.0, is_site(x, gone)
     if of_channels:
         out, own = grouped.normalised(out, x, spread)
@@ -116,7 +120,7 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
     if x.course and not any(c.atom in gone for c in x.course):
         out = course.mapped(out, x, lambda pairs: pairs) if common <= 0.0 else course.normalised(out, x, common, shared)
     if border is not None:  # what the border adds is shared by its own entries only
-        spread = min(max(spread, border[1]), 1.0)
+        spread = min(max(spread, border.spread), 1.0)
     spread = min(spread + own, 1.0)
     kept = total_v / (total_v + eps) if total_v + eps > 0 else 0.0
     out = replace(out, q=out.q * epsilon.shares(kept, spread)[0])
@@ -124,7 +128,7 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
         left = float(inverse.reshape(-1)[0]) * (1.0 - common)  # E x·(x - x̄) = E x² - E x̄²
         out = replace(out, terms=_along(out, x, left, kept, spread + (x.scatter if site else 0.0)))
     out = pieces.reweighed(out, x, gone, centred=centre)
-    return Normalised(replace(out, uncut=uncut and (out.ident, uncut[0])), inverse, kept, spread)
+    return Normalised(replace(out, uncut=uncut and (out.ident, uncut[0])), inverse, kept, spread, apart)
 
 
 def _along(out: Signal, x: Signal, scale: float, kept: float, scatter: float) -> tuple[tuple[float, Signal], ...]:
@@ -170,9 +174,9 @@ def normalise_back(
             f"{100 * common:.0f} % of the gradient is common to the group: how far the rest goes along with the "
             "normalised tensor is left out"
         )
-    n, lift = 2.0 / max(spread, 1e-12), epsilon.shares(hat.kept, spread)[1]
+    lift = epsilon.shares(hat.kept, spread)[1]
     if lift == 1.0:  # no ε
-        lift = 1.0 + hat.kept * (n / max(n - 2.0, 0.25 * n) - 1.0)
+        lift = 1.0 + hat.kept * (spectrum.inverse(spread, hat.apart) - 1.0)
     q = g.q * np.square(hat.scale) * share * lift * joint(g.noise, x.noise, -hat.kept)
     q = q * with_length(g, x, spread, -hat.kept)
     tag = (PER_ROW, 0, lift) if x.gaussian and any(x.batch[a] for a in atoms) else None
@@ -211,9 +215,10 @@ def affine_after(call: Call, x: Signal, weight: Signal | None, bias: Signal | No
     return out
 
 
-def _affine_back(
+def affine_back(
     g: Signal, hat: Signal, weight: Signal | None, bias: Signal | None, axes: int
 ) -> tuple[Signal, dict[str, Any]]:
+    """The gradient in front of γ·x̂ + β, and those of γ and β."""
     grads: dict[str, Any] = {}
     inner = g
     if weight is not None:
@@ -260,7 +265,7 @@ def _back(
         g, x = align(g, x)
         atoms = [a for axis in names for a in axis_atoms(x, axis)]
     hat = normalise(call, x, atoms, centre=centre, eps=eps)
-    inner, grads = _affine_back(g, hat.signal, weight, bias, axes)
+    inner, grads = affine_back(g, hat.signal, weight, bias, axes)
     known, form = None, None
     if list(atoms) == list(axis_atoms(x, -1)):  # all units of a site: Σ g·x = (1 - kept)·Σ g·y is left by ε alone
         if grad.along is not None:  # E (Σ g·y)²/(n·E|g|²·E y²)
@@ -301,7 +306,8 @@ def _(
     return _back(call, grad, out, input, atoms, weight, None, 0, centre=False, eps=1.2e-7 if eps is None else eps)
 
 
-def _all_but(x: Signal, axes: Sequence[int]) -> list[int]:
+def all_but(x: Signal, axes: Sequence[int]) -> list[int]:
+    """The atoms of all axes but these."""
     return [a for axis in range(x.ndim) if axis not in axes for a in axis_atoms(x, axis)]
 
 
@@ -330,7 +336,7 @@ def _on_batch(call: Call, training: bool, use_input_stats: bool, running_mean: S
 
 
 def _batch_atoms(call: Call, x: Signal) -> list[int]:
-    return _all_but(x, (0, 1) if call.node.op == "instance_norm" else (1,))
+    return all_but(x, (0, 1) if call.node.op == "instance_norm" else (1,))
 
 
 def _running(call: Call, x: Signal, mean: Signal | None, var: Signal | None, eps: float) -> Signal:
@@ -350,50 +356,8 @@ def _(
     axes = input.ndim - 2
     if not _on_batch(call, training, use_input_stats, running_mean):
         hat = _running(call, input, running_mean, running_var, eps)
-        inner, grads = _affine_back(whole(grad), hat, weight, bias, axes)
+        inner, grads = affine_back(whole(grad), hat, weight, bias, axes)
         v = 1.0 if running_var is None else running_var.mean_mean
         grads["input"] = Cotangent(scale(inner, (v + eps) ** -0.5))
         return grads
     return _back(call, grad, out, input, _batch_atoms(call, input), weight, bias, axes, centre=True, eps=eps)
-
-
-@rule(
-    "group_norm", assumes=(CONCENTRATED, BACKWARD_INDEPENDENT), refs=("wu2018",),
-    example="F.group_norm(x.view(-1, 16, 4), 4)",
-)  # fmt: skip
-def group_norm(
-    call: Call, input: Signal, num_groups: int, weight: Signal | None = None, bias: Signal | None = None,
-    eps: float = 1e-5,
-) -> Signal:  # fmt: skip
-    """GroupNorm: LayerNorm over the channels of a group and all positions."""
-    x, atoms = _grouped(input, num_groups)
-    hat = normalise(call, x, atoms, centre=True, eps=eps).signal
-    out = pieces.reweighed(reshape(hat, input.shape), input)
-    if hat.terms and out.groups == input.groups:
-        terms = tuple([(a, input if t.ident == x.ident else reshape(t, input.shape)) for a, t in hat.terms])
-        out = replace(out, terms=terms)
-    return affine_after(call, out, weight, bias, input.ndim - 2)
-
-
-def _grouped(x: Signal, num_groups: int) -> tuple[Signal, list[int]]:
-    shape = x.shape
-    x = reshape(x, (shape[0], num_groups, shape[1] // num_groups, *shape[2:]))
-    return x, _all_but(x, (0, 1))
-
-
-@group_norm.adjoint
-def _(
-    call: Call, grad: Cotangent, out: Signal, input: Signal, num_groups: int, weight: Signal | None = None,
-    bias: Signal | None = None, eps: float = 1e-5,
-) -> Grads:  # fmt: skip
-    del out
-    g = whole(grad)
-    x, atoms = _grouped(input, num_groups)
-    hat = normalise(call, x, atoms, centre=True, eps=eps).signal
-    inner, grads = _affine_back(g, reshape(hat, input.shape), weight, bias, input.ndim - 2)
-    split = reshape(inner, x.shape)
-    split, x = align(split, x)
-    atoms = _all_but(x, (0, 1))
-    back = normalise_back(call, split, x, atoms, centre=True, eps=eps)
-    grads["input"] = Cotangent(reshape(back, input.shape))
-    return grads
