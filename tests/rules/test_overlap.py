@@ -10,7 +10,7 @@ from benchmarks.accuracy.draws import drawn
 from benchmarks.accuracy.errors import errors
 from firstlight.capture import predict as capture
 from firstlight.capture.trace import trace
-from firstlight.rules.attention.overlap import overlap
+from firstlight.rules.attention.overlap import of_gradients, overlap
 from firstlight.schemes.plan import plan
 
 
@@ -29,6 +29,23 @@ def test_two_rows_of_correlated_logits(n, v, rho):
     found = (rows[0] * rows[1]).sum(axis=1)
     error = found.std() / len(found) ** 0.5
     assert float(overlap(v, rho * v, np.array([n]))[0]) == pytest.approx(found.mean(), abs=4.0 * error)
+
+
+@pytest.mark.parametrize("n", [6, 48])
+@pytest.mark.parametrize("v", [1.0, 12.0])
+@pytest.mark.parametrize("rho", [0.1, 0.65])
+def test_gradients_of_two_rows_of_correlated_logits(n, v, rho):
+    rng = np.random.default_rng(1)
+    both, one, two, c = rng.standard_normal((4, 400_000 // n, n))
+    p, q = (soft(v**0.5 * (rho**0.5 * both + (1.0 - rho) ** 0.5 * own)) for own in (one, two))
+    first, second = (r * (c - (r * c).sum(axis=1, keepdims=True)) for r in (p, q))
+    alike = (p * q).sum(axis=1).mean() / (p * p).sum(axis=1).mean()
+    told = float(of_gradients(np.array(alike), v, n))
+    left = (first * second).sum(axis=1) - told * (first * first).sum(axis=1)
+    error = left.std() * (1.0 / len(left) + n / (1 << 17)) ** 0.5  # and that of the rule's own sample
+    assert abs(left.mean()) < 4.0 * error
+    if n == 6 and rho > 0.5:  # what the weights have in common is another number
+        assert abs(told - alike) * (first * first).sum(axis=1).mean() > 4.0 * error
 
 
 class OneQuery(nn.Module):

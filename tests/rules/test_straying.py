@@ -13,12 +13,16 @@ from firstlight.capture.trace import trace
 from firstlight.rules.attention import participation
 from firstlight.rules.state import noise
 from firstlight.schemes.plan import plan
+from tests.zoo.sequence import Pooled
 
 KEYS, SETS = 32, 600
 
 
-def brute(units, dims, uneven):
-    """One row per set of tokens: Σp², E y², |dℓ|², |dq|², |dk|² of attention with fresh maps, tokens and gradients."""
+def brute(units, dims, uneven, common):
+    """One row per set of tokens: Σp², E y², |dℓ|², |dq|², |dk|² of attention with fresh maps, tokens and gradients.
+
+    And |dℓ|², |dq|² of gradients of the weights that are independent from key to key.
+    """
     g = torch.Generator().manual_seed(3)
 
     def normal(*shape):
@@ -32,31 +36,40 @@ def brute(units, dims, uneven):
     asked = F.normalize(normal(KEYS, units), dim=-1)
     if uneven:
         asked = asked * torch.from_numpy(rng.gamma(1.0 / uneven, uneven, (SETS, KEYS, 1))).sqrt()
+    if common:
+        whole = torch.from_numpy(rng.gamma(1.0 / common, common, (SETS, 1, 1))).sqrt()
+        x, asked = x * whole, asked * whole
     q, k, v = (t @ normal(units, dims) for t in (asked, x, x))
     logits = (q @ k.mT / dims**0.5).requires_grad_()
     p = logits.softmax(-1)
     y = p @ v
-    (dl,) = torch.autograd.grad(y, logits, normal(KEYS, dims))
+    (dl,) = torch.autograd.grad(y, logits, normal(KEYS, dims), retain_graph=True)
+    (own,) = torch.autograd.grad(p, logits, normal(KEYS, KEYS))
     p, y = p.detach(), y.detach()
     out = [p.square().sum(-1), y.square().mean(-1), dl.square().sum(-1), (dl @ k).square().mean(-1)]
-    out.append((dl.mT @ q).square().mean(-1))
+    out += [(dl.mT @ q).square().mean(-1), own.square().sum(-1), (own @ k).square().mean(-1)]
     return np.stack([t.mean(-1).numpy() for t in out], axis=1)
 
 
-@pytest.mark.parametrize(("units", "dims", "uneven"), [(16, 8, 0.0), (24, 4, 0.0), (24, 8, 0.2)])
-def test_sums_over_keys_and_rows(units, dims, uneven):
-    rows = brute(units, dims, uneven)
+@pytest.mark.parametrize(
+    ("units", "dims", "uneven", "common"), [(16, 8, 0.0, 0.0), (24, 4, 0.0, 0.0), (24, 8, 0.2, 0.0), (24, 8, 0.1, 0.2)]
+)
+def test_sums_over_keys_and_rows(units, dims, uneven, common):
+    rows = brute(units, dims, uneven, common)
     n = np.array([float(KEYS)])
-    found = participation.straying(1.0, n, 1.0 / units, 2.0 / dims, uneven)
+    found = participation.straying(1.0, n, 1.0 / units, 2.0 / dims, uneven, common)
     share = participation.participation(1.0, n)[0] * found.sharper
     own = participation.jacobian(np.array([share]), n)[0] * found.less * dims
     told = np.array([share, share + found.alike, own, own * found.coherent, own * found.rows])
+    rows, alone = rows[:, :5], rows[:, 5:]
     spread = rows.std(axis=0) * (1.0 / SETS + KEYS * max(KEYS, units) / participation._SAMPLED) ** 0.5
     assert np.all(np.abs(told - rows.mean(axis=0)) < 4.0 * spread), (told, rows.mean(axis=0), spread)
     # and independent logits would be refused
     plain = participation.participation(1.0, n)[0]
     flat = participation.jacobian(np.array([plain]), n)[0] * dims
     assert np.any(np.abs(np.array([plain, plain, flat, flat, flat]) - rows.mean(axis=0)) > 4.0 * spread)
+    left = alone[:, 1] - found.apart * alone[:, 0]  # dq of gradients that have nothing to do with the values
+    assert abs(left.mean()) < 4.0 * left.std() * (1.0 / SETS + KEYS * max(KEYS, units) / participation._SAMPLED) ** 0.5
 
 
 def test_a_tensor_of_one_entry_has_no_two_samples():
@@ -89,6 +102,21 @@ def test_gradients_of_heads_of_few_dimensions():
     for e in errors(found, rows):
         assert e.q <= 0.05, (e.node, e.values)
         assert not e.grad_q > 0.05, (e.node, e.values)
+
+
+def test_sharp_rows_of_tokens_without_norms():
+    """Lengths grow sample by sample, logits sharp, and the keys that win are alike: queries' gradients are short."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    model, x = Pooled(6, 32), torch.randn(8, 12, 32)
+    graph = trace(model, (x,), {})
+    laws = plan(model, "he", graph=graph, frozen=True).laws()
+    found = capture.predict(model, (x,), {}, laws=laws, scheme="he", graph=graph, on_missing="raise")
+    rows = drawn(model, (x,), {}, "he", graph, 48)
+    for e in errors(found, rows):
+        assert not e.q > 0.1, (e.node, e.values)
+        if not e.node.startswith(("layers.0", "layers.1")):  # there samples that are long get more gradient
+            assert not e.grad_q > 0.1, (e.node, e.values)
 
 
 class Returned(Attention):

@@ -22,7 +22,10 @@ class Keyed:
         sharper: Factor on E Σ p².
         uneven: Relative variance of Σ p_j p_k c_jk from row to row.
         rows: E |dℓ|²|q|² / (E |dℓ|²·E |q|²) for the query q of a row.
+        apart: `coherent` of a gradient of the weights that is independent from key to key.
         together: E Σ_j dℓ_j dℓ'_j q·q' / E Σ_j dℓ_j dℓ'_j |q|² of two rows that get the same gradient.
+        growth: d ln E Σp²/d ln v, v the variance of a row's logits.
+        split: `Signal.split` of the keys; None where it is not known.
         causal: What rows have in common that each see the keys up to their own; None where they do not.
         seen: Number of keys that each row sees, in order, where the weights' fields do not say it; None where they do.
         queries: How alike the queries of two rows are, a cube over the atoms of the logits without that of the keys.
@@ -35,7 +38,10 @@ class Keyed:
     sharper: float
     uneven: float
     rows: float
+    apart: float = 1.0
     together: float = 0.0
+    growth: float = 0.0
+    split: tuple[float, float] | None = None
     causal: Rows | None = None
     seen: npt.NDArray[np.float64] | None = None
     queries: npt.NDArray[np.float64] | None = None

@@ -145,6 +145,8 @@ class Signal:
         gaussian: Whether the entries are (close to) jointly Gaussian.
         noise: Log-norm noise over weight draws.
         scatter: Relative variance of the entries' variance from site to site and draw to draw: a Gaussian mixture.
+        split: Of `scatter`, (what all positions of one sample have in common, what attention has brought each row for
+            itself); None where positions are not told apart.
         reach: Share of `scatter` that places which one window sees have in common, on average over their pairs.
         wander: How far the correlation of two samples strays from its mean over draws: E c² = c² + wander·(1 - c²).
         sway: How correlations of positions that share a few channels' weights stray over draws: (variance of the
@@ -188,6 +190,7 @@ class Signal:
     gaussian: bool = False
     noise: Noise = SILENT
     scatter: float = 0.0
+    split: tuple[float, float] | None = None
     reach: float = 0.5
     wander: float = 0.0
     sway: tuple[float, float] = (0.0, 0.0)

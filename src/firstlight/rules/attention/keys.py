@@ -51,6 +51,18 @@ def uncommon(out: Signal, p: Signal, w: Signal) -> float:
     return float(np.clip(1.0 - max(shared(p, w), 0.0) * w.mean_q / level, 0.0, 1.0)) if level > 0.0 else 1.0
 
 
+def split_of_rows(p: Signal, values: Signal) -> tuple[float, float] | None:
+    """`Signal.split` of a mean over keys with the weights p, None if that of the values is not known.
+
+    What Σ p_j p_k v_j·v_k scatters by from row to row has the lengths of tokens in it (`participation.straying`).
+    A sample that is longer as a whole by a factor s has logits of s² the variance, and so s·s^2γ the energy,
+    γ = d ln Σp²/d ln v.
+    """
+    if values.split is None or p.keyed is None:
+        return None
+    return values.split[0] * (1.0 + 2.0 * p.keyed.growth) ** 2, max(p.scatter, 0.0)
+
+
 def at_keys(dl: Signal, left: str, queries: Signal, summed: Sequence[str]) -> float:
     """Factor of the keys' gradients Σ_t dℓ_tj q_t, over that of queries independent of the weights of their rows.
 

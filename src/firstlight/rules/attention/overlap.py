@@ -7,6 +7,11 @@ a in both rows, 1/(Z Z') = ∫∫ e^{-tZ - sZ'} dt ds makes it
     n ∫∫ E_a[ψ(t e^√ρa) ψ(s e^√ρa)]·E_a[φ(t e^√ρa) φ(s e^√ρa)]^{n-1} d ln t d ln s,
 
 φ(t) = E_b e^{-te^b} and ψ(t) = E_b te^b e^{-te^b}.
+
+Of gradients c of the weights that are independent from key to key and the same in both rows, the logits' gradients
+p_j(c_j - Σpc) have E Σ p_jp'_j(1 - p_j - p'_j + Σpp') in common. That is not the same share of E Σp²(1 - 2p + Σp²):
+rows that choose one key are alike where their gradient is 0, so that sharp rows have less in common than their weights
+do, and flat ones more.
 """
 
 from __future__ import annotations
@@ -17,11 +22,12 @@ import math
 import numpy as np
 
 from firstlight.graph.signal import Array
-from firstlight.rules.attention.participation import participation
+from firstlight.rules.attention.participation import SPREADS, participation
 
 _VARIANCES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 _CORRELATIONS = (0.0, 0.1, 0.25, 0.45, 0.65, 0.85, 1.0)
 _STEP = 0.4  # of ln t
+_ROWS, _MOST = 1 << 17, 512  # logits that one sampled expectation takes; keys beyond which rows count as this long
 
 
 def overlap(v: float, k: float, n: Array) -> Array:
@@ -55,6 +61,50 @@ def less(v: float | Array, k: Array, n: Array) -> Array:
                 found += share * np.interp(rho, _CORRELATIONS, _ratios(_VARIANCES[i], knots[j]))
     out[asked] = found
     return out
+
+
+def of_gradients(same: Array, v: float, n: int) -> Array:
+    """E Σ dℓ_j dℓ'_j/E Σ dℓ_j² of two rows that get one gradient of their weights.
+
+    Args:
+        same: E Σ p_j p'_j/E Σ p_j².
+        v: Variance of the logits of a row.
+        n: Number of keys.
+    """
+    if n < 2 or v <= 0.0:
+        return same
+    n = min(n, _MOST)
+    i = min(max(int(np.searchsorted(SPREADS, v)), 1), len(SPREADS) - 1)
+    part = min((v - SPREADS[i - 1]) / (SPREADS[i] - SPREADS[i - 1]), 1.0)
+    found = np.zeros_like(same)
+    for weight, level in ((1.0 - part, SPREADS[i - 1]), (part, SPREADS[i])):
+        if weight > 0.0 and level > 0.0:
+            weights, gradients = _in_common(level, n)
+            low = np.minimum(same / weights[0], 1.0)  # less than rows of independent logits have
+            found += weight * low * np.interp(same, weights, gradients)
+        else:
+            found += weight * same
+    return found
+
+
+@functools.lru_cache(maxsize=512)
+def _in_common(v: float, n: int) -> tuple[Array, Array]:
+    """What weights and gradients of rows have in common at `_CORRELATIONS`; sampled, with a fixed seed."""
+    rng = np.random.default_rng(n)
+    a, b, c = v**0.5 * rng.standard_normal((3, max(_ROWS // n, 256), n))
+
+    def weights(rho: float, own: Array) -> Array:
+        logits = rho**0.5 * a + (1.0 - rho) ** 0.5 * own
+        p = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(p / p.sum(axis=1, keepdims=True), dtype=np.float64)
+
+    def both(p: Array, q: Array) -> tuple[float, float]:
+        met = (p * q).sum(axis=1, keepdims=True)
+        return float(met.mean()), float((p * q * (1.0 - p - q + met)).sum(axis=1).mean())
+
+    pairs = np.array([both(weights(rho, b), weights(rho, c)) for rho in _CORRELATIONS])
+    shares = np.maximum.accumulate(pairs / pairs[-1], axis=0)
+    return shares[:, 0], shares[:, 1]
 
 
 def _around(places: Array) -> range:

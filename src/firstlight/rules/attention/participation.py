@@ -247,7 +247,7 @@ def _directions(rng: np.random.Generator, count: int, n: int, units: float) -> A
 
 
 @functools.lru_cache(maxsize=512)
-def _strayed(v: float, n: int, units: float, dims: float, uneven: float) -> tuple[float, ...]:
+def _strayed(v: float, n: int, units: float, dims: float, uneven: float, common: float) -> tuple[float, ...]:
     """What random keys change, against independent logits; see `straying`."""
     rng = np.random.default_rng((n, round(units)))
     narrow = round(min(dims, 512.0))
@@ -257,6 +257,9 @@ def _strayed(v: float, n: int, units: float, dims: float, uneven: float) -> tupl
     if uneven > 0.0:
         x *= np.sqrt(rng.gamma(1.0 / uneven, uneven, (count, n, 1)))
         asked = np.sqrt(rng.gamma(1.0 / uneven, uneven, asked.shape))
+    if common > 0.0:
+        whole = np.sqrt(rng.gamma(1.0 / common, common, (count, 1, 1)))
+        x, asked = x * whole, asked * whole
     gram, energy = x @ x.transpose(0, 2, 1), np.square(x).sum(axis=2)
     keys = x @ rng.standard_normal((count, x.shape[-1], narrow)) / narrow**0.5
     near = keys @ keys.transpose(0, 2, 1)
@@ -272,13 +275,17 @@ def _strayed(v: float, n: int, units: float, dims: float, uneven: float) -> tupl
     # dl = M dp, M = diag(p)(I - 1pᵀ), dp ~ N(0, C): E |dl|² = tr MCMᵀ and E dlᵀC' dl = tr MCMᵀC'
     own = (np.square(p) * (energy[:, None, :] - 2.0 * seen + together[:, :, None])).sum(axis=2)
     coherent = (p * (p @ (gram * near))).sum(axis=2) - 2.0 * (p * seen * close).sum(axis=2) + together * nearby
+    # of dp ~ N(0, I), free of the values: E |dl|² = tr MMᵀ and E dlᵀC'dl = tr MMᵀC'
+    sizes, free = np.square(keys).sum(axis=2)[:, None, :], 1.0 - 2.0 * p + square[:, :, None]
+    alone = (np.square(p) * free).sum(axis=2)
+    apart = (np.square(p) * (sizes - 2.0 * close + nearby[:, :, None])).sum(axis=2)
     length = np.square(queries).mean(axis=2)
     # of two rows that get the same dp: E dl_j dl'_j = p_j p'_j(C_jj - (Cp)_j - (Cp')_j + pᵀCp')
     met, turned = p @ p.transpose(0, 2, 1), p.transpose(0, 2, 1)
     pulled = (p * seen) @ turned
     pair = (p * energy[:, None, :]) @ turned - pulled - pulled.transpose(0, 2, 1) + met * (seen @ turned)
-    apart = ~np.eye(_QUERIES, dtype=bool)
-    alike = (queries @ queries.transpose(0, 2, 1))[:, apart] / narrow
+    others = ~np.eye(_QUERIES, dtype=bool)
+    alike = (queries @ queries.transpose(0, 2, 1))[:, others] / narrow
     base, share = _sums(v, n)[0], max(float(square.mean()), 1.0 / n)
     plain = float(jacobian(np.array([share]), np.array([n]))[0])
     return (
@@ -288,14 +295,15 @@ def _strayed(v: float, n: int, units: float, dims: float, uneven: float) -> tupl
         share / base,
         float(together.var() / together.mean() ** 2),
         float((own * length).mean() / own.mean()),
-        float((pair[:, apart] * alike).mean() / (pair[:, apart].mean() * length.mean())),
+        float(apart.mean() / alone.mean()),
+        float((pair[:, others] * alike).mean() / (pair[:, others].mean() * length.mean())),
     )
 
 
-_PLAIN = (0.0, 1.0, 1.0, 1.0, 0.0, 1.0, 0.0)
+_PLAIN = (0.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.0)
 
 
-def straying(v: float, n: Array, wander: float, scatter: float, uneven: float = 0.0) -> Keyed:
+def straying(v: float, n: Array, wander: float, scatter: float, uneven: float = 0.0, common: float = 0.0) -> Keyed:
     """What a softmax over keys does whose pairs are correlated at random, by ±√wander around zero (E c² = wander).
 
     Logits, values and their gradients are linear in the same tokens and so share their correlations c_jk and their
@@ -311,14 +319,15 @@ def straying(v: float, n: Array, wander: float, scatter: float, uneven: float = 
         wander: E c² of two tokens beyond c̄².
         scatter: Relative variance of |query|² for tokens of one length.
         uneven: Relative variance of the tokens' |x|².
+        common: The same of what all tokens of a sample have in common, which its queries have, too.
     """
-    law = _straying(v, wander, scatter, uneven)
+    law = _straying(v, wander, scatter, uneven, common)
     return Keyed(*_PLAIN) if law is None else Keyed(*mean_over_rows(law, n).tolist())
 
 
-def coherence(v: float, n: Array, wander: float, scatter: float, uneven: float = 0.0) -> Array:
+def coherence(v: float, n: Array, wander: float, scatter: float, uneven: float = 0.0, common: float = 0.0) -> Array:
     """`Keyed.coherent` of rows that see n keys, for ascending n; else as `straying`."""
-    law = _straying(v, wander, scatter, uneven)
+    law = _straying(v, wander, scatter, uneven, common)
     return np.ones_like(n) if law is None else at_counts(law, n)[2]
 
 
@@ -332,9 +341,12 @@ def together(wander: float, common: float) -> float:
     return wander * (c + c * c / 3.0)
 
 
-def _straying(v: float, wander: float, scatter: float, uneven: float) -> Callable[[int], tuple[float, ...]] | None:
-    if wander < _UNLIKE and scatter + uneven < _EVEN:
+def _straying(
+    v: float, wander: float, scatter: float, uneven: float, common: float
+) -> Callable[[int], tuple[float, ...]] | None:
+    if wander < _UNLIKE and scatter + uneven + common < _EVEN:
         return None
     units, dims = _level_of(max(1.0 / max(wander, 1e-4), 2.0)), _level_of(max(2.0 / max(scatter, 1e-4), 1.0))
-    level, lengths = _level_of(min(max(v, 1e-6), 100.0)), _level_of(min(uneven, 2.0)) if uneven > 1e-2 else 0.0
-    return lambda k: _strayed(level, min(k, 256), units, dims, lengths) if k > 1 else _PLAIN
+    own, whole = (_level_of(min(s, 2.0)) if s > 1e-2 else 0.0 for s in (uneven, common))
+    level = _level_of(min(max(v, 1e-6), 100.0))
+    return lambda k: _strayed(level, min(k, 256), units, dims, own, whole) if k > 1 else _PLAIN

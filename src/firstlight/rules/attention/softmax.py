@@ -9,12 +9,12 @@ import numpy as np
 from firstlight.graph.keyed import Keyed
 from firstlight.graph.signal import SILENT, Array, Cotangent, Noise, Signal, next_id, replace
 from firstlight.rules.attention import keys
-from firstlight.rules.attention.attending import row_law
+from firstlight.rules.attention.attending import row_law, sharpness
 from firstlight.rules.attention.bent_logits import log_sum_of, participation_of
 from firstlight.rules.attention.biased import biased, shares, without
 from firstlight.rules.attention.causal import causal, logits_back, rows_of, tempered, variances
 from firstlight.rules.attention.hiding import HIDDEN, hidden_in
-from firstlight.rules.attention.overlap import overlap
+from firstlight.rules.attention.overlap import of_gradients, overlap
 from firstlight.rules.attention.participation import coherence, jacobian, let_through, straying, together
 from firstlight.rules.attention.shares import behind_softmax
 from firstlight.rules.chains.grids import on_grid
@@ -106,7 +106,7 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
             f"a sharp softmax (logits of variance {v:.1f}): single keys decide, and lengths scatter from row to row"
         )
     k: Array = np.clip(second * (same - other) + scatter, -v, v)
-    strayed = (0.0, 0.0) if units else (keys.straying(x), *_lengths(x, at, bool(seen.all())))
+    strayed = (0.0, 0.0, 0.0, 0.0) if units else (keys.straying(x), *_lengths(x, at, bool(seen.all())))
     keyed = straying(v, count, *strayed)
     keyed = dataclasses.replace(
         keyed, coherent=keyed.coherent + together(strayed[0], float(other[origin])),
@@ -142,11 +142,13 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     if rows is not None:
         found = rows_of(x, share, at, rows, size, lambda n: coherence(v, n, *strayed), strayed[0])
         keyed = dataclasses.replace(keyed, causal=found)
-    noise = combine([(_sensitivity(x, v, count), _noise_of_rows(x))])
+    growth = _sensitivity(x, v, count)
+    noise = combine([(growth, _noise_of_rows(x))])
+    keyed = dataclasses.replace(keyed, growth=growth)
     return replace(
         x, mean=first, q=np.maximum(square, np.square(first)), corr=corr, source=None, values=None, noise=noise,
-        scatter=keyed.uneven, data=True, cumulants=(0.0, 0.0), tag=("softmax", x.ident, keyed.alike), keyed=keyed,
-        terms=(), weights=None, value=None, gaussian=False, integer=False, ident=next_id(),
+        scatter=keyed.uneven, split=None, data=True, cumulants=(0.0, 0.0), tag=("softmax", x.ident, keyed.alike),
+        keyed=keyed, terms=(), weights=None, value=None, gaussian=False, integer=False, ident=next_id(),
     )  # fmt: skip
 
 
@@ -169,22 +171,39 @@ def _of_units(x: Signal, dim: int) -> bool:
     return x.sites is not None and x.sites.units == x.shape[dim] and (x.tag is None or x.tag[0] != INNER)
 
 
-def _lengths(x: Signal, at: int, full: bool) -> tuple[float, float]:
-    """Relative variance of |query|² in one length of tokens, and of the tokens' lengths, from those of the logits."""
+def _lengths(x: Signal, at: int, full: bool) -> tuple[float, float, float]:
+    """Relative variance of |query|² in one length of tokens, of the tokens' lengths, and of whole samples'.
+
+    From those of the logits.
+    """
     own = x.tag[2] if x.tag is not None and x.tag[0] == INNER else max(x.scatter, 0.0)
     tokens = 0.5 * max(x.scatter - own, 0.0)  # queries and keys bring the same
     if full and x.q.size > 1:
         rows = x.q.mean(axis=at)
         tokens += float(rows.var()) / max(float(rows.mean()) ** 2, 1e-300)
-    return own, tokens
+    split = None if x.keyed is None or x.tag is None or x.tag[0] != INNER else x.keyed.split
+    common = 0.0 if split is None else min(split[0], tokens)
+    return own, tokens - common, common
 
 
-def _through_values(g: Signal) -> float:
-    """Share of a softmax's gradient that came through products with values; returned weights have their own."""
-    if not g.terms or g.mean_q <= 0.0:
+def _through_values(g: Signal, at: int, free: float) -> float:
+    """Share of a softmax's gradient that came through products with values; returned weights have their own.
+
+    Args:
+        g: The gradient of the weights.
+        at: Atom of the keys.
+        free: What it has not in common over the keys, which is all that the softmax lets through.
+    """
+    if not g.terms or free <= 0.0:
         return 1.0
-    parts = [a * a * x.mean_q for a, x in g.terms if x.tag is not None and x.tag[0] == INNER]
-    return min(sum(parts) / g.mean_q, 1.0) if parts else 1.0
+    parts = [a * a * x.mean_q * _free(x, at) for a, x in g.terms if x.tag is not None and x.tag[0] == INNER]
+    return min(sum(parts) / free, 1.0) if parts else 1.0
+
+
+def _free(x: Signal, at: int) -> float:
+    """1 - c for the correlation c of two keys."""
+    there = len(x.atoms) > at and x.corr.shape[at] > 1
+    return 1.0 - float(x.corr[tuple(int(i == at) for i in range(x.corr.ndim))]) if there else 1.0
 
 
 def _mixed(keyed: Keyed, share: float) -> Keyed:
@@ -192,7 +211,7 @@ def _mixed(keyed: Keyed, share: float) -> Keyed:
     if share == 1.0:
         return keyed
     less = 1.0 + share * (keyed.less - 1.0)
-    coherent = (share * keyed.less * keyed.coherent + 1.0 - share) / less
+    coherent = (share * keyed.less * keyed.coherent + (1.0 - share) * keyed.apart) / less
     return dataclasses.replace(keyed, less=less, coherent=coherent)
 
 
@@ -219,11 +238,14 @@ def soft_back(g: Signal, p: Signal, dim: int, known: float = 1.0, rate: float = 
     free = np.maximum(g_same - g_other, 0.0)
     origin = (0,) * free.ndim
     own = float(free[origin])
-    keyed = _mixed(p.keyed or straying(0.0, seen, 0.0, 0.0), _through_values(g))
+    keyed = _mixed(p.keyed or straying(0.0, seen, 0.0, 0.0), _through_values(g, at, g.mean_q * own))
     passed = jacobian(square, seen) * (keyed.less * passing(p, dim, g.lean, known, rate)[0])
     q = p.q / np.maximum(square, 1e-300) * g.q * own * passed
     ratio = free / own if own > 0 else np.zeros_like(free)
-    same = np.clip(np.take(p.corr, 0, axis=at) * ratio, -1.0, 1.0)
+    common = np.take(p.corr, 0, axis=at)
+    if keyed.causal is None and float(seen.min()) == float(seen.max()):
+        common = of_gradients(np.clip(common, 0.0, 1.0), sharpness(square, seen), round(float(seen.max())))
+    same = np.clip(common * ratio, -1.0, 1.0)
     # every row adds up to nothing: pair moments over a row's other keys are minus those of the same key
     far = np.broadcast_to(profile(q, p.corr.shape), p.corr.shape)
     other = np.take(far, 0, axis=at) / np.maximum(np.take(far, 1, axis=at), 1e-12) / max(n - 1.0, 1.0)

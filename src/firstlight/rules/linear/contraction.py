@@ -16,7 +16,17 @@ import numpy as np
 from firstlight.graph.course import Course
 from firstlight.graph.signal import SILENT, Array, Noise, Signal, next_id, replace
 from firstlight.rules.attention import causal, fluctuation
-from firstlight.rules.attention.keys import alike_rows, asked, at_keys, coherent, in_step, is_weights, shared, uncommon
+from firstlight.rules.attention.keys import (
+    alike_rows,
+    asked,
+    at_keys,
+    coherent,
+    in_step,
+    is_weights,
+    shared,
+    split_of_rows,
+    uncommon,
+)
 from firstlight.rules.state import course, lengths, sites
 from firstlight.rules.state.forms import combine, joint
 from firstlight.rules.state.layout import (
@@ -229,7 +239,7 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
     inherited: list[tuple[float, Noise]] = [(1.0, x.noise), (1.0, w.noise)]
     k = [a for i, label in enumerate(left) if label in summed for a in axis_atoms(x, i)]
     fan = _straying_fan(x, k)
-    scattered = scatter_of(x, k) + (0.0 if w.weights else w.scatter)
+    scattered, split = scatter_of(x, k) + (0.0 if w.weights else w.scatter), x.split if w.weights else None
     unit = None
     if w.weights:
         units = [i for i, label in enumerate(a for b in out for a in [b] * len(atoms[b])) if label not in left]
@@ -253,12 +263,15 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
             courses = course.diluted(courses, level / max(result.mean_q, 1e-300), like)
             if over_keys:
                 result = replace(result, tag=(ROWS, 0, max(x.scatter, 0.0)))
+                if (split := split_of_rows(x, w)) is not None:
+                    scattered = sum(split)
         elif x.keyed is not None and not x.mean.any():  # rows of long queries are sharp, and meet their queries here
             result = replace(result, q=result.q * at_keys(x, left, w, summed))
     result = replace(
         result,
         noise=noise,
         scatter=scattered,
+        split=split,
         wander=wander,
         lean=x.lean,
         beside=x.beside if w.weights else (0, 0.0, 0.0),
@@ -275,7 +288,8 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
     keyed = asked(one, left, two, right, out, atoms)
     if keyed is not None:
         (queries, _), (keys, mine) = ((x, left), (w, right)) if out[-1] in right else ((w, right), (x, left))
-        keyed = replaced(keyed, noise=fluctuation.of_logits(result, queries, keys, mine.index(out[-1])))
+        noise = fluctuation.of_logits(result, queries, keys, mine.index(out[-1]))
+        keyed = replaced(keyed, noise=noise, split=keys.split)
     return replace(result, tag=tag, keyed=keyed)
 
 
@@ -333,7 +347,7 @@ def _fresh_map(x: Signal, w: Signal, units: int) -> Signal:
     # the source stays: f² of a chain scatters more from site to site than the square of a Gaussian would
     assert w.weights is not None
     made = sites.behind_weights(x.sites, w.weights.name, prod(group))
-    out = replace(out, noise=noise, scatter=scatter_of(x, gone), wander=stray(out, fan), sites=made)
+    out = replace(out, noise=noise, scatter=scatter_of(x, gone), split=x.split, wander=stray(out, fan), sites=made)
     return course.mapped(out, x)
 
 

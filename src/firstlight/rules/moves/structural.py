@@ -107,8 +107,9 @@ def _viewed(x: Signal, shape: Sizes) -> Signal:
     out = reshape(x, shape)
     if x.tag is None or x.tag[0] != ROWS or not x.ndim or not out.ndim or out.shape[-1] == x.shape[-1]:
         return out
-    heads = out.shape[-1] / x.shape[-1]
-    return replace(out, scatter=out.scatter - x.tag[2] * (1.0 - 1.0 / max(heads, 1.0)), tag=None)
+    gone = x.tag[2] * (1.0 - x.shape[-1] / max(out.shape[-1], x.shape[-1]))
+    split = None if out.split is None else (out.split[0], max(out.split[1] - gone, 0.0))
+    return replace(out, scatter=out.scatter - gone, split=split, tag=None)
 
 
 def _by_recorded_shape(call: Call, input: Signal, **_: Any) -> Signal:

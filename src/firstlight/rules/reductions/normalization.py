@@ -99,7 +99,7 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
         values, source = None, None
     out = replace(
         x, mean=mean, q=np.maximum(q, np.square(mean)), corr=corr, source=source, values=values, noise=SILENT,
-        scatter=0.0, data=False, cumulants=_normal_cumulants(x, float(inverse.mean())), tag=None,
+        scatter=0.0, split=None, data=False, cumulants=_normal_cumulants(x, float(inverse.mean())), tag=None,
         terms=(), weights=None, value=None, integer=False, ident=next_id(), sites=None,
     )  # fmt: skip
     total_v = float(v.mean())

@@ -14,6 +14,7 @@ from firstlight.rules.state import course, lengths, mapped, pieces, sites
 from firstlight.rules.state.forms import combine, covariance
 from firstlight.rules.state.layout import align, correlations, fit_states, moments
 from firstlight.rules.state.noise import mixed_wander, sample_correlation
+from firstlight.rules.state.split import of_entries, of_sum
 from firstlight.rules.state.summation import TOTAL, rooted
 from firstlight.rules.state.views import eldest, same_view
 
@@ -118,7 +119,7 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
     total = float(raw[(0,) * raw.ndim])
     corr = correlations(raw, q)
     both = float(cube[(0,) * cube.ndim]) * alpha
-    noise, scatter = x.noise, x.scatter
+    noise, scatter, split = x.noise, x.scatter, x.split
     if total > 0.0:
         first, second = (qx + both) / total, (alpha**2 * qy + both) / total
         mixed = 4.0 * alpha**2 * (qx / total) * (qy / total) * pair_mean(x, _free(x) * _free(y))
@@ -130,10 +131,11 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
         together = (x.noise.variance * y.noise.variance) ** 0.5
         joint = covariance(x.noise, y.noise) / together if together > 0.0 else 0.0
         # a normalised term's length is fixed: its negative scatter takes back what Gaussian entries would scatter
-        fixed = first**2 * min(x.scatter, 0.0) + second**2 * min(y.scatter, 0.0)
-        scatter = first**2 * max(x.scatter, 0.0) + second**2 * max(y.scatter, 0.0)
-        scatter += 2.0 * first * second * joint * (max(x.scatter, 0.0) * max(y.scatter, 0.0)) ** 0.5
-        scatter = max(scatter, 0.0) + fixed
+        one, two = of_entries(x, y), of_entries(y, x)
+        fixed = first**2 * min(one, 0.0) + second**2 * min(two, 0.0)
+        scatter = first**2 * max(one, 0.0) + second**2 * max(two, 0.0)
+        shared, split = of_sum((first, one, x.split), (second, two, y.split), joint)
+        scatter = max(scatter + shared, 0.0) + fixed
     made = None
     if x.sites is not None or y.sites is not None:
         made = sites.of_sum([(x.q, qx, x.sites), (alpha**2 * y.q, alpha**2 * qy, y.sites)])
@@ -153,6 +155,7 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
         lean=(qx * x.lean + alpha**2 * qy * y.lean) / max(qx + alpha**2 * qy, 1e-300) if x.lean or y.lean else 0.0,
         beside=x.beside if x.beside == y.beside else _beside(qx, x, alpha**2 * qy, y),
         scatter=scatter,
+        split=split,
         sites=made,
         data=x.data and y.data,
         cumulants=(

@@ -165,6 +165,7 @@ def from_data(a: npt.NDArray[Any], batch_axis: int | None = 0) -> Signal:
         batch,
         gaussian=True,
         scatter=_scatter(squeezed, batch, spatial, keep.index(1) if data.ndim == 3 and {1, 2} <= set(keep) else None),
+        split=_split(squeezed) if batch == (True, False, False) else None,
         wander=_wander(thin) if batch[:1] == (True,) and len(batch) == 2 else 0.0,
         data=True,
     )
@@ -189,6 +190,13 @@ def _scatter(a: Array, batch: tuple[bool, ...], spatial: tuple[bool, ...], posit
     energy = np.square(a).mean(axis=features) if features else np.square(a)
     level = float(energy.mean())
     return float(energy.var() / level**2) if level > 0.0 and sites else 0.0
+
+
+def _split(a: Array) -> tuple[float, float]:
+    """`Signal.split` of samples of tokens: the relative variance of a whole sample's mean square."""
+    energy = np.square(a).mean(axis=(1, 2))
+    level = float(energy.mean())
+    return (float(energy.var()) / level**2 if level > 0.0 else 0.0), 0.0
 
 
 def _profile(square: Array, keep: list[int], batch_axis: int | None) -> Array:
