@@ -35,17 +35,18 @@ class Beside(nn.Module):
 
 
 class Excited(nn.Module):
-    """A residual block of batch norms whose branch ends in gates made from its own means."""
+    """A residual block of batch norms whose branch ends in gates made from its own means, maybe repeated first."""
 
-    def __init__(self, width):
+    def __init__(self, width, wide=False):
         super().__init__()
+        self.wide = wide
         self.branch = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
         self.down, self.up = nn.Conv2d(width, 4, 1), nn.Conv2d(4, width, 1)
 
     def forward(self, x):
         y = self.branch(x)
         gate = torch.sigmoid(self.up(torch.relu(self.down(y.mean((2, 3), keepdim=True)))))
-        return x + y * gate
+        return x + y * (gate.expand_as(y) if self.wide else gate)
 
 
 class Stack(nn.Module):
@@ -107,13 +108,15 @@ def test_the_gradient_of_a_gate_is_what_its_channel_has_of_the_image():
         assert abs(error) < 4.0 * noise
 
 
-def test_a_mask_behind_a_sum_goes_along_with_the_gated_term():
+@pytest.mark.parametrize("wide", [False, True], ids=["broadcast", "repeated"])
+def test_a_mask_behind_a_sum_goes_along_with_the_gated_term(wide):
     """Squeeze-and-excitation inside residual blocks: gates' gradients had been three times as large, or half.
 
     The mask of ReLU(x + y·a) goes along with y, and the gradient of a mean over places is one number for all of them.
+    Gates that were repeated over the positions by `expand_as` had had none in the last block, and a tenth before.
     """
     torch.manual_seed(0)
-    model = Stack([Excited(16) for _ in range(3)], 16)
+    model = Stack([Excited(16, wide) for _ in range(3)], 16)
     names = [f"bodies.{i}:sigmoid" for i in range(3)]
     for error, noise in off(model, (torch.randn(16, 3, 8, 8),), names):
         assert abs(error) < 4.0 * noise

@@ -8,6 +8,7 @@ from torch import nn
 import firstlight
 from firstlight.graph.signal import Signal
 from firstlight.rules.reductions import spectrum
+from tests.rules.drawn_nodes import gradient_ratios
 
 DRAWS = 200_000
 
@@ -79,3 +80,38 @@ def test_a_batch_norm_of_small_images_behind_a_convolution() -> None:
     assert front.grad is not None
     assert behind.grad is not None
     assert abs(front.grad.q / behind.grad.q - np.mean(ratios)) < 4.0 * np.std(ratios) / len(ratios) ** 0.5
+
+
+class Beside(nn.Module):
+    """A block of RepVGG in training: a window, a point and the identity, each behind its norm."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.window = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(width) for _ in range(2)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.norms[0](self.window(x)) + self.norms[1](x))
+
+
+def test_a_gradient_keeps_what_it_has_met_on_its_way_through_a_batch_norm() -> None:
+    """A unit open behind ReLU(x̂ + f) was more often open before; it went through the norm as if of another unit."""
+    torch.manual_seed(0)
+    stem = [nn.Conv2d(3, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU()]
+    model = nn.Sequential(*stem, Beside(32), nn.Conv2d(32, 8, 1))
+    x = torch.randn(8, 3, 8, 8)
+    names = ["0:conv2d", "1:batch_norm", "3.window:conv2d"]
+    for name, ratio, error in gradient_ratios(model, x, names, 64):
+        assert abs(ratio - 1.0) < 4.0 * error, (name, ratio, error)
+
+
+def test_a_batch_norm_behind_a_bent_channel_divides_by_what_differs_from_channel_to_channel() -> None:
+    """ConvMixer: depthwise windows, GELU, norm. Few weights and a bias for each channel: its v scatters by a tenth."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 64, 4, stride=4), nn.GELU(), nn.BatchNorm2d(64),
+        nn.Conv2d(64, 64, 5, padding=2, groups=64), nn.GELU(), nn.BatchNorm2d(64), nn.Conv2d(64, 64, 1),
+    )  # fmt: skip
+    x = torch.randn(8, 3, 32, 32)
+    ((_, ratio, error),) = gradient_ratios(model, x, ["4:gelu"], 48, scheme="torch-default")
+    assert abs(ratio - 1.0) < 4.0 * error, (ratio, error)

@@ -91,7 +91,7 @@ def overlapping(windows: Collection[Taps]) -> float:
 def energies(x: Signal, channel: int, taps: Sequence[int], count: float, groups: int) -> tuple[float, float, float]:
     """Of fresh lengths: what all channels have in common, a group's own, and what two places have of the first."""
     # lengths that scatter already are handed on as such, and fields of places of their own size by the field
-    cube = energy_cube(x, one_draw=groups > 1) - _by_place(x)
+    cube = energy_cube(x, one_draw=groups > 1) - by_place(x)
     n = max(x.atoms[channel] // groups, 1)
     near = tuple(x.corr.shape[i] - 1 if i in taps else 0 for i in range(x.corr.ndim))
     other = tuple(1 if i == channel else 0 for i in range(cube.ndim))
@@ -105,7 +105,7 @@ def energies(x: Signal, channel: int, taps: Sequence[int], count: float, groups:
     return max(common, 0.0), max(own - common, 0.0), min(max(two / one, 0.0), 1.0) if one > 0.0 else 0.0
 
 
-def _by_place(x: Signal) -> float:
+def by_place(x: Signal) -> float:
     """What squares scatter by since places differ in size, as those at the border of an image do."""
     if x.source is None or x.values is None:
         return 0.0

@@ -200,16 +200,39 @@ def of_factor(g: Cotangent, grad: Cotangent, mine: Signal, other: Signal, out: S
     """The gradient g of a factor of a product, whose Σ g·x is that of the product's gradient `grad`.
 
     A factor a of one number for each channel has a gradient of just the size that Σ g·x over the positions has, over a.
+    Where it has been repeated over the positions before, that is seen where it was (`repeated`).
     """
     gate = _is_gate(mine, out)
-    image = begun(grad, out) if gate or _is_gate(other, out) else known(grad, out)
+    gated = gate or _is_gate(other, out) or _is_repeated(mine, out) or _is_repeated(other, out)
+    image = begun(grad, out) if gated else known(grad, out)
     if image is None or not (gate or mine.numel == out.numel):
         return g
+    lean = places.of_gate(grad, out, image) if gate or _is_repeated(mine, out) else 1.0
     if not gate:
-        return replace(g, image=with_fields(image, ident=mine.ident))
-    level, channels = whole(g).mean_q * mine.mean_q, out.shape[1]
-    square = image.of_groups(channels, channels) / channels * places.of_gate(grad, out, image)
+        form = image.form if lean == 1.0 else mixed([(lean**0.5, image.form)])
+        return replace(g, image=with_fields(image, ident=mine.ident, form=form))
+    return _of_gate(g, mine, image, lean)
+
+
+def repeated(g: Cotangent, grad: Cotangent, x: Signal, out: Signal) -> Cotangent:
+    """The gradient g of a number for each channel, from that of the tensor in which all positions have it."""
+    image = known(grad, out)
+    return g if image is None or not _is_gate(x, out) else _of_gate(g, x, image)
+
+
+def _of_gate(g: Cotangent, x: Signal, image: Image, lean: float = 1.0) -> Cotangent:
+    level, channels = whole(g).mean_q * x.mean_q, x.shape[1]
+    square = image.of_groups(channels, channels) / channels * lean
     return scaled(g, (square / level) ** 0.5) if level > 0.0 else g
+
+
+def _is_repeated(x: Signal, out: Signal) -> bool:
+    """Whether a factor is the same at all positions of an image."""
+    if x.ndim != out.ndim or x.ndim <= 3 or x.shape != out.shape or not any(x.batch):
+        return False
+    at = [a for axis in range(2, x.ndim) for a in axis_atoms(x, axis)]
+    inside = tuple(slice(None) if i in at else 0 for i in range(x.corr.ndim))
+    return bool(at) and x.q.size == 1 and bool(np.all(x.corr[inside] >= 1.0 - _NOTHING))
 
 
 def _is_gate(x: Signal, out: Signal) -> bool:

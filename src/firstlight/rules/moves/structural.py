@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, replace
+from firstlight.rules.gradients import images
 from firstlight.rules.gradients.along import of_view
 from firstlight.rules.gradients.gradient import moved, whole, whole_shape
 from firstlight.rules.linear.contraction import ROWS
@@ -212,8 +213,8 @@ def _as_wide(x: Signal, shape: Sequence[int]) -> Signal:
 
 @expand_.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, size: Any = ()) -> Grads:
-    del call, out, size
-    return {"input": reduce_to(Cotangent(whole(grad)), input)}
+    del call, size
+    return {"input": images.repeated(reduce_to(Cotangent(whole(grad)), input), grad, input, out)}
 
 
 @rule("broadcast_tensors", variadic=True, example="torch.broadcast_tensors(x[:, :1], x)[0]")

@@ -19,7 +19,7 @@ from firstlight.rules.gradients.leaning import with_length
 from firstlight.rules.linear.contraction import PER_ROW, energy_cube, product
 from firstlight.rules.pointwise.merge import plus, reduce_to
 from firstlight.rules.reductions import epsilon, spectrum
-from firstlight.rules.reductions.sphere import followed, is_site, on_nodes, on_sphere, weights_of
+from firstlight.rules.reductions.sphere import followed, is_site, on_nodes, on_sphere, over_places, weights_of
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, CONCENTRATED, Call, Grads, rule, several
 from firstlight.rules.state import course, pieces
 from firstlight.rules.state.cross import with_rest
@@ -90,7 +90,7 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
         if rest < 1e-6:
             call.caveat("what the group has not in common is below rounding: the output is amplified noise")
     values, source, uncut = x.values, x.source, None
-    if source is not None and values is not None and group_q.size == 1 and x.q.size == 1:
+    if source is not None and values is not None and group_q.size == 1:
         shift = float(group_mean.reshape(-1)[0]) if centre else 0.0
         values = (values - shift) * float(inverse.reshape(-1)[0])
         if followed(x, gone) and eps <= _EPSILON * v.item():
@@ -103,11 +103,12 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
         terms=(), weights=None, value=None, integer=False, ident=next_id(), sites=None,
     )  # fmt: skip
     total_v = float(v.mean())
-    energy = energy_cube(replace(out, source=None, values=None)) if out.source is None else energy_cube(out)
-    # images of which each channel has its own v (for single sites `wander` is too large in deep stacks)
+    # images of which each channel has its own v (for single sites `wander` is too large in deep stacks), which differs
+    # from channel to channel of one draw, not by what sites or places differ in
     of_channels = len(gone) > 1 and x.ndim > 2 and not any(a in gone for a in axis_atoms(x, 1))
-    if of_channels and out.source is None:
-        energy = energy + grouped.strayed_elsewhere(out)
+    energy = energy_cube(out, one_draw=of_channels)
+    if of_channels:
+        energy = energy + grouped.strayed_elsewhere(out) if out.source is None else energy - grouped.by_place(out)
     spread = min(max(float(np.sum(group_pairs(out, gone) * energy)), 0.0), 1.0) if gone else 1.0
     apart = spectrum.share(out, gone, spread)
     out, own, site = replace(out, corr=of_few(out, gone, spread), data=len(gone) == 1), 0.0, is_site(x, gone)
@@ -283,7 +284,9 @@ def _back(
     bent = steep.of_factors(grad, out)
     back = back if bent == 0.0 else replace(back, steep=(back.ident, bent))
     lean = bent + images.lean_of(grad, out) if len(atoms) > 1 else 0.0  # many places in a norm keep their lengths
-    grads["input"] = images.leaning(Cotangent(back, along=form), x, lean)
+    seen = over_places(grad, back, x) if len(atoms) > 1 else None
+    seen = Cotangent(back, along=form) if seen is None else replace(seen, along=form)
+    grads["input"] = images.leaning(seen, x, lean)
     return grads
 
 

@@ -23,10 +23,12 @@ import numpy as np
 from firstlight.graph.signal import Array, Cotangent, Signal, Source, next_id, replace
 from firstlight.rules.chains.grids import on_grid
 from firstlight.rules.chains.source import from_values
-from firstlight.rules.gradients.gradient import whole
+from firstlight.rules.gradients.gradient import parts_of, whole
+from firstlight.rules.state.layout import fit_states
 
 _TIMES: Array = np.exp(np.linspace(-12.0, 8.0, 101))  # t, in units of 1/(n·E y²)
 _STEP = 0.2 * _TIMES  # dt of the trapezoid in ln t
+_LITTLE = 1e-3  # range of what a gradient has met, in units of its mean square, that makes no difference
 _FEW = 1024  # entries of a group beyond which one of them makes no difference to their mean square
 
 
@@ -141,3 +143,26 @@ def on_nodes(
         more = level * total * (1.0 + max(x.scatter, 0.0)) / source.average(np.square(y))
         q = q * (more / max(back.mean_q, 1e-300))
     return Cotangent(replace(back, q=q, corr=corr, terms=(), ident=next_id()), source, profile, x)
+
+
+def over_places(grad: Cotangent, back: Signal, x: Signal) -> Cotangent | None:
+    """The gradient in front of a batch norm over many places, with what it has met behind it as a factor on x's source.
+
+    Of many entries none counts in what it is divided by, and a mask or slope of a function of x̂ stays where it is: the
+    gradient is large where x̂ is, and that is where the slope of x is large again. None where nothing has been met.
+    """
+    source = x.source
+    if source is None or x.values is None or back.atoms != x.atoms:
+        return None
+    square, level = np.zeros_like(x.values), 0.0
+    for p in parts_of(grad):
+        q, met = whole(p).mean_q, np.ones_like(x.values)
+        if p.source is not None and p.values is not None and p.source.key == source.key:
+            met = np.square(on_grid(p.values, p.source, source))
+        square, level = square + q * met / max(source.average(met), 1e-300), level + q
+    if level <= 0.0 or float(np.ptp(square)) <= _LITTLE * level:
+        return None
+    profile = np.sqrt(square / level)
+    pairs = fit_states(from_values(x, source, profile).corr, back.corr.shape)
+    corr = np.clip(back.corr / np.maximum(pairs, 1e-3), -1.0, 1.0)
+    return Cotangent(replace(back, corr=corr, terms=(), ident=next_id()), source, profile, x)
