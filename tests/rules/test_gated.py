@@ -34,6 +34,9 @@ CASES = {
     "sharp gate of squares": lambda a, b: ((2 * a).square() * (4 * b).sigmoid()).sigmoid(),
     "two kinks in one chain": lambda a, _: a.abs().square().clamp(-1.0, 0.5),
     "hardswish by hand": lambda a, _: 3 * a * F.relu6(3 * a + 3) / 6,
+    "long chain behind a gate": lambda a, b: b * (a.exp() + 1).log(),
+    "chain that comes back to where it began": lambda a, b: b.abs() * (0.5 * a).exp().log(),
+    "function of a function behind a gate": lambda a, b: b.sigmoid() * F.gelu(2 * a.tanh()),
     "gate beside a stream": lambda a, b: torch.tanh(a * b.sigmoid() + b),
 }
 

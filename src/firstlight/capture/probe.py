@@ -173,6 +173,8 @@ def _probe(
         ), {}
     f, r = max(pairs, key=lambda pair: pair[0].numel())
     axis = 0 if f.shape[0] == samples or f.dim() == 1 else None
+    if axis is None and math.prod(f.shape[:-1]) == 1:
+        samples, axis = 1, 0  # one answer for all that was given (a graph, a set): there is nothing to tell apart
     f32, r32 = f.detach().double(), r.detach().double()
     mean_r = _mean(r32, axis)
     centred = r32 - mean_r

@@ -181,6 +181,12 @@ SIGNATURES: dict[str, str] = {
     "mse_loss": "input, target, reduction='mean'",
     "l1_loss": "input, target, reduction='mean'",
     "cross_entropy": "input, target, weight=None, ignore_index=-100, reduction='mean', label_smoothing=0.0",
+    "binary_cross_entropy": "input, target, weight=None, size_average=None, reduce=None, reduction='mean'",
+    "binary_cross_entropy_with_logits": "input, target, weight=None, size_average=None, reduce=None, "
+    "reduction='mean', pos_weight=None",
+    "huber_loss": "input, target, reduction='mean', delta=1.0, weight=None",
+    "smooth_l1_loss": "input, target, size_average=None, reduce=None, reduction='mean', beta=1.0",
+    "gaussian_nll_loss": "input, target, var, full=False, eps=1e-06, reduction='mean'",
     "nll_loss": "input, target, weight=None, ignore_index=-100, reduction='mean'",
 }
 

@@ -45,6 +45,7 @@ class Contrast:
         pull: ln(E δ²·E h²): mean square of an entry of its gradient for outputs' gradients of size 1.
         stir: ln of the mean square by which a step of ±1 of each of its weights, signs at random, moves an output.
         waking: Steps that it takes to wake up after the one above, if it sleeps.
+        sums: Whether it adds up what it reads (no table that is added to a tensor, or multiplied with it).
     """
 
     node: str
@@ -57,6 +58,7 @@ class Contrast:
     pull: float = 0.0
     stir: float = 0.0
     waking: float = 0.0
+    sums: bool = True
 
     @property
     def awake(self) -> float:
@@ -102,9 +104,11 @@ def _contrast(node: Node, g: Signal, read: Signal, shape: tuple[int, ...], outpu
         pull,
         math.log(fan) + pull + math.log(g.numel / outputs),
         WAKING * _delay(following) / (fan * RATE),
+        node.op not in _SINGLE,
     )
 
 
+_SINGLE = frozenset({"add", "sub", "mul", "div", "where", "lerp", "addcmul", "cat", "stack", "expand", "maximum"})
 _CONTRACTIONS = ("linear", "conv", "matmul", "mm", "bmm", "addmm", "einsum", "embedding")
 
 

@@ -24,9 +24,10 @@ from firstlight.rules.attention.hiding import HIDDEN, hidden_in
 from firstlight.rules.gradients.rows import ADDED
 from firstlight.rules.linear.contraction import INNER
 from firstlight.rules.linear.tied import ROW
-from firstlight.rules.state.noise import gaussian_energy
 from firstlight.rules.state.windows import pair_correlation
+from firstlight.theory import special
 
+_APART = 0.1  # correlation from which entries are no units of their own
 _POSITIVE_AXIS = ("conv", "max_pool", "avg_pool", "adaptive", "batch_norm", "group_norm", "instance_norm")
 
 
@@ -51,7 +52,7 @@ def tensor(node: Node, x: Signal, reference: float, *, paired: bool = False) -> 
     log_q = math.log(q) if q > 0.0 else -math.inf
     return TensorPrediction(
         m, q, pair(batch), pair(places), pair(units), log_q + x.noise.drift,
-        math.sqrt(max(x.noise.variance, 0.0)), reference, dead(x),
+        math.sqrt(max(x.noise.variance, 0.0)), reference, dead(x, units),
     )  # fmt: skip
 
 
@@ -66,8 +67,16 @@ def _kinds(
     return samples, tuple(i for i in range(len(batch)) if i not in samples and i not in units), units
 
 
-def dead(x: Signal) -> float:
-    """Probability that a pointwise output is zero everywhere: (share of exact zeros)^(independent entries)."""
+def dead(x: Signal, units: tuple[int, ...] = ()) -> float:
+    """Probability that a pointwise output is zero everywhere.
+
+    A unit's S sites have the correlation c, u = √c·t + √(1 - c)·v: given t they are independent, and all of them are
+    zero, as each is with probability p, with E Φ((Φ⁻¹(p) - √c·t)/√(1 - c))^S. Units are independent.
+
+    Args:
+        x: The output.
+        units: Atoms that count units, unless what they count is alike (the channel may have been picked before).
+    """
     if x.source is None or x.values is None or x.q.size != 1:
         return 0.0
     if float(x.source.mean.max()) <= HIDDEN:  # the exponential of what a running maximum starts from
@@ -75,14 +84,23 @@ def dead(x: Signal) -> float:
     zero = float((x.values[0] == 0.0) @ x.source.grid.weights)
     if zero <= 0.0 or zero >= 1.0:
         return float(zero >= 1.0)
-    count = 2.0 / max(gaussian_energy(_with(x)), 1e-12)
-    return zero ** max(count, 1.0)
+    like = Signal(x.groups, np.zeros(x.mean.shape), np.ones(x.q.shape), x.source.corr, x.batch)
+    if units and pair_correlation(like, units) > _APART:
+        units = ()
+    sites = tuple(i for i in range(len(x.atoms)) if i not in units)
+    count = math.prod(x.atoms[i] for i in units)
+    c = min(max(pair_correlation(like, sites), 0.0), 1.0) if sites else 0.0
+    return all_below(zero, c, math.prod(x.atoms[i] for i in sites)) ** count
 
 
-def _with(x: Signal) -> Signal:
-    """The signal with its source's correlations."""
-    assert x.source is not None
-    return Signal(x.groups, np.zeros(x.mean.shape), x.q, x.source.corr, x.batch)
+def all_below(p: float, c: float, count: int) -> float:
+    """P(count Gaussians of correlation c are all below the quantile of p)."""
+    if c >= 1.0 - 1e-9:
+        return p
+    t = np.linspace(-8.5, 8.5, 401)
+    w = np.exp(-0.5 * t * t)
+    each = special.ndtr((float(special.ndtri(p)) - c**0.5 * t) / (1.0 - c) ** 0.5)
+    return float(w @ each**count) / float(w.sum())
 
 
 def summarise(run: Run, scheme: str, laws: Mapping[str, str], dtype: str, notes: Sequence[str]) -> Prediction:
@@ -125,10 +143,32 @@ def summarise(run: Run, scheme: str, laws: Mapping[str, str], dtype: str, notes:
     outputs = tuple(r.node for r in graph.outputs)
     inside = _no_lengths(run)
     seen = contrasts(run) if run.gradients else None
-    start = probability([n for n in nodes if n.name not in inside], outputs, dtype, parameters, seen)
+    kept = [n for n in _closed_once(run, nodes) if n.name not in inside]
+    start = probability(kept, outputs, dtype, parameters, seen)
     return Prediction(
         graph.model, scheme, tuple(nodes), parameters, start, graph.training, dtype, outputs, (*graph.notes, *notes)
     )
+
+
+def _closed_once(run: Run, nodes: Sequence[NodePrediction]) -> list[NodePrediction]:
+    """The nodes, where a function (or a part) of what is zero everywhere is not another way of being so.
+
+    P(dead here, but not in front) = (p - p₀)/(1 - p₀) of what is left.
+    """
+    read = {n.name: [r.node for r in n.refs] for n in run.graph.nodes}
+    chance: dict[str, float] = {}
+    found: list[NodePrediction] = []
+    for n in nodes:
+        source = run.signals[n.name][0].source
+        before = 0.0
+        if source is not None:  # 1 - e^-u is zero where u is, and e^-u is not
+            before = max((chance.get(name, 0.0) for name in read[n.name]), default=0.0)
+        p = n.output.p_dead
+        chance[n.name] = max(p, before)
+        if 0.0 < before < 1.0 and p > 0.0:
+            n = replace_fields(n, output=replace_fields(n.output, p_dead=max(p - before, 0.0) / (1.0 - before)))
+        found.append(n)
+    return found
 
 
 def _alive(run: Run, node: Node, found: TensorPrediction) -> TensorPrediction:
@@ -142,8 +182,8 @@ def _alive(run: Run, node: Node, found: TensorPrediction) -> TensorPrediction:
 def _no_lengths(run: Run) -> set[str]:
     """Tensors whose size is no length of a signal.
 
-    x² and its mean inside a norm written by hand are fourth moments; what hides entries from a softmax is a number,
-    also where it has been laid out anew, so that it is known on average alone.
+    Integers count and name things; x² and its mean inside a norm written by hand are fourth moments; what hides
+    entries from a softmax is a number, also where it has been laid out anew, so that it is known on average alone.
     """
     found: set[str] = set()
     for node in run.graph.nodes:
@@ -157,6 +197,8 @@ def _no_lengths(run: Run) -> set[str]:
 
 
 def _no_length(node: Node, x: Signal) -> bool:
+    if x.integer or not node.outputs[0].dtype.startswith(("float", "bfloat", "complex")):
+        return True
     if x.tag is not None and x.tag[0] not in ("softmax", "sum", "image", INNER, ADDED, ROW):
         return True
     if not x.mean.size or float(x.mean.min()) > HIDDEN:

@@ -136,7 +136,7 @@ def probability(
     where = parts[key][1]
     if key != "distinguishable" or not reason:
         at = next((s for s in seen or () if s.node == where), None)
-        reason = _reason(key, next((n for n in nodes if n.name == where), None), at, largest)
+        reason = _reason(key, next((n for n in nodes if n.name == where), None), at, largest, where in outputs)
     return Start(p, reason, where, values)
 
 
@@ -147,8 +147,8 @@ def told_apart(seen: Sequence[Contrast], best: Contrast) -> tuple[float, str, st
         seen: All weight matrices in execution order.
         best: The one with the largest contrast.
     """
-    last = seen[-1]
-    steps = sum(s.waking * (1.0 - s.awake) for s in seen[:-1])
+    last = next((s for s in reversed(seen) if s.sums), seen[-1])
+    steps = sum(s.waking * (1.0 - s.awake) for s in seen if s is not last)
     sights = [SEEN.above(s.pull, 0.0) * SEEN_SHARE.above(_ln(s.share), 0.0) for s in seen]
     wakes = 1.0 - (1.0 - STEPS.below(_ln(steps), 0.0)) * (1.0 - max(sights))
     enough = SMALLEST_SHARE.above(_ln(last.own) + math.log(last.fan), 0.0)
@@ -184,10 +184,12 @@ def _constant(n: NodePrediction) -> bool:
     return n.output.c_batch is not None and n.output.c_batch >= 1.0 and n.grad is None
 
 
-def _reason(key: str, n: NodePrediction | None, at: Contrast | None, largest: float) -> str:
+def _reason(key: str, n: NodePrediction | None, at: Contrast | None, largest: float, is_output: bool) -> str:
     if key == "forward" and n is not None:
         t = n.output
-        if LARGEST_OUTPUT.below(t.log_mean, 0.0) < LARGEST_SIGNAL.below(t.log_mean - t.reference, t.log_sd):
+        if is_output and LARGEST_OUTPUT.below(t.log_mean, 0.0) < LARGEST_SIGNAL.below(
+            t.log_mean - t.reference, t.log_sd
+        ):
             return f"the outputs have the size {_power(t.log_mean)}"
         decades = (t.log_mean - t.reference) / _DECADE
         return (

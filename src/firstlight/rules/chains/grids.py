@@ -26,12 +26,14 @@ class Bend:
         scale: Size of the inputs over which it bends.
         slopes: (above, below) for a map that is linear on each side of zero.
         positive: Whether it is made for positive arguments (log, √, 1/x): their law is then log-normal.
+        steep: Whether it grows like e^x: a law's ends, which no entry reaches, must not decide its mean.
     """
 
     kinks: tuple[float, ...] = ()
     scale: float = 1.0
     slopes: tuple[float, float] | None = None
     positive: bool = False
+    steep: bool = False
 
 
 SMOOTH = Bend()

@@ -13,6 +13,7 @@ import numpy as np
 from firstlight.graph.signal import Array, Cotangent, Signal, Source, replace
 from firstlight.rules.chains.grids import finer, on_grid
 from firstlight.rules.chains.source import mehler, spread
+from firstlight.rules.state.layout import fit_states
 from firstlight.rules.state.views import source_key
 
 
@@ -54,6 +55,18 @@ def summed(one: Cotangent, other: Cotangent) -> Cotangent:
         one, values=np.sqrt(np.square(both) + left[0] + left[1]), expected=both, whole=None,
         stray=np.asarray(stray / max(sum(shares), 1e-300)),
     )  # fmt: skip
+
+
+def behind(base: Signal, before: Signal, source: Source, values: Array, layout: Signal) -> Cotangent:
+    """A function φ of a source times a tensor m that is independent of it, as seen from the source: E[φm|u] = φ·E m."""
+    mean, square = before.mean_mean, before.mean_q
+    apart = max(square - mean * mean, 0.0)
+    if apart <= 1e-9 * square:
+        return Cotangent(base, source, values * mean, layout)
+    stray = np.clip((before.corr * square - mean * mean) / apart, -1.0, 1.0)
+    return Cotangent(
+        base, source, values * square**0.5, layout, expected=values * mean, stray=fit_states(stray, source.corr.shape)
+    )
 
 
 def raised(g: Cotangent, constant: float) -> Cotangent:

@@ -22,6 +22,7 @@ from firstlight.theory.cross import absolute_cross
 
 _ROWS = 16  # rows of a source whose entries differ in scale
 _PAIRS = 48  # rows of a source whose entries differ in mean
+_LIVES = 1e3  # draws in which the largest entry is looked for
 
 
 def _flat(f: Array) -> float | None:
@@ -139,6 +140,9 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
         None if law is None else np.interp(nodes.z, *law), wander=x.wander, sites=x.sites,
         courses=_central(x),
     )  # fmt: skip
+    if bend.steep and law is None and x.scatter > 0.0:
+        law = _reached(source, x.numel)
+        source = replace(source, quantiles=np.interp(nodes.z, *law))
     values = _values(source)
     kinks = () if homogeneous and bend.kinks == (0.0,) else kinks_of(source, values, bend)
     if kinks:  # nodes must not straddle a kink of the function
@@ -154,6 +158,18 @@ def _values(source: Source) -> Array:
     """u on the nodes, where that has been worked out for another length from there."""
     one = unit(source)
     return source.values if one is None else one.values * source.sd[0]
+
+
+def _reached(source: Source, entries: int) -> tuple[Array, Array]:
+    """Standardised quantiles of a law of random variance V up to where an entry gets once in `_LIVES` draws of all.
+
+    With ln V normal E e^2u = E e^2V does not exist: the farther nodes go, the larger it would come out, from entries
+    that no tensor has.
+    """
+    end = float(special.ndtri(1.0 - 1.0 / (_LIVES * entries)))
+    z = np.linspace(-end, end, 2 * round(100 * end) + 1)
+    one = replace(source, mean=np.zeros(1), sd=np.ones(1), grid=grid(), quantiles=None, table=None)
+    return z, np.asarray(np.interp(z, one.grid.z, one.values[0]), dtype=np.float64)
 
 
 def _under(source: Source, values: Array) -> Array:

@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from operator import is_
+from typing import NamedTuple
 
 import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, Source, average, next_id, replace
 from firstlight.rules.chains.grids import finer, on_grid
-from firstlight.rules.chains.partly import blurred, mixed, raised, summed
+from firstlight.rules.chains.partly import behind, blurred, mixed, raised, summed
 from firstlight.rules.chains.source import from_values, spread
 from firstlight.rules.linear.contraction import INNER, product
 from firstlight.rules.state import course
@@ -128,14 +129,56 @@ def _times(g: Cotangent, layout: Signal, source: Source, factor: Array) -> Cotan
         values = on_grid(g.values, g.source, both) * factor
         expected = None if g.expected is None else on_grid(g.expected, g.source, both) * factor
         return Cotangent(g.base, both, values, layout, expected=expected, stray=g.stray, forked=g.forked)
-    mine = factor_of(g)
-    if mine is None:
-        factor = factor if factor.shape == source.values.shape else np.broadcast_to(factor, source.values.shape)
+    before, met = factor_of(g), _chain_of(g)
+    if met is not None and met.source.key == source.key and met.layout.atoms == layout.atoms:
+        both = finer(source, met.source)  # what it has met on this source already, behind another factor
+        factor, source = on_grid(factor, source, both) * on_grid(met.values, met.source, both), both
+        before = met.before
+    factor = factor if factor.shape == source.values.shape else np.broadcast_to(factor, source.values.shape)
+    if before is None:
         return Cotangent(g.base, source, factor, layout)
-    other = from_values(layout, source, np.broadcast_to(factor, source.values.shape))
-    if other.shape != mine.shape:
-        return Cotangent(whole(g), source, np.broadcast_to(factor, source.values.shape), layout)
-    return Cotangent(g.base, factor=product(mine, other))
+    if layout.shape != before.shape:
+        return Cotangent(whole(g), source, factor, layout)
+    return _linked(g.base, _Chain(before, before, source, factor, layout))
+
+
+class _Chain(NamedTuple):
+    """What a factor is made of that is no function of one source: one that is, and what was there before."""
+
+    whole: Signal
+    before: Signal
+    source: Source
+    values: Array
+    layout: Signal
+
+
+def _linked(base: Signal, chain: _Chain) -> Cotangent:
+    """A base times what a chain says, which it goes on knowing."""
+    factor = product(chain.before, from_values(chain.layout, chain.source, chain.values))
+    out = Cotangent(base, factor=factor)
+    out.__dict__["_chain"] = chain._replace(whole=factor)
+    return out
+
+
+def _chain_of(g: Cotangent) -> _Chain | None:
+    """How the factor of a summand came about, as long as it is that."""
+    chain: _Chain | None = g.__dict__.get("_chain")
+    return chain if chain is not None and chain.whole is g.factor else None
+
+
+def seen_from(g: Cotangent, source: Source) -> Cotangent:
+    """The same gradient with what it has met on a source for its factors, and all else in their bases."""
+    parts = [_seen_from(p, source) for p in parts_of(g)]
+    if all(p is q for p, q in zip(parts, parts_of(g), strict=True)):
+        return g
+    return replace(joined(parts), along=g.along, image=g.image)
+
+
+def _seen_from(g: Cotangent, source: Source) -> Cotangent:
+    met = _chain_of(g)
+    if met is None or met.source.key != source.key:
+        return g
+    return Cotangent(product(g.base, met.before), met.source, met.values, met.layout)
 
 
 def forked(g: Cotangent) -> Cotangent:
@@ -174,7 +217,9 @@ def _scaled(g: Cotangent, a: float) -> Cotangent:
     if a == 1.0:
         return alone(g)
     if g.source is None or g.values is None:
-        return Cotangent(scale(g.base, a), factor=g.factor)
+        out = Cotangent(scale(g.base, a), factor=g.factor)
+        out.__dict__["_chain"] = _chain_of(g)
+        return out
     out = replace(
         g,
         values=scaled_values(g.source, g.values, a),
@@ -311,7 +356,7 @@ def _one_root(root: Signal, terms: Sequence[tuple[float, Cotangent]]) -> Cotange
     constant = 0.0
     on_source: dict[object, Cotangent] = {}
     others: list[Signal] = []
-    for coefficient, part in terms:
+    for coefficient, part in _on_their_source(terms):
         if part.values is not None and part.source is not None:
             old = on_source.get(part.source.key)
             mine = _scaled(part, coefficient)
@@ -331,6 +376,19 @@ def _one_root(root: Signal, terms: Sequence[tuple[float, Cotangent]]) -> Cotange
     if constant:
         factor = add(factor, _constant(factor, constant))
     return Cotangent(root, factor=factor)
+
+
+def _on_their_source(terms: Sequence[tuple[float, Cotangent]]) -> Sequence[tuple[float, Cotangent]]:
+    """The summands, where those behind another factor are seen from the source that more than one of them stands on."""
+    sources = [(_chain_of(p) or p).source for _, p in terms]
+    met = Counter([s.key for s in sources if s is not None])
+    found: list[tuple[float, Cotangent]] = []
+    for coefficient, part in terms:
+        chain = _chain_of(part)
+        if chain is not None and met[chain.source.key] > 1:
+            part = behind(part.base, chain.before, chain.source, chain.values, chain.layout)
+        found.append((coefficient, part))
+    return found
 
 
 def _constant(like: Signal, value: float) -> Signal:

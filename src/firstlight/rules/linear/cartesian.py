@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
+from firstlight.rules.chains.grids import Bend
 from firstlight.rules.gradients.gradient import scale, whole
 from firstlight.rules.linear.contraction import product
 from firstlight.rules.linear.spectral import part
@@ -30,7 +31,7 @@ LAYOUTS = frozenset({
     "view", "reshape", "unsqueeze", "squeeze", "transpose", "permute", "movedim", "flatten", "unflatten", "expand",
     "expand_as", "broadcast_to", "t", "getitem", "select", "narrow", "repeat", "clone", "contiguous", "to", "neg",
 })  # fmt: skip
-EXP = Pointwise(np.exp, np.exp)
+EXP = Pointwise(np.exp, np.exp, Bend(steep=True))
 _COS, _SIN = Pointwise(np.cos, lambda x: -np.sin(x)), Pointwise(np.sin, np.cos)
 
 

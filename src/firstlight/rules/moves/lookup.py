@@ -73,10 +73,20 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, weight: Signal, p
 @rule("one_hot", example="x + F.one_hot(torch.arange(16), 64)")
 def one_hot(call: Call, input: Signal, num_classes: int = -1) -> Signal:
     """One 1 per row."""
-    shape = call.node.outputs[0].shape
     del input, num_classes
-    p = 1.0 / shape[-1]
-    return uniform(shape, p, p)
+    return one_of(call.node.outputs[0].shape, -1)
+
+
+def one_of(shape: tuple[int, ...], axis: int) -> Signal:
+    """A single 1 along an axis, anywhere: two entries of one row are never both 1, those of two rows independently."""
+    p = 1.0 / shape[axis]
+    out = uniform(shape, p, p)
+    atoms = axis_atoms(out, axis % len(shape))
+    if not atoms:
+        return out
+    corr = out.corr.copy()
+    corr[tuple(slice(1, None) if a in atoms else 0 for a in range(corr.ndim))] = 0.0
+    return replace(out, corr=corr)
 
 
 @rule(

@@ -13,7 +13,7 @@ from firstlight.rules.chains.grids import Bend
 from firstlight.rules.chains.source import as_source, changes_sign, from_values, on_source
 from firstlight.rules.gradients import images, places
 from firstlight.rules.gradients.along import beside_factor, energy, mixed, of_chain, uneven
-from firstlight.rules.gradients.gradient import scaled, times, whole
+from firstlight.rules.gradients.gradient import scaled, seen_from, times, whole
 from firstlight.rules.pointwise.homogeneous import Function, Pointwise, linear_pieces, steepness
 from firstlight.rules.registry import GAUSSIAN_INPUT, Call, Grads, rule
 from firstlight.rules.state import pieces, sites
@@ -23,13 +23,14 @@ from firstlight.theory import special
 from firstlight.theory.activations import Activation, get
 
 _CALM, _STEEP = 0.03, 0.15  # relative variance of a length, and exponent, from which a gradient's mean is uncertain
+_EXPONENTIAL = ("sigmoid", "softplus", "logsigmoid")  # whose inverse, or that of 1 - f, grows like e^|u|
 _LUCK = 0.05  # and their product, where lengths scatter so much that a small exponent is enough
 _SQUARE = 0.9  # exponent from which correlations behind it are those of long samples
 
 
 def of(act: Activation) -> Pointwise:
     """The pointwise function of a record in the list of nonlinearities."""
-    return Pointwise(act.f, act.df, Bend(act.kinks, act.scale, act.slopes))
+    return Pointwise(act.f, act.df, Bend(act.kinks, act.scale, act.slopes, steep=act.name in _EXPONENTIAL))
 
 
 def apply(call: Call, x: Signal, p: Pointwise) -> Signal:
@@ -77,7 +78,7 @@ def back(grad: Cotangent, out: Signal, x: Signal, p: Pointwise, call: Call | Non
     unsure = out.source.noise.variance + out.source.scatter
     if call is not None and unsure >= _CALM:
         _warn_luck(call, steepness(out.source, slope) if linear is None else linear.steep, unsure)
-    found = times(grad, out, out.source, slope)
+    found, grad = times(grad, out, out.source, slope), seen_from(grad, out.source)
     if grad.along is not None and not any(p.forked for p in (grad, *grad.rest)):  # paths add up before they are scaled
         if linear is not None and grad.values is None and not grad.rest:
             beside = energy(grad), linear.kurtosis
@@ -129,11 +130,12 @@ def _tagged(out: Signal, x: Signal, tag: str, exponent: float) -> Signal:
     return out
 
 
-def _simple(
-    name: str, f: Function, df: Function, kinks: tuple[float, ...] = (), example: str = "", positive: bool = False
-) -> None:
+def simple(
+    name: str, f: Function, df: Function, kinks: tuple[float, ...] = (), example: str = "", positive: bool = False,
+    steep: bool = False,
+) -> None:  # fmt: skip
     """Register a pointwise operation without parameters."""
-    p = Pointwise(f, df, Bend(kinks, positive=positive))
+    p = Pointwise(f, df, Bend(kinks, positive=positive, steep=steep))
 
     def forward(call: Call, input: Signal) -> Signal:
         out = apply(call, input, p)
@@ -204,67 +206,67 @@ def _slow(x: Array) -> Array:
     return np.maximum(x, _TINY)
 
 
-_simple("expm1", np.expm1, np.exp)
-_simple("exp2", np.exp2, lambda x: np.log(2.0) * np.exp2(x))
-_simple("cos", np.cos, lambda x: -np.sin(x))
-_simple("tan", np.tan, lambda x: 1.0 + np.square(np.tan(x)), example="torch.tan(0.1 * x)")
-_simple("atan", np.arctan, lambda x: 1.0 / (1.0 + x * x))
+simple("expm1", np.expm1, np.exp, steep=True)
+simple("exp2", np.exp2, lambda x: np.log(2.0) * np.exp2(x), steep=True)
+simple("cos", np.cos, lambda x: -np.sin(x))
+simple("tan", np.tan, lambda x: 1.0 + np.square(np.tan(x)), example="torch.tan(0.1 * x)")
+simple("atan", np.arctan, lambda x: 1.0 / (1.0 + x * x))
 # outside of [-1, 1] torch returns NaN; what they are given lies inside
-_simple("asin", lambda x: np.arcsin(np.clip(x, -1.0, 1.0)), lambda x: 1.0 / np.sqrt(_slow(1.0 - x * x)),
+simple("asin", lambda x: np.arcsin(np.clip(x, -1.0, 1.0)), lambda x: 1.0 / np.sqrt(_slow(1.0 - x * x)),
         example="torch.asin(0.2 * torch.tanh(x))")  # fmt: skip
-_simple("acos", lambda x: np.arccos(np.clip(x, -1.0, 1.0)), lambda x: -1.0 / np.sqrt(_slow(1.0 - x * x)),
+simple("acos", lambda x: np.arccos(np.clip(x, -1.0, 1.0)), lambda x: -1.0 / np.sqrt(_slow(1.0 - x * x)),
         example="torch.acos(0.2 * torch.tanh(x))")  # fmt: skip
-_simple("atanh", lambda x: np.arctanh(np.clip(x, -0.999999, 0.999999)), lambda x: 1.0 / _slow(1.0 - x * x),
+simple("atanh", lambda x: np.arctanh(np.clip(x, -0.999999, 0.999999)), lambda x: 1.0 / _slow(1.0 - x * x),
         example="torch.atanh(0.2 * torch.tanh(x))")  # fmt: skip
-_simple("asinh", np.arcsinh, lambda x: 1.0 / np.sqrt(1.0 + x * x))
-_simple("sinh", np.sinh, np.cosh, example="torch.sinh(0.3 * x)")
-_simple("cosh", np.cosh, np.sinh, example="torch.cosh(0.3 * x)")
-_simple("square", np.square, lambda x: 2.0 * x)
-_simple(
+simple("asinh", np.arcsinh, lambda x: 1.0 / np.sqrt(1.0 + x * x))
+simple("sinh", np.sinh, np.cosh, example="torch.sinh(0.3 * x)", steep=True)
+simple("cosh", np.cosh, np.sinh, example="torch.cosh(0.3 * x)", steep=True)
+simple("square", np.square, lambda x: 2.0 * x)
+simple(
     "sqrt",
     lambda x: np.sqrt(np.maximum(x, 0.0)),
     lambda x: 0.5 / np.sqrt(_slow(x)),
     example="torch.sqrt(x * x + 0.5)",
     positive=True,
 )
-_simple(
+simple(
     "rsqrt",
     lambda x: 1.0 / np.sqrt(_slow(x)),
     lambda x: -0.5 * _slow(x) ** -1.5,
     example="torch.rsqrt(x * x + 0.5)",
     positive=True,
 )
-_simple(
+simple(
     "reciprocal",
     lambda x: 1.0 / x,
     lambda x: -1.0 / np.square(x),
     example="torch.reciprocal(x * x + 0.5)",
     positive=True,
 )
-_simple("log", lambda x: np.log(_slow(x)), lambda x: 1.0 / _slow(x), example="torch.log(x * x + 0.5)", positive=True)
-_simple("log1p", lambda x: np.log(_slow(1.0 + x)), lambda x: 1.0 / _slow(1.0 + x), example="torch.log1p(x * x)")
-_simple(
+simple("log", lambda x: np.log(_slow(x)), lambda x: 1.0 / _slow(x), example="torch.log(x * x + 0.5)", positive=True)
+simple("log1p", lambda x: np.log(_slow(1.0 + x)), lambda x: 1.0 / _slow(1.0 + x), example="torch.log1p(x * x)")
+simple(
     "log2",
     lambda x: np.log2(_slow(x)),
     lambda x: 1.0 / (np.log(2.0) * _slow(x)),
     example="torch.log2(x * x + 0.5)",
     positive=True,
 )
-_simple("sign", np.sign, np.zeros_like, (0.0,))
-_simple("erfc", lambda x: 1.0 - special.erf(x), lambda x: -2.0 / sqrt(pi) * np.exp(-x * x))
-_simple("round", np.round, np.zeros_like, (-2.5, -1.5, -0.5, 0.5, 1.5, 2.5))
-_simple("floor", np.floor, np.zeros_like, (-2.0, -1.0, 0.0, 1.0, 2.0))
-_simple("ceil", np.ceil, np.zeros_like, (-2.0, -1.0, 0.0, 1.0, 2.0))
-_simple("frac", lambda x: x - np.trunc(x), np.ones_like)
-_simple("trunc", np.trunc, np.zeros_like, (-2.0, -1.0, 1.0, 2.0))
-_simple(
+simple("sign", np.sign, np.zeros_like, (0.0,))
+simple("erfc", lambda x: 1.0 - special.erf(x), lambda x: -2.0 / sqrt(pi) * np.exp(-x * x))
+simple("round", np.round, np.zeros_like, (-2.5, -1.5, -0.5, 0.5, 1.5, 2.5))
+simple("floor", np.floor, np.zeros_like, (-2.0, -1.0, 0.0, 1.0, 2.0))
+simple("ceil", np.ceil, np.zeros_like, (-2.0, -1.0, 0.0, 1.0, 2.0))
+simple("frac", lambda x: x - np.trunc(x), np.ones_like)
+simple("trunc", np.trunc, np.zeros_like, (-2.0, -1.0, 1.0, 2.0))
+simple(
     "relu_squared",
     lambda x: np.square(np.maximum(x, 0.0)),
     lambda x: 2.0 * np.maximum(x, 0.0),
     (0.0,),
     "F.relu(x) ** 2",
 )
-_simple("nan_to_num", lambda x: x, np.ones_like)
+simple("nan_to_num", lambda x: x, np.ones_like)
 
 
 def _clamp(low: Any, high: Any) -> Pointwise:
@@ -370,7 +372,7 @@ def pow_(call: Call, input: Any, exponent: Any) -> Signal:
     if isinstance(input, Signal):
         return apply(call, input, power(exponent.mean_mean))
     base = float(input)
-    return apply(call, exponent, Pointwise(lambda x: base**x, lambda x: np.log(base) * base**x))
+    return apply(call, exponent, _exponential(base))
 
 
 @pow_.adjoint
@@ -378,9 +380,11 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Any, exponent: Any) -> Gr
     if isinstance(input, Signal):
         p = float(exponent.mean_mean if isinstance(exponent, Signal) else exponent)
         return {"input": back(grad, out, input, power(p), call)}
-    base = float(input)
-    function = Pointwise(lambda x: base**x, lambda x: np.log(base) * base**x)
-    return {"exponent": back(grad, out, exponent, function)}
+    return {"exponent": back(grad, out, exponent, _exponential(float(input)))}
+
+
+def _exponential(base: float) -> Pointwise:
+    return Pointwise(lambda x: base**x, lambda x: np.log(base) * base**x, Bend(steep=True))
 
 
 def replaced(x: Signal, **changes: Any) -> Signal:
