@@ -113,7 +113,8 @@ def product(x: Signal, y: Signal, *, quiet: bool = False) -> Signal:
     if not quiet:
         energies = energy_cube(x), energy_cube(y)
         own = 0.0 if x.weights or y.weights else pair_mean(x, energies[0] * energies[1])
-        wander = _wander(x, y, energies[1].flat[0])
+        fixed = x.weights is not None or x.value is not None  # a gain or a table: what strays is the other
+        wander = _wander(y, x, energies[0].flat[0]) if fixed else _wander(x, y, energies[1].flat[0])
         noise = combine([(1.0, x.noise), (1.0, y.noise)], own, -0.5 * own)
     out = replace(
         x,

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from firstlight.graph.signal import Cotangent, Signal, next_id, replace
+from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.gradients.gradient import whole
 from firstlight.rules.linear.tied import row_of
 from firstlight.rules.moves.structural import from_sample, like_shape
 from firstlight.rules.registry import WEIGHTS_IID, Call, Grads, rule
 from firstlight.rules.state.empirical import coincidence, uniform
-from firstlight.rules.state.layout import axis_atoms, offset
+from firstlight.rules.state.layout import axis_atoms, offset, state_weights
 from firstlight.rules.state.noise import fresh_linear
 from firstlight.rules.state.summation import sum_atoms
 
@@ -50,10 +50,35 @@ def embedding(call: Call, input: Signal, weight: Signal, padding_idx: int | None
     feature = weight.batch[len(weight.groups[0]) :]
     out = Signal(
         groups, np.full(one, weight.mean_mean), np.full(one, weight.mean_q), corr, (*input.batch, *feature),
-        gaussian=True, cumulants=weight.cumulants,
+        gaussian=True, cumulants=weight.cumulants, wander=_wander(same, input.atoms, equal, other),
     )  # fmt: skip
     tag = None if weight.weights is None else row_of(weight.weights.name)
     return replace(out, noise=fresh_linear(out, []), tag=tag)
+
+
+def _wander(same: Array, sizes: tuple[int, ...], equal: Array, other: Array) -> float:
+    """`Signal.wander` of look-ups: most pairs of places hold different rows, a share π the same.
+
+    E c² = π·c_equal² + (1 - π)·c_other² is more than the square of their mean, which keys of equal tokens feel.
+
+    Args:
+        same: π, a cube over the axes that count look-ups.
+        sizes: Of these axes.
+        equal: Correlations of a row with itself, in the same unit first.
+        other: Those of two rows.
+    """
+    shares = np.ones((1,) * same.ndim)
+    for i, (n, s) in enumerate(zip(sizes, same.shape, strict=True)):
+        shares = shares * state_weights(n, s).reshape([-1 if k == i else 1 for k in range(same.ndim)])
+    shares = shares.copy()
+    shares[(0,) * same.ndim] = 0.0
+    total = float(shares.sum())
+    if total <= 0.0:
+        return 0.0
+    pi = float(np.vdot(shares, same)) / total
+    one, two = float(equal.flat[0]), float(other.flat[0])
+    mean, square = pi * one + (1.0 - pi) * two, pi * one**2 + (1.0 - pi) * two**2
+    return float(np.clip((square - mean**2) / max(1.0 - mean**2, 1e-12), 0.0, 1.0))
 
 
 @embedding.adjoint
