@@ -12,7 +12,7 @@ import firstlight
 from firstlight.graph.signal import Signal, replace
 from firstlight.rules.convolutions import borders, taps
 from firstlight.rules.convolutions.taps import Taps
-from firstlight.rules.state.layout import promote
+from firstlight.rules.state.layout import profile, promote
 
 WINDOWS = [
     Taps(6, 6, 3, 1, 1, 1),
@@ -154,3 +154,22 @@ def test_sizes_that_are_no_products_over_the_axes() -> None:
     assert np.isclose(found.q.mean(), q.mean() - common)
     exact = q - 2.0 * 0.9 * root * root.mean() + common  # but for the pairs of each entry with itself, one in 32
     assert np.allclose(found.q, exact, atol=2.0 * (1.0 - 0.9) * q.max() / 32), (found.q, exact)
+
+
+@pytest.mark.parametrize(("sizes", "states"), [((5, 4), (3, 3)), ((6, 3), (3, 2)), ((2, 5), (2, 3)), ((7, 1), (3, 2))])
+def test_the_profile_of_a_field_is_its_mean_over_the_pairs_of_each_kind(
+    sizes: tuple[int, int], states: tuple[int, int]
+) -> None:
+    """Neighbours lie further inside than other pairs: where the middle is large, they are."""
+    q = np.random.default_rng(0).uniform(0.2, 2.0, sizes)
+    found = np.broadcast_to(profile(q, states), states)
+    places = np.indices(sizes).reshape(2, -1)
+    kinds = []
+    for p, count in zip(places, states, strict=True):
+        apart = np.abs(p[:, None] - p)
+        kinds.append(np.where(apart == 0, 0, np.where((apart == 1) & (count == 3), 2, 1)))
+    pairs = np.sqrt(np.outer(q.ravel(), q.ravel())) / q.mean()
+    for i, j in itertools.product(*map(range, states)):
+        chosen = (kinds[0] == i) & (kinds[1] == j)
+        if chosen.any():
+            assert np.isclose(found[i, j], pairs[chosen].mean()), (i, j)

@@ -10,18 +10,12 @@ from operator import mul
 import numpy as np
 
 from firstlight.graph.course import moved_courses
-from firstlight.graph.signal import Array, Groups, Signal, Source, average, next_id, replace
+from firstlight.graph.signal import Array, Groups, Signal, Source, next_id, replace
+from firstlight.rules.state.profile import profile as profile
+from firstlight.rules.state.profile import state_weights as state_weights
 from firstlight.rules.state.views import moved_key, origin, then, unchanged
 
 FieldMap = Callable[[Array], Array]
-
-
-def state_weights(n: int, states: int) -> Array:
-    """Ordered pairs per index: same, other (far) and, with three states, next neighbour."""
-    if states == 2:
-        return np.array([1.0, n - 1.0])
-    near = 2.0 * (n - 1.0) / n
-    return np.array([1.0, n - 1.0 - near, near])
 
 
 def promote(cube: Array, states: Sequence[int]) -> Array:
@@ -325,53 +319,6 @@ def keep_first(x: Signal, axis: int, size: int, pick: FieldMap, tag: Hashable, v
     groups = (*x.groups[:axis], () if drop else (size,), *x.groups[axis + 1 :])
     batch = (*x.batch[:at], *x.batch[at + 1 :]) if drop else x.batch
     return transform(x, groups, batch, on_field, on_cube, tag, value=value)
-
-
-def profile(q: Array, states: Sequence[int]) -> Array:
-    """Mean of √(q_i q_j) over the pairs at each index of a cube, relative to the mean of q; 1 where q is uniform.
-
-    With it a cube of normalised correlations becomes one of mean pair moments: M = corr·profile·(mean q).
-    """
-    if q.size == 1:
-        return np.ones((1,) * len(states))
-    key = id(q), tuple(states)
-    found = _profiles.get(key)
-    if found is None or found[0] is not q:
-        while len(_profiles) >= _REMEMBERED:
-            _profiles.pop(next(iter(_profiles)), None)
-        found = _profiles[key] = (q, _profile(q, key[1]))
-    return found[1]
-
-
-_REMEMBERED = 16
-_profiles: dict[tuple[int, tuple[int, ...]], tuple[Array, Array]] = {}  # a sum asks for them again and again
-
-
-def _profile(q: Array, states: tuple[int, ...]) -> Array:
-    total = average(q)
-    if total <= 0.0:
-        return np.ones((1,) * len(states))
-    root = np.sqrt(q)
-    axes = [i for i, n in enumerate(q.shape) if n > 1]
-    if len(axes) == 1:  # most fields vary along positions alone
-        n, mixed = q.size, average(root) ** 2 / total
-        line = [1.0, max((n * mixed - 1.0) / (n - 1.0), 0.0), 1.0][: states[axes[0]]]
-        return np.array(line).reshape([states[i] if i == axes[0] else 1 for i in range(q.ndim)])
-    cube = np.empty((2,) * len(axes))
-    for subset in itertools.product((0, 1), repeat=len(axes)):
-        gone = tuple(a for a, s in zip(axes, subset, strict=True) if s)
-        part: Array = root.mean(axis=gone) if gone else root
-        cube[subset] = float(np.mean(np.square(part))) if gone else total
-    shape = [1] * len(states)
-    for k, a in enumerate(axes):
-        n = q.shape[a]
-        same, mixed = np.take(cube, 0, axis=k), np.take(cube, 1, axis=k)
-        parts = [same, (n * mixed - same) / (n - 1.0)]
-        if states[a] == 3:
-            parts.append(same)
-        cube = np.stack(parts, axis=k)
-        shape[a] = states[a]
-    return np.maximum(cube.reshape(shape) / total, 0.0)
 
 
 def moments(x: Signal) -> Array:
