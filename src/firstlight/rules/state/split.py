@@ -21,12 +21,16 @@ def of_entries(x: Signal, y: Signal) -> float:
     """`Signal.scatter` of a term x of a sum x + y.
 
     That of data is what their mean squares were seen to scatter by. Beside a term that is drawn the entries count as
-    drawn as well, and those of one variance would have brought 2/n of it.
+    drawn as well: n of the variance V bring o = 2/n of it, E (mean x²)² = E V²·(1 + o), so that s = (1 + τ²)(1 + o) - 1
+    was seen. Of a single entry a site τ² is what makes 3(1 + τ²) its kurtosis, 1 + s.
     """
     if not x.data or y.data or not x.gaussian or x.scatter <= 0.0 or not 1 < x.ndim < 4 or any(x.batch[1:]):
         return x.scatter
+    if x.ndim > 2 and x.shape[-1] == 1:  # a series of numbers: its scatter is that of the mean square over time
+        return x.scatter
     cube = energy_cube(x)
-    return x.scatter - float(np.vdot(summed_pairs(x.atoms, cube.shape, tuple(axis_atoms(x, x.ndim - 1))), cube))
+    own = float(np.vdot(summed_pairs(x.atoms, cube.shape, tuple(axis_atoms(x, x.ndim - 1))), cube))
+    return (x.scatter - own) / (1.0 + own)
 
 
 def of_sum(first: tuple[float, float, Split], second: tuple[float, float, Split], joint: float) -> tuple[float, Split]:
