@@ -135,6 +135,8 @@ def rules() -> str:
         (r.kind, ", ".join(f"`{n}`" for n in r.names), "yes" if r.backward else "—", "; ".join(r.assumes), cite(r.refs))
         for r in ordered
     ]
+    names = ", ".join(f"`{n}`" for n in registry.measured_operations())
+    rows.append(("measured", names, "measured", "the inputs' entries are independent", "—"))
     return markdown_table(("kind", "operations", "gradient", "assumes", "source"), rows)
 
 

@@ -98,7 +98,7 @@ def test_meta_weights_need_a_scheme_and_nothing_is_allocated():
 def test_unknown_operations_are_named_together():
     class Odd(nn.Module):
         def forward(self, x):
-            return torch.special.bessel_j0(x) + torch.special.i0e(x)
+            return torch.special.hermite_polynomial_h(x, 3) + torch.special.legendre_polynomial_p(x, 2)
 
     with pytest.raises(fl.FirstlightError) as told:
         fl.predict(Odd(), torch.randn(4, 8))
@@ -106,6 +106,18 @@ def test_unknown_operations_are_named_together():
     assert "on_missing" in str(told.value)
     found = fl.predict(Odd(), torch.randn(4, 8), on_missing="measure")
     assert any("measured" in text for n in found.nodes for text in n.caveats)
+
+
+def test_what_has_no_formula_is_measured_without_being_asked():
+    class Inverted(nn.Module):
+        def forward(self, x):
+            return torch.linalg.inv(x @ x.mT + torch.eye(4))
+
+    found = fl.predict(Inverted(), torch.randn(8, 4, 4))
+    assert found.nodes[-1].op == "linalg_inv"
+    assert found.nodes[-1].output.q > 0.0
+    assert found.nodes[-2].grad.q > 0.0
+    assert any("no formula" in text for text in found.nodes[-1].caveats)
 
 
 def test_comparison_has_the_promised_columns_and_small_scores():

@@ -13,7 +13,7 @@ from torch import Tensor
 from firstlight.capture.replay import Replay, Slot
 from firstlight.errors import ModelError
 from firstlight.graph.ir import Arg, ConstantRef, Graph, Node, ParameterRef, Ref, TensorSpec
-from firstlight.graph.signal import Cotangent, Signal, replace
+from firstlight.graph.signal import Array, Cotangent, Signal, replace
 from firstlight.rules.gradients.gradient import scaled, times_signal, whole
 from firstlight.rules.registry import Look, OwnBackward
 from firstlight.rules.state.empirical import from_data, uniform
@@ -120,16 +120,22 @@ class Sampler:
 
 
 def _entries(v: Signal, spec: TensorSpec | None, generator: torch.Generator, track: bool) -> Tensor:
-    """Known entries, or independent normal ones; an unknown index is 0, which every axis has."""
+    """Known entries, or independent normal ones of their own means; an unknown index is 0, which every axis has."""
     if v.value is not None:
         known = torch.as_tensor(np.asarray(v.value))
         return known.float() if known.is_floating_point() else known
     if v.integer:
         return torch.zeros(v.shape, dtype=torch.int64 if spec is None else getattr(torch, spec.dtype))
-    kind = torch.complex64 if v.complex else torch.float32
-    sd = max(v.mean_q - v.mean_mean**2, 0.0) ** 0.5
-    drawn = torch.randn(v.shape, dtype=kind, generator=generator).mul_(sd).add_(v.mean_mean)
-    return drawn.requires_grad_(track)
+    drawn = torch.randn(v.shape, dtype=torch.complex64 if v.complex else torch.float32, generator=generator)
+    mean, sd = (_laid_out(f, v) for f in (v.mean, np.sqrt(np.maximum(v.q - np.square(v.mean), 0.0))))
+    return drawn.mul_(sd).add_(mean).requires_grad_(track)
+
+
+def _laid_out(field: Array, v: Signal) -> Tensor:
+    """What is known of each entry, in the shape of the tensor (a diagonal differs from what is beside it)."""
+    if field.size == 1:
+        return torch.tensor(field.item(), dtype=torch.float32)
+    return torch.from_numpy(np.broadcast_to(field, v.atoms).reshape(v.shape).astype(np.float32))
 
 
 def _copies(drawn: Mapping[Arg, Tensor]) -> dict[Arg, Tensor]:
@@ -220,6 +226,10 @@ def _multiplied(g: Cotangent, factor: Tensor) -> Cotangent:
 
 
 def _statistics(t: Tensor, shape: tuple[int, ...]) -> Signal:
+    if t.is_complex() or t.numel() == 0:
+        return uniform(
+            shape, 0.0, float(t.abs().double().square().mean()) if t.numel() else 0.0, complex=t.is_complex()
+        )
     if not t.is_floating_point():
         return uniform(shape, 0.0, 1.0, integer=True)
     return from_data(t.detach().double().numpy())

@@ -62,6 +62,12 @@ SPELLINGS: dict[str, str] = {
     "special_log_softmax": "log_softmax",
     "special_logsumexp": "logsumexp",
     "special_psi": "digamma",
+    "special_digamma": "digamma",
+    "special_gammaln": "lgamma",
+    "special_erfinv": "erfinv",
+    "special_i0": "i0",
+    "special_xlogy": "xlogy",
+    "special_polygamma": "polygamma",
     # shapes
     "concat": "cat",
     "concatenate": "cat",

@@ -19,7 +19,7 @@ from firstlight.rules import Call, Rule, find
 from firstlight.rules.attention.hiding import HIDDEN
 from firstlight.rules.linear import cartesian
 from firstlight.rules.moves.structural import like_shape
-from firstlight.rules.registry import Sampler, several
+from firstlight.rules.registry import Sampler, measured_operations, several
 from firstlight.rules.state.empirical import constant, from_parameter, uniform
 
 _SMALL = 64  # entries up to which a field is left as it is
@@ -54,7 +54,8 @@ class Run:
 
 def missing(graph: Graph) -> tuple[Node, ...]:
     """Nodes whose operation has no rule."""
-    return tuple(n for n in graph.nodes if n.op != "input" and find(n.op) is None)
+    known = measured_operations()
+    return tuple(n for n in graph.nodes if n.op != "input" and find(n.op) is None and n.op not in known)
 
 
 def require_rules(graph: Graph) -> None:
@@ -121,7 +122,8 @@ def _outputs(run: Run, node: Node, inputs: Mapping[str, Signal], sampler: Sample
     try:
         if entry is None:
             assert sampler is not None
-            call.caveat("no rule: measured on sampled inputs")
+            formula = "rule" if node.op not in measured_operations() else "formula"
+            call.caveat(f"no {formula}: measured on sampled inputs")
             try:
                 found = sampler.outputs(node, partial(resolve, run))
             except FirstlightError as error:

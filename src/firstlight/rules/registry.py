@@ -193,6 +193,35 @@ def rule(
     return register
 
 
+_MEASURED: dict[str, str] = {}
+
+
+def measured(*names: str, example: str = "") -> None:
+    """Operations that have no formula, or are too rare for one: their results are measured on sampled entries.
+
+    The sampler runs the real operation, forward and backward, on independent entries drawn from the statistics of its
+    inputs (`Sampler`); the node says so in a caveat.
+
+    Args:
+        names: Canonical operations.
+        example: An expression for the conformance test.
+
+    Raises:
+        RegistryError: An operation that has a rule or is measured already.
+    """
+    for name in names:
+        if name in _RULES or name in _MEASURED:
+            raise RegistryError(
+                f"operation {name!r}", got="a second entry", expected="a rule or a sampler", action="Remove one."
+            )
+        _MEASURED[name] = example
+
+
+def measured_operations() -> Mapping[str, str]:
+    """The operations that are measured, each with its example."""
+    return dict(sorted(_MEASURED.items()))
+
+
 def several(given: Any) -> TypeGuard[tuple[Any, ...]]:
     """Whether an argument, an output or a gradient is several of them."""
     return isinstance(given, tuple)
@@ -213,4 +242,7 @@ def table() -> Mapping[str, Rule]:
     return dict(sorted(_RULES.items()))
 
 
-__all__ = ["Call", "Cotangent", "Grads", "Rule", "Signal", "find", "first_of", "rule", "several", "table"]
+__all__ = [
+    "Call", "Cotangent", "Grads", "Rule", "Signal", "find", "first_of", "measured", "measured_operations", "rule",
+    "several", "table",
+]  # fmt: skip

@@ -16,8 +16,14 @@ from firstlight.rules.state.empirical import constant
 Formula = Callable[..., Any]
 
 
-def composed(*names: str, example: str) -> Callable[[Formula], Rule]:
-    """Register an operation by its formula: a function of a tape and the operation's arguments."""
+def composed(*names: str, example: str, variadic: bool = False) -> Callable[[Formula], Rule]:
+    """Register an operation by its formula: a function of a tape and the operation's arguments.
+
+    Args:
+        names: Canonical operations.
+        example: An expression for the conformance test.
+        variadic: Whether the last argument is a list that may be given piece by piece.
+    """
 
     def register(formula: Formula) -> Rule:
         def forward(call: Call, **bound: Any) -> Any:
@@ -26,13 +32,16 @@ def composed(*names: str, example: str) -> Callable[[Formula], Rule]:
         def backward(call: Call, grads: Any, out: Any, **bound: Any) -> Grads:
             del out
             tape = Tape(call)
-            found = formula(tape, **bound)
-            ends = found if several(found) else (found,)
+            made = formula(tape, **bound)
+            ends = made if several(made) else (made,)
             given = grads if several(grads) else (grads,)
             of = tape.back({end.ident: [g] for end, g in zip(ends, given, strict=False) if g is not None})
-            return {n: of(x) for n, x in bound.items() if isinstance(x, Signal)}
+            found: dict[str, Any] = {n: of(x) for n, x in bound.items() if isinstance(x, Signal)}
+            lists = {n: xs for n, xs in bound.items() if several(xs) and any(isinstance(x, Signal) for x in xs)}
+            found |= {n: tuple(of(x) if isinstance(x, Signal) else None for x in xs) for n, xs in lists.items()}
+            return found
 
-        entry = rule(*names, example=example)(forward)
+        entry = rule(*names, example=example, variadic=variadic)(forward)
         entry.parameters = tuple(inspect.signature(formula).parameters)[1:]
         entry.adjoint(backward)
         return entry

@@ -1,106 +1,187 @@
-"""Losses that a model computes itself, as formulas of other operations; targets are independent of the answers."""
+"""Losses that a model works out by itself (a language model that is given its labels), as formulas of other rules."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from firstlight.graph.signal import Signal
+import numpy as np
+
+from firstlight.graph.signal import Signal, replace
 from firstlight.rules.composed.composed import composed
 from firstlight.rules.composed.tape import Tape
-from firstlight.rules.moves.lookup import one_of
+from firstlight.rules.state.empirical import uniform
+from firstlight.rules.state.layout import axis_atoms
 
 
-def _reduced(tape: Tape, x: Signal, reduction: str) -> Signal:
-    return tape(reduction, x) if reduction in ("mean", "sum") else x
+def reduced(tape: Tape, losses: Signal, reduction: str, samples: int = 1) -> Signal:
+    """All losses, their mean, their sum, or their sum over the number of samples."""
+    if reduction == "none":
+        return losses
+    if reduction == "batchmean":
+        return tape("div", tape("sum", losses), float(max(samples, 1)))
+    return tape(reduction, losses)
 
 
-def _plain(tape: Tape, *given: Any) -> None:
-    """Say what of a loss' options is left out."""
-    if any(g is not None and g is not False and g != 0.0 for g in given):
-        tape.call.caveat("weights of classes, ignored targets and smoothed labels are not followed")
-
-
-def _chosen(tape: Tape, logs: Signal, reduction: str) -> Signal:
-    axis = min(1, logs.ndim - 1)
-    picked = tape("sum", tape("mul", logs, one_of(logs.shape, axis)), axis)
-    return _reduced(tape, tape("neg", picked), reduction)
-
-
-@composed("nll_loss", example="F.nll_loss(x.log_softmax(1), torch.arange(16), reduction='none')")
-def nll_loss(tape: Tape, input: Signal, target: Signal, weight: Any = None, reduction: str = "mean") -> Signal:
-    """-x_t of a target t, which is any class of the second axis (or of the only one)."""
-    _plain(tape, weight)
-    return _chosen(tape, input, reduction)
-
-
-@composed("cross_entropy", example="F.cross_entropy(x, torch.arange(16), reduction='none')")
+@composed("cross_entropy", example="F.cross_entropy(x, torch.randint(64, (16,)), label_smoothing=0.1)")
 def cross_entropy(
-    tape: Tape, input: Signal, target: Signal, weight: Any = None, reduction: str = "mean", label_smoothing: float = 0.0
+    tape: Tape, input: Signal, target: Signal, weight: Signal | None = None, ignore_index: int = -100,
+    reduction: str = "mean", label_smoothing: float = 0.0,
+) -> Signal:  # fmt: skip
+    """-Σ_c y_c ln softmax(x)_c over classes (axis 1, or the only one), y of a label mixed with ε/C (Szegedy 2016)."""
+    axis = 0 if input.ndim == 1 else 1
+    log_p = tape("log_softmax", input, axis)
+    if target.shape == input.shape and not target.integer:
+        losses = tape("neg", tape("sum", tape("mul", log_p, target), axis))
+        return reduced(tape, losses, "batchmean" if reduction == "mean" else reduction, losses.numel)
+    picked = _picked(tape, log_p, target, axis, weight, ignore_index, reduction)
+    if label_smoothing:
+        even = tape("mean", log_p, axis)
+        picked = tape("add", tape("mul", picked, 1.0 - label_smoothing), tape("mul", even, label_smoothing))
+    return reduced(tape, tape("neg", picked), reduction)
+
+
+@composed("nll_loss", example="F.nll_loss(x.log_softmax(-1), torch.randint(64, (16,)))")
+def nll_loss(
+    tape: Tape, input: Signal, target: Signal, weight: Signal | None = None, ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Signal:  # fmt: skip
+    """-x of the label's class."""
+    axis = 0 if input.ndim == 1 else 1
+    return reduced(tape, tape("neg", _picked(tape, input, target, axis, weight, ignore_index, reduction)), reduction)
+
+
+def _picked(
+    tape: Tape, log_p: Signal, target: Signal, axis: int, weight: Signal | None, ignored: int, reduction: str
 ) -> Signal:
-    """-ln softmax(x)_t, or its mean under the probabilities of all classes."""
-    _plain(tape, weight, label_smoothing)
-    axis = min(1, input.ndim - 1)
-    logs = tape("log_softmax", input, axis)
-    if target.integer:
-        return _chosen(tape, logs, reduction)
-    return _reduced(tape, tape("neg", tape("sum", tape("mul", target, logs), axis)), reduction)
+    """The entry of each label: a sum over classes of the entries times a one-hot mask that is independent of them.
+
+    Two sites have the same class with probability P = Σ f_c², f_c the share of the labels that are c (1/C where they
+    are not known), so entries of the mask are alike like P between sites, and of one site only one class is 1. What
+    is ignored leaves zeros, and a mean is one over the rest.
+    """
+    if weight is not None:
+        tape.call.caveat("class weights are taken as equal ones")
+    classes = log_p.shape[axis]
+    same, kept = 1.0 / classes, 1.0
+    if target.value is not None:
+        labels = np.asarray(target.value).ravel()
+        counted = labels[labels != ignored]
+        kept = len(counted) / max(len(labels), 1)
+        same = float(np.square(np.unique(counted, return_counts=True)[1] / max(len(counted), 1)).sum())
+    mean = kept / classes
+    hot = uniform(log_p.shape, mean, mean, batch_axis=None)
+    hot = replace(hot, batch=log_p.batch) if len(log_p.batch) == len(hot.batch) else hot
+    corr, at = np.full(hot.corr.shape, kept * (1.0 - same) / max(classes - 1, 1)), axis_atoms(hot, axis)
+    corr[tuple(slice(0, 1) if i in at else slice(None) for i in range(corr.ndim))] = kept * same
+    corr[tuple(slice(None) if i in at else slice(0, 1) for i in range(corr.ndim))] = 0.0
+    corr[(0,) * corr.ndim] = 1.0
+    over = 1.0 / kept if reduction == "mean" and kept > 0.0 else 1.0
+    return tape("mul", tape("sum", tape("mul", log_p, replace(hot, corr=corr)), axis), over)
 
 
 @composed(
     "binary_cross_entropy_with_logits",
-    example="F.binary_cross_entropy_with_logits(x, x.roll(1, 1).sigmoid().detach(), reduction='none')",
+    example="F.binary_cross_entropy_with_logits(x, torch.randn(64).sigmoid().expand(16, 64), reduction='none')",
 )
 def binary_cross_entropy_with_logits(
-    tape: Tape, input: Signal, target: Signal, weight: Any = None, reduction: str = "mean", pos_weight: Any = None
-) -> Signal:
-    """softplus(x) - x·y = (softplus(x) - x/2) - x·(y - 1/2): even and odd functions of x have nothing in common."""
-    _plain(tape, weight, pos_weight)
-    even = tape("sub", tape("softplus", input), tape("mul", input, 0.5))
-    return _reduced(tape, tape("sub", even, tape("mul", input, tape("sub", target, 0.5))), reduction)
+    tape: Tape, input: Signal, target: Signal, weight: Signal | None = None, reduction: str = "mean",
+    pos_weight: Signal | None = None,
+) -> Signal:  # fmt: skip
+    """softplus(x) - y·x: of y its mean, which goes along with x's function, and what is left, which does not."""
+    if pos_weight is not None:
+        tape.call.caveat("weights of the positive class are taken as 1")
+    level = target.mean_mean
+    losses = tape("sub", tape("softplus", input), tape("mul", input, level))
+    losses = tape("sub", losses, tape("mul", input, tape("sub", target, level)))
+    return reduced(tape, losses if weight is None else tape("mul", losses, weight), reduction)
 
 
-@composed(
-    "binary_cross_entropy",
-    example="F.binary_cross_entropy(x.sigmoid(), x.roll(1, 1).sigmoid().detach(), reduction='none')",
-)
+@composed("binary_cross_entropy", example="F.binary_cross_entropy(x.sigmoid(), torch.full((16, 64), 0.5))")
 def binary_cross_entropy(
-    tape: Tape, input: Signal, target: Signal, weight: Any = None, reduction: str = "mean"
+    tape: Tape, input: Signal, target: Signal, weight: Signal | None = None, reduction: str = "mean"
 ) -> Signal:
     """-y ln p - (1 - y) ln(1 - p) = -ln(p(1 - p))/2 - (y - 1/2) ln p/(1 - p)."""
-    _plain(tape, weight)
     even = tape("mul", tape("log", tape("mul", input, tape("sub", 1.0, input))), -0.5)
-    return _reduced(tape, tape("sub", even, tape("mul", tape("sub", target, 0.5), tape("logit", input))), reduction)
+    losses = tape("sub", even, tape("mul", tape("sub", target, 0.5), tape("logit", input)))
+    return reduced(tape, losses if weight is None else tape("mul", losses, weight), reduction)
 
 
-def _huber(tape: Tape, x: Signal, y: Signal, edge: float) -> Signal:
-    """k·(d - k/2) with k = d clipped at ±edge: d²/2 inside, edge·(|d| - edge/2) outside."""
-    d = tape("sub", x, y)
-    k = tape("clamp", d, -edge, edge)
-    return tape("mul", k, tape("sub", d, tape("mul", k, 0.5)))
+@composed("kl_div", example="F.kl_div(x.log_softmax(-1), torch.randn(16, 64).softmax(-1), reduction='batchmean')")
+def kl_div(tape: Tape, input: Signal, target: Signal, reduction: str = "mean", log_target: bool = False) -> Signal:
+    """y (ln y - x)."""
+    y = tape("exp", target) if log_target else target
+    own = tape("mul", y, target if log_target else tape("log", target))
+    return reduced(tape, tape("sub", own, tape("mul", y, input)), reduction, input.shape[0] if input.ndim else 1)
 
 
-@composed("huber_loss", example="F.huber_loss(x, 0.5 * x.roll(1, 1), reduction='none')")
-def huber_loss(tape: Tape, input: Signal, target: Signal, reduction: str = "mean", delta: float = 1.0) -> Signal:
-    """Squares of small differences, sizes of large ones."""
-    return _reduced(tape, _huber(tape, input, target, float(delta)), reduction)
+@composed("huber_loss", example="F.huber_loss(x, 0.5 * x.roll(1, 1), reduction='none', delta=0.5)")
+def huber_loss(
+    tape: Tape, input: Signal, target: Signal, reduction: str = "mean", delta: float = 1.0, weight: Signal | None = None
+) -> Signal:
+    """½d² up to |d| = δ, linear beyond: c·(d - c/2) of c = d cut at ±δ (Huber 1964)."""
+    losses = _huber(tape, tape("sub", input, target), float(delta))
+    return reduced(tape, losses if weight is None else tape("mul", losses, weight), reduction)
 
 
-@composed("smooth_l1_loss", example="F.smooth_l1_loss(x, 0.5 * x.roll(1, 1), reduction='none')")
+@composed("smooth_l1_loss", example="F.smooth_l1_loss(x, 0.5 * x.roll(1, 1), reduction='none', beta=0.5)")
 def smooth_l1_loss(tape: Tape, input: Signal, target: Signal, reduction: str = "mean", beta: float = 1.0) -> Signal:
-    """The same over its edge."""
-    if float(beta) == 0.0:
-        return _reduced(tape, tape("abs", tape("sub", input, target)), reduction)
-    return _reduced(tape, tape("div", _huber(tape, input, target, float(beta)), float(beta)), reduction)
+    """Huber's loss over β."""
+    apart = tape("sub", input, target)
+    if beta == 0.0:
+        return reduced(tape, tape("abs", apart), reduction)
+    return reduced(tape, tape("div", _huber(tape, apart, float(beta)), float(beta)), reduction)
+
+
+def _huber(tape: Tape, apart: Signal, delta: float) -> Signal:
+    cut = tape("clamp", apart, -delta, delta)
+    return tape("mul", cut, tape("sub", apart, tape("mul", cut, 0.5)))
 
 
 @composed(
     "gaussian_nll_loss",
-    example="F.gaussian_nll_loss(x, 0.5 * x.roll(1, 1), 0.5 + torch.sigmoid(x.roll(2, 1)), reduction='none')",
+    example="F.gaussian_nll_loss(x, 0.5 * x.roll(1, 1), torch.full((16, 64), 0.5), reduction='none')",
 )
 def gaussian_nll_loss(
-    tape: Tape, input: Signal, target: Signal, var: Signal, full: bool = False, reduction: str = "mean"
+    tape: Tape, input: Signal, target: Signal, var: Any, full: bool = False, eps: float = 1e-6, reduction: str = "mean"
 ) -> Signal:
-    """(ln v + (x - y)²/v)/2, without the constant unless it is asked for."""
-    square = tape("div", tape("square", tape("sub", input, target)), var)
-    each = tape("mul", tape("add", tape("log", var), square), 0.5)
-    return _reduced(tape, tape("add", each, 0.9189385332046727) if full else each, reduction)
+    """½(ln v + (x - y)²/v), and ½ ln 2π."""
+    square = tape("square", tape("sub", input, target))
+    if not isinstance(var, Signal):
+        losses = tape("mul", tape("add", tape("div", square, float(var)), float(np.log(var))), 0.5)
+    else:
+        v = tape("clamp", var, eps)
+        losses = tape("mul", tape("add", tape("log", v), tape("div", square, v)), 0.5)
+    return reduced(tape, tape("add", losses, 0.5 * float(np.log(2.0 * np.pi))) if full else losses, reduction)
+
+
+@composed("poisson_nll_loss", example="F.poisson_nll_loss(x, x.roll(1, 1).detach().abs(), reduction='none')")
+def poisson_nll_loss(
+    tape: Tape, input: Signal, target: Signal, log_input: bool = True, full: bool = False, eps: float = 1e-8,
+    reduction: str = "mean",
+) -> Signal:  # fmt: skip
+    """e^x - y·x, or x - y·ln(x + ε)."""
+    if full:
+        tape.call.caveat("Stirling's term, which has no gradient, is left out")
+    if log_input:
+        losses = tape("sub", tape("exp", input), tape("mul", target, input))
+    else:
+        losses = tape("sub", input, tape("mul", target, tape("log", tape("add", input, eps))))
+    return reduced(tape, losses, reduction)
+
+
+@composed("soft_margin_loss", example="F.soft_margin_loss(x, torch.ones(16, 64), reduction='none')")
+def soft_margin_loss(tape: Tape, input: Signal, target: Signal, reduction: str = "mean") -> Signal:
+    """ln(1 + e^{-yx})."""
+    return reduced(tape, tape("softplus", tape("neg", tape("mul", target, input))), reduction)
+
+
+@composed(
+    "margin_ranking_loss",
+    example="F.margin_ranking_loss(x, x.roll(1, 1), torch.randn(16, 64).sign(), 0.5, reduction='none')",
+)
+def margin_ranking_loss(
+    tape: Tape, input1: Signal, input2: Signal, target: Signal, margin: float = 0.0, reduction: str = "mean"
+) -> Signal:
+    """max(0, m - y(x_1 - x_2))."""
+    wrong = tape("neg", tape("mul", target, tape("sub", input1, input2)))
+    return reduced(tape, tape("relu", tape("add", wrong, float(margin)) if margin else wrong), reduction)

@@ -25,6 +25,7 @@ from firstlight.rules.state.cross import add
 from firstlight.rules.state.quadrature import scaled as scaled_values
 from firstlight.rules.state.summation import TOTAL
 
+_SCALES = 64  # multiples of multiples that are looked through
 _EXPANSIONS = 24  # bases that are taken apart in search of a common root
 _PARTS = 4  # summands with factors that are followed one by one
 _LONG = 1 << 15  # entries of a field that is worth a look at whether it varies
@@ -313,6 +314,13 @@ def _size(g: Cotangent) -> float:
 
 
 def _added(bases: Sequence[Signal]) -> Signal:
+    """Their sum; multiples of one signal add up to a multiple of it."""
+    found: dict[int, tuple[float, Signal]] = {}
+    for b in bases:
+        a, root = _of_root(1.0, b) if len(bases) > 1 else (1.0, b)
+        found[root.ident] = (a + found[root.ident][0], root) if root.ident in found else (a, root)
+    if len(found) < len(bases):
+        bases = [root if a == 1.0 else scale(root, a) for a, root in found.values()]
     out = bases[0]
     for b in bases[1:]:
         out = add(out, b)
@@ -330,7 +338,7 @@ def _narrowed(field: Array) -> Array:
 
 def _roots(bases: Sequence[Signal]) -> list[list[tuple[float, Signal]]]:
     """Each base as a combination of roots: bases are taken apart, latest first, until they have met or cannot."""
-    open_: list[dict[int, tuple[float, Signal]]] = [{b.ident: (1.0, b)} for b in bases]
+    open_: list[dict[int, tuple[float, Signal]]] = [{r.ident: (a, r)} for a, r in (_of_root(1.0, b) for b in bases)]
     closed: list[list[tuple[float, Signal]]] = [[] for _ in bases]
     for _ in range(_EXPANSIONS):
         waiting = [i for i, d in enumerate(open_) if d]
@@ -346,9 +354,22 @@ def _roots(bases: Sequence[Signal]) -> list[list[tuple[float, Signal]]]:
                 closed[i].append((coefficient, signal))
                 continue
             for factor, term in signal.terms:
+                factor, term = _of_root(coefficient * factor, term)
                 old = open_[i].get(term.ident)
-                open_[i][term.ident] = (coefficient * factor + (old[0] if old else 0.0), term)
+                open_[i][term.ident] = (factor + (old[0] if old else 0.0), term)
     return [found + list(left.values()) for found, left in zip(closed, open_, strict=True)]
+
+
+def _of_root(coefficient: float, signal: Signal) -> tuple[float, Signal]:
+    """A multiple of a signal as that: g - g/2 is g/2, not two gradients that have met."""
+    for _ in range(_SCALES):
+        if len(signal.terms) != 1:
+            break
+        ((a, of),) = signal.terms
+        if abs(signal.mean_q - a * a * of.mean_q) > 1e-9 * signal.mean_q:  # a mask on its way (dropout)
+            break
+        coefficient, signal = coefficient * a, of
+    return coefficient, signal
 
 
 def _one_root(root: Signal, terms: Sequence[tuple[float, Cotangent]]) -> Cotangent:
@@ -374,7 +395,7 @@ def _one_root(root: Signal, terms: Sequence[tuple[float, Cotangent]]) -> Cotange
     signals = [s for s in (factor_of(p) for p in on_source.values()) if s is not None] + others
     factor = _added(signals)
     if constant:
-        factor = add(factor, _constant(factor, constant))
+        factor = add(factor, _one(factor), constant)
     return Cotangent(root, factor=factor)
 
 
@@ -391,8 +412,7 @@ def _on_their_source(terms: Sequence[tuple[float, Cotangent]]) -> Sequence[tuple
     return found
 
 
-def _constant(like: Signal, value: float) -> Signal:
+def _one(like: Signal) -> Signal:
+    """The number 1, of which all numbers are multiples: ident 0 is its own."""
     one = (1,) * len(like.atoms)
-    return Signal(
-        like.groups, np.full(one, value), np.full(one, value * value), np.ones_like(like.corr), like.batch, ident=0
-    )
+    return Signal(like.groups, np.ones(one), np.ones(one), np.ones_like(like.corr), like.batch, ident=0)

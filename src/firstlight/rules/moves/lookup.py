@@ -120,7 +120,7 @@ def one_of(shape: tuple[int, ...], axis: int) -> Signal:
     assumes=("the indices are independent of the entries",),
     example="x.gather(1, torch.arange(8).expand(x.shape[0], 8))",
 )
-def gather(call: Call, input: Signal, dim: Any, index: Signal) -> Signal:
+def gather(call: Call, input: Signal, dim: Any = None, index: Any = None) -> Signal:
     """Entries chosen by an index tensor: taken as a random sample of the axis."""
     del dim, index
     call.caveat("gathered by an index tensor: taken as a random sample of the entries")
@@ -128,6 +128,6 @@ def gather(call: Call, input: Signal, dim: Any, index: Signal) -> Signal:
 
 
 @gather.adjoint
-def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: Any, index: Signal) -> Grads:
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: Any = None, index: Any = None) -> Grads:
     del call, dim, index
     return {"input": Cotangent(from_sample(grad, out, input))}

@@ -38,6 +38,25 @@ def logical(call: Call, input: Any, other: Any) -> Signal:
     return replace(both, integer=True) if isinstance(both, Signal) else constant(np.full(shape, both))
 
 
+@rule("logical_not", "bitwise_not", example="x * torch.logical_not(x > -1.0)")
+def negation(call: Call, input: Any) -> Signal:
+    """1 - a."""
+    if isinstance(input, Signal) and input.value is not None:
+        return constant(np.logical_not(input.value) if call.node.op == "logical_not" else np.invert(input.value))
+    if not _truth(input):
+        return uniform(call.node.outputs[0].shape, 0.5, 0.5, integer=True)
+    return replace(plus(call, 1.0, input, -1.0), integer=True)
+
+
+@rule("bitwise_left_shift", "bitwise_right_shift")
+def shift(call: Call, input: Any, other: Any) -> Signal:
+    """Exact for bits that are known; others are unknown ones."""
+    one, two = (t.value if isinstance(t, Signal) else t for t in (input, other))
+    if one is None or two is None:
+        return uniform(call.node.outputs[0].shape, 0.5, 0.5, integer=True)
+    return constant((np.left_shift if "left" in call.node.op else np.right_shift)(one, two))
+
+
 def _truth(x: Any) -> bool:
     """Whether all entries are 0 or 1: then the mean square is the mean."""
     return x in (0, 1) if is_number(x) else bool(np.allclose(x.q, x.mean, rtol=1e-6, atol=1e-9))

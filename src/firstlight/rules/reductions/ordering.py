@@ -135,10 +135,18 @@ def _(call: Call, grads: Any, out: Any, input: Signal, k: Any = None, dim: int =
     "histc",
     "bincount",
     "floor_divide",
-    "remainder",
     "nonzero",
-    "bitwise_not",
-    "logical_not",
+    "argwhere",
+    "isinf",
+    "isposinf",
+    "isneginf",
+    "isreal",
+    "isclose",
+    "isin",
+    "signbit",
+    "unique_consecutive",
+    "bucketize",
+    "count_nonzero",
     "isfinite",
     "isnan",
     "unique",
@@ -147,8 +155,9 @@ def _(call: Call, grads: Any, out: Any, input: Signal, k: Any = None, dim: int =
     "all",
     example="",
 )
-def indices(call: Call, input: Any = None) -> tuple[Signal, ...]:
+def indices(call: Call, input: Any = None, other: Any = None) -> tuple[Signal, ...]:
     """Integers or booleans made from the signal: of unknown value, without gradient; counts by their mean."""
+    del other
     if call.node.op in ("histc", "bincount") and isinstance(input, Signal):
         return tuple(_counts(input.numel, o.shape) for o in call.node.outputs)
     return tuple(uniform(o.shape, 0.5, 0.5, integer=True) for o in call.node.outputs)
