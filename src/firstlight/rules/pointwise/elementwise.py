@@ -23,7 +23,7 @@ from firstlight.theory import special
 from firstlight.theory.activations import Activation, get
 
 _CALM, _STEEP = 0.03, 0.15  # relative variance of a length, and exponent, from which a gradient's mean is uncertain
-_EXPONENTIAL = ("sigmoid", "softplus", "logsigmoid")  # whose inverse, or that of 1 - f, grows like e^|u|
+_EXPONENTIAL = ("sigmoid",)  # the inverse of 1 - f grows like e^u
 _LUCK = 0.05  # and their product, where lengths scatter so much that a small exponent is enough
 _SQUARE = 0.9  # exponent from which correlations behind it are those of long samples
 
