@@ -25,7 +25,16 @@ KNOWN = {
     **dict.fromkeys(("gt", "relu_squared", "view_write", "reread"), REWRITTEN),
     **dict.fromkeys(("randn", "embedding", "setitem", "bernoulli", "exponential"), FIXED),
     **dict.fromkeys(
-        ("block_diag", "cartesian_prod", "meshgrid", "select_scatter", "slice_scatter", "cumulative_trapezoid"), FIXED
+        (
+            "block_diag",
+            "diagflat",
+            "cartesian_prod",
+            "meshgrid",
+            "select_scatter",
+            "slice_scatter",
+            "cumulative_trapezoid",
+        ),
+        FIXED,
     ),
     **dict.fromkeys(("argsort", "bitwise_left_shift"), "no example: the results are integers without a gradient"),
 }

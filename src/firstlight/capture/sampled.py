@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -44,10 +45,17 @@ class Sampler:
     def outputs(self, node: Node, look: Look) -> tuple[Signal, ...]:
         """Statistics of the outputs."""
         call = self._call(node)
-        drawn = self._draw(node, call, look)
-        with _run(node), torch.no_grad():
-            made = call(_copies(drawn))
-        return tuple(_statistics(t, spec.shape) for t, spec in zip(made, node.outputs, strict=False))
+        found: list[tuple[Tensor, ...]] = []
+        entries = 0
+        while not found or (entries < _ENOUGH and len(found) < _REPEATS):
+            drawn = self._draw(node, call, look, seed=len(found))
+            with _run(node), torch.no_grad():
+                found.append(tuple(call(_copies(drawn))))
+            entries += sum(t.numel() for t in drawn.values())
+        return tuple(
+            _levelled(_statistics(first, spec.shape), [made[i] for made in found])
+            for i, (first, spec) in enumerate(zip(found[0], node.outputs, strict=False))
+        )
 
     def gradients(self, node: Node, look: Look, grads: Grads) -> Mapping[Arg, Cotangent]:
         """Gradients of the inputs, for independent directions at the outputs of the size of their gradients."""
@@ -158,13 +166,15 @@ def _run(node: Node) -> Iterator[None]:
 
 
 def _directions(node: Node, grads: Grads, seed: int) -> tuple[Tensor | None, ...]:
-    """Independent normal entries of the mean square of each output's gradient."""
+    """Independent normal entries whose mean square is that of each output's gradient (a loss has one entry)."""
     generator = torch.Generator().manual_seed(2 * seed + 1)
-    pairs = zip(grads, node.outputs, strict=False)
-    return tuple(
-        None if g is None else torch.randn(spec.shape, generator=generator).mul_(whole(g).mean_q ** 0.5)
-        for g, spec in pairs
-    )
+    found: list[Tensor | None] = []
+    for g, spec in zip(grads, node.outputs, strict=False):
+        drawn = None if g is None else torch.randn(spec.shape, generator=generator)
+        if g is not None and drawn is not None and drawn.numel():
+            drawn.mul_(whole(g).mean_q ** 0.5 / drawn.square().mean().sqrt())
+        found.append(drawn)
+    return tuple(found)
 
 
 def _back(
@@ -177,7 +187,7 @@ def _back(
         return {}
     roots, towards = [t for t, _ in pairs], [v.to(t.dtype) for t, v in pairs]
     found = torch.autograd.grad(roots, list(wanted.values()), towards, allow_unused=True)
-    return {arg: g for arg, g in zip(wanted, found, strict=True) if g is not None}
+    return {arg: _defined(g) for arg, g in zip(wanted, found, strict=True) if g is not None}
 
 
 def _floating(made: tuple[Tensor, ...]) -> list[Tensor]:
@@ -225,6 +235,15 @@ def _multiplied(g: Cotangent, factor: Tensor) -> Cotangent:
     return times_signal(g, replace(from_data(factor.double().numpy()), data=False))
 
 
+def _levelled(first: Signal, made: list[Tensor]) -> Signal:
+    """Statistics of one draw, at the mean square of all."""
+    if first.integer or first.complex or len({t.shape for t in made}) > 1 or first.mean_q <= 0.0:
+        return first
+    sizes = [float(_defined(t.detach().double()).square().mean()) for t in made]
+    ratio = sum(sizes) / len(sizes) / first.mean_q
+    return replace(first, mean=first.mean * ratio**0.5, q=first.q * ratio) if 0.0 < ratio < math.inf else first
+
+
 def _statistics(t: Tensor, shape: tuple[int, ...]) -> Signal:
     if t.is_complex() or t.numel() == 0:
         return uniform(
@@ -232,7 +251,15 @@ def _statistics(t: Tensor, shape: tuple[int, ...]) -> Signal:
         )
     if not t.is_floating_point():
         return uniform(shape, 0.0, 1.0, integer=True)
-    return from_data(t.detach().double().numpy())
+    return from_data(_defined(t.detach().double()).numpy())
+
+
+def _defined(t: Tensor) -> Tensor:
+    """The entries, those outside of the operation's domain (which the network's lie in) as large as the others."""
+    inside = t.isfinite()
+    if bool(inside.all()) or not bool(inside.any()):
+        return t
+    return torch.where(inside, t, t[inside].square().mean().sqrt().copysign(t[inside].mean()))
 
 
 def _named(node: Node) -> Callable[..., Any]:

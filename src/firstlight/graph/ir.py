@@ -91,7 +91,7 @@ class Law:
         """Whether the mean of that many live entries is no evidence of one: within four of its standard errors."""
         if self.structure == "constant" or self.source != "live":
             return False
-        return abs(self.mean) < 4.0 * (self.variance / entries) ** 0.5
+        return abs(self.mean) < 4.0 * (self.variance / max(entries, 1)) ** 0.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,10 @@ SPELLINGS: dict[str, str] = {
     "special_polygamma": "polygamma",
     # shapes
     "concat": "cat",
+    "unsafe_chunk": "chunk",
+    "unsafe_split": "split",
+    "unsafe_split_with_sizes": "split",
+    "fix": "trunc",
     "concatenate": "cat",
     "swapaxes": "transpose",
     "swapdims": "transpose",

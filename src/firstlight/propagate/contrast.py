@@ -90,7 +90,7 @@ def _contrast(node: Node, g: Signal, read: Signal, shape: tuple[int, ...], outpu
     share = _share(read)
     size = 1.0 if read.integer else read.mean_q  # an index that is looked up is a unit vector
     mean_square = 0.0 if read.integer else min(float(np.square(read.mean).mean()), size)
-    fan = 1 if read.integer else math.prod(shape[1:] if _rows_first(node.op) else shape[:-1])
+    fan = 1 if read.integer else max(math.prod(shape[1:] if _rows_first(node.op) else shape[:-1]), 1)
     pull = _ln(size) + read.noise.drift + _ln(g.mean_q) + g.noise.drift
     different = share * size
     return Contrast(
@@ -102,7 +102,7 @@ def _contrast(node: Node, g: Signal, read: Signal, shape: tuple[int, ...], outpu
         fan,
         math.log(fan) + 0.5 * (_ln(mean_square) + read.noise.drift) if mean_square > 0.0 else -math.inf,
         pull,
-        math.log(fan) + pull + math.log(g.numel / outputs),
+        math.log(fan) + pull + _ln(g.numel / outputs),
         WAKING * _delay(following) / (fan * RATE),
         node.op not in _SINGLE,
     )

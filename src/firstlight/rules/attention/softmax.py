@@ -129,7 +129,7 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     table = [float(overlap(v, c, count).mean()) if c > 0 else float(np.mean(float(np.exp(c)) / count)) for c in values]
     more = 1.0 + (keyed.sharper - 1.0) * np.clip(k / v, 0.0, 1.0) if v > 0.0 else 1.0  # of what makes one row sharper
     met = 1.0 if known is None else known.meet * float(np.mean(1.0 / count)) ** -1.0
-    both = np.minimum(np.array(table)[where].reshape(k.shape) * more * met, p2)
+    both = np.array(np.minimum(np.array(table)[where].reshape(k.shape) * more * met, p2))
     both[origin] = p2
     if visible is not None:  # keys beyond the visible ones are spread over the axis
         first, square = np.full_like(count, 1.0 / size), share / size

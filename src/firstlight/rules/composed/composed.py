@@ -31,15 +31,7 @@ def composed(*names: str, example: str, variadic: bool = False) -> Callable[[For
 
         def backward(call: Call, grads: Any, out: Any, **bound: Any) -> Grads:
             del out
-            tape = Tape(call)
-            made = formula(tape, **bound)
-            ends = made if several(made) else (made,)
-            given = grads if several(grads) else (grads,)
-            of = tape.back({end.ident: [g] for end, g in zip(ends, given, strict=False) if g is not None})
-            found: dict[str, Any] = {n: of(x) for n, x in bound.items() if isinstance(x, Signal)}
-            lists = {n: xs for n, xs in bound.items() if several(xs) and any(isinstance(x, Signal) for x in xs)}
-            found |= {n: tuple(of(x) if isinstance(x, Signal) else None for x in xs) for n, xs in lists.items()}
-            return found
+            return gradients_of(formula, call, grads, **bound)
 
         entry = rule(*names, example=example, variadic=variadic)(forward)
         entry.parameters = tuple(inspect.signature(formula).parameters)[1:]
@@ -47,6 +39,27 @@ def composed(*names: str, example: str, variadic: bool = False) -> Callable[[For
         return entry
 
     return register
+
+
+def gradients_of(formula: Formula, call: Call, grads: Any, **bound: Any) -> Grads:
+    """The gradients of a formula's arguments: it runs once more, and the adjoints of its steps in reverse."""
+    tape = Tape(call)
+    made = formula(tape, **bound)
+    ends = made if several(made) else (made,)
+    given = grads if several(grads) else (grads,)
+    of = tape.back({end.ident: [g] for end, g in zip(ends, given, strict=False) if g is not None})
+    met = set[int]()
+
+    def once(x: Any) -> Any:
+        """The gradient of a signal, which holds all that it gets: nothing where it is given a second time."""
+        if not isinstance(x, Signal) or x.ident in met:
+            return None
+        met.add(x.ident)
+        return of(x)
+
+    lists = {n: xs for n, xs in bound.items() if several(xs) and any(isinstance(x, Signal) for x in xs)}
+    found: dict[str, Any] = {n: once(x) for n, x in bound.items() if isinstance(x, Signal)}
+    return found | {n: tuple(once(x) for x in xs) for n, xs in lists.items()}
 
 
 def _axis(shape: Sequence[int], axis: int, *sizes: int) -> tuple[int, ...]:
@@ -93,13 +106,6 @@ def tril(tape: Tape, input: Signal, diagonal: int = 0) -> Signal:
     """Zeros above (below) a diagonal."""
     make = np.tril if tape.call.node.op == "tril" else np.triu
     return tape("mul", input, constant(make(np.ones(input.shape[-2:]), diagonal)))
-
-
-@composed("diag_embed", example="x.diag_embed()[:, :8]")
-def diag_embed(tape: Tape, input: Signal) -> Signal:
-    """Entries on the diagonal of zeros."""
-    n = input.shape[-1]
-    return tape("mul", tape("view", input, (*input.shape, 1)), constant(np.eye(n)))
 
 
 @composed("diagonal", "linalg_diagonal", example="x.view(-1, 8, 8).diagonal(0, 1, 2)")

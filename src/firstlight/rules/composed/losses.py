@@ -12,6 +12,8 @@ from firstlight.rules.composed.tape import Tape
 from firstlight.rules.state.empirical import uniform
 from firstlight.rules.state.layout import axis_atoms
 
+_SAME = 1e-6  # relative scatter up to which numbers are one number
+
 
 def reduced(tape: Tape, losses: Signal, reduction: str, samples: int = 1) -> Signal:
     """All losses, their mean, their sum, or their sum over the number of samples."""
@@ -87,12 +89,20 @@ def binary_cross_entropy_with_logits(
     tape: Tape, input: Signal, target: Signal, weight: Signal | None = None, reduction: str = "mean",
     pos_weight: Signal | None = None,
 ) -> Signal:  # fmt: skip
-    """softplus(x) - y·x: of y its mean, which goes along with x's function, and what is left, which does not."""
-    if pos_weight is not None:
-        tape.call.caveat("weights of the positive class are taken as 1")
+    """(1 - y)·x + (1 + (w - 1)y)·softplus(-x), w of the positive class.
+
+    Of y its mean goes along with x's function; what is left does not.
+    """
     level = target.mean_mean
-    losses = tape("sub", tape("softplus", input), tape("mul", input, level))
-    losses = tape("sub", losses, tape("mul", input, tape("sub", target, level)))
+    more = 0.0 if pos_weight is None else pos_weight.mean_mean - 1.0
+    if pos_weight is not None and pos_weight.mean_q > (1.0 + _SAME) * pos_weight.mean_mean**2:
+        tape.call.caveat("weights of the positive class are taken as their mean")
+    below, rest = tape("softplus", tape("neg", input)), tape("sub", target, level)
+    losses = tape("add", tape("mul", input, 1.0 - level), tape("mul", below, 1.0 + more * level))
+    losses = tape("sub", losses, tape("mul", input, tape("mul", rest, 1.0 + 0.5 * more)))
+    if more:  # (w - 1)softplus(-x) - x is odd and even: its slopes have nothing in common
+        even = tape("log", tape("cosh", tape("mul", input, 0.5)))
+        losses = tape("add", losses, tape("mul", tape("add", even, float(np.log(2.0))), tape("mul", rest, more)))
     return reduced(tape, losses if weight is None else tape("mul", losses, weight), reduction)
 
 
@@ -165,7 +175,8 @@ def poisson_nll_loss(
     if log_input:
         losses = tape("sub", tape("exp", input), tape("mul", target, input))
     else:
-        losses = tape("sub", input, tape("mul", target, tape("log", tape("add", input, eps))))
+        level, log = target.mean_mean, tape("log", tape("add", input, eps))  # of y its mean goes along with x
+        losses = tape("sub", tape("sub", input, tape("mul", log, level)), tape("mul", log, tape("sub", target, level)))
     return reduced(tape, losses, reduction)
 
 
@@ -185,3 +196,38 @@ def margin_ranking_loss(
     """max(0, m - y(x_1 - x_2))."""
     wrong = tape("neg", tape("mul", target, tape("sub", input1, input2)))
     return reduced(tape, tape("relu", tape("add", wrong, float(margin)) if margin else wrong), reduction)
+
+
+@composed("hinge_embedding_loss", example="F.hinge_embedding_loss(x, torch.randn(16, 64).sign(), reduction='none')")
+def hinge_embedding_loss(
+    tape: Tape, input: Signal, target: Signal, margin: float = 1.0, reduction: str = "mean"
+) -> Signal:
+    """x where y is 1, max(0, m - x) where it is -1."""
+    beyond = tape("sub", float(margin), input)
+    return reduced(tape, _either(tape, target, beyond, float(margin)), reduction)
+
+
+@composed(
+    "cosine_embedding_loss",
+    example="F.cosine_embedding_loss(x[:, :32], x[:, 32:], torch.randn(16).sign(), reduction='none')",
+)
+def cosine_embedding_loss(
+    tape: Tape, input1: Signal, input2: Signal, target: Signal, margin: float = 0.0, reduction: str = "mean"
+) -> Signal:
+    """1 - cos where y is 1, max(0, cos - m) where it is -1."""
+    cosine = tape("cosine_similarity", input1, input2, -1)
+    return reduced(tape, _either(tape, target, tape("sub", cosine, float(margin)), 1.0 - float(margin)), reduction)
+
+
+def _either(tape: Tape, target: Signal, x: Signal, shift: float) -> Signal:
+    """b - x where y is 1, relu(x) where it is -1: of y its mean goes along with x's function.
+
+    What is left of y multiplies half the difference, b - x - relu(x) = b - 2·leaky(x) of slope 1/2 below zero: one
+    function, whose slopes are followed together.
+    """
+    level = target.mean_mean
+    share = 0.5 * (1.0 + level)
+    one = tape("sub", shift, x)
+    mean = tape("add", tape("mul", one, share), tape("mul", tape("relu", x), 1.0 - share))
+    apart = tape("sub", 0.5 * shift, tape("leaky_relu", x, 0.5))
+    return tape("add", mean, tape("mul", apart, tape("sub", target, level)))

@@ -48,10 +48,18 @@ def _axes(dims: Any) -> list[list[int]]:
     return [[int(i) for i in np.atleast_1d(np.asarray(d))] for d in dims]
 
 
+@composed("addbmm", example="torch.addbmm(torch.randn(8, 4), x.view(-1, 8, 8), torch.randn(16, 8, 4) / 8, beta=0.5)")
+def addbmm(tape: Tape, input: Signal, batch1: Signal, batch2: Signal, beta: float = 1, alpha: float = 1) -> Signal:
+    """β·A + α·Σ_b X_b Y_b."""
+    product = tape("sum", tape("matmul", batch1, batch2), 0)
+    return tape("add", tape("mul", input, float(beta)), tape("mul", product, float(alpha)))
+
+
 @composed(
     "linalg_multi_dot",
     "chain_matmul",
     example="torch.linalg.multi_dot([x, torch.randn(64, 32) / 8, torch.randn(32, 8)])",
+    variadic=True,
 )
 def multi_dot(tape: Tape, tensors: Any) -> Signal:
     """One matrix product after the other."""

@@ -91,10 +91,10 @@ def _max_gradient(grad: Cotangent, x: Signal, maps: dict[int, Array]) -> Cotange
     """Each output's gradient goes to its largest tap: on x's source a factor √P(largest | u)."""
     g = _max_back(whole(grad), x, maps)
     k = max(1, round(prod(float(m.sum()) / m.shape[0] for m in maps.values())))
-    source, _ = as_source(x)
+    source, values = as_source(x)
     rho = _window_correlation(x, source.corr, maps)
     taken = prod(max(float(m.sum()) / m.shape[0], 1.0) for m in maps.values())
-    factor = chosen(source, k, rho)
+    factor = chosen(source, values, k, rho)
     share = float(source.share @ (np.square(factor) @ source.grid.weights))
     base = replace(g, q=g.q / max(share * 1.0, 1e-12), ident=next_id())
     del taken

@@ -12,7 +12,7 @@ from firstlight.graph.ir import Ref
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
 from firstlight.rules.attention.keys import is_weights
 from firstlight.rules.gradients.along import ITSELF, begun, behind_map, on_weights
-from firstlight.rules.gradients.gradient import alone, scale, whole
+from firstlight.rules.gradients.gradient import alone, scale, scaled, whole
 from firstlight.rules.gradients.leaning import at_rows, at_values
 from firstlight.rules.linear.centring import seen, taken
 from firstlight.rules.linear.contraction import contract, outer_sum, past_weights
@@ -197,7 +197,6 @@ def _as(x: Signal, have: str, want: str) -> Signal:
 
 @rule(
     "addmm",
-    "addbmm",
     "baddbmm",
     "addmv",
     assumes=(WEIGHTS_IID,),
@@ -221,7 +220,7 @@ def _(
     dx = pair_einsum(whole(g), result, mat2, right, left)
     fixed = mat2.weights is not None and mat2.ndim == 2
     return {
-        "input": reduce_to(alone(grad), input),
+        "input": reduce_to(alone(scaled(grad, beta)), input),
         "mat1": behind_map(dx, mat1, grad, out, scale(input, beta)) if fixed else Cotangent(dx),
         "mat2": Cotangent(pair_einsum(whole(g), result, mat1, left, right)),
     }

@@ -9,11 +9,16 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, replace
+from firstlight.rules.attention.hiding import HIDDEN
 from firstlight.rules.gradients.gradient import whole
 from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, rule
+from firstlight.rules.state.cross import add
+from firstlight.rules.state.empirical import constant
 from firstlight.rules.state.layout import axis_atoms, fit_states
 from firstlight.rules.state.views import moved_key
 from firstlight.rules.state.windows import fixed_map
+
+_SLOPE = -0.75  # of a cubic interpolation's weights at one step
 
 
 def _resize_maps(call: Call, x: Signal, mode: str, align_corners: Any) -> dict[int, Array]:
@@ -27,10 +32,19 @@ def _resize_maps(call: Call, x: Signal, mode: str, align_corners: Any) -> dict[i
 def _resize(size: int, out: int, mode: str, corners: bool) -> Array:
     a = np.zeros((out, size))
     for s in range(out):
-        if mode in ("nearest", "nearest-exact", "area"):
-            a[s, min(size - 1, (s * size) // out)] = 1.0
+        if mode in ("nearest", "nearest-exact"):
+            a[s, min(size - 1, (s * size) // out if mode == "nearest" else (2 * s + 1) * size // (2 * out))] = 1.0
             continue
-        place = s * (size - 1) / max(out - 1, 1) if corners else max((s + 0.5) * size / out - 0.5, 0.0)
+        if mode == "area":
+            first, beyond = (s * size) // out, -(-(s + 1) * size // out)
+            a[s, first:beyond] = 1.0 / (beyond - first)
+            continue
+        place = s * (size - 1) / max(out - 1, 1) if corners else (s + 0.5) * size / out - 0.5
+        if mode == "bicubic":
+            for tap in range(int(np.floor(place)) - 1, int(np.floor(place)) + 3):
+                a[s, min(max(tap, 0), size - 1)] += _cubic(abs(place - tap))
+            continue
+        place = max(place, 0.0)
         low = min(int(place), size - 1)
         high = min(low + 1, size - 1)
         a[s, low] += 1.0 - (place - low)
@@ -39,15 +53,20 @@ def _resize(size: int, out: int, mode: str, corners: bool) -> Array:
     return a
 
 
+def _cubic(x: float) -> float:
+    """Weight of a tap at distance x: cubic convolution (Keys 1981) with the slope -3/4 that torch takes."""
+    if x <= 1.0:
+        return ((2.0 + _SLOPE) * x - (3.0 + _SLOPE)) * x * x + 1.0
+    return _SLOPE * (((x - 5.0) * x + 8.0) * x - 4.0) if x < 2.0 else 0.0
+
+
 @rule("interpolate", "upsample", example="F.interpolate(x.view(-1, 4, 4, 4), scale_factor=2)")
 def interpolate(
     call: Call, input: Signal, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
     align_corners: Any = None,
 ) -> Signal:  # fmt: skip
-    """Nearest copies and linear mixtures of neighbours."""
+    """Nearest copies, means, and linear or cubic mixtures of neighbours."""
     del size, scale_factor
-    if mode == "bicubic":
-        call.caveat("bicubic interpolation is taken as linear")
     return fixed_map(input, _resize_maps(call, input, mode, align_corners))
 
 
@@ -88,8 +107,15 @@ def pad(call: Call, input: Signal, pad: Any, mode: str = "constant", value: Any 
     """Zeros, or copies of entries, around the tensor."""
     maps = _pad_maps(input, pad, mode)
     out = fixed_map(input, maps)
-    if value:
-        call.caveat("padding with a number other than 0: the padded entries are taken as 0")
+    if value and mode == "constant":
+        if abs(float(value)) >= -HIDDEN:
+            call.caveat("padding with what stands for infinity: the padded entries are taken as 0")
+            return out
+        inside = np.ones(())
+        for axis, n in enumerate(input.shape):
+            line = maps[axis].sum(axis=1) if axis in maps else np.ones(n)
+            inside = inside[..., None] * line
+        return add(out, constant(float(value) * (1.0 - inside)))
     if mode == "constant" or input.corr.ndim != out.corr.ndim:
         return out
     # Pairs of an entry and its own copy are no pair of a convolution's windows, which meet copies as the entries

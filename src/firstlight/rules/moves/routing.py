@@ -9,7 +9,7 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.gradients.along import behind_map
-from firstlight.rules.gradients.gradient import alone, whole
+from firstlight.rules.gradients.gradient import alone, scaled, whole
 from firstlight.rules.gradients.rows import ADDED, shared
 from firstlight.rules.linear.affine import pair_einsum as einsum
 from firstlight.rules.moves.concatenation import join
@@ -187,7 +187,11 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, index: Any = None
     example="torch.zeros(x.shape[0], 32).index_add(1, torch.arange(64) % 32, x)",
 )
 def index_add(call: Call, input: Signal, dim: int, index: Signal, source: Signal, alpha: float = 1.0) -> Signal:
-    """Entries of one tensor added at indices of another: n of them that meet have n·q + n(n - 1)·r."""
+    """Entries of one tensor added at indices of another: n of them that meet have n·q + n(n - 1)·r.
+
+    Where they are written and not added, what was there goes.
+    """
+    source = _to_write(index, source)
     counts = _counts(input, dim, index)
     if counts is None:
         call.caveat("added at indices that depend on the signal: taken as spread evenly")
@@ -202,8 +206,12 @@ def index_add(call: Call, input: Signal, dim: int, index: Signal, source: Signal
         shape[offset(base, dim)] = len(counts)
     else:
         counts, square = counts.mean(keepdims=True), square.mean(keepdims=True)
-    m = input.mean_mean + alpha * source.mean_mean * counts.reshape(shape)
-    q = input.mean_q + alpha**2 * source.mean_q * square.reshape(shape)
+    old = 1.0
+    if "add" not in call.node.op:
+        counts, square = np.minimum(counts, 1.0), np.minimum(square, 1.0)
+        old = 1.0 - counts.reshape(shape)
+    m = old * input.mean_mean + alpha * source.mean_mean * counts.reshape(shape)
+    q = old * input.mean_q + alpha**2 * source.mean_q * square.reshape(shape)
     tag = (ADDED, 0, 0.0) if "add" in call.node.op else None
     scatter = _scattered(input, alpha**2 * source.mean_q * float(counts.mean()), source.scatter, float(counts.mean()))
     return replace(base, mean=m, q=np.maximum(q, np.square(m)), terms=(), tag=tag, scatter=scatter, ident=next_id())
@@ -228,14 +236,24 @@ def _counts(x: Signal, dim: int, index: Signal) -> Array | None:
     return np.bincount(at.astype(np.int64).ravel(), minlength=x.shape[dim]).astype(np.float64)
 
 
+def _to_write(index: Signal, source: Any) -> Signal:
+    """What is written: a tensor, or one number at each index."""
+    return source if isinstance(source, Signal) else uniform(index.shape, float(source), float(source) ** 2)
+
+
 @index_add.adjoint
 def _(
     call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int, index: Signal, source: Signal, alpha: float = 1.0
 ) -> Grads:
-    del index
-    g = whole(grad)
+    g, source = whole(grad), _to_write(index, source)
     spread = like_shape(g, source.shape)
     kept, form = alone(grad), None
+    if "add" not in call.node.op:
+        counts = _counts(input, dim, index)
+        share = (
+            source.shape[dim] / max(input.shape[dim], 1) if counts is None else float(np.minimum(counts, 1.0).mean())
+        )
+        kept = scaled(kept, max(1.0 - share, 0.0) ** 0.5)
     if "add" in call.node.op and dim % input.ndim < input.ndim - 1 and source.ndim == input.ndim:
         kept, form = shared(grad, out, input, alpha**2 * source.mean_q)
     added = Cotangent(replace(spread, q=spread.q * alpha**2, tag=None, ident=next_id()), along=form)

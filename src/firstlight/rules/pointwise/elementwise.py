@@ -11,6 +11,9 @@ import numpy as np
 from firstlight.graph.signal import INFINITY, Array, Cotangent, Signal, Source, replace
 from firstlight.rules.chains.grids import Bend
 from firstlight.rules.chains.source import as_source, changes_sign, from_values, on_source
+from firstlight.rules.composed.composed import gradients_of
+from firstlight.rules.composed.orders import clamp_between, pow_between
+from firstlight.rules.composed.tape import Tape
 from firstlight.rules.gradients import images, places
 from firstlight.rules.gradients.along import beside_factor, energy, mixed, of_chain, uneven
 from firstlight.rules.gradients.gradient import scaled, seen_from, times, whole
@@ -222,13 +225,8 @@ simple("asinh", np.arcsinh, lambda x: 1.0 / np.sqrt(1.0 + x * x))
 simple("sinh", np.sinh, np.cosh, example="torch.sinh(0.3 * x)", steep=True)
 simple("cosh", np.cosh, np.sinh, example="torch.cosh(0.3 * x)", steep=True)
 simple("square", np.square, lambda x: 2.0 * x)
-simple(
-    "sqrt",
-    lambda x: np.sqrt(np.maximum(x, 0.0)),
-    lambda x: 0.5 / np.sqrt(_slow(x)),
-    example="torch.sqrt(x * x + 0.5)",
-    positive=True,
-)
+simple("sqrt", lambda x: np.sqrt(np.maximum(x, 0.0)), lambda x: 0.5 / np.sqrt(_slow(x)),
+       example="torch.sqrt(x * x + 0.5)", positive=True)  # fmt: skip
 simple(
     "rsqrt",
     lambda x: 1.0 / np.sqrt(_slow(x)),
@@ -270,8 +268,8 @@ simple("nan_to_num", lambda x: x, np.ones_like)
 
 
 def _clamp(low: Any, high: Any) -> Pointwise:
-    a = -np.inf if low is None or isinstance(low, Signal) else float(low)
-    b = np.inf if high is None or isinstance(high, Signal) else float(high)
+    a = -np.inf if low is None else float(low)
+    b = np.inf if high is None else float(high)
     kinks = tuple(k for k in (a, b) if np.isfinite(k))
     slopes = (1.0, 0.0) if (a, b) == (0.0, np.inf) else None
     return Pointwise(
@@ -282,12 +280,15 @@ def _clamp(low: Any, high: Any) -> Pointwise:
 @rule("clamp", assumes=(GAUSSIAN_INPUT,), example="x.clamp(-1.0, 0.5)")
 def clamp(call: Call, input: Signal, min: Any = None, max: Any = None) -> Signal:
     """Clip to [min, max]."""
+    if isinstance(min, Signal) or isinstance(max, Signal):
+        return clamp_between(Tape(call), input, min, max)
     return apply(call, input, _clamp(min, max))
 
 
 @clamp.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, min: Any = None, max: Any = None) -> Grads:
-    del call
+    if isinstance(min, Signal) or isinstance(max, Signal):
+        return gradients_of(clamp_between, call, grad, input=input, min=min, max=max)
     return {"input": back(grad, out, input, _clamp(min, max))}
 
 
@@ -370,6 +371,8 @@ def pow_(call: Call, input: Any, exponent: Any) -> Signal:
         tag = "rms" if float(exponent) > 0.0 else "inverse rms"
         return _tagged(out, input, tag, float(exponent))
     if isinstance(input, Signal):
+        if exponent.numel > 1:
+            return pow_between(Tape(call), input, exponent)
         return apply(call, input, power(exponent.mean_mean))
     base = float(input)
     return apply(call, exponent, _exponential(base))
@@ -378,6 +381,8 @@ def pow_(call: Call, input: Any, exponent: Any) -> Signal:
 @pow_.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Any, exponent: Any) -> Grads:
     if isinstance(input, Signal):
+        if isinstance(exponent, Signal) and exponent.numel > 1:
+            return gradients_of(pow_between, call, grad, input=input, exponent=exponent)
         p = float(exponent.mean_mean if isinstance(exponent, Signal) else exponent)
         return {"input": back(grad, out, input, power(p), call)}
     return {"exponent": back(grad, out, exponent, _exponential(float(input)))}

@@ -65,10 +65,11 @@ simple("lgamma", lambda x: special.gammaln(_above(x)), lambda x: special.digamma
        example="torch.lgamma(x * x + 1.0)", positive=True)  # fmt: skip
 simple("digamma", lambda x: special.digamma(_above(x)), lambda x: special.polygamma(1, _above(x)),
        example="torch.digamma(x * x + 1.0)", positive=True)  # fmt: skip
-simple("i0", special.i0, special.i1)
+simple("i0", special.i0, special.i1, steep=True)
 simple("special_i0e", special.i0e, lambda x: special.i1e(x) - np.sign(x) * special.i0e(x), (0.0,),
        "torch.special.i0e(x)")  # fmt: skip
-simple("special_i1", special.i1, lambda x: special.i0(x) - _over(special.i1(x), x, 0.5), example="torch.special.i1(x)")
+simple("special_i1", special.i1, lambda x: special.i0(x) - _over(special.i1(x), x, 0.5), example="torch.special.i1(x)",
+       steep=True)  # fmt: skip
 simple(
     "special_i1e", special.i1e,
     lambda x: special.i0e(x) - _over(special.i1e(x), x, 0.5) - np.sign(x) * special.i1e(x), (0.0,),

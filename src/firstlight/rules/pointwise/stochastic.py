@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
-from firstlight.rules.gradients.gradient import whole
+from firstlight.rules.gradients.gradient import scaled, whole
 from firstlight.rules.registry import Call, Grads, rule
 from firstlight.rules.state.empirical import uniform
 from firstlight.rules.state.layout import axis_atoms
+from firstlight.theory.activations import SELU_ALPHA, SELU_SCALE
 
 
 def _drop(x: Signal, rate: float, shared_axes: tuple[int, ...] = ()) -> Signal:
@@ -30,7 +31,7 @@ def _drop(x: Signal, rate: float, shared_axes: tuple[int, ...] = ()) -> Signal:
     )  # fmt: skip
 
 
-@rule("dropout", "alpha_dropout", refs=("srivastava2014",), example="F.dropout(x, 0.2, training=True)")
+@rule("dropout", refs=("srivastava2014",), example="F.dropout(x, 0.2, training=True)")
 def dropout(call: Call, input: Signal, p: float = 0.5, training: bool = True) -> Signal:
     """Independent masks per entry, survivors divided by 1-p."""
     del call
@@ -50,7 +51,6 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, p: float = 0.5, t
     "dropout2d",
     "dropout3d",
     "feature_dropout",
-    "feature_alpha_dropout",
     example="F.dropout1d(x.view(-1, 8, 8), 0.2)",
 )
 def channel_dropout(call: Call, input: Signal, p: float = 0.5, training: bool = True) -> Signal:
@@ -66,6 +66,48 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, p: float = 0.5, t
         return {"input": grad}
     g = whole(grad)
     return {"input": Cotangent(_drop(g, float(p), tuple(range(2, input.ndim))), along=grad.along)}
+
+
+_LOWEST = -SELU_SCALE * SELU_ALPHA  # what a dropped entry becomes: where SELU saturates
+
+
+@rule("alpha_dropout", "feature_alpha_dropout", refs=("klambauer2017",), example="F.alpha_dropout(x + 0.5, 0.3, True)")
+def alpha_dropout(call: Call, input: Signal, p: float = 0.5, training: bool = False) -> Signal:
+    """a(x·d + α'(1-d)) + b with a = ((1-p)(1 + pα'²))^(-1/2), b = -apα': mean 0 and variance 1 stay.
+
+    A mask of its own leaves a pair E a²(1-p)² x x', one mask (of a channel) a²(1-p) E x x' + what follows from α'.
+    """
+    keep = 1.0 - float(p)
+    if not training or p <= 0.0 or keep <= 0.0:
+        return input if keep > 0.0 or not training else replace(input, mean=input.mean * 0.0, q=input.q * 0.0)
+    axes, a = _shared(call, input), _alpha(float(p))
+    out = _drop(input, float(p), axes)
+    kept = replace(out, mean=out.mean * keep * a, q=out.q * (keep * a) ** 2, terms=((keep * a, input),))
+    more = (a * _LOWEST) ** 2 * p * keep - 2.0 * keep * a * a * p * _LOWEST * input.mean
+    q = kept.q + more
+    level, added = float(q.mean()), float(np.mean(more))
+    corr = np.array(kept.corr * (kept.mean_q / level))
+    atoms = [i for axis in axes for i in axis_atoms(input, axis)]
+    corr[tuple(slice(None) if i in atoms else 0 for i in range(corr.ndim))] += added / level
+    return replace(kept, q=q, corr=corr)
+
+
+@alpha_dropout.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, input: Signal, p: float = 0.5, training: bool = False) -> Grads:
+    del out
+    if not training or p <= 0.0 or p >= 1.0:
+        return {"input": grad}
+    dropped = _drop(whole(grad), float(p), _shared(call, input))
+    return {"input": scaled(Cotangent(dropped), (1.0 - float(p)) * _alpha(float(p)))}
+
+
+def _alpha(p: float) -> float:
+    return float(((1.0 - p) * (1.0 + p * _LOWEST**2)) ** -0.5)
+
+
+def _shared(call: Call, x: Signal) -> tuple[int, ...]:
+    """The axes that share one mask."""
+    return tuple(range(2, x.ndim)) if call.node.op == "feature_alpha_dropout" else ()
 
 
 def _filled(call: Call, value: float) -> Signal:

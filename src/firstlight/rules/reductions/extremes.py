@@ -7,6 +7,7 @@ from math import factorial, prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from firstlight.graph.signal import Array, Cotangent, Signal, Source, next_id, replace
 from firstlight.rules.attention.hiding import count_of, seen_of, visible
@@ -21,6 +22,8 @@ from firstlight.theory import special
 from firstlight.theory.gaussian import gauss_nodes
 
 _DRAWN, _VALUES, _MANY = 4096, 64, 128  # groups drawn for the law of the largest deviation, its values, entries
+
+_FAR, _ALONE = 4.0, 0.05  # where sources lie; correlation from which entries are not independent
 
 
 @functools.lru_cache(maxsize=1024)
@@ -37,18 +40,24 @@ def _largest(k: int, rho: float) -> tuple[Array, Array]:
 
 
 def largest(call: Call, x: Signal, k: int, rho: float) -> tuple[Signal, float]:
-    """Moments of the largest of k entries with correlation ρ of their source; the map must not decrease."""
+    """Moments of the largest of k entries with correlation ρ of their source.
+
+    Of a map that rises (falls) it is at the largest (smallest) of the sources. Of any other map (|u|) P(f <= v)^k is
+    the law of the largest of independent entries.
+    """
     source, values = as_source(x)
     z, w = _largest(int(k), float(np.clip(rho, 0.0, 1.0)))
     first, second = np.empty(len(source.sd)), np.empty(len(source.sd))
-    falling = False
-    for row in range(len(source.sd)):
+    for row, way in enumerate(_ways(values)):
         line: Array = values[row]
-        v = np.interp(z, source.grid.z, line)
-        falling = falling or bool(values[row][-1] < values[row][0])
-        first[row], second[row] = float(w @ v), float(w @ np.square(v))
-    if falling or bool(np.any(np.diff(values, axis=1) < -0.2 * np.abs(values).max() / 10)):
-        call.caveat("the largest entry of a function that is not increasing: taken as if it were")
+        v: Array = np.interp(way * z, source.grid.z, line)
+        top = w
+        if _bent(source, line, way):
+            order, below = _ranks(source, line)
+            v, top = line[order], np.diff(below ** int(k), prepend=0.0)
+            if rho > _ALONE:
+                call.caveat("the largest entry of a function that rises and falls: taken as one of independent ones")
+        first[row], second[row] = float(top @ v), float(top @ np.square(v))
     n = len(x.atoms)
     m, q = spread(source, first, n), spread(source, second, n)
     total = float(source.share @ second)
@@ -61,18 +70,44 @@ def largest(call: Call, x: Signal, k: int, rho: float) -> tuple[Signal, float]:
     ), total  # fmt: skip
 
 
-def chosen(source: Source, k: int, rho: float, sign: float = 1.0) -> Array:
-    """√P(an entry is the largest of k | its source), on the source's nodes, for increasing functions of it.
+def _ways(values: Array) -> list[float]:
+    """Of each row of values 1 where they rise with their source, -1 where they fall (the least is largest then)."""
+    return [-1.0 if float(line[-1]) < float(line[0]) else 1.0 for line in values]
+
+
+def _bent(source: Source, line: Array, way: float) -> bool:
+    """Whether a map goes back by more than a tenth of what it spans (a GELU's dip is less), where its source lies."""
+    near = line[np.abs(source.grid.z) < _FAR]
+    return float(-np.minimum(way * np.diff(near), 0.0).sum()) > 0.1 * float(np.ptp(near))
+
+
+def _ranks(source: Source, line: Array) -> tuple[NDArray[np.intp], Array]:
+    """Nodes in the order of their values, and P(f is not above) at each."""
+    order = np.argsort(line)
+    return order, np.minimum(np.cumsum(source.grid.weights[order]), 1.0)
+
+
+def chosen(source: Source, values: Array, k: int, rho: float, sign: float = 1.0) -> Array:
+    """√P(an entry is the largest of k | its source), on the source's nodes, for a function of it.
 
     With the sign -1: the smallest.
     """
     rho = float(np.clip(rho, 0.0, 0.999))
     nodes, weights = np.polynomial.hermite_e.hermegauss(24)
-    z = sign * source.grid.z
-    common = rho**0.5 * z[:, None] + (1.0 - rho) ** 0.5 * nodes[None, :]
-    inside = special.ndtr((z[:, None] - rho**0.5 * common) / (1.0 - rho) ** 0.5) ** (k - 1)
-    p = inside @ (weights / weights.sum())
-    return np.broadcast_to(np.sqrt(p), source.values.shape)
+    found = dict[float, Array]()
+    for way in {sign * way for way in _ways(values)}:
+        z = way * source.grid.z
+        common = rho**0.5 * z[:, None] + (1.0 - rho) ** 0.5 * nodes[None, :]
+        inside = special.ndtr((z[:, None] - rho**0.5 * common) / (1.0 - rho) ** 0.5) ** (k - 1)
+        found[way] = np.sqrt(inside @ (weights / weights.sum()))
+    rows = [found[sign * way] for way in _ways(values)]
+    for row, way in enumerate(_ways(values)):
+        line: Array = sign * values[row]
+        if _bent(source, line, sign * way):
+            order, below = _ranks(source, line)
+            rows[row] = np.empty_like(rows[row])
+            rows[row][order] = (0.5 * (below + np.append(0.0, below[:-1]))) ** (0.5 * (k - 1))
+    return np.stack(rows)
 
 
 def _over(x: Signal, big: Signal, source: Source, atoms: list[int], rho: float) -> Array:
@@ -114,9 +149,9 @@ def alike(big: Signal, x: Signal, k: int, rho: float, mean: Array, same: Array) 
     deviation = max(1.0 - rho, 0.0) ** 0.5 * _deviation(k)
     at: Array = max(level, 0.0) ** 0.5 * nodes[:, None] + deviation[None, :]
     power = np.zeros(polynomials.shape[1])
-    for row in range(len(source.sd)):
+    for row, way in enumerate(_ways(values)):
         line: Array = values[row]
-        means: Array = np.mean(np.interp(at, source.grid.z, line), axis=1)
+        means: Array = np.mean(np.interp(way * at, source.grid.z, line), axis=1)
         power += source.share[row] * np.square((means * weights) @ polynomials)
     beyond = np.clip((same - mean) / max(1.0 - level, 1e-12), 0.0, 1.0)
     raw = np.polynomial.polynomial.polyval(np.clip(mean / max(level, 1e-12), -1.0, 1.0), power)
@@ -179,9 +214,10 @@ def max_(call: Call, input: Signal, dim: Any = None, keepdim: bool = False) -> A
     source, _ = as_source(input)
     rho = pair_average(replace(input, corr=source.corr), atoms)
     sign = 1.0 if call.node.op in ("max", "amax") else -1.0
-    big, _ = largest(call, scale(input, sign), k, rho)
-    big = scale(big, sign)
-    out = reduced(replace(big, corr=_over(input, big, source, atoms, rho)), dim, keepdim, mean=True)
+    turned = scale(input, sign)
+    big, _ = largest(call, turned, k, rho)
+    big = scale(replace(big, corr=_over(turned, big, source, atoms, rho)), sign)
+    out = reduced(big, dim, keepdim, mean=True)
     one = (1,) * len(out.atoms)
     out = replace(out, mean=np.full(one, big.mean_mean), q=np.full(one, big.mean_q), ident=next_id())
     return (out, out) if len(call.node.outputs) > 1 else out
@@ -203,10 +239,10 @@ def _(call: Call, grad: Any, out: Any, input: Signal, dim: Any = None, keepdim: 
     back = replace(back, corr=at_one_of(back.corr, atoms, k), terms=(), tag=None, ident=next_id())
     if seen_of(input) is not None:
         return {"input": Cotangent(back)}
-    source, _ = as_source(input)
+    source, values = as_source(input)
     if k < 2:
         return {"input": Cotangent(back)}
     sign = 1.0 if call.node.op in ("max", "amax") else -1.0
-    factor = chosen(source, k, pair_average(replace(input, corr=source.corr), atoms), sign)
+    factor = chosen(source, values, k, pair_average(replace(input, corr=source.corr), atoms), sign)
     share = float(source.share @ (np.square(factor) @ source.grid.weights))
     return {"input": times(Cotangent(replace(back, q=back.q / max(share, 1e-12))), input, source, factor)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import gamma, pi, prod
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,9 @@ from firstlight.rules.attention.bent_logits import log_sum_of
 from firstlight.rules.attention.shares import RETURNED
 from firstlight.rules.attention.softmax import soft
 from firstlight.rules.chains.source import spread
+from firstlight.rules.composed.composed import gradients_of
+from firstlight.rules.composed.orders import logsumexp_over, norm_of_order
+from firstlight.rules.composed.tape import Tape
 from firstlight.rules.gradients.along import mixed, of_summands
 from firstlight.rules.gradients.gradient import scale, whole
 from firstlight.rules.linear.contraction import energy_cube, product
@@ -78,7 +81,7 @@ def _with_lengths(out: Signal, x: Signal, count: float) -> Signal:
     level, grown = out.mean_q, float(q.mean())
     if level <= 0.0 or grown <= level:
         return out
-    corr = out.corr * (level / grown)
+    corr = np.array(out.corr * (level / grown))  # a number, where no axis is left
     corr[(0,) * corr.ndim] = 1.0
     return replace(out, q=q, corr=corr, scatter=0.0)
 
@@ -231,10 +234,13 @@ std.adjoint(_var_back)
 
 
 @rule("norm", "linalg_vector_norm", "linalg_norm", assumes=(EXCHANGEABLE,), example="x.norm(dim=1, keepdim=True) + x")
-def norm(call: Call, input: Signal, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Signal:
+def norm(call: Call, input: Signal, p: Any = 2, dim: Any = None, keepdim: bool = False, ord: Any = None) -> Signal:
     """Euclidean norm over axes."""
-    if p not in (2, 2.0, "fro", None):
-        call.caveat("a norm other than the Euclidean one: taken as the Euclidean one")
+    p = p if ord is None else ord
+    if not _euclidean(p):
+        return norm_of_order(Tape(call), input, p, dim, keepdim)
+    if isinstance(p, str) and p != "fro":
+        call.caveat(f"the norm {p!r}: taken as the Euclidean one")
     axes = axes_of(input, dim)
     atoms = [a for k in axes for a in axis_atoms(input, k)]
     n = prod(input.atoms[a] for a in atoms)
@@ -246,16 +252,39 @@ def norm(call: Call, input: Signal, p: Any = 2, dim: Any = None, keepdim: bool =
 
 @norm.adjoint
 def _(
-    call: Call, grad: Cotangent, out: Signal, input: Signal, p: Any = 2, dim: Any = None, keepdim: bool = False
-) -> Grads:
-    del call, p
+    call: Call, grad: Cotangent, out: Signal, input: Signal, p: Any = 2, dim: Any = None, keepdim: bool = False,
+    ord: Any = None,
+) -> Grads:  # fmt: skip
+    p = p if ord is None else ord
+    if not _euclidean(p) and (float(p) == 1.0 or np.isinf(float(p))):
+        return gradients_of(norm_of_order, call, grad, input=input, p=p, dim=dim, keepdim=keepdim)
     g = spread_over(whole(grad), input, dim, keepdim, 1.0)
     n = input.numel / max(out.numel, 1)
     form = _along(grad, input, dim, keepdim)
     # times x/|x| it is no sum of the gradient's entries any more
     return {
-        "input": Cotangent(replace(g, q=g.q / n, mean=g.mean * 0.0, terms=(), tag=None, ident=next_id()), along=form)
+        "input": Cotangent(
+            replace(
+                g,
+                q=g.q * _share(n, 2.0 if _euclidean(p) else float(p)),
+                mean=g.mean * 0.0,
+                terms=(),
+                tag=None,
+                ident=next_id(),
+            ),
+            along=form,
+        )
     }
+
+
+def _share(n: float, p: float) -> float:
+    """E |x|^(2p-2)/(E Σ|x|^p)^((2p-2)/p) of n normal entries: the square of their norm's slope, 1/n for p = 2."""
+    moments = [2.0 ** (0.5 * k) * gamma(0.5 * (k + 1.0)) / pi**0.5 for k in (2.0 * p - 2.0, p)]
+    return 1.0 / n if p == 2.0 or p <= 0.5 else moments[0] / (n * moments[1]) ** ((2.0 * p - 2.0) / p)
+
+
+def _euclidean(p: Any) -> bool:
+    return p is None or isinstance(p, str) or float(p) in (0.0, 2.0)  # of order 0, a count, there is no gradient
 
 
 @rule("logsumexp", example="x.logsumexp(1, keepdim=True) + x")
@@ -294,6 +323,8 @@ def _log_of_sum(call: Call, x: Signal, dim: Any, keepdim: bool) -> Signal:
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, dim: Any, keepdim: bool = False) -> Grads:
     del out
     axes = axes_of(input, dim)
+    if len(axes) > 1:
+        return gradients_of(logsumexp_over, call, grad, input=input, dim=dim, keepdim=keepdim)
     p = soft(call, input, axes[0])
     wide = spread_over(whole(grad), input, dim, keepdim, 1.0)
     return {"input": Cotangent(product(wide, p))}

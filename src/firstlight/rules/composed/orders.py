@@ -1,0 +1,54 @@
+"""Formulas that rules of the common case hand on to: norms of another order, tensors as bounds and as exponents."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+from firstlight.graph.signal import Signal
+from firstlight.rules.composed.tape import Tape
+from firstlight.rules.registry import several
+
+
+def _axes(x: Signal, dim: Any) -> tuple[int, ...]:
+    if dim is None or dim == ():
+        return tuple(range(x.ndim))
+    return tuple(sorted(int(d) % x.ndim for d in (dim if several(dim) else (dim,))))
+
+
+def norm_of_order(tape: Tape, input: Signal, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Signal:
+    """(Σ |x|^p)^(1/p), the largest |x| for ∞, the smallest for -∞."""
+    size, axes, order = tape("abs", input), _axes(input, dim), float(p)
+    if abs(order) == inf:
+        return tape("amax" if order > 0.0 else "amin", size, axes, keepdim)
+    if order == 1.0:
+        return tape("sum", size, axes, keepdim)
+    return tape("pow", tape("sum", tape("pow", size, order), axes, keepdim), 1.0 / order)
+
+
+def normalize_of_order(tape: Tape, input: Signal, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Signal:
+    """x over its norm."""
+    del eps
+    tape.call.caveat("an entry and the norm that it is part of are taken as independent")
+    return tape("div", input, norm_of_order(tape, input, float(p), dim, True))
+
+
+def clamp_between(tape: Tape, input: Signal, min: Any = None, max: Any = None) -> Signal:
+    """No less than one tensor (or number), no more than another."""
+    out = input
+    if min is not None:
+        out = tape("clamp_min", out, min)
+    return out if max is None else tape("clamp_max", out, None, max)
+
+
+def pow_between(tape: Tape, input: Signal, exponent: Signal) -> Signal:
+    """x^y = e^{y ln x}."""
+    return tape("exp", tape("mul", tape("log", input), exponent))
+
+
+def logsumexp_over(tape: Tape, input: Signal, dim: Any, keepdim: bool = False) -> Signal:
+    """Over several axes, one after the other."""
+    out = input
+    for axis in reversed(_axes(input, dim)):
+        out = tape("logsumexp", out, axis, keepdim)
+    return out
