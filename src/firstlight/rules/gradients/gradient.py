@@ -19,14 +19,13 @@ from firstlight.graph.signal import Array, Cotangent, Signal, Source, average, n
 from firstlight.rules.chains.grids import finer, on_grid
 from firstlight.rules.chains.partly import behind, blurred, mixed, raised, summed
 from firstlight.rules.chains.source import from_values, spread
+from firstlight.rules.gradients.roots import multiple_of, roots_of
 from firstlight.rules.linear.contraction import INNER, product
 from firstlight.rules.state import course
 from firstlight.rules.state.cross import add
 from firstlight.rules.state.quadrature import scaled as scaled_values
 from firstlight.rules.state.summation import TOTAL
 
-_SCALES = 64  # multiples of multiples that are looked through
-_EXPANSIONS = 24  # bases that are taken apart in search of a common root
 _PARTS = 4  # summands with factors that are followed one by one
 _LONG = 1 << 15  # entries of a field that is worth a look at whether it varies
 _PRODUCT = ("base", "source", "values", "layout", "factor", "expected", "stray")  # fields of a single summand
@@ -269,7 +268,7 @@ def total(parts: Sequence[Cotangent]) -> Cotangent:
     if not bent:
         return Cotangent(_added([p.base for p in flat]))
     by_root: dict[int, tuple[Signal, list[tuple[float, Cotangent]]]] = {}
-    taken_apart = _roots([p.base for p in flat])
+    taken_apart = roots_of([p.base for p in flat])
     met = Counter(root.ident for roots in taken_apart for _, root in roots)
     alone: list[Cotangent] = []
     for part, roots in zip(flat, taken_apart, strict=True):
@@ -317,7 +316,7 @@ def _added(bases: Sequence[Signal]) -> Signal:
     """Their sum; multiples of one signal add up to a multiple of it."""
     found: dict[int, tuple[float, Signal]] = {}
     for b in bases:
-        a, root = _of_root(1.0, b) if len(bases) > 1 else (1.0, b)
+        a, root = multiple_of(1.0, b) if len(bases) > 1 else (1.0, b)
         found[root.ident] = (a + found[root.ident][0], root) if root.ident in found else (a, root)
     if len(found) < len(bases):
         bases = [root if a == 1.0 else scale(root, a) for a, root in found.values()]
@@ -334,42 +333,6 @@ def _narrowed(field: Array) -> Array:
         if n > 1 and float(np.ptp(field, axis=axis).max()) <= 1e-9 * top:
             field = np.take(field, [0], axis=axis)
     return field
-
-
-def _roots(bases: Sequence[Signal]) -> list[list[tuple[float, Signal]]]:
-    """Each base as a combination of roots: bases are taken apart, latest first, until they have met or cannot."""
-    open_: list[dict[int, tuple[float, Signal]]] = [{r.ident: (a, r)} for a, r in (_of_root(1.0, b) for b in bases)]
-    closed: list[list[tuple[float, Signal]]] = [[] for _ in bases]
-    for _ in range(_EXPANSIONS):
-        waiting = [i for i, d in enumerate(open_) if d]
-        if len(waiting) < 2:
-            break
-        latest = max(max(open_[i]) for i in waiting)
-        holders = [i for i in waiting if latest in open_[i]]
-        signal = open_[holders[0]][latest][1]
-        alone = len(holders) == 1 and bool(signal.terms)
-        for i in holders:
-            coefficient, signal = open_[i].pop(latest)
-            if not alone:
-                closed[i].append((coefficient, signal))
-                continue
-            for factor, term in signal.terms:
-                factor, term = _of_root(coefficient * factor, term)
-                old = open_[i].get(term.ident)
-                open_[i][term.ident] = (factor + (old[0] if old else 0.0), term)
-    return [found + list(left.values()) for found, left in zip(closed, open_, strict=True)]
-
-
-def _of_root(coefficient: float, signal: Signal) -> tuple[float, Signal]:
-    """A multiple of a signal as that: g - g/2 is g/2, not two gradients that have met."""
-    for _ in range(_SCALES):
-        if len(signal.terms) != 1:
-            break
-        ((a, of),) = signal.terms
-        if abs(signal.mean_q - a * a * of.mean_q) > 1e-9 * signal.mean_q:  # a mask on its way (dropout)
-            break
-        coefficient, signal = coefficient * a, of
-    return coefficient, signal
 
 
 def _one_root(root: Signal, terms: Sequence[tuple[float, Cotangent]]) -> Cotangent:

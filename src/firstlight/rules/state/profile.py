@@ -44,6 +44,9 @@ def _profile(q: Array, states: tuple[int, ...]) -> Array:
         return np.ones((1,) * len(states))
     root = np.sqrt(q)
     axes = [i for i, n in enumerate(q.shape) if n > 1]
+    if len(axes) == 1:  # most fields vary along positions alone
+        line = _along_one(root.ravel(), total, states[axes[0]])
+        return (line / total).reshape([len(line) if i == axes[0] else 1 for i in range(q.ndim)])
     cube = np.empty(tuple(3 if states[a] == 3 else 2 for a in axes))  # same, all, next
     for kinds in np.ndindex(cube.shape):
         gone = tuple(a for a, kind in zip(axes, kinds, strict=True) if kind == 1)
@@ -58,6 +61,18 @@ def _profile(q: Array, states: tuple[int, ...]) -> Array:
         cube = np.stack(parts, axis=k)
         shape[a] = states[a]
     return np.asarray(np.maximum(cube / total, 0.0)).reshape(shape)
+
+
+def _along_one(root: Array, same: float, states: int) -> Array:
+    """The means over the pairs of each kind for a field along a single axis."""
+    n = root.size
+    every = n * average(root) ** 2 - same
+    if states == 2:
+        return np.array([same, max(every / (n - 1.0), 0.0)])
+    _, far, near = state_weights(n, states).tolist()
+    beside = float(root[:-1] @ root[1:]) / (n - 1.0)
+    rest = (every - near * beside) / far if far > 1e-9 else every / (n - 1.0)
+    return np.array([same, max(rest, 0.0), beside])
 
 
 def _together(
