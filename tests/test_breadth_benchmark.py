@@ -17,7 +17,7 @@ class Refuses(nn.Module):
         self.weight = nn.Linear(8, 8)
 
     def forward(self, x):
-        return torch.linalg.householder_product(self.weight(x), x[:, 0])
+        return torch.special.hermite_polynomial_h(self.weight(x), 3)
 
 
 def test_a_network_that_all_verbs_run_on():
@@ -34,7 +34,7 @@ def test_a_recurrent_cell_and_a_cast_in_the_middle():
 
 def test_what_has_no_rule_is_named_and_measured():
     row = Trial(Candidate("refuses", "here", Refuses, tensor(8, 8))).run()
-    assert row.missing == "linalg_householder_product"
+    assert row.missing == "special_hermite_polynomial_h"
     assert row.forward > 0.0
 
 
