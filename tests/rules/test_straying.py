@@ -77,6 +77,14 @@ def test_a_tensor_of_one_entry_has_no_two_samples():
     assert noise.two_samples((False, False), (2, 2)) == (1, 0)
 
 
+def judged(model, batch, scheme, draws):
+    """Errors of all operations under a scheme, beside that many draws."""
+    graph = trace(model, (batch,), {})
+    laws = plan(model, scheme, graph=graph, frozen=True).laws()
+    found = capture.predict(model, (batch,), {}, laws=laws, scheme=scheme, graph=graph, on_missing="raise")
+    return errors(found, drawn(model, (batch,), {}, scheme, graph, draws))
+
+
 class Attention(nn.Module):
     def __init__(self, width, heads):
         super().__init__()
@@ -95,11 +103,7 @@ def test_gradients_of_heads_of_few_dimensions():
     torch.manual_seed(0)
     torch.set_num_threads(1)
     model, x = Attention(64, 16), torch.randn(2, 48, 64)
-    graph = trace(model, (x,), {})
-    laws = plan(model, "xavier", graph=graph, frozen=True).laws()
-    found = capture.predict(model, (x,), {}, laws=laws, scheme="xavier", graph=graph, on_missing="raise")
-    rows = drawn(model, (x,), {}, "xavier", graph, 24)
-    for e in errors(found, rows):
+    for e in judged(model, x, "xavier", 24):
         assert e.q <= 0.05, (e.node, e.values)
         assert not e.grad_q > 0.05, (e.node, e.values)
 
@@ -109,11 +113,7 @@ def test_sharp_rows_of_tokens_without_norms():
     torch.manual_seed(0)
     torch.set_num_threads(1)
     model, x = Pooled(6, 32), torch.randn(8, 12, 32)
-    graph = trace(model, (x,), {})
-    laws = plan(model, "he", graph=graph, frozen=True).laws()
-    found = capture.predict(model, (x,), {}, laws=laws, scheme="he", graph=graph, on_missing="raise")
-    rows = drawn(model, (x,), {}, "he", graph, 48)
-    for e in errors(found, rows):
+    for e in judged(model, x, "he", 48):
         assert not e.q > 0.1, (e.node, e.values)
         if not e.node.startswith(("layers.0", "layers.1")):  # there samples that are long get more gradient
             assert not e.grad_q > 0.1, (e.node, e.values)
@@ -139,11 +139,7 @@ def test_keys_of_equal_tokens():
     torch.manual_seed(0)
     torch.set_num_threads(1)
     model, ids = Repeated(64), torch.randint(40, (4, 24))
-    graph = trace(model, (ids,), {})
-    laws = plan(model, "xavier", graph=graph, frozen=True).laws()
-    found = capture.predict(model, (ids,), {}, laws=laws, scheme="xavier", graph=graph, on_missing="raise")
-    rows = drawn(model, (ids,), {}, "xavier", graph, 48)
-    for e in errors(found, rows):
+    for e in judged(model, ids, "xavier", 48):
         if e.node.startswith("maps"):
             assert e.grad_q <= 0.1, (e.node, e.values)
 
@@ -163,10 +159,6 @@ def test_weights_that_are_returned_have_gradients_of_their_own():
     torch.manual_seed(0)
     torch.set_num_threads(1)
     model, x = Returned(16, 2), torch.randn(2, 48, 16)
-    graph = trace(model, (x,), {})
-    laws = plan(model, "xavier", graph=graph, frozen=True).laws()
-    found = capture.predict(model, (x,), {}, laws=laws, scheme="xavier", graph=graph, on_missing="raise")
-    rows = drawn(model, (x,), {}, "xavier", graph, 32)
-    for e in errors(found, rows):
+    for e in judged(model, x, "xavier", 32):
         if e.node.startswith("maps"):
             assert e.grad_q <= 0.1, (e.node, e.values)

@@ -70,3 +70,48 @@ def gammaincinv(a: ArrayLike, p: ArrayLike) -> Array:
 def betaincinv(a: ArrayLike, b: ArrayLike, p: ArrayLike) -> Array:
     """The quantile function of the beta law."""
     return _call("betaincinv", a, b, p)
+
+
+def erfinv(y: ArrayLike) -> Array:
+    """The inverse of the error function."""
+    return _call("erfinv", y)
+
+
+def logit(p: ArrayLike) -> Array:
+    """ln p/(1 - p), the inverse of the logistic function."""
+    return _call("logit", p)
+
+
+def log_ndtr(x: ArrayLike) -> Array:
+    """ln Φ(x), also where Φ(x) is below double precision."""
+    return _call("log_ndtr", x)
+
+
+def erfcx(x: ArrayLike) -> Array:
+    """exp(x²)·(1 - erf x)."""
+    return _call("erfcx", x)
+
+
+def entropy(p: ArrayLike) -> Array:
+    """-p ln p, 0 at 0."""
+    return _call("entr", p)
+
+
+def polygamma(n: int, x: ArrayLike) -> Array:
+    """The n-th derivative of ψ(x)."""
+    return _call("polygamma", n, x)
+
+
+def bessel_j(n: int, x: ArrayLike) -> Array:
+    """J_n(x), the Bessel function of the first kind and order n."""
+    return _call("jv", n, x)
+
+
+def bessel_i(n: int, x: ArrayLike) -> Array:
+    """I_n(x), the modified Bessel function of the first kind and order n."""
+    return _call("iv", n, x)
+
+
+def bessel_i_scaled(n: int, x: ArrayLike) -> Array:
+    """exp(-|x|)·I_n(x)."""
+    return _call("ive", n, x)

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Signal
-from firstlight.rules.composed.composed import composed
+from firstlight.rules.composed.composed import composed, each
 from firstlight.rules.composed.tape import Tape
-from firstlight.rules.registry import several
 from firstlight.rules.state.empirical import constant, uniform
 
 _STRONG = 0.05  # share of the norm's constant from which what it divides by is more than a constant
@@ -181,17 +180,12 @@ def lp_pool(
     axes = int(tape.call.node.op[-2])
     if ceil_mode:
         tape.call.caveat("windows that reach over the border are left out")
-    kernel = _each(kernel_size, axes)
-    steps = kernel if stride is None else _each(stride, axes)
+    kernel = each(kernel_size, axes)
+    steps = kernel if stride is None else each(stride, axes)
     x = tape("view", input, input.shape)
     for i, axis in enumerate(range(input.ndim - axes, input.ndim)):
         x = tape("unfold", x, axis, kernel[i], steps[i])
     return tape("linalg_vector_norm", x, float(norm_type), tuple(range(-axes, 0)))
-
-
-def _each(size: Any, axes: int) -> tuple[int, ...]:
-    """One number for each axis."""
-    return tuple(int(n) for n in size) if several(size) else (int(size),) * axes
 
 
 @composed("local_response_norm", example="F.local_response_norm(x.view(16, 8, 8), 3, 0.02)")

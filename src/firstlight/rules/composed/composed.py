@@ -198,7 +198,7 @@ def unfold(
         dimension %= input.ndim
         windows = _windows(tape, input, dimension, size, step, 1)
         return tape("movedim", windows, dimension + 1, input.ndim)
-    kernel, spread, border, by = (_pair(v) for v in (kernel_size, dilation, padding, stride))
+    kernel, spread, border, by = (each(v, 2) for v in (kernel_size, dilation, padding, stride))
     x = tape("pad", input, (border[1], border[1], border[0], border[0]))
     n, c = input.shape[:2]
     for k, axis in enumerate((2, 4)):
@@ -208,8 +208,10 @@ def unfold(
     return tape("view", x, (n, c * kernel[0] * kernel[1], height * width))
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    return (int(value[0]), int(value[-1])) if several(value) else (int(value), int(value))
+def each(size: Any, axes: int) -> tuple[int, ...]:
+    """One number for each axis, of one for all or one each."""
+    found = tuple(int(n) for n in size) if several(size) else (int(size),)
+    return found * axes if len(found) == 1 else found
 
 
 def _windows(tape: Tape, x: Signal, axis: int, size: int, step: int, dilation: int) -> Signal:

@@ -9,8 +9,7 @@ import numpy as np
 from firstlight.graph.signal import Signal, replace
 from firstlight.rules.composed.composed import composed
 from firstlight.rules.composed.tape import Tape
-from firstlight.rules.state.empirical import uniform
-from firstlight.rules.state.layout import axis_atoms
+from firstlight.rules.moves.lookup import one_of
 
 _SAME = 1e-6  # relative scatter up to which numbers are one number
 
@@ -57,9 +56,8 @@ def _picked(
 ) -> Signal:
     """The entry of each label: a sum over classes of the entries times a one-hot mask that is independent of them.
 
-    Two sites have the same class with probability P = Σ f_c², f_c the share of the labels that are c (1/C where they
-    are not known), so entries of the mask are alike like P between sites, and of one site only one class is 1. What
-    is ignored leaves zeros, and a mean is one over the rest.
+    Two sites have the same class with probability Σ f_c², f_c the share of the labels that are c (1/C where they are
+    not known). What is ignored leaves zeros, and a mean is one over the rest.
     """
     if weight is not None:
         tape.call.caveat("class weights are taken as equal ones")
@@ -70,15 +68,10 @@ def _picked(
         counted = labels[labels != ignored]
         kept = len(counted) / max(len(labels), 1)
         same = float(np.square(np.unique(counted, return_counts=True)[1] / max(len(counted), 1)).sum())
-    mean = kept / classes
-    hot = uniform(log_p.shape, mean, mean, batch_axis=None)
+    hot = one_of(log_p.shape, (axis,), same=same, kept=kept)
     hot = replace(hot, batch=log_p.batch) if len(log_p.batch) == len(hot.batch) else hot
-    corr, at = np.full(hot.corr.shape, kept * (1.0 - same) / max(classes - 1, 1)), axis_atoms(hot, axis)
-    corr[tuple(slice(0, 1) if i in at else slice(None) for i in range(corr.ndim))] = kept * same
-    corr[tuple(slice(None) if i in at else slice(0, 1) for i in range(corr.ndim))] = 0.0
-    corr[(0,) * corr.ndim] = 1.0
     over = 1.0 / kept if reduction == "mean" and kept > 0.0 else 1.0
-    return tape("mul", tape("sum", tape("mul", log_p, replace(hot, corr=corr)), axis), over)
+    return tape("mul", tape("sum", tape("mul", log_p, hot), axis), over)
 
 
 @composed(

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Signal
-from firstlight.rules.composed.composed import composed
+from firstlight.rules.composed.composed import composed, each
 from firstlight.rules.composed.tape import Tape
-from firstlight.rules.registry import several
 from firstlight.rules.state.empirical import constant
 
 
@@ -173,7 +172,7 @@ def fold(
     tape: Tape, input: Signal, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
 ) -> Signal:
     """Columns of windows added up where they lie in an image: along each axis the product with a matrix of 0 and 1."""
-    sizes, kernel, spread, border, by = (_pair(v) for v in (output_size, kernel_size, dilation, padding, stride))
+    sizes, kernel, spread, border, by = (each(v, 2) for v in (output_size, kernel_size, dilation, padding, stride))
     counts = [(sizes[i] + 2 * border[i] - spread[i] * (kernel[i] - 1) - 1) // by[i] + 1 for i in range(2)]
     lead = input.shape[:-2]
     c = input.shape[-2] // (kernel[0] * kernel[1])
@@ -190,7 +189,3 @@ def _places(kernel: int, count: int, spread: int, by: int, size: int, border: in
     """Which place of an axis each tap of each window lies at, shape (size, kernel·count)."""
     places = (np.arange(kernel)[:, None] * spread + np.arange(count)[None, :] * by - border).ravel()
     return (np.arange(size)[:, None] == places[None, :]) * 1.0
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return (int(value[0]), int(value[-1])) if several(value) else (int(value), int(value))

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
-import numpy as np
-
-from firstlight.graph.signal import Signal, replace
+from firstlight.graph.signal import Signal
 from firstlight.rules.composed.composed import composed
 from firstlight.rules.composed.tape import Tape
-from firstlight.rules.state.empirical import uniform
-from firstlight.rules.state.layout import axis_atoms
+from firstlight.rules.moves.lookup import one_of
 
 _EXAMPLE = "F.max_unpool2d(*F.max_pool2d(x.view(16, 1, 8, 8), 2, return_indices=True), 2)"
 
@@ -40,20 +36,10 @@ def max_unpool(
     windows = [max(m // n, 1) for n, m in zip(sizes, wanted, strict=True)]
     apart = tuple(k for n in sizes for k in (n, 1))
     full = tuple(k for pair in zip(sizes, windows, strict=True) for k in pair)
-    mask = _one_of((*lead, *full), [len(lead) + 2 * i + 1 for i in range(axes)], prod(windows))
+    mask = one_of((*lead, *full), [len(lead) + 2 * i + 1 for i in range(axes)])
     spread = tape("mul", tape("view", input, (*lead, *apart)), mask)
     out = tape("view", spread, (*lead, *(n * k for n, k in zip(sizes, windows, strict=True))))
     if out.shape[-axes:] == wanted:
         return out
     missing = [m - n for n, m in zip(out.shape[-axes:], wanted, strict=True)]
     return tape("pad", out, tuple(k for m in reversed(missing) for k in (0, m)))
-
-
-def _one_of(shape: tuple[int, ...], axes: list[int], places: int) -> Signal:
-    """A mask that is one at one of the places of each window: never at two of one, independently in two windows."""
-    share = 1.0 / places
-    mask = uniform(shape, share, share)
-    corr, atoms = np.array(mask.corr), [a for axis in axes for a in axis_atoms(mask, axis)]
-    corr[tuple(slice(None) if a in atoms else 0 for a in range(corr.ndim))] = 0.0
-    corr[(0,) * corr.ndim] = 1.0
-    return replace(mask, corr=corr)

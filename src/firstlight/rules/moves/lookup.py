@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -99,18 +101,26 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, weight: Signal, p
 def one_hot(call: Call, input: Signal, num_classes: int = -1) -> Signal:
     """One 1 per row."""
     del input, num_classes
-    return one_of(call.node.outputs[0].shape, -1)
+    return one_of(call.node.outputs[0].shape, (-1,))
 
 
-def one_of(shape: tuple[int, ...], axis: int) -> Signal:
-    """A single 1 along an axis, anywhere: two entries of one row are never both 1, those of two rows independently."""
-    p = 1.0 / shape[axis]
-    out = uniform(shape, p, p)
-    atoms = axis_atoms(out, axis % len(shape))
-    if not atoms:
-        return out
-    corr = out.corr.copy()
-    corr[tuple(slice(1, None) if a in atoms else 0 for a in range(corr.ndim))] = 0.0
+def one_of(shape: tuple[int, ...], axes: Sequence[int], *, same: float | None = None, kept: float = 1.0) -> Signal:
+    """A single 1 along some axes, anywhere: two entries of one row are never both 1, rows are independent.
+
+    Args:
+        shape: Of the mask.
+        axes: Along which the 1 has its place; all others tell rows apart.
+        same: Probability that two rows have it at the same place; None for places that are equally likely.
+        kept: Share of the rows that have one at all.
+    """
+    places = prod(shape[axis] for axis in axes)
+    same = 1.0 / places if same is None else same
+    out = uniform(shape, kept / places, kept / places)
+    at = [a for axis in axes for a in axis_atoms(out, axis % len(shape))]
+    corr = np.full(out.corr.shape, kept * (1.0 - same) / max(places - 1, 1))
+    corr[tuple(slice(0, 1) if a in at else slice(None) for a in range(corr.ndim))] = kept * same
+    corr[tuple(slice(None) if a in at else slice(0, 1) for a in range(corr.ndim))] = 0.0
+    corr[(0,) * corr.ndim] = 1.0
     return replace(out, corr=corr)
 
 

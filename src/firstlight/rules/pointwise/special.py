@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,7 @@ from firstlight.rules.pointwise.elementwise import apply, back, simple
 from firstlight.rules.pointwise.homogeneous import Pointwise
 from firstlight.rules.reductions.ordering import indices
 from firstlight.rules.registry import GAUSSIAN_INPUT, Call, Grads, rule
-
-special: Any = import_module("scipy.special")  # SciPy ships no types
+from firstlight.theory import special
 
 _EDGE = 1.0 - 1e-12  # functions on (-1, 1) or (0, 1) are taken up to here: torch's are infinite at the end
 _PERIODS = 8  # of a remainder at each side of zero whose jumps the quadrature is split at
@@ -28,10 +27,6 @@ def _share(x: Array) -> Array:
     return np.clip(x, 1.0 - _EDGE, _EDGE)
 
 
-def _density(x: Array) -> Array:
-    return np.exp(-0.5 * np.square(x)) / np.sqrt(2.0 * np.pi)
-
-
 def _above(x: Array) -> Array:
     """Arguments of some are positive; a law's lowest nodes may lie below."""
     return np.maximum(x, 1e-12)
@@ -42,6 +37,10 @@ def _over(top: Array, x: Array, at_zero: float) -> Array:
     away = np.abs(x) > 1e-6
     return np.where(away, top / np.where(away, x, 1.0), at_zero)
 
+
+_i0, _i1 = partial(special.bessel_i, 0), partial(special.bessel_i, 1)
+_i0e, _i1e = partial(special.bessel_i_scaled, 0), partial(special.bessel_i_scaled, 1)
+_j0, _j1 = partial(special.bessel_j, 0), partial(special.bessel_j, 1)
 
 simple("positive", lambda x: x, np.ones_like)
 simple("sgn", np.sign, np.zeros_like, (0.0,))
@@ -63,29 +62,26 @@ simple(
 )  # fmt: skip
 simple("lgamma", lambda x: special.gammaln(_above(x)), lambda x: special.digamma(_above(x)),
        example="torch.lgamma(x * x + 1.0)", positive=True)  # fmt: skip
-simple("digamma", lambda x: special.digamma(_above(x)), lambda x: special.polygamma(1, _above(x)),
+simple("digamma", lambda x: special.digamma(_above(x)), lambda x: special.trigamma(_above(x)),
        example="torch.digamma(x * x + 1.0)", positive=True)  # fmt: skip
-simple("i0", special.i0, special.i1, steep=True)
-simple("special_i0e", special.i0e, lambda x: special.i1e(x) - np.sign(x) * special.i0e(x), (0.0,),
-       "torch.special.i0e(x)")  # fmt: skip
-simple("special_i1", special.i1, lambda x: special.i0(x) - _over(special.i1(x), x, 0.5), example="torch.special.i1(x)",
-       steep=True)  # fmt: skip
-simple(
-    "special_i1e", special.i1e,
-    lambda x: special.i0e(x) - _over(special.i1e(x), x, 0.5) - np.sign(x) * special.i1e(x), (0.0,),
-    "torch.special.i1e(x)",
-)  # fmt: skip
-simple("special_bessel_j0", special.j0, lambda x: -special.j1(x), example="torch.special.bessel_j0(x.detach()) + x")
-simple("special_bessel_j1", special.j1, lambda x: special.j0(x) - _over(special.j1(x), x, 0.5),
+simple("i0", _i0, _i1, steep=True)
+simple("special_i0e", _i0e, lambda x: _i1e(x) - np.sign(x) * _i0e(x), (0.0,), "torch.special.i0e(x)")
+simple("special_i1", _i1, lambda x: _i0(x) - _over(_i1(x), x, 0.5), example="torch.special.i1(x)", steep=True)
+simple("special_i1e", _i1e, lambda x: _i0e(x) - _over(_i1e(x), x, 0.5) - np.sign(x) * _i1e(x), (0.0,),
+       "torch.special.i1e(x)")  # fmt: skip
+simple("special_bessel_j0", _j0, lambda x: -_j1(x), example="torch.special.bessel_j0(x.detach()) + x")
+simple("special_bessel_j1", _j1, lambda x: _j0(x) - _over(_j1(x), x, 0.5),
        example="torch.special.bessel_j1(x.detach()) + x")  # fmt: skip
-simple("special_ndtr", special.ndtr, _density, example="torch.special.ndtr(x)")
-simple("special_log_ndtr", special.log_ndtr, lambda x: np.exp(np.log(_density(x)) - special.log_ndtr(x)),
+simple("special_ndtr", special.ndtr, special.normal_density, example="torch.special.ndtr(x)")
+simple("special_log_ndtr", special.log_ndtr, lambda x: np.exp(np.log(special.normal_density(x)) - special.log_ndtr(x)),
        example="torch.special.log_ndtr(x)")  # fmt: skip
-simple("special_ndtri", lambda x: special.ndtri(_share(x)), lambda x: 1.0 / _density(special.ndtri(_share(x))),
-       example="torch.special.ndtri(x.sigmoid())")  # fmt: skip
+simple(
+    "special_ndtri", lambda x: special.ndtri(_share(x)),
+    lambda x: 1.0 / special.normal_density(special.ndtri(_share(x))), example="torch.special.ndtri(x.sigmoid())",
+)  # fmt: skip
 simple("special_erfcx", special.erfcx, lambda x: 2.0 * x * special.erfcx(x) - 2.0 / np.sqrt(np.pi),
        example="torch.special.erfcx(x.abs())")  # fmt: skip
-simple("special_entr", special.entr, lambda x: -np.log(np.maximum(x, 1e-300)) - 1.0,
+simple("special_entr", special.entropy, lambda x: -np.log(np.maximum(x, 1e-300)) - 1.0,
        example="torch.special.entr(x.sigmoid())")  # fmt: skip
 
 
