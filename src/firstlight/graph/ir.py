@@ -10,7 +10,7 @@ an empty path: ``":relu"``. A module's repeated call counts on: its operations s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -158,17 +158,26 @@ class Node:
     source: str = ""
 
     @property
+    def read(self) -> tuple[Ref | ParameterRef, ...]:
+        """All node outputs and parameters that this node reads, in argument order."""
+        found: list[Ref | ParameterRef] = []
+        _gather(self.args, found)
+        if self.options:
+            _gather(self.options.values(), found)
+        return tuple(found)
+
+    @property
     def refs(self) -> tuple[Ref, ...]:
         """All node outputs that this node reads, in argument order."""
-        return tuple(_refs((self.args, tuple(self.options.values()))))
+        return tuple([r for r in self.read if isinstance(r, Ref)])
 
 
-def _refs(arg: Arg | tuple[Any, ...]) -> Iterator[Ref]:
-    if isinstance(arg, Ref):
-        yield arg
-    elif isinstance(arg, tuple):
-        for item in arg:
-            yield from _refs(item)
+def _gather(args: Iterable[Arg], found: list[Ref | ParameterRef]) -> None:
+    for arg in args:
+        if isinstance(arg, tuple):
+            _gather(arg, found)
+        elif isinstance(arg, Ref | ParameterRef):
+            found.append(arg)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from firstlight.errors import FirstlightError
-from firstlight.graph.ir import Arg, Node, ParameterRef, Ref
+from firstlight.graph.ir import Node, ParameterRef
 from firstlight.graph.prediction import normal_cdf
 from firstlight.graph.signal import Signal
 from firstlight.propagate.forward import Run
@@ -117,8 +117,8 @@ def _is_weight(run: Run, node: Node, made: Mapping[str, tuple[int, ...]]) -> boo
 
     What samples look up in a table is none, although the indices of a given batch are no tensor of the network.
     """
-    leaves = list(_leaves((node.args, tuple(node.options.values()))))
-    if not leaves or not all(isinstance(a, ParameterRef) or a.node in made for a in leaves):
+    read = node.read
+    if not read or not all(isinstance(a, ParameterRef) or a.node in made for a in read):
         return False
     return not (run.signals[node.name] and any(run.signals[node.name][0].batch))
 
@@ -134,7 +134,7 @@ def _operands(
         made: Shapes of the weights that were made of parameters.
     """
     shape, read = None, None
-    for arg in _leaves((node.args, tuple(node.options.values()))):
+    for arg in node.read:
         if isinstance(arg, ParameterRef):
             known = run.graph.parameters.get(arg.name)
             if known is not None and len(known.spec.shape) >= 2:
@@ -145,14 +145,6 @@ def _operands(
         elif read is None and run.signals.get(arg.node):
             read = run.signals[arg.node][min(arg.index, len(run.signals[arg.node]) - 1)]
     return shape, read
-
-
-def _leaves(arg: Arg | tuple[Arg, ...]) -> Iterator[ParameterRef | Ref]:
-    if isinstance(arg, tuple):
-        for a in arg:
-            yield from _leaves(a)
-    elif isinstance(arg, ParameterRef | Ref):
-        yield arg
 
 
 def _rows_first(op: str) -> bool:
@@ -173,9 +165,8 @@ def _consumers(run: Run) -> Mapping[str, Node]:
     """The first operation that reads each one's output."""
     out: dict[str, Node] = {}
     for node in run.graph.nodes:
-        for arg in _leaves((node.args, tuple(node.options.values()))):
-            if isinstance(arg, Ref):
-                out.setdefault(arg.node, node)
+        for ref in node.refs:
+            out.setdefault(ref.node, node)
     return out
 
 
@@ -185,7 +176,7 @@ def _following(node: Node, consumers: Mapping[str, Node]) -> str:
     while at is not None:
         if _known(at.op):
             return at.op
-        if any(isinstance(a, ParameterRef) for a in _leaves((at.args,))) and "norm" not in at.op:
+        if any(isinstance(a, ParameterRef) for a in at.read) and "norm" not in at.op:
             return ""
         at = consumers.get(at.name)
     return ""

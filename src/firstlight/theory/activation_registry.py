@@ -80,10 +80,12 @@ class Activation:
 
 _FACTORIES: dict[str, Callable[..., Activation]] = {}
 _NAMES: dict[str, str] = {}  # simplified name or alias -> registered name
+_DROPPED = str.maketrans("", "", "-_ ")
 
 
+@functools.cache
 def _simple(name: str) -> str:
-    return name.lower().translate({ord(c): None for c in "-_ "}).replace("²", "2")
+    return name.lower().translate(_DROPPED).replace("²", "2")
 
 
 def activation(name: str, *aliases: str) -> Callable[[Callable[..., Activation]], Callable[..., Activation]]:
