@@ -10,7 +10,7 @@ from benchmarks.accuracy.draws import drawn
 from benchmarks.accuracy.errors import errors
 from firstlight.capture import predict as capture
 from firstlight.capture.trace import trace
-from firstlight.rules.attention import participation
+from firstlight.rules.attention import participation, straying
 from firstlight.rules.state import noise
 from firstlight.schemes.plan import plan
 from tests.zoo.sequence import Pooled
@@ -52,24 +52,25 @@ def brute(units, dims, uneven, common):
 
 
 @pytest.mark.parametrize(
-    ("units", "dims", "uneven", "common"), [(16, 8, 0.0, 0.0), (24, 4, 0.0, 0.0), (24, 8, 0.2, 0.0), (24, 8, 0.1, 0.2)]
+    ("units", "dims", "uneven", "common"),
+    [(16, 8, 0.0, 0.0), (24, 4, 0.0, 0.0), (24, 8, 0.2, 0.0), (24, 8, 0.1, 0.2), (24, 80, 0.1, 0.2)],
 )
 def test_sums_over_keys_and_rows(units, dims, uneven, common):
     rows = brute(units, dims, uneven, common)
     n = np.array([float(KEYS)])
-    found = participation.straying(1.0, n, 1.0 / units, 2.0 / dims, uneven, common)
+    found = straying.straying(1.0, n, 1.0 / units, 2.0 / dims, uneven, common)
     share = participation.participation(1.0, n)[0] * found.sharper
     own = participation.jacobian(np.array([share]), n)[0] * found.less * dims
     told = np.array([share, share + found.alike, own, own * found.coherent, own * found.rows])
     rows, alone = rows[:, :5], rows[:, 5:]
-    spread = rows.std(axis=0) * (1.0 / SETS + KEYS * max(KEYS, units) / participation._SAMPLED) ** 0.5
+    spread = rows.std(axis=0) * (1.0 / SETS + 1.0 / straying._sets(KEYS)) ** 0.5
     assert np.all(np.abs(told - rows.mean(axis=0)) < 4.0 * spread), (told, rows.mean(axis=0), spread)
     # and independent logits would be refused
     plain = participation.participation(1.0, n)[0]
     flat = participation.jacobian(np.array([plain]), n)[0] * dims
     assert np.any(np.abs(np.array([plain, plain, flat, flat, flat]) - rows.mean(axis=0)) > 4.0 * spread)
     left = alone[:, 1] - found.apart * alone[:, 0]  # dq of gradients that have nothing to do with the values
-    assert abs(left.mean()) < 4.0 * left.std() * (1.0 / SETS + KEYS * max(KEYS, units) / participation._SAMPLED) ** 0.5
+    assert abs(left.mean()) < 4.0 * left.std() * (1.0 / SETS + 1.0 / straying._sets(KEYS)) ** 0.5
 
 
 def test_a_tensor_of_one_entry_has_no_two_samples():

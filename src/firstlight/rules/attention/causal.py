@@ -21,7 +21,8 @@ import numpy as np
 from firstlight.graph.course import Course, Rows, bins
 from firstlight.graph.signal import Array, Signal, replace
 from firstlight.rules.attention.overlap import less
-from firstlight.rules.attention.participation import shares, together
+from firstlight.rules.attention.participation import shares
+from firstlight.rules.attention.straying import together
 from firstlight.rules.state import course
 from firstlight.rules.state.layout import axis_atoms
 

@@ -54,7 +54,7 @@ def uncommon(out: Signal, p: Signal, w: Signal) -> float:
 def split_of_rows(p: Signal, values: Signal) -> tuple[float, float] | None:
     """`Signal.split` of a mean over keys with the weights p, None if that of the values is not known.
 
-    What Σ p_j p_k v_j·v_k scatters by from row to row has the lengths of tokens in it (`participation.straying`).
+    What Σ p_j p_k v_j·v_k scatters by from row to row has the lengths of tokens in it (`straying.straying`).
     A sample that is longer as a whole by a factor s has logits of s² the variance, and so s·s^2γ the energy,
     γ = d ln Σp²/d ln v.
     """
@@ -138,7 +138,7 @@ def alike_rows(p: Signal, left: str, out: Signal, letters: str) -> float | Array
 
 
 def coherent(out: Signal, extra: float, x: Signal, w: Signal, like: float | Array = 0.0) -> Signal:
-    """A mean over keys, weighted by a softmax that follows their random correlations (`participation.straying`).
+    """A mean over keys, weighted by a softmax that follows their random correlations (`straying.straying`).
 
     Attention adds Σ_{j≠k} p_j p_k c_jk to Σ p², both times what the values have not in common; the gradient of the
     queries is a sum over keys of |dℓ|²-times as much. To first order in the logits what attention adds is the

@@ -15,8 +15,9 @@ from firstlight.rules.attention.biased import biased, shares, without
 from firstlight.rules.attention.causal import causal, logits_back, rows_of, tempered, variances
 from firstlight.rules.attention.hiding import HIDDEN, hidden_in
 from firstlight.rules.attention.overlap import of_gradients, overlap
-from firstlight.rules.attention.participation import coherence, jacobian, let_through, straying, together
+from firstlight.rules.attention.participation import jacobian, let_through
 from firstlight.rules.attention.shares import behind_softmax
+from firstlight.rules.attention.straying import coherence, straying, together
 from firstlight.rules.chains.grids import on_grid
 from firstlight.rules.chains.source import affine_of, as_source, from_values, on_source
 from firstlight.rules.gradients.gradient import joined, parts_of, scale, whole
