@@ -55,7 +55,7 @@ def _rows(mean: Array, variance: Array) -> tuple[Array, Array, Array, Array | No
             row = np.interp(np.log(np.maximum(sd, low)), np.log(knots), np.arange(_ROWS) + float(has_zero))
         if has_zero:
             row = np.where(sd < low, 0.0, row)
-        share = _shares(row, len(table))
+        share = shares_of(row, len(table))
         return np.full(len(table), m), table, share, row.reshape(mean.shape)
     pairs = np.stack([mean.ravel().round(12), sd.round(12)], axis=1)
     levels, inverse, counts = np.unique(pairs, axis=0, return_inverse=True, return_counts=True)
@@ -72,7 +72,8 @@ def _rows(mean: Array, variance: Array) -> tuple[Array, Array, Array, Array | No
     return levels[:, 0], levels[:, 1], counts / counts.sum(), inverse.reshape(mean.shape).astype(float)
 
 
-def _shares(row: Array, n: int) -> Array:
+def shares_of(row: Array, n: int) -> Array:
+    """Share of the entries on each of n rows."""
     low = np.floor(row).astype(int)
     part = row - low
     share = np.bincount(low, 1.0 - part, n) + np.bincount(np.minimum(low + 1, n - 1), part, n)

@@ -9,7 +9,7 @@ import numpy as np
 from firstlight.graph.along import Along
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
 from firstlight.rules.gradients.along import of_parts
-from firstlight.rules.gradients.gradient import whole
+from firstlight.rules.gradients.gradient import moved, whole
 from firstlight.rules.gradients.rows import added
 from firstlight.rules.moves.concatenation import join
 from firstlight.rules.moves.ranges import drop_axis, put_range, take_index, take_range, unsqueezed
@@ -294,7 +294,8 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, index: Any) -> Gr
         entries = out.ndim == input.ndim == 2 and out.shape[1] == 1 and _by_two(index)
         form = added(grad.along, out.shape[0] / input.shape[0], disjoint=entries) if rows or entries else None
         return {"input": Cotangent(from_sample(grad, out, input), along=form)}
-    return {"input": Cotangent(place(whole(grad), input, steps), along=_along(grad, out, input, index))}
+    found = moved(grad if out.numel == input.numel else Cotangent(whole(grad)), lambda g: place(g, input, steps))
+    return {"input": replace(found, along=_along(grad, out, input, index))}
 
 
 def _by_two(index: Any) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from firstlight.graph.along import Along
 from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, Source, once, replace
 from firstlight.rules.attention.shares import are_shares, shares_back
+from firstlight.rules.chains import levels
 from firstlight.rules.chains.grids import Bend, finer, on_grid
 from firstlight.rules.chains.operands import gated, on_product, through_product
 from firstlight.rules.chains.partly import met
@@ -73,7 +74,9 @@ def multiply(call: Call, x: Any, y: Any) -> Any:
         and (x.mean_mean**2 < 0.5 * x.mean_q and y.mean_mean**2 < 0.5 * y.mean_q)
     ):
         call.caveat("product of two fluctuating tensors: treated as independent factors")
-    return replace(out, gaussian=still, terms=_terms(x, y), factors=None if still else (out.ident, x, y))
+    out = replace(out, gaussian=still, terms=_terms(x, y), factors=None if still else (out.ident, x, y))
+    standing = None if still else levels.of_product(x, y)
+    return out if standing is None else replace(out, source=standing[0], values=standing[1])
 
 
 def _levelled(x: Signal) -> Signal:
@@ -145,7 +148,9 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any) -> Grads
     form = begun(grad, out) if isinstance(input, Signal) and isinstance(other, Signal) else grad.along
     for name, mine, factor in (("input", input, other), ("other", other, input)):
         if isinstance(mine, Signal):
-            grads[name] = _along(reduce_to(times_factor(grad, out, mine, factor), mine), mine, factor, out, form, grad)
+            levelled = levels.back(grad, out, mine, factor) if isinstance(factor, Signal) else None
+            met = times_factor(grad, out, mine, factor) if levelled is None else levelled
+            grads[name] = _along(reduce_to(met, mine), mine, factor, out, form, grad)
             if isinstance(factor, Signal):
                 grads[name] = images.of_factor(grads[name], grad, mine, factor, out)
             else:

@@ -22,13 +22,13 @@ def source_key(x: Signal) -> Hashable:
 
 def eldest(key: Hashable) -> float:
     """The ident of the tensor that a source is (a view of): what is older does not depend on it."""
-    known = _parts(key)
+    known = parts(key)
     return known[1] if known[:1] == ("source",) and isinstance(known[1], int) else float("inf")
 
 
 def moved_key(key: Hashable, step: Hashable) -> tuple[Hashable, ...]:
     """The identity of a source after a change of layout."""
-    known = _parts(key)
+    known = parts(key)
     return (*known[:2], then(known[2], step), known[3]) if known[:1] == ("source",) else (key, step)
 
 
@@ -36,7 +36,7 @@ def origin(x: Signal, step: Hashable) -> tuple[int, ...] | None:
     """The atoms of the source that a step brings a chain back to; None where it goes elsewhere."""
     if x.source is None:
         return None
-    known = _parts(moved_key(x.source.key, step))
+    known = parts(moved_key(x.source.key, step))
     return known[3] if known[0] == "source" and known[2] == () else None
 
 
@@ -52,7 +52,7 @@ def same_view(x: Signal, y: Signal) -> bool:
 
 def then(steps: Steps, step: Hashable) -> Steps:
     """The steps with one more, as few as that takes."""
-    one, last = _parts(step), _parts(steps[-1]) if steps else ()
+    one, last = parts(step), parts(steps[-1]) if steps else ()
     both = _together(last, one) if last and one and last[0] == one[0] else None
     if _is_nothing(one):
         return steps
@@ -61,7 +61,8 @@ def then(steps: Steps, step: Hashable) -> Steps:
     return steps[:-1] if _is_nothing(both) else (*steps[:-1], both)
 
 
-def _parts(step: Hashable) -> tuple[Any, ...]:
+def parts(step: Hashable) -> tuple[Any, ...]:
+    """A step, or the identity of a source, as a tuple; empty if it is none."""
     return cast("tuple[Any, ...]", step) if isinstance(step, tuple) else ()
 
 
