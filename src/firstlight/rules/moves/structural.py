@@ -82,7 +82,7 @@ def like_shape(x: Signal, shape: Sizes) -> Signal:
     out = Signal(groups, np.full(one, x.mean_mean), np.full(one, q), corr, (False,) * n, noise=x.noise)
     if x.shape[-1:] != shape[-1:]:
         return out
-    return replace(out, scatter=x.scatter, lean=x.lean)  # whole rows, of the lengths that rows have
+    return replace(out, scatter=x.scatter, lean=x.lean, beside=x.beside)  # whole rows, of the lengths that rows have
 
 
 def from_sample(grad: Cotangent, out: Signal, input: Signal) -> Signal:
