@@ -28,6 +28,9 @@ _OTHER_ORDER: dict[Any, tuple[str, ...]] = {
     torch.embedding: ("input", "padding_idx", "scale_grad_by_freq", "sparse"),
 }
 
+# NumPy's names of arguments, which torch takes as well.
+_NUMPY = {"axis": "dim", "axis0": "dim0", "axis1": "dim1", "keepdims": "keepdim"}
+
 Convert = Callable[[torch.Tensor], Arg]
 
 # Methods that take sizes or axes either as one sequence or as several integers.
@@ -48,7 +51,7 @@ def plain_arguments(
         kwargs: Keyword arguments.
         convert: Turns a tensor into its reference in the graph.
     """
-    named = {key: value for key, value in kwargs.items() if key not in _IDLE}
+    named = {_NUMPY.get(key, key): value for key, value in kwargs.items() if key not in _IDLE}
     positional = list(args)
     name = getattr(func, "__name__", "")
     if func in _OTHER_ORDER:

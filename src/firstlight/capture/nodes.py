@@ -24,7 +24,6 @@ from firstlight.capture.replay import Replay
 from firstlight.capture.scope import Scope
 from firstlight.capture.tensors import is_mask, named_tensors
 from firstlight.graph.ir import Arg, Constant, ConstantRef, Node, Parameter, ParameterRef, Ref, TensorSpec
-from firstlight.rules import find
 
 # Entries up to which the values of a constant are computed and kept.
 VALUE_LIMIT = 2**22
@@ -78,7 +77,7 @@ class NodeRecorder(Recorder):
             if op == "as_strided":  # places in memory mean something beside the strides that it had before
                 held: Arg = tuple(args[0].stride())
                 self._arguments[1].update({"held": held, "start": args[0].storage_offset()})
-            self._call = None if find(op) else Replay.of(func, args, kwargs, self.reference)
+            self._call = Replay.of(func, args, kwargs, self.reference)
         return func, args, kwargs
 
     def enclose(

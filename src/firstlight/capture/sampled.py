@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from firstlight.capture.drawn import Draw
 from firstlight.capture.replay import Replay, Slot
 from firstlight.errors import ModelError
 from firstlight.graph.ir import Arg, ConstantRef, Graph, Node, ParameterRef, Ref, TensorSpec
-from firstlight.graph.signal import Array, Cotangent, Signal, replace
+from firstlight.graph.noise import Noise
+from firstlight.graph.signal import Cotangent, Signal, replace
 from firstlight.rules.gradients.gradient import scaled, times_signal, whole
 from firstlight.rules.registry import Look, OwnBackward
 from firstlight.rules.state.empirical import from_data, uniform
+from firstlight.rules.state.forms import combine
 
 _LARGEST = 1 << 24  # entries of all inputs together beyond which an operation is not sampled
 _ENOUGH, _REPEATS = 1 << 18, 16  # entries after which, and draws at most on which, gradients are measured
+_LONGER, _ROOTS = 1.1, 6  # by what an input is longer to see what follows, and inputs up to which each one is
 _SAME = 1e-3  # two gradients are the same if they differ by less, in root mean square: float32 through a few operations
 _DIFFERENT = torch.finfo(torch.float32).eps ** 0.5  # directions below this share of the largest say nothing of a factor
 
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
 Grads = tuple[Cotangent | None, ...]
 
 
@@ -36,6 +42,7 @@ class Sampler:
 
     def __init__(self, graph: Graph) -> None:
         self._calls: Mapping[str, Replay] = graph.calls
+        self._nodes = {n.name: n for n in graph.nodes}
         self._specs: dict[Arg, TensorSpec] = {
             Ref(n.name, i): spec for n in graph.nodes for i, spec in enumerate(n.outputs)
         }
@@ -43,19 +50,21 @@ class Sampler:
         self._specs.update({ConstantRef(n): c.spec for n, c in graph.constants.items()})
 
     def outputs(self, node: Node, look: Look) -> tuple[Signal, ...]:
-        """Statistics of the outputs."""
+        """Statistics of the outputs, and how they fluctuate with the inputs."""
         call = self._call(node)
-        found: list[tuple[Tensor, ...]] = []
-        entries = 0
-        while not found or (entries < _ENOUGH and len(found) < _REPEATS):
-            drawn = self._draw(node, call, look, seed=len(found))
+
+        def run(seed: int, longer: tuple[Arg, float] | None = None) -> tuple[_Drawn, list[Tensor]]:
+            drawn = self._draw(node, call, look, seed=seed, longer=longer)
             with _run(node), torch.no_grad():
-                found.append(tuple(call(_copies(drawn))))
-            entries += sum(t.numel() for t in drawn.values())
-        return tuple(
-            _levelled(_statistics(first, spec.shape), [made[i] for made in found])
-            for i, (first, spec) in enumerate(zip(found[0], node.outputs, strict=False))
-        )
+                return drawn, list(call(_copies(drawn.tensors)))
+
+        rows, varied = _repeated(run)
+        found: list[Signal] = []
+        for i, (first, spec) in enumerate(zip(rows[0][1], node.outputs, strict=False)):
+            made = [made[i] for _, made in rows]
+            noise = _noise([drawn for drawn, _ in rows], made, {a: t[i] for a, t in varied.items()}, [])
+            found.append(replace(_levelled(_statistics(first, spec.shape), made), noise=noise))
+        return tuple(found)
 
     def gradients(self, node: Node, look: Look, grads: Grads) -> Mapping[Arg, Cotangent]:
         """Gradients of the inputs, for independent directions at the outputs of the size of their gradients."""
@@ -69,7 +78,8 @@ class Sampler:
         is that factor's rule; anything else is measured on directions of the size of the gradient.
         """
         call = self._call(node)
-        drawn = self._draw(node, call, look, track=True)
+        drawn = {a: t.detach() for a, t in self._draw(node, call, look).tensors.items()}
+        drawn = {a: t.requires_grad_(t.is_floating_point() or t.is_complex()) for a, t in drawn.items()}
         directions = _directions(node, grads, seed=1)
         with _run(node):
             own = _back(call(_copies(drawn)), drawn, directions)
@@ -87,19 +97,21 @@ class Sampler:
 
     def _measured(self, node: Node, call: Replay, look: Look, grads: Grads) -> dict[Arg, Cotangent]:
         """Gradients on several draws of small inputs, for which one says little: their mean square over the draws."""
-        found: list[dict[Arg, Tensor]] = []
-        entries = 0
-        while not found or (entries < _ENOUGH and len(found) < _REPEATS):
-            drawn = self._draw(node, call, look, track=True, seed=len(found))
-            directions = _directions(node, grads, seed=len(found) + 1)
+
+        def run(seed: int, longer: tuple[Arg, float] | None = None) -> tuple[_Drawn, dict[Arg, Tensor]]:
+            drawn = self._draw(node, call, look, track=True, seed=seed, longer=longer)
+            directions = _directions(node, grads, seed=seed + 1)
             with _run(node):
-                found.append(_back(call(_copies(drawn)), drawn, directions))
-            entries += sum(t.numel() for t in drawn.values())
-        first = next(whole(g) for g in grads if g is not None)
+                return drawn, _back(call(_copies(drawn.tensors)), drawn.wanted, directions)
+
+        rows, varied = _repeated(run)
+        inherited = [(1.0, next(whole(g) for g in grads if g is not None).noise)]
         out: dict[Arg, Cotangent] = {}
-        for arg, g in found[0].items():
-            level, sizes = float(g.square().mean()), [float(f[arg].square().mean()) for f in found if arg in f]
-            seen = replace(from_data(g.double().numpy()), data=False, noise=first.noise)
+        for arg, g in rows[0][1].items():
+            draws, found = [d for d, f in rows if arg in f], [f[arg] for _, f in rows if arg in f]
+            level, sizes = _size(g), [_size(f) for f in found]
+            noise = _noise(draws, found, {a: f[arg] for a, f in varied.items() if arg in f}, inherited)
+            seen = replace(from_data(g.double().numpy()), data=False, noise=noise)
             out[arg] = scaled(Cotangent(seen), (sum(sizes) / len(sizes) / level) ** 0.5 if level > 0.0 else 1.0)
         return out
 
@@ -116,34 +128,83 @@ class Sampler:
 
         return Replay(function, tuple(slot(a) for a in node.args), {k: slot(v) for k, v in node.options.items()})
 
-    def _draw(self, node: Node, call: Replay, look: Look, *, track: bool = False, seed: int = 0) -> dict[Arg, Tensor]:
-        signals = {arg: look(arg) for arg in call.sources}
-        entries = sum(s.numel for s in signals.values())
+    def _draw(
+        self, node: Node, call: Replay, look: Look, *, track: bool = False, seed: int = 0,
+        longer: tuple[Arg, float] | None = None,
+    ) -> _Drawn:  # fmt: skip
+        entries = sum(look(arg).numel for arg in call.sources)
         if entries > _LARGEST:
             raise ModelError(
                 node.name, got=f"inputs of {entries} entries", expected=f"at most {_LARGEST} to sample {node.op}"
             )
-        generator = torch.Generator().manual_seed(2 * seed)
-        return {arg: _entries(s, self._specs.get(arg), generator, track) for arg, s in signals.items()}
+        draw = Draw(self._nodes, self._calls, self._specs, look, seed, track, longer)
+        with _run(node):
+            tensors = {arg: draw.tensor(arg) for arg in call.sources}
+            met = draw.met
+            drawn = {arg: draw.tensor(arg) for arg in draw.roots}
+        sizes = {arg: _size(t) for arg, t in drawn.items()}
+        if not met:
+            tensors = {arg: t.detach() for arg, t in tensors.items()}
+            if track:
+                tensors = {a: t.requires_grad_(t.is_floating_point() or t.is_complex()) for a, t in tensors.items()}
+            drawn = tensors
+        return _Drawn(tensors, draw.roots, sizes, drawn)
 
 
-def _entries(v: Signal, spec: TensorSpec | None, generator: torch.Generator, track: bool) -> Tensor:
-    """Known entries, or independent normal ones of their own means; an unknown index is 0, which every axis has."""
-    if v.value is not None:
-        known = torch.as_tensor(np.asarray(v.value))
-        return known.float() if known.is_floating_point() else known
-    if v.integer:
-        return torch.zeros(v.shape, dtype=torch.int64 if spec is None else getattr(torch, spec.dtype))
-    drawn = torch.randn(v.shape, dtype=torch.complex64 if v.complex else torch.float32, generator=generator)
-    mean, sd = (_laid_out(f, v) for f in (v.mean, np.sqrt(np.maximum(v.q - np.square(v.mean), 0.0))))
-    return drawn.mul_(sd).add_(mean).requires_grad_(track)
+class _Drawn(NamedTuple):
+    """The tensors that an operation reads, and what was drawn to make them.
+
+    Attributes:
+        tensors: That it reads.
+        roots: Statistics of what was drawn.
+        sizes: Its mean squares.
+        wanted: What gets the gradients: what it reads, or what was drawn where one tensor comes on several ways, since
+            X and (XᵀX)⁻¹ do not go back by themselves.
+    """
+
+    tensors: dict[Arg, Tensor]
+    roots: dict[Arg, Signal]
+    sizes: dict[Arg, float]
+    wanted: dict[Arg, Tensor]
 
 
-def _laid_out(field: Array, v: Signal) -> Tensor:
-    """What is known of each entry, in the shape of the tensor (a diagonal differs from what is beside it)."""
-    if field.size == 1:
-        return torch.tensor(field.item(), dtype=torch.float32)
-    return torch.from_numpy(np.broadcast_to(field, v.atoms).reshape(v.shape).astype(np.float32))
+class _Run(Protocol[T_co]):
+    def __call__(self, seed: int, longer: tuple[Arg, float] | None = None) -> tuple[_Drawn, T_co]: ...
+
+
+def _repeated(run: _Run[T]) -> tuple[list[tuple[_Drawn, T]], dict[Arg, T]]:
+    """Several draws of small inputs, and the first one again with each of what was drawn made longer."""
+    rows: list[tuple[_Drawn, T]] = []
+    entries = 0
+    while not rows or (entries < _ENOUGH and len(rows) < _REPEATS):
+        rows.append(run(len(rows)))
+        entries += sum(t.numel() for t in rows[-1][0].tensors.values())
+    roots = rows[0][0].roots
+    return rows, {arg: run(0, (arg, _LONGER))[1] for arg in roots} if len(roots) <= _ROOTS else {}
+
+
+def _size(t: Tensor) -> float:
+    return float(_defined(t.detach()).abs().double().square().mean()) if t.numel() else 0.0
+
+
+def _noise(
+    draws: Sequence[_Drawn], made: Sequence[Tensor], longer: Mapping[Arg, Tensor], inherited: list[tuple[float, Noise]]
+) -> Noise:
+    """How ln|y|² fluctuates: with those of what was drawn, by the exponents that longer ones show, and by itself.
+
+    Exponents are d ln|y|²/d ln|x|² on one draw; what other draws scatter by beside them is its own.
+    """
+    levels = [_size(t) for t in made]
+    if min(levels) <= 0.0 or not math.isfinite(max(levels)) or not made[0].is_floating_point():
+        return combine(inherited)
+    step = 2.0 * math.log(_LONGER)
+    exponents = {a: math.log(size / levels[0]) / step for a, t in longer.items() if (size := _size(t)) > 0.0}
+    rest = [
+        math.log(level) - sum(s * math.log(d.sizes[a]) for a, s in exponents.items() if d.sizes.get(a, 0.0) > 0.0)
+        for d, level in zip(draws, levels, strict=True)
+    ]
+    own = float(np.var(rest, ddof=1)) if len(rest) > 1 else 0.0
+    return combine([*inherited, *((s, draws[0].roots[a].noise) for a, s in exponents.items())], own, -0.5 * own)
 
 
 def _copies(drawn: Mapping[Arg, Tensor]) -> dict[Arg, Tensor]:

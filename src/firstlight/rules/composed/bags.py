@@ -21,10 +21,11 @@ _LARGEST = 1 << 20  # entries of the matrix that says which rows are in which ba
 )
 def embedding_bag(
     tape: Tape, input: Signal, weight: Signal, offsets: Any = None, mode: str = "mean",
-    per_sample_weights: Signal | None = None, include_last_offset: bool = False,
+    per_sample_weights: Signal | None = None, include_last_offset: bool = False, max_norm: float | None = None,
+    norm_type: float = 2.0,
 ) -> Signal:  # fmt: skip
     """Rows of a table, reduced over each bag: an axis of the indices, or what lies between two offsets."""
-    x = tape("embedding", input, weight)
+    x = tape("embedding", input, weight, None, max_norm, norm_type)
     if per_sample_weights is not None:
         x = tape("mul", x, tape("view", per_sample_weights, (*per_sample_weights.shape, 1)))
     if input.ndim == 2:

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Signal, replace
+from firstlight.rules.attention.hiding import HIDDEN
 from firstlight.rules.composed.composed import composed
 from firstlight.rules.composed.tape import Tape
 from firstlight.rules.moves.lookup import one_of
+from firstlight.rules.state.empirical import constant
 
 _SAME = 1e-6  # relative scatter up to which numbers are one number
 
@@ -30,6 +32,9 @@ def cross_entropy(
 ) -> Signal:  # fmt: skip
     """-Σ_c y_c ln softmax(x)_c over classes (axis 1, or the only one), y of a label mixed with ε/C (Szegedy 2016)."""
     axis = 0 if input.ndim == 1 else 1
+    if target.integer and target.value is not None and float(input.mean.min()) <= HIDDEN and not label_smoothing:
+        picked = _visible(tape, input, np.asarray(target.value), axis, ignore_index, reduction)
+        return reduced(tape, tape("neg", picked), reduction)
     log_p = tape("log_softmax", input, axis)
     if target.shape == input.shape and not target.integer:
         losses = tape("neg", tape("sum", tape("mul", log_p, target), axis))
@@ -72,6 +77,17 @@ def _picked(
     hot = replace(hot, batch=log_p.batch) if len(log_p.batch) == len(hot.batch) else hot
     over = 1.0 / kept if reduction == "mean" and kept > 0.0 else 1.0
     return tape("mul", tape("sum", tape("mul", log_p, hot), axis), over)
+
+
+def _visible(tape: Tape, x: Signal, labels: Any, axis: int, ignored: int, reduction: str) -> Signal:
+    """x - ln Σeˣ at known labels, one by one, where a mask hides logits: those are nobody's label."""
+    kept = labels != ignored
+    hot = np.zeros(x.shape)
+    np.put_along_axis(hot, np.expand_dims(np.where(kept, labels, 0), axis), np.expand_dims(kept * 1.0, axis), axis)
+    picked = tape("sum", tape("mul", x, constant(hot)), axis)
+    rest = tape("mul", tape("logsumexp", x, axis), constant(kept * 1.0))
+    over = 1.0 / max(float(kept.mean()), 1e-300) if reduction == "mean" else 1.0
+    return tape("mul", tape("sub", picked, rest), over)
 
 
 @composed(

@@ -121,14 +121,6 @@ def diag(tape: Tape, input: Signal, diagonal: int = 0) -> Signal:
     return tape("pad", made, (after, before, before, after)) if diagonal else made
 
 
-@composed("linalg_matrix_norm", "frobenius_norm", example="torch.linalg.matrix_norm(x.view(-1, 8, 8))")
-def matrix_norm(tape: Tape, input: Signal, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False) -> Signal:
-    """√Σ x² over two axes; other norms are taken to be that one."""
-    if ord not in ("fro", None):
-        tape.call.caveat(f"the matrix norm {ord!r} is taken to be Frobenius'")
-    return tape("linalg_vector_norm", input, 2.0, tuple(int(d) for d in dim), keepdim)
-
-
 @composed("block_diag", example="torch.block_diag(x[:, :8], x[:, 8:16])", variadic=True)
 def block_diag(tape: Tape, tensors: Any) -> Signal:
     """Matrices along a diagonal, zeros beside them."""

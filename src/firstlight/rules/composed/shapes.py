@@ -13,6 +13,8 @@ from firstlight.rules.composed.tape import Tape
 from firstlight.rules.registry import several
 from firstlight.rules.state.empirical import constant
 
+_LARGEST = 1 << 20  # entries of the matrix that says which entry lies where
+
 
 @composed("fliplr", "flipud", example="torch.fliplr(x)")
 def fliplr(tape: Tape, input: Signal) -> Signal:
@@ -74,3 +76,33 @@ def diag_embed(tape: Tape, input: Signal, offset: int = 0, dim1: int = -2, dim2:
     for place, axis in sorted(((rows, out.ndim - 2), (columns, out.ndim - 1))):
         order.insert(place, axis)
     return out if order == list(range(out.ndim)) else tape("permute", out, tuple(order))
+
+
+@composed("repeat_interleave", example="x.repeat_interleave(2, dim=1)")
+def repeat_interleave(tape: Tape, input: Signal, repeats: Any, dim: int | None = None) -> Signal:
+    """Each entry of an axis again and again, all as often or each as often as a tensor says."""
+    x = tape("view", input, (input.numel,)) if dim is None else input
+    axis = (dim or 0) % x.ndim
+    before, n, after = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
+    counts = _counts(tape, repeats, n, axis)
+    if len(set(counts)) == 1:
+        wide = tape("expand", tape("view", x, (*before, n, 1, *after)), (*before, n, counts[0], *after))
+        return tape("view", wide, (*before, n * counts[0], *after))
+    index = np.repeat(np.arange(n), counts)
+    if n * len(index) > _LARGEST:
+        return tape("index_select", x, axis, constant(index))
+    last = axis == x.ndim - 1
+    chosen = constant((np.arange(n)[:, None] == index[None, :]) * 1.0)
+    out = tape("matmul", x if last else tape("movedim", x, axis, -1), chosen)
+    return out if last else tape("movedim", out, -1, axis)
+
+
+def _counts(tape: Tape, repeats: Any, n: int, axis: int) -> list[int]:
+    """How often each entry comes; as evenly as can be where that is not known."""
+    if not isinstance(repeats, Signal):
+        return [int(k) for k in repeats] if several(repeats) else [int(repeats)] * n
+    if repeats.value is not None:
+        given = [int(k) for k in np.asarray(repeats.value).ravel()]
+        return given * n if len(given) == 1 else given
+    total = tape.call.node.outputs[0].shape[axis]
+    return [int(k) for k in np.diff(np.arange(n + 1) * total // n)]

@@ -206,8 +206,8 @@ def uneven(g: Cotangent, y: Signal, level: float, kurtosis: float) -> float:
     """Factor of E|g·f|² where the entries of f that are large are those where y is, which has a known Σ g·y.
 
     What g has more along y than independent factors would, (V - V₀)/|y|², sits where y does:
-    E f²·(1 + (1 - γ)·(V/V₀ - 1 + λ)/n·(κ - 1)) with κ = E f²y²/(E f²·E y²), λ for gradients that are short where y is
-    long (`Signal.lean`), as it is where f is. What all units of g have in common, the
+    E f²·(1 + (1 - γ)·(V/V₀ - 1 + λ)/n·(κ - 1)) with κ = E f²y²/(E f²·E y²), of n entries at most n, λ for gradients
+    that are short where y is long (`Signal.lean`), as it is where f is. What all units of g have in common, the
     share γ of it, is where y is small as well: the gradient of a mean over the units is one number.
 
     Args:
@@ -224,7 +224,7 @@ def uneven(g: Cotangent, y: Signal, level: float, kurtosis: float) -> float:
     apart = min(max(1.0 - common, 0.0), 1.0)
     fixed = y.source is not None and y.source.scatter < 0.0  # on the sphere behind a norm no unit makes y long
     lean = 0.0 if fixed else lean_of(g)
-    return max(1.0 + apart * (g.along.variance / free - 1.0 + lean) / n * (kurtosis - 1.0), 0.0)
+    return max(1.0 + apart * (g.along.variance / free - 1.0 + lean) / n * (min(kurtosis, n) - 1.0), 0.0)
 
 
 def beside_factor(g: Cotangent, source: Source, y: Array, f: Array) -> tuple[float, float]:

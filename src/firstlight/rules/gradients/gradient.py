@@ -363,9 +363,14 @@ def _one_root(root: Signal, terms: Sequence[tuple[float, Cotangent]]) -> Cotange
 
 
 def _on_their_source(terms: Sequence[tuple[float, Cotangent]]) -> Sequence[tuple[float, Cotangent]]:
-    """The summands, where those behind another factor are seen from the source that more than one of them stands on."""
+    """The summands, where those behind another factor are seen from the source that more than one of them stands on.
+
+    A constant stands on any source: of 1 - m/x the next function of x meets both summands.
+    """
     sources = [(_chain_of(p) or p).source for _, p in terms]
     met = Counter([s.key for s in sources if s is not None])
+    if any(p.values is None and p.factor is None for _, p in terms):
+        met.update(set(met))
     found: list[tuple[float, Cotangent]] = []
     for coefficient, part in terms:
         chain = _chain_of(part)

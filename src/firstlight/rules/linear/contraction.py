@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace as replaced
-from math import prod
+from math import expm1, prod
 
 import numpy as np
 
@@ -42,6 +42,7 @@ from firstlight.rules.state.layout import (
 )
 from firstlight.rules.state.noise import (
     fresh_linear,
+    log_normal,
     pair_shares,
     sample_correlation,
     stray,
@@ -56,6 +57,7 @@ _LARGEST = 1 << 18  # entries of a product's fields
 INNER = "inner products"  # tag of products of signals, with the relative variance of |x|² that their few entries bring
 ROWS = "rows"  # tag of means over keys, with the part of their scatter that each row and head has for itself
 PER_ROW = "per row"  # tag of a gradient that was divided by the length of a row of weights, with what that adds
+_HEAVY = 3.0  # relative variance of |x|² over draws beyond which its mean is decided by few of them
 _KNOWN_GAIN = 1.25  # E v·E 1/v up to which 1 + Var v/(E v)² says what it is, whatever the law of v
 
 
@@ -112,7 +114,7 @@ def product(x: Signal, y: Signal, *, quiet: bool = False) -> Signal:
     noise = x.noise
     if not quiet:
         energies = energy_cube(x), energy_cube(y)
-        own = 0.0 if x.weights or y.weights else pair_mean(x, energies[0] * energies[1])
+        own = 0.0 if x.weights or y.weights else _met_by_chance(x, y, energies)
         fixed = x.weights is not None or x.value is not None  # a gain or a table: what strays is the other
         wander = _wander(y, x, energies[0].flat[0]) if fixed else _wander(x, y, energies[1].flat[0])
         noise = combine([(1.0, x.noise), (1.0, y.noise)], own, -0.5 * own)
@@ -139,6 +141,20 @@ def product(x: Signal, y: Signal, *, quiet: bool = False) -> Signal:
         ident=next_id(),
     )
     return course.multiplied(out, x, y) if x.course or y.course else out
+
+
+def _met_by_chance(x: Signal, y: Signal, energies: tuple[Array, Array]) -> float:
+    """Variance of ln|xy|² beyond those of ln|x|² and ln|y|²: that of Σ δx²·δy², to first order.
+
+    Of a heavy tail, where one entry decides, the relative variance of |y|² says what it would be over more draws than
+    anyone makes: it counts as what is known of ln|y|².
+    """
+    relative = pair_mean(x, energies[0] * energies[1])
+    for factor, cube in ((x, energies[0]), (y, energies[1])):
+        first = pair_mean(factor, cube)
+        if first > _HEAVY and not factor.data:
+            relative *= min(expm1(min(factor.noise.variance, _HEAVY)) / first, 1.0)
+    return log_normal(relative)
 
 
 def _mean_of_product(a: Array, b: Array) -> Array:

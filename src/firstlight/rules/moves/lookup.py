@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
-from firstlight.rules.gradients.gradient import whole
+from firstlight.rules.gradients.gradient import scale, whole
 from firstlight.rules.linear.tied import row_of
 from firstlight.rules.moves.structural import from_sample, like_shape
 from firstlight.rules.registry import WEIGHTS_IID, Call, Grads, rule
@@ -18,16 +18,23 @@ from firstlight.rules.state.layout import axis_atoms, offset, state_weights
 from firstlight.rules.state.noise import fresh_linear
 from firstlight.rules.state.summation import sum_atoms
 
+_ROWS = 1 << 12  # normal rows of which a norm is cut
+
 
 @rule(
     "embedding",
     assumes=(WEIGHTS_IID,),
     example="F.embedding(torch.randint(0, 50, (16, 4)), torch.randn(50, 64)) + 0 * x.sum()",
 )
-def embedding(call: Call, input: Signal, weight: Signal, padding_idx: int | None = None) -> Signal:
-    """Rows of a table: q of the table, r = P(same index)·q + P(other)·mean²."""
+def embedding(
+    call: Call, input: Signal, weight: Signal, padding_idx: int | None = None, max_norm: float | None = None,
+    norm_type: float = 2.0,
+) -> Signal:  # fmt: skip
+    """Rows of a table, longer ones cut to a norm: q of the table, r = P(same index)·q + P(other)·mean²."""
     rows = weight.shape[0]
     del padding_idx, call
+    if max_norm is not None:
+        weight = _cut(weight, float(max_norm), float(norm_type))
     groups = (*input.groups, weight.groups[1])
     k = len(input.atoms)
     if input.value is not None:
@@ -58,6 +65,21 @@ def embedding(call: Call, input: Signal, weight: Signal, padding_idx: int | None
     return replace(out, noise=fresh_linear(out, []), tag=tag)
 
 
+def _cut(weight: Signal, longest: float, order: float) -> Signal:
+    """A table whose rows of a norm above `longest` are scaled down to it (torch writes that over the table itself).
+
+    The share of E |w|² that is left is that of normal rows, drawn: E |w|²·min(1, m/|w|_p)²/E |w|².
+    """
+    q, width = weight.mean_q, weight.shape[-1]
+    if q <= 0.0:
+        return weight
+    rows = np.random.default_rng(0).standard_normal((_ROWS, width))
+    norms = np.linalg.norm(rows, order, axis=1) * q**0.5
+    energy = np.square(rows).sum(axis=1)
+    share = float(energy @ np.square(np.minimum(longest / np.maximum(norms, 1e-300), 1.0)) / energy.sum())
+    return scale(weight, share**0.5) if share < 1.0 else weight
+
+
 def _wander(same: Array, sizes: tuple[int, ...], equal: Array, other: Array) -> float:
     """`Signal.wander` of look-ups: most pairs of places hold different rows, a share π the same.
 
@@ -84,8 +106,11 @@ def _wander(same: Array, sizes: tuple[int, ...], equal: Array, other: Array) -> 
 
 
 @embedding.adjoint
-def _(call: Call, grad: Cotangent, out: Signal, input: Signal, weight: Signal, padding_idx: int | None = None) -> Grads:
-    del call, out, padding_idx
+def _(
+    call: Call, grad: Cotangent, out: Signal, input: Signal, weight: Signal, padding_idx: int | None = None,
+    max_norm: float | None = None, norm_type: float = 2.0,
+) -> Grads:  # fmt: skip
+    del call, out, padding_idx, max_norm, norm_type  # cut rows are the table itself: no gradient of the norm
     g = whole(grad)
     sites = [a for k in range(input.ndim) for a in axis_atoms(g, k)]
     total = sum_atoms(g, sites, keep_axes=True)

@@ -265,33 +265,6 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, repeats: Any) -> 
     }
 
 
-@rule("repeat_interleave", example="x.repeat_interleave(2, dim=1)")
-def repeat_interleave(call: Call, input: Signal, repeats: Any, dim: int | None = None) -> Signal:
-    """Repeat each entry: an inner atom along which the tensor is the same."""
-    n = (
-        int(repeats)
-        if not isinstance(repeats, Signal)
-        else call.node.outputs[0].shape[dim or 0] // input.shape[dim or 0]
-    )
-    x = input if dim is not None else reshape(input, (input.numel,))
-    axis = (dim or 0) % x.ndim
-    wide = replace(x, groups=(*x.groups[: axis + 1], (), *x.groups[axis + 1 :]), value=None)
-    wide = expand(wide, (*wide.groups[: axis + 1], (n,) if n > 1 else (), *wide.groups[axis + 2 :]))
-    groups = (*wide.groups[:axis], wide.groups[axis] + wide.groups[axis + 1], *wide.groups[axis + 2 :])
-    return replace(wide, groups=groups)
-
-
-@repeat_interleave.adjoint
-def _(call: Call, grad: Cotangent, out: Signal, input: Signal, repeats: Any, dim: int | None = None) -> Grads:
-    del call, repeats
-    axis = (dim or 0) % out.ndim
-    base = input.shape if dim is not None else (input.numel,)
-    n = out.shape[axis] // base[axis]
-    g = reshape(whole(grad), (*base[: axis + 1], n, *base[axis + 1 :]))
-    g = sum_atoms(g, list(axis_atoms(g, axis + 1)))
-    return {"input": Cotangent(reshape(g, input.shape))}
-
-
 def _reordered(
     x: Signal, tag: str, steps: Sequence[tuple[int, int]], move: Callable[[Array, int, int], Array]
 ) -> Signal:

@@ -16,7 +16,7 @@ from firstlight.rules.composed.orders import clamp_between, pow_between
 from firstlight.rules.composed.tape import Tape
 from firstlight.rules.gradients import images, places
 from firstlight.rules.gradients.along import beside_factor, energy, mixed, of_chain, uneven
-from firstlight.rules.gradients.gradient import scaled, seen_from, times, whole
+from firstlight.rules.gradients.gradient import scale, scaled, seen_from, times, whole
 from firstlight.rules.pointwise.homogeneous import Function, Pointwise, linear_pieces, steepness
 from firstlight.rules.registry import GAUSSIAN_INPUT, Call, Grads, rule
 from firstlight.rules.state import pieces, sites
@@ -364,9 +364,10 @@ def pow_(call: Call, input: Any, exponent: Any) -> Signal:
         out = apply(call, input, power(float(exponent)))
         if float(exponent) == 2.0:
             out = replace(out, tag=("square", input.ident, 0.0), sites=input.sites)
-            if input.factors is not None and input.factors[0] == input.ident:  # (a·b)² = a²·b²
-                a, b = (apply(call, y, power(2.0)) for y in input.factors[1:])
-                out = replace(out, factors=(out.ident, a, b))
+            if (product := product_of(input)) is not None:  # (c·a·b)² = c²·a²·b²
+                times, *factors = product
+                a, b = (apply(call, y, power(2.0)) for y in factors)
+                out = replace(out, factors=(out.ident, scale(a, times * times), b))
             return out
         tag = "rms" if float(exponent) > 0.0 else "inverse rms"
         return _tagged(out, input, tag, float(exponent))
@@ -386,6 +387,14 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Any, exponent: Any) -> Gr
         p = float(exponent.mean_mean if isinstance(exponent, Signal) else exponent)
         return {"input": back(grad, out, input, power(p), call)}
     return {"exponent": back(grad, out, exponent, _exponential(float(input)))}
+
+
+def product_of(x: Signal) -> tuple[float, Signal, Signal] | None:
+    """(c, a, b) of x = c·a·b for independent a and b, also where x is what a sum has left of it: (y + ab) - y."""
+    times = 1.0
+    while len(x.terms) == 1 and (x.factors is None or x.factors[0] != x.ident):
+        times, x = times * x.terms[0][0], x.terms[0][1]
+    return (times, *x.factors[1:]) if x.factors is not None and x.factors[0] == x.ident else None
 
 
 def _exponential(base: float) -> Pointwise:

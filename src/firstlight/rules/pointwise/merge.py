@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from firstlight.rules.gradients.gradient import scale, scaled, whole, whole_shap
 from firstlight.rules.gradients.leaning import shared
 from firstlight.rules.pointwise.elementwise import apply
 from firstlight.rules.pointwise.homogeneous import Pointwise
-from firstlight.rules.registry import Call, Grads, rule
+from firstlight.rules.registry import Call, Grads, find, rule
 from firstlight.rules.state import sites
 from firstlight.rules.state.cross import add
 from firstlight.rules.state.layout import align, axis_atoms
@@ -28,12 +29,27 @@ from firstlight.rules.state.summation import sum_atoms
 from firstlight.rules.state.views import same_view
 
 Number = int | float
+_EVEN = 1e-9  # relative variance up to which entries are one number
 _FOLLOWED = 3  # summands of a gradient behind which the masks of a stream are known together only
 
 
 def is_number(x: Any) -> bool:
     """A Python number (not a signal)."""
     return isinstance(x, int | float) and not isinstance(x, Signal)
+
+
+def number_of(x: Signal, like: Signal | None = None) -> float | None:
+    """The number that all entries of a known tensor are (`ones_like`), if it makes nothing of `like`'s shape larger."""
+    if x.value is None or x.integer or x.complex or x.mean.size > 1 or x.q.size > 1:
+        return None
+    if like is not None and (x.ndim > like.ndim or any(n not in (1, m) for n, m in _matched(x, like))):
+        return None
+    value = x.mean.item()
+    return value if abs(x.q.item() - value * value) <= _EVEN * x.q.item() else None
+
+
+def _matched(x: Signal, like: Signal) -> Iterator[tuple[int, int]]:
+    return zip(reversed(x.shape), reversed(like.shape), strict=False)
 
 
 def unit(like: Signal, value: float = 1.0) -> Signal:
@@ -89,6 +105,10 @@ def plus(call: Call, x: Any, y: Any, alpha: float = 1.0) -> Any:
     del call
     if x.numel > 1 and y.numel == 1 and y.value is not None:
         return shifted(x, alpha * float(y.value.reshape(-1)[0]))
+    if x.value is None and (number := number_of(y, x)) is not None:
+        return shifted(x, alpha * number)
+    if y.value is None and (number := number_of(x, y)) is not None:
+        return shifted(scale(y, alpha), number)
     out = _under_masks(x, y, alpha)
     known = (x.value is not None or x.weights is not None) or (y.value is not None or y.weights is not None)
     if known and (x.gaussian or y.gaussian):
@@ -222,13 +242,25 @@ def _along(grad: Cotangent, x: Any, y: Any, a: float, b: float, out: Signal) -> 
 
 @rule("sub", example="x - 0.3 * torch.tanh(x)")
 def sub(call: Call, input: Any, other: Any, alpha: float = 1.0) -> Any:
-    """x - α·y."""
+    """x - α·y; x - ln Σeˣ is the logarithm of a softmax."""
+    entry, axis = find("log_softmax"), _normalized(input, other, alpha)
+    if axis is not None and entry is not None:
+        return entry.forward(call, input, axis)
     return plus(call, input, other, -alpha)
+
+
+def _normalized(x: Any, y: Any, alpha: float) -> int | None:
+    """The axis of y = ln Σeˣ."""
+    if not isinstance(x, Signal) or not isinstance(y, Signal) or alpha != 1.0 or y.tag is None or y.ndim != x.ndim:
+        return None
+    return int(y.tag[2]) if y.tag[:2] == ("logsumexp", x.ident) else None
 
 
 @sub.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any, alpha: float = 1.0) -> Grads:
-    del call
+    entry, axis = find("log_softmax"), _normalized(input, other, alpha)
+    if axis is not None and entry is not None and entry.backward is not None:
+        return entry.backward(call, grad, out, input, axis)
     return _split(grad, input, other, 1.0, -alpha, out)
 
 

@@ -29,8 +29,8 @@ from firstlight.rules.gradients.gradient import (
 )
 from firstlight.rules.gradients.leaning import along_length, divided
 from firstlight.rules.linear.contraction import energy_cube, product
-from firstlight.rules.pointwise.elementwise import Pointwise, apply, back, chain_values
-from firstlight.rules.pointwise.merge import is_number, on_common_source, plus, reduce_to
+from firstlight.rules.pointwise.elementwise import Pointwise, apply, back, chain_values, product_of
+from firstlight.rules.pointwise.merge import is_number, number_of, on_common_source, plus, reduce_to
 from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, rule
 from firstlight.rules.state.empirical import constant, uniform
 from firstlight.rules.state.layout import align, axis_atoms
@@ -53,6 +53,8 @@ def multiply(call: Call, x: Any, y: Any) -> Any:
     for one, other in ((x, y), (y, x)):
         if one.value is not None and one.numel == 1:
             return _fit(scale(other, float(one.value.reshape(-1)[0])), one)
+        if other.value is None and (number := number_of(one, other)) is not None:
+            return scale(other, number)
     for one, other in ((x, y), (y, x)):
         if _is_inverse_rms(other, one):
             return _by_own_norm(one, other)
@@ -232,6 +234,8 @@ def times_factor(grad: Cotangent, out: Signal, mine: Signal, factor: Any) -> Cot
         return scaled(grad, abs(factor))
     if factor.value is not None and factor.numel == 1:
         return scaled(grad, float(factor.value.reshape(-1)[0]))
+    if mine.value is None and (number := number_of(factor, mine)) is not None:
+        return scaled(grad, number)
     if out.source is None and any(on_product(p, out, mine, factor) for p in parts_of(grad)):
         return _behind_gate(grad, out, mine, factor)
     if out.source is None and isinstance(factor, Signal):
@@ -297,14 +301,9 @@ def inverse(call: Call, y: Signal) -> Signal:
 
 def _met_factor(x: Any, y: Signal) -> tuple[Signal, Signal] | None:
     """(a, b) of x = a·b if one factor stands on y's source: (σε)²/2σ², the exponent of a density, is ε²/2."""
-    if not isinstance(x, Signal) or y.source is None:
+    if not isinstance(x, Signal) or y.source is None or (product := product_of(x)) is None:
         return None
-    scaling = 1.0
-    while len(x.terms) == 1 and (x.factors is None or x.factors[0] != x.ident):
-        scaling, x = scaling * x.terms[0][0], x.terms[0][1]
-    if x.factors is None or x.factors[0] != x.ident:
-        return None
-    a, b = x.factors[1:]
+    scaling, a, b = product
     for one, other in ((a, b), (b, a)):
         if one.source is not None and one.source.key == y.source.key and one.atoms == y.atoms:
             return scale(one, scaling), other

@@ -15,7 +15,14 @@ from firstlight.rules.attention.shares import RETURNED
 from firstlight.rules.attention.softmax import soft
 from firstlight.rules.chains.source import spread
 from firstlight.rules.composed.composed import gradients_of
-from firstlight.rules.composed.orders import logsumexp_over, norm_of_order
+from firstlight.rules.composed.orders import (
+    back_to_singular_values,
+    logsumexp_over,
+    matrix_norm_of_order,
+    matrix_order,
+    norm_of_order,
+    of_singular_values,
+)
 from firstlight.rules.composed.tape import Tape
 from firstlight.rules.gradients.along import mixed, of_summands
 from firstlight.rules.gradients.gradient import scale, whole
@@ -233,14 +240,36 @@ var.adjoint(_var_back)
 std.adjoint(_var_back)
 
 
-@rule("norm", "linalg_vector_norm", "linalg_norm", assumes=(EXCHANGEABLE,), example="x.norm(dim=1, keepdim=True) + x")
-def norm(call: Call, input: Signal, p: Any = 2, dim: Any = None, keepdim: bool = False, ord: Any = None) -> Signal:
-    """Euclidean norm over axes."""
+def _of_matrices(call: Call, x: Signal, p: Any, dim: Any) -> bool:
+    """Whether a norm is one of matrices, other than Frobenius'."""
+    op = call.node.op
+    if op == "linalg_vector_norm":
+        return False
+    return matrix_order(x, p, (-2, -1) if op == "linalg_matrix_norm" and dim is None else dim, vector=op == "norm")
+
+
+def _singular(p: Any) -> bool:
+    return isinstance(p, str) or abs(float(p)) == 2.0
+
+
+@rule(
+    "norm", "linalg_vector_norm", "linalg_norm", "linalg_matrix_norm", "frobenius_norm", assumes=(EXCHANGEABLE,),
+    example="x.norm(dim=1, keepdim=True) + x",
+)  # fmt: skip
+def norm(call: Call, input: Signal, p: Any = None, dim: Any = None, keepdim: bool = False, ord: Any = None) -> Signal:
+    """Euclidean norm over axes, or one of another order, also of matrices."""
     p = p if ord is None else ord
+    if call.node.op in ("linalg_matrix_norm", "frobenius_norm"):
+        p, dim = "fro" if p is None else p, (-2, -1) if dim is None else dim
+    if _of_matrices(call, input, p, dim):
+        if not _singular(p):
+            return matrix_norm_of_order(Tape(call), input, float(p), dim, keepdim)
+        if (found := of_singular_values(call)) is not None:
+            return found
+        call.caveat(f"the norm {p!r}: taken as the Euclidean one")
+        p = "fro"
     if not _euclidean(p):
         return norm_of_order(Tape(call), input, p, dim, keepdim)
-    if isinstance(p, str) and p != "fro":
-        call.caveat(f"the norm {p!r}: taken as the Euclidean one")
     axes = axes_of(input, dim)
     atoms = [a for k in axes for a in axis_atoms(input, k)]
     n = prod(input.atoms[a] for a in atoms)
@@ -252,10 +281,18 @@ def norm(call: Call, input: Signal, p: Any = 2, dim: Any = None, keepdim: bool =
 
 @norm.adjoint
 def _(
-    call: Call, grad: Cotangent, out: Signal, input: Signal, p: Any = 2, dim: Any = None, keepdim: bool = False,
+    call: Call, grad: Cotangent, out: Signal, input: Signal, p: Any = None, dim: Any = None, keepdim: bool = False,
     ord: Any = None,
 ) -> Grads:  # fmt: skip
     p = p if ord is None else ord
+    if call.node.op in ("linalg_matrix_norm", "frobenius_norm"):
+        p, dim = "fro" if p is None else p, (-2, -1) if dim is None else dim
+    if _of_matrices(call, input, p, dim):
+        if not _singular(p):
+            return gradients_of(matrix_norm_of_order, call, grad, input=input, order=float(p), dim=dim, keepdim=keepdim)
+        if call.sampler is not None:
+            return back_to_singular_values(call, grad)
+        p = "fro"
     if not _euclidean(p) and (float(p) == 1.0 or np.isinf(float(p))):
         return gradients_of(norm_of_order, call, grad, input=input, p=p, dim=dim, keepdim=keepdim)
     g = spread_over(whole(grad), input, dim, keepdim, 1.0)
@@ -297,15 +334,16 @@ def logsumexp(call: Call, input: Signal, dim: Any, keepdim: bool = False) -> Sig
     """
     axes = axes_of(input, dim)
     atoms = [a for k in axes for a in axis_atoms(input, k)]
+    tag = ("logsumexp", input.ident, float(axes[0])) if len(axes) == 1 and keepdim else None
     if any(f.shape[a] > 1 for f in (input.mean, input.q) for a in atoms):
-        return _log_of_sum(call, input, dim, keepdim)
+        return replace(_log_of_sum(call, input, dim, keepdim), tag=tag)
     n = prod(input.atoms[a] for a in atoms)
     within = float(np.sum(group_pairs(input, atoms) * input.corr))
     v = input.mean_q * max(1.0 - within, 0.0) * n / max(n - 1, 1)
     total, spread = log_sum_of(input, v, n)
     out = shifted(reduced(input, dim, keepdim, mean=True), total)
     q = out.q + max(spread - v / n, 0.0)
-    return replace(out, q=q, corr=correlations(out.mean_q * moments(out), q), terms=(), ident=next_id())
+    return replace(out, q=q, corr=correlations(out.mean_q * moments(out), q), terms=(), tag=tag, ident=next_id())
 
 
 def _log_of_sum(call: Call, x: Signal, dim: Any, keepdim: bool) -> Signal:

@@ -17,6 +17,7 @@ from firstlight.theory import log_moments
 _NARROW = 1e-3  # relative variance of a layer's length from which its law is taken beyond first order in 1/width
 _EXACT = 32.0  # effective units below which it is taken exactly
 _MOST = 1e4  # and below which it is where an expansion in them does not converge
+_HEAVY = 1.0  # relative variance of a layer's length from which an entry or two make all of it
 _FAR = 24.0  # from here the asymptotic series of ψ and ψ₁ miss less than 1e-16
 _WIDEST = 1e6  # variance of a log-norm beyond which it is no longer followed
 
@@ -181,6 +182,11 @@ def chi_square_log(half: float) -> tuple[float, float]:
     return variance + above, drift + math.log(at / half) - below
 
 
+def log_normal(relative: float) -> float:
+    """Variance of the logarithm of a log-normal variable of that relative variance; the same where it is small."""
+    return math.log1p(max(relative, 0.0))
+
+
 def noise_from(source: Source, law: Law, x: Signal) -> tuple[Noise, float]:
     """Noise of Σ f(u)²: the part along u² is inherited with the sensitivity d ln q_out/d ln q_in, the rest is new.
 
@@ -196,6 +202,7 @@ def noise_from(source: Source, law: Law, x: Signal) -> tuple[Noise, float]:
     related = np.abs(source.corr) > 1e-9
     means, last = source.powers.mean(pair_shares(x, source.corr.shape) * related)
     own = max(float(power[1:] @ means[1:]) + tail * last, 0.0)
+    own = log_normal(own)
     drift = -0.5 * own
     if own > _NARROW and len(source.sd) == 1:
         units = 1.0 / float(means[0])
@@ -219,7 +226,9 @@ def _narrow(unit: OfUnit, grid: Grid, sensitivity: float, own: float, n: float, 
         sites: Effective number of sites a unit has, 1/⟨c²⟩.
     """
     n = max(n, 1.0)
-    if n < _EXACT or (n * unit.second < unit.third and n < _MOST):  # a heavy tail: the expansion diverges
+    if unit.second > _HEAVY * n:  # too heavy for five digits and for any expansion: one entry is all of it
+        law = log_moments.on_nodes(unit.ratio, grid.weights, min(n, _MOST), 0.2)
+    elif n < _EXACT or (n * unit.second < unit.third and n < _MOST):  # a heavy tail: the expansion diverges
         law = _law_of(unit.rounded, grid, float(f"{n:.4g}"))
     else:
         law = log_moments.second_order(unit.second, unit.third, n)

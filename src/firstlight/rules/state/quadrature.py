@@ -13,6 +13,8 @@ from firstlight.graph.signal import Array, Grid, Source, once, replace
 from firstlight.theory.quantiles import level_of_scatter
 
 _ROUNDED = 1e-26  # relative variance of u² that is rounding: nothing can be regressed on it
+_COUNTED = 1e-4  # share of E f² from which what lies between two nodes counts
+_HEAVY = 20.0  # relative variance of u² (2 of a Gaussian) from which its tail decides what is regressed on it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,10 +74,19 @@ def by_length(source: Source, values: Array) -> Array:
     return ((lines * draw.square) @ source.grid.weights) * draw.mean / np.maximum(draw.spread, 1e-300)
 
 
+def _exponents(line: Array, u: Array, w: Array) -> tuple[float, float]:
+    """The smallest and the largest of d ln|f|/d ln|u| between the nodes that make up E f²."""
+    f, x, both = (0.5 * (v[1:] + v[:-1]) for v in (line, u, np.square(line) * w))
+    local = np.diff(line) / np.maximum(np.diff(u), 1e-300) * x / np.maximum(f, 1e-300)
+    local = local[both > _COUNTED * float(both.sum())]
+    return float(local.min(initial=0.0)), float(local.max(initial=0.0))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class OfUnit:
-    """f² of one unit over its mean: on the nodes, to five digits, and its second and third central moments."""
+    """f² of one unit over its mean: on the nodes, also to five digits, and its second and third central moments."""
 
+    ratio: Array
     rounded: bytes
     second: float
     third: float
@@ -134,7 +145,8 @@ class Law:
     def inherited(self) -> tuple[float, Array, float]:
         """Of f² within one draw: how it goes with u², s = d ln E f²/d ln E u², and what it has besides.
 
-        Of that the squares of the Hermite coefficients, and what they miss, over (E f²)².
+        Of that the squares of the Hermite coefficients, and what they miss, over (E f²)². The regression on u² is s
+        for a Gaussian u. Where few entries of a heavy tail decide it, it is at least a mean of f's own exponents.
         """
         squares, coefficients = self.squares
         draw = _one_draw(self._source)
@@ -142,6 +154,10 @@ class Law:
         apart = squares - (squares @ w)[:, None]  # or rounding would be divided by what an entry hardly scatters by
         slope = ((apart * draw.square) @ w) / np.maximum(draw.spread, 1e-300)
         slope[draw.spread <= _ROUNDED * np.square(draw.mean)] = 0.0
+        for row in np.flatnonzero(draw.spread > _HEAVY * np.square(draw.mean)):
+            low, high = _exponents(np.sqrt(squares[row]), draw.values[row], w)
+            slope[row] *= draw.mean[row] / max(float(squares[row] @ w), 1e-300)
+            slope[row] = np.clip(slope[row], low, high) * float(squares[row] @ w) / draw.mean[row]
         fourth = self._average(np.square(squares - slope[:, None] * draw.square))
         power = self._share @ np.square(coefficients - slope[:, None] * draw.hermite)
         tail = max(fourth - float(power.sum()), 0.0)
@@ -166,7 +182,7 @@ class Law:
             ratio = one / float(one @ w)
             centred = ratio - 1.0
             moments = float(np.square(centred) @ w), float((centred * centred * centred) @ w)
-            known = self._units[shared] = OfUnit(ratio.round(5).tobytes(), *moments)
+            known = self._units[shared] = OfUnit(ratio, ratio.round(5).tobytes(), *moments)
         return known
 
     @functools.cached_property
