@@ -134,3 +134,35 @@ def test_import_firstlight_loads_no_torch() -> None:
     code = "import sys, firstlight; dir(firstlight); print('torch' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_predict_on_meta_knows_token_ids_and_masks(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.py"
+    file.write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.embed = nn.Embedding(500, 32)\n"
+        "        self.layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)\n"
+        "    def forward(self, ids, mask):\n"
+        "        return self.layer(self.embed(ids.view(-1, ids.shape[-1])), src_key_padding_mask=mask)\n"
+        "def build():\n"
+        "    return Net()\n"
+    )
+    told = call(
+        "predict",
+        f"{file}:build",
+        "-i",
+        "4,8:int64:500",
+        "-i",
+        "mask=4,8:bool",
+        "--scheme",
+        "he",
+        "--meta",
+        "-f",
+        "json",
+    )
+    assert told.exit_code == 0, told.output
+    assert json.loads(told.stdout)["start"]["p"] > 0.9

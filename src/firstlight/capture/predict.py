@@ -6,7 +6,7 @@ import contextlib
 import gc
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -26,6 +26,7 @@ from firstlight.propagate.fluctuation import summarise
 from firstlight.propagate.forward import forward, require_rules
 from firstlight.propagate.start import RANGES
 from firstlight.rules.state.empirical import constant, from_data, uniform, unseen
+from firstlight.schemes.uses import uses
 
 _DTYPES = {
     "bf16": "bfloat16",
@@ -75,6 +76,10 @@ def arguments(inputs: Any, module: nn.Module, get_inputs: Callable[[Any], Any] |
         return inputs, {}
     if get_inputs is None and isinstance(inputs, dict) and any(isinstance(i, TensorSpec) for i in inputs.values()):
         return (), inputs
+    if get_inputs is None and isinstance(inputs, tuple) and len(inputs) == 2 and isinstance(inputs[1], dict):
+        args, kwargs = inputs
+        if isinstance(args, tuple) and any(isinstance(i, TensorSpec) for i in (*args, *kwargs.values())):
+            return args, kwargs
     found = check_batch(inputs, module, get_inputs=get_inputs, values=False)
     return found.args, found.kwargs
 
@@ -135,6 +140,7 @@ def predict(
     inputs, unknown = _inputs(graph, args, kwargs)
     if unknown:
         notes.append("Inputs of which only the shape is known are taken as independent standard normal entries.")
+    notes.extend(_made_of_shapes(graph))
     sampler = Sampler(graph)
     with _uncollected():
         run = forward(graph, inputs, known, sampler=sampler, strict=strict)
@@ -177,11 +183,37 @@ def _undrawn(model: nn.Module, graph: Graph, known: Mapping[str, Law], notes: li
         out.update({n: law_of(tensors[n]) for n in real if tensors[n].is_floating_point() or tensors[n].is_complex()})
     out.update({n: law for n, law in buffer_laws(graph).items() if n in missing and n not in out})
     left = [n for n in missing if n not in out]
-    if left:
-        shown = ", ".join(left[:4]) + (" …" if len(left) > 4 else "")
-        notes.append(f"{len(left)} parameters have no law and no entries, taken as 0: {shown}")
-        out.update({n: Law(0.0, 0.0, structure="constant", source="unknown") for n in left})
+    out.update(_assumed(graph, left, notes))
     return out
+
+
+_TOKEN = 0.02  # standard deviation from which class tokens and position tables are usually drawn
+
+
+def _assumed(graph: Graph, names: Sequence[str], notes: list[str]) -> dict[str, Law]:
+    """Laws of parameters of which nothing is known: factors are 1, what is added or joined is drawn small."""
+    if not names:
+        return {}
+    used = uses(graph)
+    factors = [n for n in names if any(u.node.op in ("mul", "div") for u in used.get(n, ()))]
+    others = [n for n in names if n not in factors]
+    for some, taken in ((factors, "1"), (others, f"normal entries of standard deviation {_TOKEN}")):
+        if some:
+            shown = ", ".join(some[:4]) + (" …" if len(some) > 4 else "")
+            count = f"{len(some)} parameter{'s have' if len(some) > 1 else ' has'}"
+            notes.append(f"{count} no law and no entries, taken as {taken}: {shown}")
+    one, small = Law(1.0, 0.0, structure="constant", source="assumed"), Law(0.0, _TOKEN**2, source="assumed")
+    return {n: one if n in factors else small for n in names}
+
+
+def _made_of_shapes(graph: Graph) -> Iterator[str]:
+    """What is said of tensors that the network makes of others of which only the shape is known."""
+    inputs = {n.name for n in graph.nodes if n.op == "input"}
+    made = [c.name for c in graph.constants.values() if c.value is None and c.name not in inputs]
+    if made:
+        shown = ", ".join(made[:4]) + (" …" if len(made) > 4 else "")
+        count = f"{len(made)} tensor{'s are' if len(made) > 1 else ' is'} made of integers or buffers without entries"
+        yield f"{count}, integers taken as all different, masks as 1: {shown}"
 
 
 def _inputs(graph: Graph, args: Any, kwargs: Mapping[str, Any]) -> tuple[dict[str, Signal], bool]:

@@ -110,7 +110,9 @@ def _otherwise(
             where,
             got=f"code that needs the entries of a tensor ({reason})",
             expected="a forward pass that shapes alone determine, or weights and inputs that hold numbers",
-            action="Give the model real weights and pass real inputs; it is then recorded on a real run.",
+            action="Pass real inputs: the entries of integers and truth values (a mask) are then known, also beside "
+            "weights on the meta device. Where those of weights are asked for, give the model real ones; it is then "
+            "recorded on a real run.",
         ) from error
     try:
         recorder, output = observe(model, args, kwargs)

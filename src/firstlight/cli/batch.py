@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import re
 import zipfile
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _INPUT = re.compile(r"^(?:(?P<name>[^\W\d]\w*)=)?(?P<shape>\d+(?:,\d+)*)(?::(?P<dtype>\w+)(?::(?P<below>\d+))?)?$")
 _TARGETS = ("y", "target", "targets", "label", "labels")
 _MOST_ENTRIES = 1 << 31
+_MOST_INTEGERS = 1 << 24  # beyond, they are given by their shape alone where weights are
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +68,25 @@ def _random(specs: list[str], generator: torch.Generator) -> Any:
     return positional[0] if len(positional) == 1 else positional
 
 
-def shapes(specs: list[str]) -> Any:
-    """The inputs as shapes without entries, in the form in which `predict` takes them."""
+def shapes(specs: list[str], seed: int) -> Any:
+    """The inputs in the form in which `predict` takes them: numbers as shapes, drawn integers and truth values.
+
+    What integers say (tokens that differ, a mask) is no matter of shapes, and they take little memory.
+    """
     from firstlight.capture.trace import shape
 
-    read = [_read(spec) for spec in specs]
-    made = [(name, shape(*sizes, dtype=str(dtype).removeprefix("torch."))) for name, sizes, dtype, _ in read]
-    keywords = {name: spec for name, spec in made if name}
-    positional = tuple(spec for name, spec in made if not name)
+    generator = torch.Generator().manual_seed(seed)
+    made: list[tuple[str, Any]] = []
+    for spec in specs:
+        name, sizes, dtype, _ = _read(spec)
+        if dtype.is_floating_point or dtype.is_complex or math.prod(sizes) > _MOST_INTEGERS:
+            made.append((name, shape(*sizes, dtype=str(dtype).removeprefix("torch."))))
+        else:
+            made.append(_random_input(spec, generator))
+    keywords = {name: value for name, value in made if name}
+    positional = tuple(value for name, value in made if not name)
     if keywords and positional:
-        raise InputError("--input", got="inputs with and without a name", expected="all with or all without, on --meta")
+        return positional, keywords
     return keywords or positional
 
 

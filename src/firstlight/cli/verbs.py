@@ -149,7 +149,7 @@ def predict(
     check_writable(out)
     kind = None if dtype is None else dtype.torch_name
     job = None if meta and inputs and not batch else load_job(inputs, batch, None, seed=seed, dtype=None)
-    given = shapes(inputs or []) if job is None else job.batch
+    given = shapes(inputs or [], seed) if job is None else job.batch
 
     def build(**settings: Any) -> nn.Module:
         return load_model(model, arg, seed=seed, train=train, device="meta" if meta else "cpu", **settings)

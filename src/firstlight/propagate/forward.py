@@ -224,11 +224,13 @@ def resolve(run: Run, arg: Arg) -> Any:
         known = run.parameters.get(arg.name)
         if known is None:
             item = run.graph.constants[arg.name]
+            integer = item.spec.dtype.startswith(("int", "uint", "bool"))
             if item.value is not None:
-                known = constant(item.value, batch_axis=_samples(run, item.value))
-            else:
-                integer = item.spec.dtype.startswith(("int", "uint", "bool"))
-                known = uniform(item.spec.shape, 0.0, 1.0, integer=integer)
+                known = constant(item.value, batch_axis=_samples(run, item.spec.shape, item.value))
+            elif integer:  # made from indices of which only the shape is known
+                known = uniform(item.spec.shape, 0.0, 1.0, integer=True, batch_axis=_samples(run, item.spec.shape))
+            else:  # a mask of them, which hides nothing: 1 changes neither what it multiplies nor a softmax's logits
+                known = uniform(item.spec.shape, 1.0, 1.0)
             run.parameters[arg.name] = known
         return known
     if isinstance(arg, tuple):
@@ -236,13 +238,15 @@ def resolve(run: Run, arg: Arg) -> Any:
     return arg
 
 
-def _samples(run: Run, value: npt.NDArray[Any]) -> int | None:
+def _samples(run: Run, shape: tuple[int, ...], value: npt.NDArray[Any] | None = None) -> int | None:
     """The axis of the samples in indices made from an integer input: the first, or the second of [time, batch]."""
     first = next((n for n in run.graph.nodes if n.op == "input"), None)
-    if first is None or value.ndim < 2 or not first.outputs or not first.outputs[0].shape or run.graph.batch_dim != 0:
+    if first is None or len(shape) < 2 or not first.outputs or not first.outputs[0].shape or run.graph.batch_dim != 0:
         return None
-    if value.shape[0] == first.outputs[0].shape[0]:
+    if shape[0] == first.outputs[0].shape[0]:
         return 0
+    if value is None:
+        return None
     given = run.graph.constants.get(first.name)
     turned = given is not None and given.value is not None and np.array_equal(np.swapaxes(value, 0, 1), given.value)
     return 1 if turned else None
