@@ -162,7 +162,7 @@ def predict(
     inputs: Any,
     scheme: Any = None,
     *,
-    on_missing: Literal["raise", "measure"] = "raise",
+    on_missing: Literal["raise", "measure"] = "measure",
     dtype: Any = None,
     backward: bool = True,
     get_inputs: Callable[[Any], Any] | None = None,
@@ -180,7 +180,7 @@ def predict(
             tensors may be on the meta device or given by `firstlight.capture.trace.shape(...)`. Real data are
             taken with their statistics, shapes alone as independent standard normal entries.
         scheme: Law of the weights as in `initialize` ("he", "normal(0.02)", …); by default the live weights'.
-        on_missing: "raise" refuses operations without a rule, all named at once; "measure" samples them.
+        on_missing: "measure" samples operations without a rule, as a caveat says; "raise" refuses them, named at once.
         dtype: Compute type whose range P(start) looks at ("bfloat16", "float16", …); by default the parameters'.
         backward: False leaves out the gradients.
         get_inputs: Turns `inputs` into one of the forms above.
@@ -190,7 +190,7 @@ def predict(
 
     Raises:
         InputError: An argument that cannot be used; live weights on the meta device.
-        MissingRuleError: Operations without a rule.
+        MissingRuleError: Operations without a rule, with `on_missing="raise"`.
         CaptureError: Control flow that depends on entries that do not exist.
 
     Example:
@@ -354,7 +354,7 @@ def diagnose(
         kept = optimizer if module is model else None
         evidence = gather(module, batch, loss, kept, targets=targets, get_inputs=get_inputs, seed=seed, levels=levels)
         if theory:
-            expected = predict(module, batch, on_missing="measure", get_inputs=get_inputs)
+            expected = predict(module, batch, get_inputs=get_inputs)
             joined = compare(expected, evidence.measurement)
             evidence = replace(evidence, comparison=joined, law_p_start=expected.start.p)
         return judge(evidence), evidence

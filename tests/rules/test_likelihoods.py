@@ -76,3 +76,32 @@ def test_a_density_with_a_scale_near_zero_fluctuates_as_drawn():
     assert abs(end.log_mean - drawn.mean()) < 3.0 * drawn.std()
     assert 0.3 < end.log_sd / drawn.std() < 3.0
     assert found.p_start > 0.9
+
+
+def test_the_logarithm_of_a_spectrum_knows_that_magnitudes_are_positive():
+    """|z| had been taken as Gaussian: its logarithm's gradient was infinite, and P(start) 0."""
+    torch.manual_seed(0)
+    model, x = Behind(lambda x: torch.log1p(torch.fft.rfft(x).abs()), 256), torch.randn(16, 256)
+    ((_, ratio, error),) = gradient_ratios(model, x, ["maps.0:linear"], 24)
+    assert abs(math.log(ratio)) <= 4.0 * error + RESOLUTION
+    found = firstlight.predict(model, x, "he")
+    drawn = np.exp(firstlight.measure(model, x, draws=24, scheme="he", backward=False).nodes[-1].log_q.values)
+    error = float(drawn.std(ddof=1) / drawn.mean() / 24**0.5)
+    assert abs(math.log(found.nodes[-1].output.q / drawn.mean())) <= 4.0 * error + RESOLUTION
+    assert found.p_start > 0.9
+
+
+def test_nothing_comes_back_from_where_nothing_was_added():
+    """A node of a graph without neighbours is divided by ε: the others' gradients had been 1/ε."""
+    to = torch.arange(16) % 7
+
+    def share(x):
+        score = (0.1 * x[:, :1]).exp()
+        total = torch.zeros(8, 1).index_add(0, to, score)
+        return torch.zeros(8, 64).index_add(0, to, score * x) / (total + 1e-9)
+
+    torch.manual_seed(0)
+    model, x = Behind(share, 64), torch.randn(16, 64)
+    ((_, ratio, error),) = gradient_ratios(model, x, ["maps.0:linear"], 24)
+    assert abs(math.log(ratio)) <= 4.0 * error + RESOLUTION
+    assert firstlight.predict(model, x, "he").p_start > 0.9

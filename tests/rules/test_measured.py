@@ -54,3 +54,31 @@ def test_what_is_measured_fluctuates_with_its_input():
     logs = np.asarray(firstlight.measure(model, x, draws=400, scheme="he", backward=False).nodes[-1].log_q.values)
     assert found.op == "median"
     assert abs(math.log(found.output.log_sd / logs.std(ddof=1))) <= 4.0 / 800**0.5 + 2 * RESOLUTION
+
+
+def test_what_goes_along_an_input_is_known_to():
+    """ln Σe^x of running sums is subtracted from them again (minGRU): their lengths had been those of other tensors."""
+
+    def gates(x):
+        keep, value = -torch.nn.functional.softplus(x[..., :16]), x[..., 16:]
+        total = keep.cumsum(1)
+        return total + (value - total).logcumsumexp(1)
+
+    torch.manual_seed(0)
+    model, x = Behind(gates, 32), torch.randn(8, 40, 32)
+    found = firstlight.predict(model, x, "he")
+    drawn = np.asarray(firstlight.measure(model, x, draws=16, scheme="he", backward=False).nodes[-1].log_q.values)
+    assert abs(found.nodes[-1].output.log_mean - drawn.mean()) < math.log(2.0)  # a twentieth of what cancels
+    assert found.nodes[-1].output.log_sd < 1.0
+    assert found.p_start > 0.9
+
+
+def test_a_margin_that_is_kept_is_no_dead_layer():
+    def loss(x):
+        apart = (x[:8] - x[8:]).norm(dim=-1)
+        return (apart.square() + torch.relu(0.1 - apart).square()).mean()
+
+    torch.manual_seed(0)
+    assert firstlight.predict(Behind(loss, 64), torch.randn(16, 64), "he").p_start > 0.9
+    blocked = torch.nn.Sequential(Behind(lambda x: torch.relu(x.norm(dim=-1, keepdim=True).neg()), 64))
+    assert firstlight.predict(blocked, torch.randn(16, 64), "he").p_start < 0.1

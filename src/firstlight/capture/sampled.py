@@ -17,14 +17,17 @@ from firstlight.errors import ModelError
 from firstlight.graph.ir import Arg, ConstantRef, Graph, Node, ParameterRef, Ref, TensorSpec
 from firstlight.graph.noise import Noise
 from firstlight.graph.signal import Cotangent, Signal, replace
-from firstlight.rules.gradients.gradient import scaled, times_signal, whole
-from firstlight.rules.registry import Look, OwnBackward
+from firstlight.rules.gradients.gradient import scale, scaled, times_signal, whole
+from firstlight.rules.registry import SHOWN, Look, OwnBackward
+from firstlight.rules.state.cross import add
 from firstlight.rules.state.empirical import from_data, uniform
 from firstlight.rules.state.forms import combine
 
 _LARGEST = 1 << 24  # entries of all inputs together beyond which an operation is not sampled
 _ENOUGH, _REPEATS = 1 << 18, 16  # entries after which, and draws at most on which, gradients are measured
 _LONGER, _ROOTS = 1.1, 6  # by what an input is longer to see what follows, and inputs up to which each one is
+_MOSTLY = 0.8  # share of an output's variance from which it goes along an input
+_SHIFTS = 0.05  # and what the slope of one that is shifted with its input may be off by on drawn entries
 _SAME = 1e-3  # two gradients are the same if they differ by less, in root mean square: float32 through a few operations
 _DIFFERENT = torch.finfo(torch.float32).eps ** 0.5  # directions below this share of the largest say nothing of a factor
 
@@ -63,7 +66,9 @@ class Sampler:
         for i, (first, spec) in enumerate(zip(rows[0][1], node.outputs, strict=False)):
             made = [made[i] for _, made in rows]
             noise = _noise([drawn for drawn, _ in rows], made, {a: t[i] for a, t in varied.items()}, [])
-            found.append(replace(_levelled(_statistics(first, spec.shape), made), noise=noise))
+            along = _along_an_input([(drawn.tensors, t) for (drawn, _), t in zip(rows, made, strict=True)], look)
+            level = replace(_levelled(_statistics(first, spec.shape), made), noise=noise)
+            found.append(level if along is None else along)
         return tuple(found)
 
     def gradients(self, node: Node, look: Look, grads: Grads) -> Mapping[Arg, Cotangent]:
@@ -113,6 +118,8 @@ class Sampler:
             noise = _noise(draws, found, {a: f[arg] for a, f in varied.items() if arg in f}, inherited)
             seen = replace(from_data(g.double().numpy()), data=False, noise=noise)
             out[arg] = scaled(Cotangent(seen), (sum(sizes) / len(sizes) / level) ** 0.5 if level > 0.0 else 1.0)
+            if arg not in draws[0].handed:
+                out[arg] = Cotangent(replace(whole(out[arg]), tag=(SHOWN, 0, 0.0)))
         return out
 
     def _call(self, node: Node) -> Replay:
@@ -148,7 +155,7 @@ class Sampler:
             if track:
                 tensors = {a: t.requires_grad_(t.is_floating_point() or t.is_complex()) for a, t in tensors.items()}
             drawn = tensors
-        return _Drawn(tensors, draw.roots, sizes, drawn)
+        return _Drawn(tensors, draw.roots, sizes, drawn | tensors if track else drawn, set(drawn))
 
 
 class _Drawn(NamedTuple):
@@ -158,14 +165,16 @@ class _Drawn(NamedTuple):
         tensors: That it reads.
         roots: Statistics of what was drawn.
         sizes: Its mean squares.
-        wanted: What gets the gradients: what it reads, or what was drawn where one tensor comes on several ways, since
-            X and (XᵀX)⁻¹ do not go back by themselves.
+        wanted: What gets gradients: what it reads, and what was drawn.
+        handed: What gets those that go on: what it reads, or what was drawn where one tensor comes on several ways,
+            since X and (XᵀX)⁻¹ do not go back by themselves.
     """
 
     tensors: dict[Arg, Tensor]
     roots: dict[Arg, Signal]
     sizes: dict[Arg, float]
     wanted: dict[Arg, Tensor]
+    handed: set[Arg]
 
 
 class _Run(Protocol[T_co]):
@@ -181,6 +190,24 @@ def _repeated(run: _Run[T]) -> tuple[list[tuple[_Drawn, T]], dict[Arg, T]]:
         entries += sum(t.numel() for t in rows[-1][0].tensors.values())
     roots = rows[0][0].roots
     return rows, {arg: run(0, (arg, _LONGER))[1] for arg in roots} if len(roots) <= _ROOTS else {}
+
+
+def _along_an_input(rows: Sequence[tuple[Mapping[Arg, Tensor], Tensor]], look: Look) -> Signal | None:
+    """y = a·x + a rest, where that is most of it: ln Σe^x of a running sum, which is subtracted again."""
+    drawn, first = rows[0]
+    if not first.is_floating_point() or not bool(first.isfinite().all()):
+        return None
+    for arg, x in drawn.items():
+        if x.shape != first.shape or not x.is_floating_point() or look(arg).value is not None or x.numel() < 2:
+            continue
+        pairs = torch.stack([torch.cov(torch.stack([d[arg].detach().flatten(), y.flatten()])) for d, y in rows]).mean(0)
+        own, both, whole = float(pairs[0, 0]), float(pairs[0, 1]), float(pairs[1, 1])
+        if own * whole <= 0.0 or both * both < _MOSTLY * own * whole:
+            continue
+        slope = 1.0 if abs(both / own - 1.0) < _SHIFTS else both / own  # it moves with all that moves its input
+        rests = [y - slope * d[arg].detach() for d, y in rows]
+        return add(scale(look(arg), slope), _levelled(_statistics(rests[0], first.shape), rests))
+    return None
 
 
 def _size(t: Tensor) -> float:

@@ -156,7 +156,7 @@ def predict(
 
     grid = values(sweep or [])
     with _working("Predicting"):
-        found = api.predict(build if grid else build(), given, scheme, on_missing="measure", dtype=kind)
+        found = api.predict(build if grid else build(), given, scheme, dtype=kind)
         result = found.sweep(**grid) if grid else found
     if form is options.Format.HTML and grid:
         raise InputError("--format", got="html with --sweep", expected="text or json")
@@ -321,7 +321,7 @@ def _predicted(module: nn.Module, job: Job) -> Prediction | None:
     from firstlight.report.text import printable
 
     try:
-        return api.predict(module, job.batch, on_missing="measure")
+        return api.predict(module, job.batch)
     except FirstlightError as error:
         typer.echo(f"No prediction is drawn: {printable(str(error))}", err=True)
         return None

@@ -33,10 +33,8 @@ def predict(run: Any, rows: int = 64) -> Any | None:
         run.problem.facts["prediction"] = f"{fixed}: nothing is drawn, and the walk is the same every time"
         return None
     args, kwargs = run.problem.inputs(slice(0, rows) if run.problem.batched else None)
-    # an own model may hold operations that no rule knows (a loss inside, say): those are sampled
-    missing = "raise" if run.problem.own is None else "measure"
     try:
-        return api.predict(run.model, (args, kwargs), scheme=run.problem.scheme, on_missing=missing)
+        return api.predict(run.model, (args, kwargs), scheme=run.problem.scheme)
     except FirstlightError as error:
         run.problem.facts["prediction"] = str(error)
         return None

@@ -18,7 +18,7 @@ from firstlight.rules.gradients import images
 from firstlight.rules.gradients.along import together
 from firstlight.rules.gradients.gradient import total, whole, whole_shape
 from firstlight.rules.moves.structural import like_shape
-from firstlight.rules.registry import Sampler, several
+from firstlight.rules.registry import SHOWN, Sampler, several
 from firstlight.rules.state.layout import reshape
 
 _LONG = 4096  # entries beyond which the field of a finished gradient is not kept
@@ -51,16 +51,26 @@ def adjoint(run: Run, seeds: Mapping[Ref, Signal] | None = None, *, sampler: Sam
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
         for node in reversed(run.graph.nodes):
             outputs = run.signals[node.name]
-            grads = tuple(_collect(incoming.pop((node.name, i), None), outputs[i]) for i in range(len(outputs)))
+            parts = [incoming.pop((node.name, i), None) for i in range(len(outputs))]
+            grads = tuple(_collect(p, x) for p, x in zip(parts, outputs, strict=True))
             if all(g is None for g in grads):
                 continue
             first = next(g for g in grads if g is not None)
             run.gradients[node.name] = _slim(whole(grads[0] or first))
+            if any(_is_shown(g) for p in parts for g in p or ()):
+                handed = [[g for g in p or () if not _is_shown(g)] for p in parts]
+                grads = tuple(_collect(p, x) for p, x in zip(handed, outputs, strict=True))
+                if all(g is None for g in grads):
+                    continue
             if node.op != "input":
                 _pass_on(run, node, grads, outputs, incoming, owed, sampler)
         for name, parts in owed.items():
             run.parameter_gradients[name] = _slim(whole(total(parts)))
     return run
+
+
+def _is_shown(g: Cotangent) -> bool:
+    return g.base.tag is not None and g.base.tag[0] == SHOWN
 
 
 def _slim(g: Signal) -> Signal:

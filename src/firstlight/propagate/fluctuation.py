@@ -9,7 +9,7 @@ from dataclasses import replace as replace_fields
 
 import numpy as np
 
-from firstlight.graph.ir import Node
+from firstlight.graph.ir import Node, ParameterRef
 from firstlight.graph.prediction import (
     NodePrediction,
     ParameterPrediction,
@@ -27,6 +27,7 @@ from firstlight.rules.linear.tied import ROW
 from firstlight.rules.state.windows import pair_correlation
 from firstlight.theory import special
 
+_RARE = 0.01  # probability of being zero below which nobody asks what it stops
 _APART = 0.1  # correlation from which entries are no units of their own
 _POSITIVE_AXIS = ("conv", "max_pool", "avg_pool", "adaptive", "batch_norm", "group_norm", "instance_norm")
 
@@ -172,11 +173,39 @@ def _closed_once(run: Run, nodes: Sequence[NodePrediction]) -> list[NodePredicti
 
 
 def _alive(run: Run, node: Node, found: TensorPrediction) -> TensorPrediction:
-    """A tensor that is zero in every draw is not dead where its gradient passes: the logarithm of a scale of one."""
-    if found.p_dead < 1.0:
+    """What stops nothing is not dead: the logarithm of a scale of one, whose gradient passes, or a margin that is kept.
+
+    Of the weights in front of a hinge max(0, m - d) all have another way to the loss; those in front of a layer's
+    nonlinearity have none.
+    """
+    if found.p_dead < _RARE:
         return found
     read = [run.gradients[r.node].mean_q for r in node.refs if r.node in run.gradients]
-    return replace_fields(found, p_dead=0.0) if any(read) else found
+    passes = found.p_dead >= 1.0 and any(read)
+    return replace_fields(found, p_dead=0.0) if passes or not _stops(run, node) else found
+
+
+def _stops(run: Run, node: Node) -> bool:
+    """Whether some operation with weights in front of a node (or all that is there) has no other way to an output."""
+    nodes = {n.name: n for n in run.graph.nodes}
+    read = [n for n in _before(nodes, [r.node for r in node.refs]) if _has_weights(nodes[n])]
+    around = _before(nodes, [r.node for r in run.graph.outputs if r.node != node.name], node.name)
+    return not read or not all(n in around for n in read)
+
+
+def _before(nodes: Mapping[str, Node], ends: Sequence[str], without: str = "") -> set[str]:
+    """All that ends are made from, the ends among them, on ways that do not lead through one node."""
+    found, todo = set[str](), list(ends)
+    while todo:
+        name = todo.pop()
+        if name in nodes and name not in found and name != without:
+            found.add(name)
+            todo += [r.node for r in nodes[name].refs]
+    return found
+
+
+def _has_weights(node: Node) -> bool:
+    return any(isinstance(a, ParameterRef) for a in node.read)
 
 
 def _no_lengths(run: Run) -> set[str]:

@@ -77,7 +77,7 @@ def require_rules(graph: Graph) -> None:
         graph.model or "the graph",
         got=f"{len(counts)} operation{'s' if len(counts) > 1 else ''} without a rule: " + "; ".join(lines),
         expected="operations of the rule table",
-        action='Register a rule (see firstlight.rules.registry), or pass on_missing="measure" to sample them.',
+        action='Register a rule (see firstlight.rules.registry), or leave on_missing="measure", which samples them.',
     )
 
 

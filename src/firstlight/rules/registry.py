@@ -32,6 +32,8 @@ CONCENTRATED = "statistics over the reduced axes differ little between draws"
 INDEPENDENT_FACTORS = "the factors are independent"
 
 
+SHOWN = "shown"  # tag of a gradient that is there to be looked at: what is in front of its tensor has had its own
+
 Look = Callable[[Arg], Any]  # the signal behind an argument
 
 

@@ -1,7 +1,7 @@
 """Operations without a formula: the real operation is run on entries drawn from its inputs' statistics.
 
 What inverts, factorises or sorts a matrix has no closed form in the moments of its entries, and what is seldom used
-needs none. The entries are drawn independently of each other; each node says so in a caveat.
+needs none. What the entries are made of is drawn (`capture.drawn`); each node says so in a caveat.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
+from firstlight.rules.chains.source import as_source, from_values
 from firstlight.rules.gradients.gradient import whole
 from firstlight.rules.linear.contraction import product
 from firstlight.rules.moves.structural import sizes_of
@@ -25,6 +26,7 @@ from firstlight.rules.registry import GAUSSIAN_INPUT, Call, Grads, rule, several
 from firstlight.rules.state.empirical import uniform
 from firstlight.rules.state.layout import axis_atoms, merge_axis
 from firstlight.rules.state.windows import fixed_map
+from firstlight.theory import special
 from firstlight.theory.activations import get
 
 CIRCULAR = "around its mean a complex tensor is circular"
@@ -242,6 +244,8 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal) -> Grads:
 
 def _modulus(z: Signal) -> Signal:
     """|z|: of a circular Gaussian E|z| = √(π E|z|²)/2 (Rayleigh), and |z|² is correlated by c²."""
+    if not z.mean.any() and z.q.any():
+        return _rayleigh(z)
     square = np.square(z.mean)
     mean = np.sqrt(pi / 4.0 * np.maximum(z.q - square, 0.0) + square)
     share = float(np.square(mean).mean()) / max(z.mean_q, 1e-300)
@@ -250,6 +254,18 @@ def _modulus(z: Signal) -> Signal:
         z, mean=mean, corr=corr, source=None, values=None, value=None, terms=(), weights=None, gaussian=False,
         complex=False, ident=next_id(),
     )  # fmt: skip
+
+
+def _rayleigh(z: Signal) -> Signal:
+    """The same with its law, √E|z|²·√(-ln Φ(-u)) of a standard normal u, for what comes behind (ln|z|)."""
+    like = replace(
+        z, corr=np.square(np.clip(z.corr, -1.0, 1.0)), source=None, values=None, value=None, terms=(), weights=None,
+        gaussian=True, complex=False, cartesian=None, cumulants=(0.0, 0.0), scatter=0.0, ident=next_id(),
+    )  # fmt: skip
+    source, _ = as_source(like)
+    law = np.sqrt(-special.log_ndtr(-source.grid.z))
+    source = replace(source, key=("modulus", like.ident), quantiles=law, table=None, skew=0.0, excess=0.0)
+    return replace(from_values(like, source, source.values), gaussian=False)
 
 
 _SIZE = of(get("abs"))

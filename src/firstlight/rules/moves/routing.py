@@ -236,6 +236,18 @@ def _counts(x: Signal, dim: int, index: Signal) -> Array | None:
     return np.bincount(at.astype(np.int64).ravel(), minlength=x.shape[dim]).astype(np.float64)
 
 
+def _where_added(g: Signal, x: Signal, dim: int, index: Signal) -> float:
+    """E g² where something is added, over that everywhere: what is divided by an empty sum has no source."""
+    counts, dim = _counts(x, dim, index), dim % x.ndim
+    if counts is None or g.ndim != x.ndim or len(g.groups[dim]) != 1 or g.mean_q <= 0.0:
+        return 1.0
+    at = offset(g, dim)
+    if g.q.shape[at] != len(counts) or not counts.any():
+        return 1.0
+    rows = g.q.mean(axis=tuple(i for i in range(g.q.ndim) if i != at))
+    return float(rows @ counts) / float(counts.sum()) / g.mean_q
+
+
 def _to_write(index: Signal, source: Any) -> Signal:
     """What is written: a tensor, or one number at each index."""
     return source if isinstance(source, Signal) else uniform(index.shape, float(source), float(source) ** 2)
@@ -246,7 +258,9 @@ def _(
     call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int, index: Signal, source: Signal, alpha: float = 1.0
 ) -> Grads:
     g, source = whole(grad), _to_write(index, source)
+    level = _where_added(g, input, dim, index)
     spread = like_shape(g, source.shape)
+    spread = replace(spread, q=spread.q * level)
     kept, form = alone(grad), None
     if "add" not in call.node.op:
         counts = _counts(input, dim, index)
@@ -255,7 +269,8 @@ def _(
         )
         kept = scaled(kept, max(1.0 - share, 0.0) ** 0.5)
     if "add" in call.node.op and dim % input.ndim < input.ndim - 1 and source.ndim == input.ndim:
-        kept, form = shared(grad, out, input, alpha**2 * source.mean_q)
+        kept, form = shared(scaled(grad, level**0.5), out, input, alpha**2 * source.mean_q)
+        kept = scaled(kept, level**-0.5) if level > 0.0 else kept
     added = Cotangent(replace(spread, q=spread.q * alpha**2, tag=None, ident=next_id()), along=form)
     return {"input": kept, "source": added}
 

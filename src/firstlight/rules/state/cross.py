@@ -18,6 +18,9 @@ from firstlight.rules.state.split import of_entries, of_sum
 from firstlight.rules.state.summation import TOTAL, rooted
 from firstlight.rules.state.views import eldest, same_view
 
+_FAINT = 0.05  # share of its terms' energy below which a sum is what is left of them
+_STEPS, _PARTS = 16, 8  # sums that are taken apart to see it, and terms that may be left
+
 
 def cross(x: Signal, y: Signal) -> tuple[Array, Array]:
     """E x_i y_j of two aligned signals: a field at equal indices and a cube of means over pairs.
@@ -117,6 +120,8 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
     qx, qy = x.mean_q, y.mean_q
     raw = qx * moments(x) + alpha**2 * qy * moments(y) + 2.0 * alpha * cube
     total = float(raw[(0,) * raw.ndim])
+    if total < _FAINT * (qx + alpha**2 * qy) and (left := _what_is_left(x, y, alpha)) is not None:
+        return left
     corr = correlations(raw, q)
     both = float(cube[(0,) * cube.ndim]) * alpha
     noise, scatter, split = x.noise, x.scatter, x.split
@@ -196,6 +201,41 @@ def _all_but_one_cancel(x: Signal, y: Signal, alpha: float) -> Signal | None:
         return None
     only = found[left[0]]
     return only if only.groups == x.groups and only.batch == x.batch else None
+
+
+def _what_is_left(x: Signal, y: Signal, alpha: float) -> Signal | None:
+    """x + α·y from what it is made of beside that which both have and take from each other; None without such.
+
+    Lengths and their noise are those of what is left: of the sum of two long tensors they would be a difference.
+    """
+    left: dict[int, tuple[float, Signal]] = {}
+    cancelled = False
+
+    def put(coefficient: float, term: Signal) -> bool:
+        total = coefficient + (left[term.ident][0] if term.ident in left else 0.0)
+        gone = term.ident in left and abs(total) <= 1e-9 * abs(coefficient)
+        left.pop(term.ident, None)
+        if not gone:
+            left[term.ident] = total, term
+        return gone
+
+    put(1.0, x)
+    put(alpha, y)
+    for _ in range(_STEPS):
+        made = [k for k, (_, term) in left.items() if term.terms]
+        if not made or (cancelled and len(left) > _PARTS):
+            break
+        coefficient, term = left.pop(max(made))
+        for a, part in term.terms:
+            cancelled = put(coefficient * a, part) or cancelled
+    if not cancelled or not left or any(t.groups != x.groups for _, t in left.values()):
+        return None
+    (a, out), *more = left.values()
+    out = replace(out, mean=out.mean * a, q=out.q * a * a, source=None, values=None, ident=next_id(), terms=((a, out),))
+    for a, term in more:
+        out = add(out, term, a)
+    mean = x.mean + alpha * y.mean
+    return replace(out, mean=mean, q=np.maximum(out.q, np.square(mean)))
 
 
 def with_rest(out: Signal, x: Signal, a: float) -> tuple[tuple[float, Signal], ...]:
