@@ -1,6 +1,7 @@
 """Sums of tensors of which sites have much of the one and little of the other, against sampled sites."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from firstlight.graph.ir import Node
 from firstlight.graph.signal import Cotangent, replace
+from firstlight.graph.sites import Sites
 from firstlight.propagate.adjoint import random_direction
 from firstlight.rules.chains.source import as_source, from_values
 from firstlight.rules.gradients import leaning, unlike
@@ -144,12 +146,15 @@ def test_what_goes_along_a_branch_goes_with_both_lengths():
     r = np.exp(-0.5 * (s2**0.5 * nodes - 0.5 * s2))[None]
     weights = weights / weights.sum()
     at = replace(random_direction(uniform((64, UNITS), 0.0, 1.0)), beside=(11, -share, share))
+    inverse, on = uniform((64, 1), 0.0, 1.0, tag=("inverse rms", 11, 1.0)), SimpleNamespace(grid=SimpleNamespace())
+    on.grid.weights = weights
     for power in (1.0, -2.0):  # of |x|²: behind 1/|x| and behind the mean square
         drawn = (s * v**power).mean() / s.mean() / (v**power).mean()
-        one = leaning.along_length(at, 11, r, weights)
+        one = leaning.along_length(at, inverse, on, r)
         told = (np.square(one * r ** (1.0 - power)) @ weights / (r ** (-2.0 * power) @ weights)).item()
         assert math.log(told) == pytest.approx(math.log(drawn), abs=0.03)
-    assert np.array_equal(leaning.along_length(at, 12, r, weights), 1.0 / r)
+    for other in (replace(inverse, tag=("inverse rms", 12, 1.0)), replace(inverse, sites=Sites(heavy=True))):
+        assert np.array_equal(leaning.along_length(at, other, on, r), 1.0 / r)
 
 
 def test_short_gradients_sit_where_a_rectifier_is_open():

@@ -15,7 +15,8 @@ from firstlight.rules.attention.hiding import HIDDEN
 from firstlight.rules.attention.softmax import soft, soft_back
 from firstlight.rules.gradients.along import of_rows
 from firstlight.rules.gradients.gradient import scale, whole
-from firstlight.rules.gradients.leaning import at_rows, at_values, passing
+from firstlight.rules.gradients.leaning import at_rows, at_values, of_keys, passing
+from firstlight.rules.gradients.leaning import of_rows as of_queries
 from firstlight.rules.linear.affine import pair_einsum as einsum
 from firstlight.rules.pointwise.merge import plus, reduce_to
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, GAUSSIAN_INPUT, Call, Grads, rule
@@ -128,7 +129,7 @@ def _(
     dl = times_number(through, factor)
     dq = einsum(dl, lead + "ts", wide_key, lead + "sd", lead + "td")
     dk = einsum(dl, lead + "ts", query, lead + "td", lead + "sd")
-    grads = {"query": dq, "key": dk, "value": dv}
+    grads = {"query": of_queries(dq, g), "key": of_keys(dk, g, dl), "value": of_keys(dv, g, p, g)}
     if isinstance(attn_mask, Signal) and attn_mask.value is None and not attn_mask.integer:
         grads["attn_mask"] = whole(reduce_to(Cotangent(through), attn_mask))
     heads = query.shape[-3] if query.ndim > 3 else 1

@@ -31,7 +31,7 @@ def gather(g: Signal, like: Signal) -> Signal:
     h, k = g.shape[-3], like.shape[-3]
     if h == k:
         return g
-    lead = g.shape[:-3]
+    lead, beside = g.shape[:-3], g.beside
     g = reshape(g, (*lead, k, h // k, *g.shape[-2:]))
     g = sum_atoms(g, list(axis_atoms(g, len(lead) + 1)))
-    return reshape(g, like.shape)
+    return replace(reshape(g, like.shape), beside=beside)

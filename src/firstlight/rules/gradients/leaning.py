@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from firstlight.graph.signal import Array, Cotangent, Signal, replace
+from firstlight.graph.signal import Array, Cotangent, Signal, Source, replace
 from firstlight.rules.attention.attending import row_law, sharpness
 from firstlight.rules.attention.keys import uncommon
 from firstlight.rules.attention.participation import SPREADS, mean_over_rows
 from firstlight.rules.gradients.along import energy
 from firstlight.rules.gradients.gradient import joined, parts_of
 from firstlight.rules.gradients.unlike import scattered
+from firstlight.rules.state.layout import axis_atoms
 
 _ROWS, _MOST = 1 << 15, 256  # logits that one sampled expectation takes; keys beyond which rows count as this long
 _LITTLE = 1e-3  # λ that changes nothing
@@ -50,19 +52,26 @@ def with_length(g: Signal, x: Signal, scatter: float, power: float) -> float:
         scatter: τ², relative variance of V.
         power: p.
     """
-    return (1.0 + max(scatter, 0.0)) ** (g.beside[1] * power) if g.beside[0] == x.ident else 1.0
+    if g.beside[0] != x.ident or _heavy(x):
+        return 1.0
+    return (1.0 + max(scatter, 0.0)) ** (g.beside[1] * power)
 
 
-def along_length(g: Signal, ident: int, r: Array, weights: Array) -> Array:
+def along_length(g: Signal, r: Signal, source: Source, values: Array) -> Array:
     """1/r on the nodes of r = 1/|x|, as s = Σ g·x/|x| goes with it: times |x|^λ', in units of its mean square.
 
     s came with the sum, from what of f(x) is at right angles to z = x + f(x): s² ~ |g|²·V_x·V_f/V_z, so that
     λ' = λ + 1 - w, w the share of x in z.
     """
-    if g.beside[0] != ident:
-        return 1.0 / r
-    more = r ** -(g.beside[1] + 1.0 - g.beside[2])
-    return more / r / float((np.square(more) @ weights).mean()) ** 0.5
+    if r.tag is None or g.beside[0] != r.tag[1] or _heavy(r):
+        return 1.0 / values
+    more = values ** -(g.beside[1] + 1.0 - g.beside[2])
+    return more / values / float((np.square(more) @ source.grid.weights).mean()) ** 0.5
+
+
+def _heavy(x: Signal) -> bool:
+    """Whether lengths scatter by orders of magnitude: recipes of both say how they go together then."""
+    return x.sites is not None and x.sites.heavy
 
 
 def divided(g: Cotangent, x: Signal) -> Cotangent:
@@ -73,6 +82,39 @@ def divided(g: Cotangent, x: Signal) -> Cotangent:
         q = p.base.q if met == 1.0 else p.base.q * met
         found.append(replace(p, base=replace(p.base, q=q, lean=-1.0, beside=(0, 0.0, 0.0)), whole=None))
     return replace(joined(found), along=g.along)
+
+
+def of_rows(dx: Signal, g: Signal) -> Signal:
+    """What each row of a sum over keys hands on by itself: it goes with what the row goes with."""
+    return replace(dx, beside=g.beside) if g.beside[0] else dx
+
+
+def of_keys(dy: Signal, g: Signal, weights: Signal, rows: Signal | None = None) -> Signal:
+    """A sum over rows, Σ_i w_ij g_i, at keys j that are the rows: of it row j's own part goes with what that goes with.
+
+    Args:
+        dy: The sum.
+        g: Gradient of the rows.
+        weights: w, whose last two axes are rows and keys.
+        rows: g, where the weights have not met it already.
+    """
+    if not g.beside[0] or weights.ndim < 2:
+        return dy
+    n = weights.shape[-1]
+    at = (*axis_atoms(weights, -2), *axis_atoms(weights, -1))
+    if weights.shape[-2] != n or len(at) != 2:
+        return dy
+    square = np.broadcast_to(_along_axes(weights.q, at), (n, n))
+    if rows is not None and len(axis := axis_atoms(rows, -2)) == 1:
+        square = square * _along_axes(rows.q, axis)[:, None]
+    total = float(square.sum())
+    own = float(np.trace(square)) / total if total > 0.0 else 0.0
+    return replace(dy, beside=(g.beside[0], g.beside[1] * own, g.beside[2]))
+
+
+def _along_axes(q: Array, at: Sequence[int]) -> Array:
+    """A field along some of its axes, the mean over the others."""
+    return q.mean(axis=tuple([i for i in range(q.ndim) if i not in at]))
 
 
 @functools.lru_cache(maxsize=1024)

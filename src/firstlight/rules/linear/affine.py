@@ -13,7 +13,7 @@ from firstlight.graph.signal import Cotangent, Signal, next_id, replace
 from firstlight.rules.attention.keys import is_weights
 from firstlight.rules.gradients.along import ITSELF, begun, behind_map, on_weights
 from firstlight.rules.gradients.gradient import alone, scale, scaled, whole
-from firstlight.rules.gradients.leaning import at_rows, at_values
+from firstlight.rules.gradients.leaning import at_rows, at_values, of_keys, of_rows
 from firstlight.rules.linear.centring import seen, taken
 from firstlight.rules.linear.contraction import contract, outer_sum, past_weights
 from firstlight.rules.linear.tied import own_rows
@@ -171,7 +171,10 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, other: Signal) ->
     g = at_rows(g, out, input, other) if rows else g
     dx = pair_einsum(g, result, other, right, _kept(left, result, right))
     dy = pair_einsum(g, result, input, left, _kept(right, result, left))
-    dy = at_values(dy, g, input) if rows else dy
+    if rows:
+        dx, dy = of_rows(dx, g), of_keys(at_values(dy, g, input), g, input, g)
+    elif g.tag is not None and g.tag[0] == "softmax":
+        dx, dy = of_rows(dx, g), of_keys(dy, g, g)
     dx = _as(dx, _kept(left, result, right), left)
     fixed = other.weights is not None and other.ndim == 2
     first = behind_map(dx, input, grad, out, None) if fixed else reduce_to(Cotangent(dx), input)

@@ -12,7 +12,7 @@ from firstlight.rules.gradients.gradient import whole
 from firstlight.rules.moves.ranges import range_of, take_index, take_range
 from firstlight.rules.registry import Call, Grads, rule
 from firstlight.rules.state import course, pieces, sites
-from firstlight.rules.state.cross import cross
+from firstlight.rules.state.cross import beside_of, cross
 from firstlight.rules.state.empirical import constant
 from firstlight.rules.state.forms import combine, covariance
 from firstlight.rules.state.layout import axis_atoms, fit_states, merge_axis, offset, regroup, transform, with_states
@@ -82,12 +82,22 @@ def join(parts: list[Signal], dim: int) -> Signal:
         groups, fields["mean"], fields["q"], corr, batch, gaussian=all(p.gaussian for p in fitted), noise=noise
     )
     energies = [(n * q, p) for n, q, p in zip(sizes, qs, fitted, strict=True)]
+    out = replace(out, beside=_beside(energies))
     if fitted[0].batch[at]:
         return out
     out = course.joined(pieces.joined(out, dim, fitted), at, fitted)
     alike = all(p.wander == fitted[0].wander and q == qs[0] for p, q in zip(fitted, qs, strict=True))
     out = replace(out, wander=mixed_wander(energies, sample_correlation(out), alike=alike))
     return _with_lengths(out, dim, fitted)
+
+
+def _beside(parts: list[tuple[float, Signal]]) -> tuple[int, float, float]:
+    """`Signal.beside` of gradients side by side, the mean over their energies."""
+    level, first = parts[0]
+    for more, other in parts[1:]:
+        first = replace(other, beside=beside_of(level, first, more, other))
+        level += more
+    return first.beside
 
 
 def _with_lengths(out: Signal, dim: int, parts: list[Signal]) -> Signal:

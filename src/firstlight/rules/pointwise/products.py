@@ -178,7 +178,7 @@ def _along(g: Cotangent, mine: Signal, factor: Any, out: Signal, form: Along | N
     level = (form.variance / free.mean_q) ** 0.5 if free.mean_q > 0.0 else 1.0
     if mine.tag is not None and mine.tag[0] == "inverse rms" and mine.source is not None and mine.values is not None:
         # Σ g·x = s/r where x·r has one length whatever r is
-        values = along_length(whole(grad), mine.tag[1], mine.values, mine.source.grid.weights)
+        values = along_length(whole(grad), mine, mine.source, mine.values)
         return Cotangent(scale(free, level), mine.source, values, mine, along=form)
     return replace(scaled(g, level), along=form)
 

@@ -158,7 +158,7 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
         noise=noise,
         tag=None,
         lean=(qx * x.lean + alpha**2 * qy * y.lean) / max(qx + alpha**2 * qy, 1e-300) if x.lean or y.lean else 0.0,
-        beside=x.beside if x.beside == y.beside else _beside(qx, x, alpha**2 * qy, y),
+        beside=x.beside if x.beside == y.beside else beside_of(qx, x, alpha**2 * qy, y),
         scatter=scatter,
         split=split,
         sites=made,
@@ -251,7 +251,7 @@ def with_rest(out: Signal, x: Signal, a: float) -> tuple[tuple[float, Signal], .
     return ((a, x), (1.0, rest))
 
 
-def _beside(qx: float, x: Signal, qy: float, y: Signal) -> tuple[int, float, float]:
+def beside_of(qx: float, x: Signal, qy: float, y: Signal) -> tuple[int, float, float]:
     """`Signal.beside` of a sum of gradients: of one tensor the mean, of two what the larger part goes with."""
     (i, one, first), (j, other, second), part = x.beside, y.beside, qx / max(qx + qy, 1e-300)
     if i == j:
