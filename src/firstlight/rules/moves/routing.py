@@ -269,8 +269,9 @@ def _(
         )
         kept = scaled(kept, max(1.0 - share, 0.0) ** 0.5)
     if "add" in call.node.op and dim % input.ndim < input.ndim - 1 and source.ndim == input.ndim:
-        kept, form = shared(scaled(grad, level**0.5), out, input, alpha**2 * source.mean_q)
-        kept = scaled(kept, level**-0.5) if level > 0.0 else kept
+        even = level == 1.0  # `scaled` by anything forgets how far a gradient goes along its tensor
+        kept, form = shared(grad if even else scaled(grad, level**0.5), out, input, alpha**2 * source.mean_q)
+        kept = kept if even or level <= 0.0 else scaled(kept, level**-0.5)
     added = Cotangent(replace(spread, q=spread.q * alpha**2, tag=None, ident=next_id()), along=form)
     return {"input": kept, "source": added}
 
