@@ -214,7 +214,7 @@ def predict(
     found = capture.predict(
         module, args, kwargs, laws=laws, scheme=name, on_missing=on_missing, dtype=dtype, backward=backward, graph=graph
     )
-    if module is not model:
+    if capture.is_factory(model):
 
         def again(*, scheme: Any = scheme, **settings: Any) -> Prediction:
             built: Any = model

@@ -132,7 +132,9 @@ def test_data_dependence_on_the_meta_device_names_the_line_and_the_way_out():
     with torch.device("meta"):
         model = Net(forward)
     line = forward.__code__.co_firstlineno + 1
-    with pytest.raises(CaptureError, match=rf"Net, test_trace_errors.py:{line}.*Pass real inputs.*give the model real ones"):
+    with pytest.raises(
+        CaptureError, match=rf"Net, test_trace_errors.py:{line}.*Pass real inputs.*give the model real ones"
+    ):
         trace(model, X)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from firstlight.capture.census import census
+from firstlight.capture.scope import unwrapped
 from firstlight.capture.tensors import is_mask
 from firstlight.errors import InputError, without_shape
 
@@ -43,7 +44,7 @@ class Inputs:
 
 
 def check_model(model: object, *, materialised: bool = True) -> nn.Module:
-    """`model` itself, if it is a module whose parameters exist.
+    """`model` itself, without the wrapper of ``torch.compile``, if it is a module whose parameters exist.
 
     Args:
         model: What the user gave.
@@ -61,6 +62,7 @@ def check_model(model: object, *, materialised: bool = True) -> nn.Module:
         )
     if not isinstance(model, nn.Module):
         raise InputError("model", got=described(model), expected="a torch.nn.Module")
+    model = unwrapped(model)
     parts = census(model)
     tensors = (*parts.parameters.items(), *parts.buffers.items())
     lazy = [name for name, tensor in tensors if is_lazy(tensor)]

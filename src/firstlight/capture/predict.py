@@ -51,9 +51,14 @@ def dtype_called(dtype: Any) -> str:
     return name
 
 
+def is_factory(model: Any) -> bool:
+    """Whether it is called to build a module."""
+    return callable(model) and not isinstance(model, nn.Module | type)
+
+
 def built(model: Any) -> nn.Module:
-    """The module itself, or what a factory without arguments builds."""
-    if callable(model) and not isinstance(model, nn.Module | type):
+    """The module itself, without the wrapper of ``torch.compile``, or what a factory without arguments builds."""
+    if is_factory(model):
         model = model()
     return check_model(model, materialised=False)
 

@@ -14,7 +14,7 @@ from firstlight.capture.nodes import NodeRecorder
 from firstlight.capture.observe import observe
 from firstlight.capture.preserve import preserved
 from firstlight.capture.record import recording
-from firstlight.capture.scope import place_of, unwrapped
+from firstlight.capture.scope import place_of
 from firstlight.capture.shapes import ShapeRecorder
 from firstlight.capture.tensors import map_tensors, named_tensors
 from firstlight.errors import CaptureError, InputError, ModelError
@@ -64,7 +64,7 @@ def trace(
         CaptureError: If control flow depends on entries that do not exist (weights or inputs without
             storage).
     """
-    model = unwrapped(check_model(model, materialised=False))
+    model = check_model(model, materialised=False)
     positional, named = _arguments(args, kwargs)
     for path, tensor in named_tensors((positional, named)):
         _check_input(path.partition(".")[2] or path, tensor)

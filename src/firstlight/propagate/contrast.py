@@ -115,12 +115,19 @@ _CONTRACTIONS = ("linear", "conv", "matmul", "mm", "bmm", "addmm", "einsum", "em
 def _is_weight(run: Run, node: Node, made: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether an operation makes a weight from parameters (weight standardization, a scaled or masked matrix).
 
-    What samples look up in a table is none, although the indices of a given batch are no tensor of the network.
+    What samples look up in a table is none, although the indices of a given batch are no tensor of the network. (A
+    single sample is not told from the positions of all samples: with it no look-up makes a weight.)
     """
     read = node.read
     if not read or not all(isinstance(a, ParameterRef) or a.node in made for a in read):
         return False
+    if node.op in ("embedding", "embedding_bag") and _one_sample(run):
+        return False
     return not (run.signals[node.name] and any(run.signals[node.name][0].batch))
+
+
+def _one_sample(run: Run) -> bool:
+    return not any(any(run.signals[n.name][0].batch) for n in run.graph.nodes if n.op == "input")
 
 
 def _operands(
