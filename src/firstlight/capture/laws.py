@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from firstlight.capture.parameters import structure
 from firstlight.errors import InputError
-from firstlight.graph.ir import Graph, Law
+from firstlight.graph.ir import Graph, Law, ParameterRef
 from firstlight.graph.signal import INFINITY
 
 _ROWS_DIFFER = 4.0  # rows whose mean squares spread beyond this many times what sampling explains
@@ -92,3 +94,27 @@ def buffer_laws(graph: Graph) -> dict[str, Law]:
         if p.role == "buffer":
             out[name] = Law(1.0 if name.endswith("running_var") else 0.0, 0.0, structure="constant", source="default")
     return out
+
+
+TOKEN = 0.02  # standard deviation from which class tokens and position tables are usually drawn
+_LAID_OUT = frozenset({"view", "reshape", "expand", "expand_as", "unsqueeze", "squeeze", "transpose", "permute", "to"})
+
+
+def assumed_laws(graph: Graph, names: Sequence[str]) -> dict[str, Law]:
+    """Laws of parameters that no scheme draws and that have no entries: factors are 1, what is added is drawn small.
+
+    Args:
+        graph: The network.
+        names: Of the parameters.
+    """
+    held: dict[str, set[str]] = {}
+    factors: set[str] = set()
+    for node in graph.nodes:
+        read = {r.name for r in node.read if isinstance(r, ParameterRef)}
+        read.update(n for r in node.refs for n in held.get(r.node, ()))
+        if node.op in ("mul", "div"):
+            factors |= read
+        elif node.op in _LAID_OUT:
+            held[node.name] = read
+    one, small = Law(1.0, 0.0, structure="constant", source="assumed"), Law(0.0, TOKEN**2, source="assumed")
+    return {n: one if n in factors else small for n in names}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from firstlight.capture.inputs import check_batch, check_model
-from firstlight.capture.laws import buffer_laws, live_laws
+from firstlight.capture.laws import TOKEN, assumed_laws, buffer_laws, live_laws
 from firstlight.capture.sampled import Sampler
 from firstlight.capture.tensors import named_tensors
 from firstlight.capture.trace import trace
@@ -26,7 +26,6 @@ from firstlight.propagate.fluctuation import summarise
 from firstlight.propagate.forward import forward, require_rules
 from firstlight.propagate.start import RANGES
 from firstlight.rules.state.empirical import constant, from_data, uniform, unseen
-from firstlight.schemes.uses import uses
 
 _DTYPES = {
     "bf16": "bfloat16",
@@ -192,23 +191,17 @@ def _undrawn(model: nn.Module, graph: Graph, known: Mapping[str, Law], notes: li
     return out
 
 
-_TOKEN = 0.02  # standard deviation from which class tokens and position tables are usually drawn
-
-
 def _assumed(graph: Graph, names: Sequence[str], notes: list[str]) -> dict[str, Law]:
-    """Laws of parameters of which nothing is known: factors are 1, what is added or joined is drawn small."""
-    if not names:
-        return {}
-    used = uses(graph)
-    factors = [n for n in names if any(u.node.op in ("mul", "div") for u in used.get(n, ()))]
+    """Laws of parameters of which nothing is known, and what is said of them."""
+    found = assumed_laws(graph, names)
+    factors = [n for n in names if found[n].mean == 1.0]
     others = [n for n in names if n not in factors]
-    for some, taken in ((factors, "1"), (others, f"normal entries of standard deviation {_TOKEN}")):
+    for some, taken in ((factors, "1"), (others, f"normal entries of standard deviation {TOKEN}")):
         if some:
             shown = ", ".join(some[:4]) + (" …" if len(some) > 4 else "")
             count = f"{len(some)} parameter{'s have' if len(some) > 1 else ' has'}"
             notes.append(f"{count} no law and no entries, taken as {taken}: {shown}")
-    one, small = Law(1.0, 0.0, structure="constant", source="assumed"), Law(0.0, _TOKEN**2, source="assumed")
-    return {n: one if n in factors else small for n in names}
+    return found
 
 
 def _made_of_shapes(graph: Graph) -> Iterator[str]:

@@ -16,7 +16,8 @@ from firstlight.rules.gradients import images, places
 from firstlight.rules.gradients.gradient import whole
 from firstlight.rules.linear.affine import LETTERS, with_bias
 from firstlight.rules.linear.centring import seen, taken
-from firstlight.rules.linear.contraction import contract, past_weights
+from firstlight.rules.linear.contraction import contract
+from firstlight.rules.linear.past_weights import past_weights
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule, several
 from firstlight.rules.state import sites
 from firstlight.rules.state.layout import axis_atoms, correlations, expand, merge_axis, moments, offset

@@ -15,7 +15,8 @@ from firstlight.rules.gradients.along import ITSELF, begun, behind_map, on_weigh
 from firstlight.rules.gradients.gradient import alone, scale, scaled, whole
 from firstlight.rules.gradients.leaning import at_rows, at_values, of_keys, of_rows
 from firstlight.rules.linear.centring import seen, taken
-from firstlight.rules.linear.contraction import contract, outer_sum, past_weights
+from firstlight.rules.linear.contraction import contract, outer_sum
+from firstlight.rules.linear.past_weights import past_weights
 from firstlight.rules.linear.tied import own_rows
 from firstlight.rules.moves.ranges import same_entries
 from firstlight.rules.pointwise.merge import plus, reduce_to

@@ -29,8 +29,9 @@ from firstlight.rules.gradients.gradient import (
 )
 from firstlight.rules.gradients.leaning import along_length, divided
 from firstlight.rules.linear.contraction import energy_cube, product
-from firstlight.rules.pointwise.elementwise import Pointwise, apply, back, chain_values, product_of
+from firstlight.rules.pointwise.elementwise import Pointwise, apply, back, chain_values
 from firstlight.rules.pointwise.merge import is_number, number_of, on_common_source, plus, reduce_to
+from firstlight.rules.pointwise.powers import product_of
 from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, rule
 from firstlight.rules.state.empirical import constant, uniform
 from firstlight.rules.state.layout import align, axis_atoms

@@ -16,7 +16,8 @@ from firstlight.rules.gradients import images
 from firstlight.rules.gradients.along import along, energy, met_in_group, mixed
 from firstlight.rules.gradients.gradient import scale, whole
 from firstlight.rules.gradients.leaning import with_length
-from firstlight.rules.linear.contraction import PER_ROW, energy_cube, product
+from firstlight.rules.linear.contraction import energy_cube, product
+from firstlight.rules.linear.past_weights import PER_ROW
 from firstlight.rules.pointwise.merge import plus, reduce_to
 from firstlight.rules.reductions import epsilon, spectrum
 from firstlight.rules.reductions.sphere import followed, is_site, on_nodes, on_sphere, over_places, weights_of
