@@ -78,7 +78,7 @@ def test_a_chain_does_not_gather_kinks_without_end():
     source, values = as_source(x)
     for k in range(30):
         source, values = as_source(from_values(x, source, np.sin(3.0 * values)), grids.Bend((0.01 * k,)))
-    assert len(source.grid.kinks) <= grids._MOST_KINKS
+    assert len(source.grid.kinks) <= grids.MOST_KINKS
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from firstlight.theory import cubic
 from firstlight.theory.gaussian import gauss_nodes
 
 TERMS = 48  # Hermite coefficients; what is left is counted at the power 2·TERMS
-_MOST_KINKS = 8  # of all functions of a chain together, in the nodes
+MOST_KINKS = 8  # of all functions of a chain together, in the nodes
+_FEW_ROWS = 3  # rows of a source whose kinks are followed however many there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +75,25 @@ def kinks_of(
         bend: Where it has its kinks.
         crossings: Finds zeros; between nodes a law is nearly a straight line, a chain's values are not.
     """
-    if not bend.kinks or len(source.sd) > 3:
+    if not bend.kinks:
         return ()
     found: set[float] = set()
     for row, sd in zip(values, source.sd, strict=True):
         if sd > 0.0:
             for k in bend.kinks:
                 found |= {float(f"{z:.5g}") for z in crossings(source.grid.z, row - k)}
-    return tuple(sorted(z for z in found if abs(z) > 1e-4))
+    return (
+        tuple(sorted(z for z in found if abs(z) > 1e-4))
+        if len(source.sd) <= _FEW_ROWS or len(found) <= MOST_KINKS
+        else ()
+    )
 
 
 def refined(source: Source, values: Array, bend: Bend) -> tuple[Source, Array]:
     """A chain whose next function has its kinks elsewhere: on nodes that do not straddle those either."""
     old = source.grid.kinks
     new = [z for z in kinks_of(source, values, bend, cubic.roots) if all(abs(z - k) > 1e-3 for k in (*old, 0.0))]
-    if not new or len(old) + len(new) > _MOST_KINKS:
+    if not new or len(old) + len(new) > MOST_KINKS:
         return source, values
     nodes = grid(tuple(sorted((*old, *new))), source.grid.level)
     quantiles = None if source.quantiles is None else cubic.between(source.grid.z, source.quantiles, nodes.z)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
+from firstlight.rules.chains import beside
 from firstlight.rules.gradients.along import of_pieces
 from firstlight.rules.gradients.gradient import whole
 from firstlight.rules.moves.ranges import range_of, take_index, take_range
@@ -85,7 +86,7 @@ def join(parts: list[Signal], dim: int) -> Signal:
     out = replace(out, beside=_beside(energies))
     if fitted[0].batch[at]:
         return out
-    out = course.joined(pieces.joined(out, dim, fitted), at, fitted)
+    out = beside.side_by_side(course.joined(pieces.joined(out, dim, fitted), at, fitted), fitted, at)
     alike = all(p.wander == fitted[0].wander and q == qs[0] for p, q in zip(fitted, qs, strict=True))
     out = replace(out, wander=mixed_wander(energies, sample_correlation(out), alike=alike))
     return _with_lengths(out, dim, fitted)
@@ -184,16 +185,14 @@ def _in_new_order(parts: list[Signal], dim: int) -> Signal | None:
 def _(call: Call, grad: Cotangent, out: Signal, tensors: tuple[Signal, ...], dim: int = 0) -> Grads:
     if call.node.op == "hstack":
         dim = 1 if tensors[0].ndim > 1 else 0
-    g = whole(grad)
     parts: list[Cotangent | None] = [None] * len(tensors)
-    start = 0
     there = [i for i, t in enumerate(tensors) if 0 not in t.shape]  # others are empty caches, say
     if not there:
         return {"tensors": tuple(parts)}
-    for i, known in zip(there, of_pieces(grad, tuple(tensors[i] for i in there), dim), strict=True):
-        n = tensors[i].shape[dim]
-        parts[i] = Cotangent(take_range(g, dim, start, start + n, 1), along=known)
-        start += n
+    given = tuple(tensors[i] for i in there)
+    found = beside.taken_apart(grad, out, given, dim % out.ndim)
+    for i, known, g in zip(there, of_pieces(grad, given, dim), found, strict=True):
+        parts[i] = replace(g, along=known)
     return {"tensors": tuple(parts)}
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.along import Along
-from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, replace
+from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, Source, next_id, replace
+from firstlight.rules.chains.beside import by_row, follows_rows
+from firstlight.rules.chains.source import mehler
 from firstlight.rules.convolutions import borders, grouped, steep
 from firstlight.rules.gradients import images
 from firstlight.rules.gradients.along import along, energy, met_in_group, mixed
@@ -27,9 +29,11 @@ from firstlight.rules.state.cross import with_rest
 from firstlight.rules.state.forms import combine, joint
 from firstlight.rules.state.layout import align, axis_atoms, correlations, moments
 from firstlight.rules.state.projection import group_pairs, of_few, projected, shared_cube
+from firstlight.theory import copula
 
 _SMALL = 64  # entries of a group up to which effects of order 1/n can add up to per cents
 _EPSILON = 1e-3  # share of ε in the variance from which the length before a norm counts behind it
+_UNLIKE = 0.01  # in a correlation, from which a chain's source gets other ones behind a norm
 _SHARED = 0.03  # share of a tensor that its groups have in common from which it counts that they differ in it
 _COMMON = 0.1  # share of a gradient that a group has in common from which its dependence on the tensor shows
 
@@ -91,10 +95,10 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
         if rest < 1e-6:
             call.caveat("what the group has not in common is below rounding: the output is amplified noise")
     values, source, uncut = x.values, x.source, None
-    if source is not None and values is not None and group_q.size == 1:
-        shift = float(group_mean.reshape(-1)[0]) if centre else 0.0
-        values = (values - shift) * float(inverse.reshape(-1)[0])
-        if followed(x, gone) and eps <= _EPSILON * v.item():
+    if source is not None and values is not None and all(follows_rows(source, f) for f in (group_mean, v)):
+        values = _of_length(source, values - (by_row(source, group_mean)[:, None] if centre else 0.0), q)
+        source = _centred(source, values, corr) if centre else source
+        if group_q.size == 1 and followed(x, gone) and eps <= _EPSILON * v.item():
             uncut, values = (values,), on_sphere(values, weights_of(source), x.atoms[gone[0]], q.item(), centre=centre)
     else:
         values, source = None, None
@@ -131,6 +135,27 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
         out = replace(out, terms=_along(out, x, left, kept, spread + (x.scatter if site else 0.0)))
     out = pieces.reweighed(out, x, gone, centred=centre)
     return Normalised(replace(out, uncut=uncut and (out.ident, uncut[0])), inverse, kept, spread, apart)
+
+
+def _of_length(source: Source, values: Array, q: Array) -> Array:
+    """Values on the nodes with the mean square that the entries of each row have.
+
+    A norm takes away what a group has in common beside its mean, which makes no entry's law another one.
+    """
+    square = np.square(values) @ source.grid.weights
+    return values * np.sqrt(by_row(source, q) / np.where(square > 0.0, square, 1.0))[:, None]
+
+
+def _centred(source: Source, values: Array, corr: Array) -> Source:
+    """The source with the correlations for which its function has the given ones.
+
+    Of what its entries have in common, centring takes what it takes of the function.
+    """
+    total = source.average(np.square(values))
+    if total <= 0.0 or float(np.abs(mehler(values, source, total) / total - corr).max()) <= _UNLIKE:
+        return source
+    power = source.share @ np.square(values @ source.grid.hermite)
+    return replace(source, corr=copula.under(corr, np.sqrt(power / total)))
 
 
 def _along(out: Signal, x: Signal, scale: float, kept: float, scatter: float) -> tuple[tuple[float, Signal], ...]:

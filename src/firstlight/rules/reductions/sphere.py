@@ -160,9 +160,10 @@ def over_places(grad: Cotangent, back: Signal, x: Signal) -> Cotangent | None:
         if p.source is not None and p.values is not None and p.source.key == source.key:
             met = np.square(on_grid(p.values, p.source, source))
         square, level = square + q * met / max(source.average(met), 1e-300), level + q
-    if level <= 0.0 or float(np.ptp(square)) <= _LITTLE * level:
+    own = (square @ source.grid.weights)[:, None]  # what rows differ in stands in the gradient's field
+    if level <= 0.0 or float(np.ptp(square - own)) <= _LITTLE * level:
         return None
-    profile = np.sqrt(square / level)
+    profile = np.sqrt(square / np.maximum(own, 1e-300))
     pairs = fit_states(from_values(x, source, profile).corr, back.corr.shape)
     corr = np.clip(back.corr / np.maximum(pairs, 1e-3), -1.0, 1.0)
     return Cotangent(replace(back, corr=corr, terms=(), ident=next_id()), source, profile, x)
