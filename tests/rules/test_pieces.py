@@ -28,6 +28,20 @@ class Token(nn.Module):
         return F.layer_norm(x, (UNITS,))[:, 0]
 
 
+class Attending(nn.Module):
+    """The same token among others in front of attention, which answers it more alike than the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 1, UNITS))
+        self.maps = nn.ModuleList(nn.Linear(UNITS, UNITS, bias=False) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.layer_norm(torch.cat([self.token.expand(x.shape[0], -1, -1), x], dim=1), (UNITS,))
+        q, k, v = (m(x).view(*x.shape[:2], 4, UNITS // 4).transpose(1, 2) for m in self.maps)
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)[:, 0]
+
+
 class Side(nn.Module):
     """A large map of which samples have much in common, beside a small one of which they have little, normalised."""
 
@@ -67,3 +81,12 @@ def test_pieces_are_normalised_each_by_what_it_has_in_common() -> None:
     for name, error in found.items():
         assert not error.q > 0.03, (name, error)
         assert not error.grad_q > 0.06, (name, error)
+
+
+def test_attention_answers_a_query_alike_where_it_is_the_same() -> None:
+    torch.manual_seed(0)
+    found = worst(Attending(), torch.randn(6, 32, UNITS))
+    token, every = found[":getitem"], found[":scaled_dot_product_attention"]
+    assert token.c < 0.05, token
+    assert every.c < 0.02, every
+    assert token.values[7] > 0.15 > 0.1 > every.values[7]

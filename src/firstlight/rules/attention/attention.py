@@ -20,7 +20,7 @@ from firstlight.rules.gradients.leaning import of_rows as of_queries
 from firstlight.rules.linear.affine import pair_einsum as einsum
 from firstlight.rules.pointwise.merge import plus, reduce_to
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, GAUSSIAN_INPUT, Call, Grads, rule
-from firstlight.rules.state import course
+from firstlight.rules.state import course, pieces
 from firstlight.rules.state.empirical import constant
 from firstlight.rules.state.layout import offset
 from firstlight.rules.state.windows import with_atom
@@ -79,9 +79,13 @@ def sdpa(
     how = selfsame.asked(call, query, key, value, attn_mask, is_causal, factor, dropout_p)
     if how is not None and (made := selfsame.attend(call, query, value, how)) is not None:
         return made
-    p = _dropped(_weights(call, query, key, attn_mask, is_causal, factor), dropout_p)
     lead = _letters(query)
-    return einsum(p, lead + "ts", value, lead + "sd", lead + "td")
+
+    def attend(query: Signal) -> Signal:
+        p = _dropped(_weights(call, query, key, attn_mask, is_causal, factor), dropout_p)
+        return einsum(p, lead + "ts", value, lead + "sd", lead + "td")
+
+    return pieces.by_rows(attend(query), query, attend)
 
 
 def _through_masks(x: Signal, rate: float) -> Signal:

@@ -127,7 +127,8 @@ def drop_axis(x: Signal, dim: int) -> Signal:
     """Remove an axis of size 1."""
     dim %= x.ndim
     value = None if x.value is None else np.squeeze(x.value, axis=dim)
-    return replace(x, groups=(*x.groups[:dim], *x.groups[dim + 1 :]), value=value, terms=(), ident=next_id())
+    out = replace(x, groups=(*x.groups[:dim], *x.groups[dim + 1 :]), value=value, terms=(), ident=next_id())
+    return pieces.without_axis(out, x, dim)
 
 
 def unsqueezed(x: Signal, dim: int) -> Signal:

@@ -15,7 +15,7 @@ from firstlight.rules.gradients.gradient import moved, whole, whole_shape
 from firstlight.rules.linear.contraction import ROWS
 from firstlight.rules.pointwise.merge import reduce_to
 from firstlight.rules.registry import Call, Grads, rule, several
-from firstlight.rules.state import mapped
+from firstlight.rules.state import mapped, pieces
 from firstlight.rules.state.layout import axis_atoms, expand, merge_axis, offset, permute, reshape, transform
 from firstlight.rules.state.summation import sum_atoms
 
@@ -105,7 +105,7 @@ view.adjoint(_backward_shape)
 
 def _viewed(x: Signal, shape: Sizes) -> Signal:
     """A view; heads that come side by side in one site scatter each for itself, so that sites do so by 1/H of it."""
-    out = reshape(x, shape)
+    out = pieces.viewed(reshape(x, shape), x)
     if x.tag is None or x.tag[0] != ROWS or not x.ndim or not out.ndim or out.shape[-1] == x.shape[-1]:
         return out
     gone = x.tag[2] * (1.0 - x.shape[-1] / max(out.shape[-1], x.shape[-1]))
@@ -132,11 +132,15 @@ by_shape.forward = _by_recorded_shape
 by_shape.adjoint(_backward_shape)
 
 
+def _transposed(x: Signal, dims: Sizes) -> Signal:
+    return pieces.permuted(permute(x, dims), x, dims)
+
+
 @rule("permute", example="x.view(-1, 8, 8).permute(0, 2, 1).relu()")
 def permute_(call: Call, input: Signal, dims: Any) -> Signal:
     """Reorder axes."""
     del call
-    return permute(input, sizes_of(dims))
+    return _transposed(input, sizes_of(dims))
 
 
 @permute_.adjoint
@@ -162,7 +166,7 @@ def _swapped(rank: int, a: int, b: int) -> list[int]:
 def transpose(call: Call, input: Signal, dim0: int = -2, dim1: int = -1) -> Signal:
     """Swap two axes."""
     del call
-    return input if input.ndim < 2 else permute(input, _swapped(input.ndim, dim0, dim1))
+    return input if input.ndim < 2 else _transposed(input, _swapped(input.ndim, dim0, dim1))
 
 
 @transpose.adjoint
@@ -184,7 +188,7 @@ def _moved(rank: int, source: Any, destination: Any) -> list[int]:
 def movedim(call: Call, input: Signal, source: Any, destination: Any) -> Signal:
     """Move axes."""
     del call
-    return permute(input, _moved(input.ndim, source, destination))
+    return _transposed(input, _moved(input.ndim, source, destination))
 
 
 @movedim.adjoint

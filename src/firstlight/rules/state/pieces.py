@@ -6,13 +6,14 @@ piece out, and a sum adds to each piece: then the pieces' own correlations count
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import prod
 
 import numpy as np
 
 from firstlight.graph.pieces import Pieces
 from firstlight.graph.signal import Array, Signal, powers, replace
-from firstlight.rules.state.layout import axis_atoms
+from firstlight.rules.state.layout import axis_atoms, reshape
 from firstlight.rules.state.projection import shared_cube
 
 _DIFFERENT = 0.02  # in a correlation, from which pieces are followed
@@ -28,12 +29,21 @@ def known(x: Signal) -> Pieces | None:
 def joined(out: Signal, axis: int, parts: Sequence[Signal]) -> Signal:
     """A concatenation that knows its parts, which have the layout of the whole, one atom along the axis."""
     at = axis_atoms(out, axis)[0]
-    if not any(out.batch) or len(parts) > _MOST or out.batch[at]:
+    if not any(out.batch) or out.batch[at]:
         return out
-    cubes = [np.take(p.corr, [0], axis=at) for p in parts]
-    if max(float(np.abs(c - cubes[0]).max()) for c in cubes) <= _DIFFERENT:
+    sizes: list[int] = []
+    cubes: list[Array] = []
+    mixed: list[float] = []
+    for p in parts:
+        own = known(p)
+        if own is None or own.axis != axis or own.cubes[0].shape != np.take(p.corr, [0], axis=at).shape:
+            own = Pieces(axis, (p.shape[axis],), (np.take(p.corr, [0], axis=at),))
+        sizes += own.sizes
+        cubes += own.cubes
+        mixed += own.mixed or [0.0] * len(own.sizes)
+    if len(cubes) > _MOST or max(float(np.abs(c - cubes[0]).max()) for c in cubes) <= _DIFFERENT:
         return out
-    return replace(out, pieces=(out.ident, Pieces(axis, tuple(p.shape[axis] for p in parts), tuple(cubes))))
+    return replace(out, pieces=(out.ident, Pieces(axis, tuple(sizes), tuple(cubes), tuple(mixed))))
 
 
 def energies(x: Signal, pieces: Pieces) -> Array:
@@ -105,6 +115,70 @@ def mapped(out: Signal, x: Signal) -> Signal:
     return replace(out, pieces=(out.ident, Pieces(pieces.axis, pieces.sizes, tuple(cubes), pieces.mixed)))
 
 
+def viewed(out: Signal, x: Signal) -> Signal:
+    """A view of x: pieces are followed where their axis stays one."""
+    pieces = known(x)
+    if pieces is None or known(out) is not None or len(x.groups[pieces.axis]) != 1:
+        return out
+    at = axis_atoms(x, pieces.axis)[0]
+    inner = prod(x.atoms[at + 1 :])
+    axes = [k for k, group in enumerate(out.groups) if group == x.groups[pieces.axis]]
+    axis = next((k for k in axes if prod(out.shape[k + 1 :]) == inner), None)
+    if axis is None:
+        return out
+    plain = replace(x, source=None, values=None, view=None, pieces=None, value=None)
+    laid = [reshape(replace(plain, corr=np.repeat(c, x.corr.shape[at], axis=at)), out.shape) for c in pieces.cubes]
+    if any(s.atoms != out.atoms for s in laid):
+        return out
+    cubes = tuple(np.take(s.corr, [0], axis=axis_atoms(out, axis)[0]) for s in laid)
+    return replace(out, pieces=(out.ident, Pieces(axis, pieces.sizes, cubes, pieces.mixed)))
+
+
+def permuted(out: Signal, x: Signal, dims: Sequence[int]) -> Signal:
+    """x with its axes in another order."""
+    pieces = known(x)
+    if pieces is None or known(out) is not None:
+        return out
+    axes = [d % x.ndim for d in dims]
+    order = [a for d in axes for a in axis_atoms(x, d)]
+    cubes = tuple(np.transpose(c, order) for c in pieces.cubes)
+    return replace(out, pieces=(out.ident, Pieces(axes.index(pieces.axis), pieces.sizes, cubes, pieces.mixed)))
+
+
+def without_axis(out: Signal, x: Signal, dim: int) -> Signal:
+    """x without an axis of size 1."""
+    pieces = known(x)
+    if pieces is None or pieces.axis == dim:
+        return out
+    axis = pieces.axis - (dim < pieces.axis)
+    return replace(out, pieces=(out.ident, Pieces(axis, pieces.sizes, pieces.cubes, pieces.mixed)))
+
+
+def by_rows(out: Signal, query: Signal, attend: Callable[[Signal], Signal]) -> Signal:
+    """Attention's output: the rows of a piece are as alike as their own queries make them, all see the same keys.
+
+    Args:
+        out: The output.
+        query: Queries, of which pieces are known.
+        attend: The output for other queries.
+    """
+    pieces = known(query)
+    axis = query.ndim - 2
+    if pieces is None or pieces.axis != axis or out.groups[axis] != query.groups[axis]:
+        return out
+    at, to = axis_atoms(query, axis)[0], axis_atoms(out, axis)[0]
+    here = tuple(slice(0, 1) if i == at else slice(None) for i in range(query.corr.ndim))
+    cubes: list[Array] = []
+    for cube in pieces.cubes:
+        corr = np.array(query.corr)
+        corr[here] = cube
+        cubes.append(np.take(attend(replace(query, corr=corr, pieces=None)).corr, [0], axis=to))
+    found = Pieces(axis, pieces.sizes, tuple(cubes), pieces.mixed)
+    corr, here = np.array(out.corr), tuple(slice(0, 1) if i == to else slice(None) for i in range(out.corr.ndim))
+    corr[here] = sum(w * c for w, c in zip(energies(out, found), cubes, strict=True))
+    return replace(out, corr=corr, pieces=(out.ident, found))
+
+
 def bent(out: Signal, x: Signal) -> Signal:
     """Behind a pointwise function of x: each piece's correlations by Mehler's series, and their mean as the whole's."""
     pieces, source = known(x), out.source
@@ -139,15 +213,16 @@ def added(out: Signal, x: Signal, y: Signal, alpha: float) -> Signal:
     cubes = tuple(
         (a * c + b * d) / max(a + b, 1e-300) for a, b, c, d in zip(first, second, mine[0], mine[1], strict=True)
     )
-    shares = [(_mixed(known(s), len(cubes)), energy) for s, energy in ((x, first), (y, second))]
+    shares = [(_mixed(s, len(cubes)), energy) for s, energy in ((x, first), (y, second))]
     mixed = sum((m * e for m, e in shares), start=np.zeros(len(cubes))) / np.maximum(first + second, 1e-300)
     return replace(out, pieces=(out.ident, Pieces(pieces.axis, pieces.sizes, cubes, tuple(mixed.tolist()))))
 
 
-def _mixed(pieces: Pieces | None, count: int) -> Array:
-    """`Pieces.mixed` of a term of a sum."""
+def _mixed(x: Signal, count: int) -> Array:
+    """`Pieces.mixed` of a term of a sum; what is the same in all samples is so at every place."""
+    pieces = known(x)
     if pieces is None:
-        return np.ones(count)
+        return np.full(count, float(x.corr[_two_samples(x, x.corr)] < 1.0))
     return np.array(pieces.mixed) if pieces.mixed else np.zeros(count)
 
 
@@ -173,11 +248,22 @@ def _cubes(x: Signal, pieces: Pieces, at: int) -> tuple[Array, ...] | None:
     return own.cubes if own.axis == pieces.axis and own.sizes == pieces.sizes else None
 
 
+def _beside(out: Signal, x: Signal, pieces: Pieces, axis: int) -> Signal:
+    """A range of another axis than that of the pieces, or one index of it."""
+    if len(x.groups[axis]) != 1 or out.ndim != x.ndim:
+        return out
+    at = axis_atoms(x, axis)[0]
+    cubes = pieces.cubes if out.groups[axis] else tuple(np.take(c, 0, axis=at) for c in pieces.cubes)
+    return replace(out, pieces=(out.ident, Pieces(pieces.axis, pieces.sizes, cubes, pieces.mixed)))
+
+
 def taken(out: Signal, x: Signal, axis: int, start: int, count: int) -> Signal:
     """A range of the axis: if it lies in one piece, its entries are as alike as those of that piece."""
     pieces = known(x)
-    if pieces is None or pieces.axis != axis or out.source is not None:
+    if pieces is None or out.source is not None:
         return out
+    if pieces.axis != axis:
+        return _beside(out, x, pieces, axis)
     ends = np.cumsum(pieces.sizes)
     which = int(np.searchsorted(ends, start, side="right"))
     if which >= len(ends) or start + count > ends[which]:
