@@ -107,3 +107,36 @@ def test_pairs_of_a_tensor_divided_by_its_length(samples: int, places: int, comm
     assert np.all(np.abs(raw - drawn) > 4.0 * error)
     weights = np.multiply.outer([1.0, samples - 1.0], [1.0, places - 1.0])
     assert abs(float((found * weights).sum())) < 1e-9 * samples * places
+
+
+@pytest.mark.parametrize(("channels", "places", "common"), [(8, 16, 0.5), (4, 8, 0.3), (16, 4, 0.7)])
+def test_pairs_of_two_tensors_each_divided_by_its_length(channels: int, places: int, common: float) -> None:
+    """Two samples whose few channels have a part in common: long where that is large, so that less of it is left."""
+    rng = np.random.default_rng(7)
+    apart = rng.standard_normal((2 * DRAWS, 2, channels, places))
+    x = common**0.5 * rng.standard_normal((2 * DRAWS, 1, channels, 1)) + (1.0 - common) ** 0.5 * apart
+    x -= x.mean(axis=(2, 3), keepdims=True)
+    v = np.square(x).mean(axis=(2, 3), keepdims=True)
+    spread = float(v[:, 0].var() / v.mean() ** 2)
+
+    def cube(y: Array) -> tuple[Array, Array]:
+        """Pairs by sample, channel and place, the same one or another; standard errors."""
+        found = np.empty((len(y), 2, 2, 2))
+        for b, c, p in np.ndindex(2, 2, 2):
+            one, two = y[:, 0], y[:, b]
+            each = (one * two).sum(axis=(1, 2))
+            rows = (one.sum(axis=2) * two.sum(axis=2)).sum(axis=1)
+            columns = (one.sum(axis=1) * two.sum(axis=1)).sum(axis=1)
+            total = one.sum(axis=(1, 2)) * two.sum(axis=(1, 2))
+            kinds = {(0, 0): each, (0, 1): rows - each, (1, 0): columns - each, (1, 1): total - rows - columns + each}
+            count = channels * places * (channels - 1.0) ** c * (places - 1.0) ** p
+            found[:, b, c, p] = kinds[c, p] / count
+        return found.mean(axis=0), found.std(axis=0) / len(y) ** 0.5
+
+    raw = cube(x)[0] / float(v.mean())
+    found = divided(raw / raw[0, 0, 0], (2, channels, places), (1, 2), spread)
+    drawn, error = cube(x / np.sqrt(v))
+    assert np.all(np.abs(found - drawn)[1] < 4.0 * error[1] + spread**2)
+    assert abs(raw[1, 0, 0] - drawn[1, 0, 0]) > 4.0 * error[1, 0, 0]
+    alike = raw[1, 0, 0] * (1.0 - (1.0 - raw[1, 0, 0] ** 2) * spread / 4.0)  # were all entries independent
+    assert abs(found[1, 0, 0] - drawn[1, 0, 0]) < abs(alike - drawn[1, 0, 0])

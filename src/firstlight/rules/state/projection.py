@@ -101,7 +101,7 @@ def composed(f: Array, h: Array, sizes: Sequence[int], atoms: Sequence[int]) -> 
 
 
 def divided(cube: Array, sizes: Sequence[int], atoms: Sequence[int], spread: float) -> Array:
-    """The cube of x̂ = x/√v̂ over a group of n entries whose v̂ = mean x² has the relative variance s, from that of x.
+    """The cube of x̂ = x/√v̂ over groups of n entries whose v̂ = mean x² has the relative variance s, from that of x.
 
     E x_i x_j/v̂ to first order in s is C_ij(1 + s) - Cov(x_i x_j, v̂), and Cov is 2(C²)_ij/n for a Gaussian x: pairs
     that go together with all others are large where v̂ is. Seen along an eigenvector of C with the eigenvalue λ that is
@@ -109,14 +109,20 @@ def divided(cube: Array, sizes: Sequence[int], atoms: Sequence[int], spread: flo
     scaled such that Σ x̂² = n. It keeps what sums to nothing where the group's mean is gone. For entries that are no
     Gaussians s·n²/tr C² stands for 2.
 
+    Two groups, in two samples say, have a v̂ each, of covariance s' = s·tr BBᵀ/tr C² with the pairs B between them:
+    E x_i y_j/√(v̂ŵ) is B(1 + ¾s + ¼s') - 2CB/n, so that B' ∝ B(I + 2C/n)⁻¹·(1 - ¼(s - s')). Where entries are
+    independent of each other that is the mean cosine of two vectors, c·(1 - (1 - c²)·s/4); where few channels have
+    all that samples have in common, v̂ is large in the draws in which they have much of it.
+
     Args:
-        cube: C, of the pairs of entries of one group, of size 1 in the other atoms.
+        cube: C and B.
         sizes: Of all atoms.
-        atoms: Those of the group.
+        atoms: Those of a group.
         spread: s.
     """
     n = prod(sizes[a] for a in atoms)
-    operator, weight = cube, np.ones(())
+    inside = tuple(slice(None) if i in atoms else slice(0, 1) for i in range(cube.ndim))
+    operator, weight = cube[inside], np.ones(())
     for i in reversed(range(cube.ndim)):  # X -> XC, one atom after the other: axes (d, e) of those behind come last
         if i in atoms:
             step = _intermediates(sizes[i], cube.shape[i])
@@ -126,26 +132,25 @@ def divided(cube: Array, sizes: Sequence[int], atoms: Sequence[int], spread: flo
             operator = np.take(operator, 0, axis=i)
     k = operator.ndim // 2
     matrix = operator.transpose((*range(operator.ndim - 2, -1, -2), *range(operator.ndim - 1, -1, -2)))
-    flat = cube.reshape(-1)
-    square = float(np.square(flat) @ weight.reshape(-1))
-    if square <= 0.0 or k == 0:
+    order = [*(i for i in range(cube.ndim) if i in atoms), *(i for i in range(cube.ndim) if i not in atoms)]
+    moved = cube.transpose(order)
+    pairs = moved.reshape(
+        weight.size, -1
+    )  # of each pair of groups a column, the first one those of a group with itself
+    squares = weight.reshape(-1) @ np.square(pairs)
+    if squares[0] <= 0.0 or k == 0:
         return cube
-    found = np.linalg.solve(np.eye(flat.size) + spread / square / n * matrix.reshape(flat.size, flat.size), flat)
-    return (found / found[0]).reshape(cube.shape) if found[0] > 0.0 else cube
+    left: Array = np.eye(len(pairs)) + spread / squares[0] / n * matrix.reshape(len(pairs), -1)
+    found: Array = np.asarray(np.linalg.solve(left, pairs), dtype=np.float64)
+    if found[0, 0] <= 0.0:
+        return cube
+    found *= (1.0 - 0.25 * spread * np.maximum(1.0 - squares / squares[0], 0.0)) / found[0, 0]
+    return np.clip(found.reshape(moved.shape).transpose(np.argsort(order)), -1.0, 1.0)
 
 
 def of_few(x: Signal, atoms: Sequence[int], spread: float) -> Array:
-    """Correlations after division by a v̂ of relative variance s (few effective entries).
-
-    Two entries of one group share their v̂ (`divided`). Of two groups each has its own: the mean cosine of two vectors,
-    c·(1 - (1 - c²)·s/4).
-    """
-    if spread < _FEW:
-        return x.corr
-    out = x.corr * (1.0 - (1.0 - np.square(x.corr)) * 0.25 * spread)
-    inside = tuple(slice(None) if i in atoms else slice(0, 1) for i in range(out.ndim))
-    out[inside] = divided(x.corr[inside], x.atoms, atoms, spread)
-    return out
+    """Correlations after division by a v̂ of relative variance s (few effective entries)."""
+    return x.corr if spread < _FEW else divided(x.corr, x.atoms, atoms, spread)
 
 
 @functools.lru_cache(maxsize=512)
