@@ -169,6 +169,7 @@ class Signal:
         pieces: (ident, pieces) if the signal with that ident was put together from tensors that are not equally alike.
         mapped: (ident, a tensor, mean products with it at equal indices and over pairs) if that signal is made
             of the windows of the tensor, or is that tensor moved.
+        largest: (ident, a tensor, windows of each axis) if that signal is the largest entries of windows of the tensor.
         courses: (ident, how alike positions are, pair by pair) if the signal with that ident lies behind a causal mask.
         uncut: (ident, values) if the signal with that ident comes out of a norm of few entries: its values on the nodes
             had they one length, for sums in which entries make up for each other.
@@ -212,6 +213,7 @@ class Signal:
     courses: tuple[int, tuple[Course, ...]] | None = None
     uncut: tuple[int, Array] | None = None
     mapped: tuple[int, Signal, Array, Array] | None = None
+    largest: tuple[int, Signal, dict[int, Array]] | None = None
     value: npt.NDArray[Any] | None = None
     integer: bool = False
     complex: bool = False

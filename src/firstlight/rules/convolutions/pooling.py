@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -14,10 +16,11 @@ from firstlight.rules.convolutions.convolution import numbers
 from firstlight.rules.convolutions.taps import Taps, matrix
 from firstlight.rules.gradients import images
 from firstlight.rules.gradients.gradient import times, whole
-from firstlight.rules.reductions.extremes import alike, at_one_of, chosen, largest
+from firstlight.rules.reductions.extremes import alike, at_one_of, chosen, largest, shared_deviation
 from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, first_of, rule
 from firstlight.rules.state import mapped
-from firstlight.rules.state.layout import axis_atoms
+from firstlight.rules.state.layout import axis_atoms, state_weights
+from firstlight.rules.state.projection import group_pairs
 from firstlight.rules.state.windows import along, drop_single, fixed_map, pair_means, single, with_atom
 
 _APART = 1.5  # inputs for each output from which windows move by more than one
@@ -40,7 +43,14 @@ def _window(
 
 
 def _max(call: Call, x: Signal, maps: dict[int, Array]) -> Signal:
-    """Maximum over windows: the number of taps that fall inside, their correlation as near as neighbours."""
+    """Maximum over windows: the number of taps that fall inside, and the mean correlation of two of them.
+
+    The largest of largest entries is that of the window of all of them: of windows that overlap each is largest twice.
+    """
+    of = x.largest[1:] if x.largest is not None and x.largest[0] == x.ident else None
+    if of is not None and of[1].keys() == maps.keys():
+        x, maps = of[0], {a: (m @ of[1][a] > 0.0).astype(np.float64) for a, m in maps.items()}
+    given = x
     x = single(x, list(maps))
     for axis in maps:
         x = with_atom(x, axis) if not x.groups[axis] else x
@@ -58,50 +68,129 @@ def _max(call: Call, x: Signal, maps: dict[int, Array]) -> Signal:
         groups[axis] = (m.shape[0],)
     corr = _between_windows(x, big, k, rho, centred.corr, maps) if k > 1 else big.corr
     out = replace(big, groups=tuple(groups), mean=mean, q=q, corr=corr, source=None, values=None)
-    return replace(drop_single(out), noise=x.noise, ident=next_id())
+    ident = next_id()
+    return replace(drop_single(out), noise=x.noise, ident=ident, largest=(ident, given, maps))
 
 
 def _between_windows(x: Signal, big: Signal, k: int, rho: float, cube: Array, maps: dict[int, Array]) -> Array:
-    """Correlations of the largest entries of two windows, from the mean over their pairs and from taps in step."""
+    """Correlations of the largest entries of two windows, from the mean over their pairs, and from taps in common."""
     mean = same = np.clip(cube, -1.0, 1.0)
     for axis, m in maps.items():
         at = axis_atoms(x, axis)[0]
         mean = pair_means(mean, at, m)
         step = float(m.shape[1]) / m.shape[0] < _APART  # windows move by one: those next to each other are in step
         same = np.take(same, [0, 1, same.shape[at] - 1 if step else 1], axis=at)
-    corr = alike(big, x, k, rho, mean, same)
-    for axis in maps:
-        at = axis_atoms(x, axis)[0]
-        if cube.shape[at] == 2:
-            corr = np.take(corr, [0, 1], axis=at)
-    return corr
+        if cube.shape[at] == 2:  # windows further apart and those next to each other are one kind
+            far, near = state_weights(max(m.shape[0], 2), 3)[1:]
+            mean = np.stack(
+                [np.take(mean, 0, at), (far * np.take(mean, 1, at) + near * np.take(mean, 2, at)) / (far + near)], at
+            )
+            same = np.take(same, [0, 1], axis=at)
+    return alike(big, x, k, rho, mean, same, _sharing(x, maps, same.shape))
+
+
+def _sharing(x: Signal, maps: dict[int, Array], states: Sequence[int]) -> Array:
+    """How far the largest deviations of two windows agree because they share entries, mean over pairs of each kind."""
+    axes = [(axis_atoms(x, axis)[0], _offsets(m)) for axis, m in maps.items()]
+    size = prod(found[0][1] for _, found in axes)
+    out, count = np.zeros([states[at] for at, _ in axes]), np.zeros([states[at] for at, _ in axes])
+    for pair in itertools.product(*(range(len(found)) for _, found in axes)):
+        where = tuple(_state(d, states[at]) for d, (at, _) in zip(pair, axes, strict=True))
+        weight = prod(found[d][0] for d, (_, found) in zip(pair, axes, strict=True))
+        common = prod(found[d][1] for d, (_, found) in zip(pair, axes, strict=True))
+        count[where] += weight
+        out[where] += weight * (shared_deviation(round(size, 2), round(common, 2)) if common > 0.0 else 0.0)
+    out /= np.maximum(count, 1e-12)
+    shape = [1] * len(states)
+    for at, _ in axes:
+        shape[at] = states[at]
+    order = np.argsort([at for at, _ in axes])
+    return out.transpose(order).reshape(shape)
+
+
+def _state(apart: int, states: int) -> int:
+    """The index of a cube for places so far apart."""
+    return 0 if apart == 0 else states - 1 if apart == 1 else 1
+
+
+def _offsets(m: Array) -> list[tuple[float, float]]:
+    """Of windows 0, 1, 2, … apart along an axis: how many there are for each window, and the entries in common."""
+    common, n = m @ m.T, m.shape[0]
+    return [(2.0 * (n - d) / n if d else 1.0, float(np.trace(common, d)) / (n - d)) for d in range(n)]
 
 
 def _window_correlation(x: Signal, corr: Array, maps: dict[int, Array]) -> float:
-    """Mean correlation between entries of one window: neighbours along one axis or along all."""
-    atoms = [a for axis in maps for a in axis_atoms(x, axis)]
-    if not atoms:
-        return 0.0
-    index = tuple(corr.shape[i] - 1 if i in atoms else 0 for i in range(corr.ndim))
-    one_axis = [tuple(corr.shape[i] - 1 if i == j else 0 for i in range(corr.ndim)) for j in atoms]
-    return float(np.mean([corr[index], *(corr[i] for i in one_axis)]))
+    """Mean correlation between two entries of one window: next to each other, or further apart, along each axis."""
+    weights = np.ones((1,) * corr.ndim)
+    for axis, m in maps.items():
+        at, n = axis_atoms(x, axis)[0], max(float(m.sum()) / m.shape[0], 1.0)
+        line = np.array([1.0, n - 1.0, 0.0][: corr.shape[at]])
+        if len(line) == 3:
+            line[1:] = max(n - 3.0 + 2.0 / n, 0.0), 2.0 * (n - 1.0) / n
+        weights = weights * line.reshape([-1 if i == at else 1 for i in range(corr.ndim)])
+    weights[(0,) * corr.ndim] = 0.0
+    here = corr[tuple(slice(0, n) for n in weights.shape)]
+    return float((here * weights).sum() / weights.sum()) if weights.any() else 0.0
 
 
 def _max_gradient(grad: Cotangent, x: Signal, maps: dict[int, Array]) -> Cotangent:
     """Each output's gradient goes to its largest tap: on x's source a factor √P(largest | u)."""
-    g = _max_back(whole(grad), x, maps)
+    g = _met(_max_back(whole(grad), maps), _coinciding(whole(grad), maps), maps)
     k = max(1, round(prod(float(m.sum()) / m.shape[0] for m in maps.values())))
     source, values = as_source(x)
     rho = _window_correlation(x, source.corr, maps)
-    taken = prod(max(float(m.sum()) / m.shape[0], 1.0) for m in maps.values())
     factor = chosen(source, values, k, rho)
     share = float(source.share @ (np.square(factor) @ source.grid.weights))
-    base = replace(g, q=g.q / max(share * 1.0, 1e-12), ident=next_id())
-    del taken
+    base = replace(g, q=g.q / max(share, 1e-12), ident=next_id())
     return times(Cotangent(base), x, source, factor)
 
 
-def _max_back(g: Signal, x: Signal, maps: dict[int, Array]) -> Signal:
+def _padded(m: Array, kernel: int, step: int, pad: int) -> Array:
+    """Entries of each window, zeros of the padding among them: windows that `ceil_mode` adds may end beyond those."""
+    starts = np.arange(m.shape[0], dtype=np.float64)[:, None] * step - pad
+    return np.minimum(starts + kernel, m.shape[1] + pad) - starts
+
+
+def _coinciding(g: Signal, maps: dict[int, Array]) -> float:
+    """E Σ (Σ g over the windows in which an entry is the largest)² over E Σ g² of the windows.
+
+    Two windows of k entries that share O of them have one largest entry with the probability O/(2k - O), that it is
+    the largest of all. Then both gradients add up there: windows that overlap, as those of 3 entries by steps of 1 or
+    2 do, send gradients that are alike to the same entry.
+    """
+    kinds: list[list[tuple[int, float, float]]] = []  # of each axis: state, windows so far apart, entries in common
+    size = 1.0
+    for axis, m in maps.items():
+        states = g.corr.shape[axis_atoms(g, axis)[0]] if g.groups[axis] else 1
+        found = [(_state(d, states), *pair) for d, pair in enumerate(_offsets(m))]
+        kinds.append([f for f in found if f[2] > 0.0])
+        size *= found[0][2]
+    total, atoms = 0.0, [axis_atoms(g, axis)[0] if g.groups[axis] else None for axis in maps]
+    for pair in itertools.product(*kinds):
+        where = [0] * g.corr.ndim
+        for (state, _, _), at in zip(pair, atoms, strict=True):
+            if at is not None:
+                where[at] = state
+        both = prod(common for _, _, common in pair)
+        total += prod(count for _, count, _ in pair) * float(g.corr[tuple(where)]) * both / (2.0 * size - both)
+    return max(total, 1e-3)
+
+
+def _met(g: Signal, more: float, maps: dict[int, Array]) -> Signal:
+    """Entries with so many times the mean square: what they have more, pairs of entries have less."""
+    places = [a for axis in maps for a in axis_atoms(g, axis)]
+    here = tuple(slice(None) if i in places else slice(0, 1) for i in range(g.corr.ndim))
+    weights = group_pairs(g, places) * prod(g.atoms[a] for a in places)
+    pairs = float((g.corr[here] * weights).sum()) - 1.0
+    if abs(more - 1.0) < 1e-9 or not places:
+        return g
+    corr = np.array(g.corr)
+    corr[here] *= max(pairs + 1.0 - more, 0.0) / max(pairs, 1e-12) / more if pairs > 0.0 else 1.0
+    corr[(0,) * corr.ndim] = 1.0
+    return replace(g, q=g.q * more, corr=corr)
+
+
+def _max_back(g: Signal, maps: dict[int, Array]) -> Signal:
     """Each output's gradient goes to one of its taps."""
     taps = prod(max(float(m.sum()) / m.shape[0], 1.0) for m in maps.values())
     g = single(g, list(maps))
@@ -125,7 +214,6 @@ def _max_back(g: Signal, x: Signal, maps: dict[int, Array]) -> Signal:
         g, groups=tuple(groups), mean=np.zeros((1,) * q.ndim), q=q, corr=corr, source=None, values=None, terms=(),
         ident=next_id(),
     )  # fmt: skip
-    del x
     return drop_single(out)
 
 
@@ -151,10 +239,11 @@ def _pool_rules(n: int) -> None:
         call: Call, input: Signal, kernel_size: Any, stride: Any, padding: Any, count_include_pad: bool
     ) -> dict[int, Array]:
         _, maps = _window(call, input, kernel_size, stride, padding, 1, n)
-        sizes = numbers(kernel_size, n)
+        sizes, pads = numbers(kernel_size, n), numbers(padding, n)
+        steps = sizes if stride is None or stride == () else numbers(stride, n)
         return {
-            a: m / (k if count_include_pad else np.maximum(m.sum(axis=1, keepdims=True), 1.0))
-            for (a, m), k in zip(maps.items(), sizes, strict=True)
+            a: m / (_padded(m, k, s, p) if count_include_pad else np.maximum(m.sum(axis=1, keepdims=True), 1.0))
+            for (a, m), k, s, p in zip(maps.items(), sizes, steps, pads, strict=True)
         }
 
     def avg_forward(

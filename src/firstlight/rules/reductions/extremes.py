@@ -127,7 +127,23 @@ def _over(x: Signal, big: Signal, source: Source, atoms: list[int], rho: float) 
     return np.broadcast_to(alike(big, x, k, rho, mean, same), big.corr.shape)
 
 
-def alike(big: Signal, x: Signal, k: int, rho: float, mean: Array, same: Array) -> Array:
+@functools.lru_cache(maxsize=4096)
+def shared_deviation(k: float, common: float) -> float:
+    """How far the largest deviations of two groups of k independent entries agree that share O of them.
+
+    P(max ≤ a, max' ≤ b) is Φ(a ∨ b)^(k - O)·Φ(a ∧ b)^k, and Cov(max, max') the integral of that less the product of
+    both laws (Hoeffding). Of it the means of both groups have O/k², of the variance 1/k; the rest is here.
+    """
+    z = np.linspace(-6.0, 7.0, 401)
+    p, step = special.ndtr(z), z[1] - z[0]
+    low, high = np.minimum.outer(p, p) ** k, np.maximum.outer(p, p)
+    apart = np.multiply.outer(p**k, p**k)
+    covariance = float((low * high ** (k - common) - apart).sum()) * step * step
+    variance = float((low - apart).sum()) * step * step
+    return min(max((covariance - common / k**2) / max(variance - 1.0 / k, 1e-12), 0.0), 1.0)
+
+
+def alike(big: Signal, x: Signal, k: int, rho: float, mean: Array, same: Array, overlap: Array | None = None) -> Array:
     """Correlations of the largest of groups of k entries.
 
     The largest of exchangeable Gaussians is their mean a plus the largest deviation D from it, which is independent
@@ -142,6 +158,7 @@ def alike(big: Signal, x: Signal, k: int, rho: float, mean: Array, same: Array) 
         rho: Their correlation.
         mean: Mean correlation of the entries of two groups, a cube; of a group and itself (1 + (k - 1)ρ)/k.
         same: Correlation of entries of the same index in two groups, a cube.
+        overlap: How far deviations agree because groups share entries, a cube.
     """
     source, values = as_source(x)
     total, level = big.mean_q, float(mean.flat[0])
@@ -155,7 +172,11 @@ def alike(big: Signal, x: Signal, k: int, rho: float, mean: Array, same: Array) 
         power += source.share[row] * np.square((means * weights) @ polynomials)
     beyond = np.clip((same - mean) / max(1.0 - level, 1e-12), 0.0, 1.0)
     raw = np.polynomial.polynomial.polyval(np.clip(mean / max(level, 1e-12), -1.0, 1.0), power)
-    return np.clip((raw + max(total - float(power.sum()), 0.0) * np.square(beyond)) / total, -1.0, 1.0)
+    agree = np.square(beyond)
+    if overlap is not None:  # what deviations at one place agree in, as far as entries are the same
+        here = tuple(slice(0, 1) if n > 1 else slice(None) for n in overlap.shape)
+        agree = np.maximum(agree, agree[here] * overlap)
+    return np.clip((raw + max(total - float(power.sum()), 0.0) * agree) / total, -1.0, 1.0)
 
 
 def _hermite(count: int, orders: int) -> tuple[Array, Array, Array]:
