@@ -168,12 +168,14 @@ def _apart(x: Signal, maps: Mapping[int, Array], averaged: Array, diagonal: floa
     """Keep what tells samples (or units) apart through an average over positions.
 
     Two entries that differ by v = 1 - c at each position differ on average over them by v·Σ A² at least, where
-    differences do not cancel between positions. The cube's means over all displacements may say less, down to
-    nothing at all, where a few positions carry the signal (dark borders of images).
+    differences do not cancel between positions, and by what is left of that where entries themselves cancel. The
+    cube's means over all displacements may say less, down to nothing at all, where a few positions carry the signal
+    (dark borders of images).
     """
     at = {offset(x, axis) for axis in maps}
     here = tuple(slice(0, 1) if i in at else slice(None) for i in range(averaged.ndim))
-    most = averaged[(0,) * averaged.ndim] - (1.0 - x.corr[here]) * diagonal
+    own = float(averaged[(0,) * averaged.ndim])
+    most = own - (1.0 - x.corr[here]) * min(diagonal, own)
     out = averaged.copy()
     out[here] = np.where(x.corr[here] > 0.0, np.minimum(averaged[here], most), averaged[here])
     return out
