@@ -70,3 +70,10 @@ def test_a_mask_that_decides_the_path_is_asked_for():
     with pytest.raises(CaptureError, match="Pass real inputs"):
         firstlight.predict(model, ((x, x), {"tgt_mask": mask.to("meta")}), "he")
     assert firstlight.predict(model, ((x, x), {"tgt_mask": mask}), "he").p_start > 0.9
+
+
+def test_memory_that_is_written_before_it_is_read_is_no_mask():
+    model, args, kwargs = ZOO["recurrent_by_hand"].make()
+    found = firstlight.predict(model, (args, kwargs), "he")
+    assert found.notes == ()
+    assert abs(found.nodes[-1].output.c_batch) < 0.1

@@ -50,3 +50,13 @@ def test_the_largest_of_groups_that_share_entries(k: int, common: int) -> None:
     v = float(one.var())
     found = common / k**2 + (v - 1.0 / k) * shared_deviation(k, common)
     assert abs(found - drawn.mean()) < 4.0 * drawn.std() / len(z) ** 0.5
+
+
+def test_fewer_entries_lie_inside_windows_at_the_border() -> None:
+    side, maps = 3, 40_000  # of an average number of entries it would be 1.80 for 1.865
+    generator = torch.Generator().manual_seed(0)
+    drawn = F.max_pool2d(torch.randn(maps, 1, side, side, generator=generator), 3, 1, 1).square().mean((1, 2, 3))
+    model = nn.Sequential(nn.Conv2d(256, 8, 1, bias=False), nn.MaxPool2d(3, 1, 1))
+    found = firstlight.predict(model, torch.randn(16, 256, side, side, generator=generator), "normal(0.0625)")
+    pooled, before = found.nodes[-1].output.q, found.nodes[-2].output.q
+    assert abs(pooled / before - float(drawn.mean())) < 4.0 * float(drawn.std()) / maps**0.5

@@ -23,7 +23,7 @@ from firstlight.graph.prediction import Prediction
 from firstlight.graph.signal import Signal
 from firstlight.propagate.adjoint import adjoint
 from firstlight.propagate.fluctuation import summarise
-from firstlight.propagate.forward import forward, require_rules
+from firstlight.propagate.forward import forward, memory, require_rules
 from firstlight.propagate.start import RANGES
 from firstlight.rules.state.empirical import constant, from_data, uniform, unseen
 
@@ -206,8 +206,8 @@ def _assumed(graph: Graph, names: Sequence[str], notes: list[str]) -> dict[str, 
 
 def _made_of_shapes(graph: Graph) -> Iterator[str]:
     """What is said of tensors that the network makes of others of which only the shape is known."""
-    inputs = {n.name for n in graph.nodes if n.op == "input"}
-    made = [c.name for c in graph.constants.values() if c.value is None and c.name not in inputs]
+    known = memory(graph) | {n.name for n in graph.nodes if n.op == "input"}
+    made = [c.name for c in graph.constants.values() if c.value is None and c.name not in known]
     if made:
         shown = ", ".join(made[:4]) + (" …" if len(made) > 4 else "")
         count = f"{len(made)} tensor{'s are' if len(made) > 1 else ' is'} made of integers or buffers without entries"

@@ -229,6 +229,8 @@ def resolve(run: Run, arg: Arg) -> Any:
                 known = constant(item.value, batch_axis=_samples(run, item.spec.shape, item.value))
             elif integer:  # made from indices of which only the shape is known
                 known = uniform(item.spec.shape, 0.0, 1.0, integer=True, batch_axis=_samples(run, item.spec.shape))
+            elif item.name in memory(run.graph):
+                known = uniform(item.spec.shape, 0.0, 1.0)
             else:  # a mask of them, which hides nothing: 1 changes neither what it multiplies nor a softmax's logits
                 known = uniform(item.spec.shape, 1.0, 1.0)
             run.parameters[arg.name] = known
@@ -236,6 +238,19 @@ def resolve(run: Run, arg: Arg) -> Any:
     if isinstance(arg, tuple):
         return tuple(resolve(run, a) for a in arg)
     return arg
+
+
+def memory(graph: Graph) -> frozenset[str]:
+    """Constants without entries that the network writes into before it reads them: ``torch.empty``."""
+    first: dict[str, bool] = {}
+    for node in graph.nodes:
+        for i, arg in enumerate(node.args):
+            if isinstance(arg, ConstantRef):
+                first.setdefault(arg.name, i == 0 and node.op in _WRITES)
+    return frozenset(name for name, written in first.items() if written and graph.constants[name].value is None)
+
+
+_WRITES = frozenset({"setitem", "copy", "view_write", "index_put", "index_copy", "index_fill", "fill", "zero"})
 
 
 def _samples(run: Run, shape: tuple[int, ...], value: npt.NDArray[Any] | None = None) -> int | None:

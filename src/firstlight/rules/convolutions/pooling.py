@@ -23,6 +23,7 @@ from firstlight.rules.state.layout import axis_atoms, state_weights
 from firstlight.rules.state.projection import group_pairs
 from firstlight.rules.state.windows import along, drop_single, fixed_map, pair_means, single, with_atom
 
+_COUNTS = 64  # numbers of taps that windows may have
 _APART = 1.5  # inputs for each output from which windows move by more than one
 
 
@@ -66,10 +67,27 @@ def _max(call: Call, x: Signal, maps: dict[int, Array]) -> Signal:
         rows = np.maximum(m.sum(axis=1, keepdims=True), 1.0)
         mean, q = along(mean, at, m / rows), along(q, at, m / rows)
         groups[axis] = (m.shape[0],)
+    first, second = _with_fewer_taps(call, x, maps, rho, big)
+    mean, q = mean * first, np.maximum(q * second, np.square(mean * first))
     corr = _between_windows(x, big, k, rho, centred.corr, maps) if k > 1 else big.corr
     out = replace(big, groups=tuple(groups), mean=mean, q=q, corr=corr, source=None, values=None)
     ident = next_id()
     return replace(drop_single(out), noise=x.noise, ident=ident, largest=(ident, given, maps))
+
+
+def _with_fewer_taps(call: Call, x: Signal, maps: dict[int, Array], rho: float, big: Signal) -> tuple[Array, Array]:
+    """Mean and mean square of each window over those of the average one: fewer taps fall inside at the border."""
+    counts: Array = np.ones((1,) * len(x.atoms))
+    for axis, m in maps.items():
+        at = axis_atoms(x, axis)[0]
+        counts = counts * np.maximum(m.sum(axis=1), 1.0).reshape([-1 if i == at else 1 for i in range(counts.ndim)])
+    levels, place = np.unique(counts, return_inverse=True)
+    if len(levels) == 1 or len(levels) > _COUNTS:
+        return np.ones((1,) * counts.ndim), np.ones((1,) * counts.ndim)
+    found = [largest(call, x, max(round(float(n)), 1), rho)[0] for n in levels]
+    first = np.array([f.mean_mean / big.mean_mean if abs(big.mean_mean) > 1e-12 else 1.0 for f in found])
+    second = np.array([f.mean_q / max(big.mean_q, 1e-300) for f in found])
+    return first[place].reshape(counts.shape), second[place].reshape(counts.shape)
 
 
 def _between_windows(x: Signal, big: Signal, k: int, rho: float, cube: Array, maps: dict[int, Array]) -> Array:
