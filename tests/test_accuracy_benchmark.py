@@ -116,7 +116,6 @@ def test_the_forward_goal_is_met():
         ("conv_vgg", 3, "rare long draws"),
         ("mlp_gelu", 8, "luck of the forward pass"),
         ("encoder_post", 2, "of order 1/32"),
-        ("vit_like", 2, "a class token"),
         ("recurrent_by_hand", 2, "one place of an input"),
         ("gpt_pre", 6, "strays from draw to draw"),
     ],

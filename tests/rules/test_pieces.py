@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import firstlight
 from benchmarks.accuracy.draws import drawn
 from benchmarks.accuracy.errors import NodeError, errors
 from firstlight.capture import predict as capture
@@ -90,3 +91,23 @@ def test_attention_answers_a_query_alike_where_it_is_the_same() -> None:
     assert token.c < 0.05, token
     assert every.c < 0.02, every
     assert token.values[7] > 0.15 > 0.1 > every.values[7]
+
+
+class Windowed(nn.Module):
+    """A class token in front, to which a convolution over the tokens is added: what it gets is not followed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.window = nn.Parameter(torch.randn(1, 1, UNITS)), nn.Conv1d(UNITS, UNITS, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1)
+        return (x + self.window(x.mT).mT)[:, 0]
+
+
+def test_a_caveat_says_where_a_class_token_is_not_followed() -> None:
+    torch.manual_seed(0)
+    found = firstlight.predict(Windowed(), torch.randn(6, 8, UNITS), "he")
+    assert any("a class token" in text for text in found.nodes[-1].caveats)
+    found = firstlight.predict(Token(), torch.randn(6, 8, UNITS), "he")
+    assert not any("a class token" in text for node in found.nodes for text in node.caveats)

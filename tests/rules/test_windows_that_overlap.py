@@ -60,3 +60,22 @@ def test_fewer_entries_lie_inside_windows_at_the_border() -> None:
     found = firstlight.predict(model, torch.randn(16, 256, side, side, generator=generator), "normal(0.0625)")
     pooled, before = found.nodes[-1].output.q, found.nodes[-2].output.q
     assert abs(pooled / before - float(drawn.mean())) < 4.0 * float(drawn.std()) / maps**0.5
+
+
+class Cancelled(nn.Module):
+    """Neighbours' means less the entries themselves (PoolFormer), averaged once more: most of it cancels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(64, 64, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        x = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False) - x
+        return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+
+
+def test_samples_come_nearer_where_entries_cancel() -> None:
+    torch.manual_seed(0)
+    found = worst(Cancelled(), torch.randn(4, 64, 12, 12))
+    assert found[":avg_pool2d#1"].c < 0.02  # as far apart as their entries would be it was off by 1

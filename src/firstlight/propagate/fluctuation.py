@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace as replace_fields
 
 import numpy as np
 
-from firstlight.graph.ir import Node, ParameterRef
+from firstlight.graph.ir import Graph, Node, ParameterRef
 from firstlight.graph.prediction import (
     NodePrediction,
     ParameterPrediction,
@@ -112,6 +112,7 @@ def summarise(run: Run, scheme: str, laws: Mapping[str, str], dtype: str, notes:
     seeds = [run.gradients[r.node] for r in graph.outputs if r.node in run.gradients]
     end = _log_level(seeds)
     nodes: list[NodePrediction] = []
+    alone = _alone(graph)
     for node in graph.nodes:
         out = run.signals[node.name]
         if not out:
@@ -125,7 +126,7 @@ def summarise(run: Run, scheme: str, laws: Mapping[str, str], dtype: str, notes:
                 node.module_type,
                 node.source,
                 out[0].shape,
-                _alive(run, node, tensor(node, out[0], origin, paired=out[0].complex)),
+                _alive(run, node, alone, tensor(node, out[0], origin, paired=out[0].complex)),
                 None if g is None else tensor(node, g, end, paired=out[0].complex),
                 tuple(dict.fromkeys(run.caveats.get(node.name, ()))),
             )
@@ -172,33 +173,57 @@ def _closed_once(run: Run, nodes: Sequence[NodePrediction]) -> list[NodePredicti
     return found
 
 
-def _alive(run: Run, node: Node, found: TensorPrediction) -> TensorPrediction:
+def _alone(graph: Graph) -> set[str]:
+    """Nodes whose output is all that the rest of the network is made of: whatever they stop is stopped."""
+    last = {r.node: i for i, node in enumerate(graph.nodes) for r in node.refs}
+    last |= {r.node: len(graph.nodes) for r in graph.outputs}
+    found, waiting = set[str](), set[str]()
+    for i, node in enumerate(graph.nodes):
+        waiting -= {r.node for r in node.refs if last[r.node] <= i}
+        if not waiting:
+            found.add(node.name)
+        if last.get(node.name, 0) > i:
+            waiting.add(node.name)
+    return found
+
+
+def _alive(run: Run, node: Node, alone: Collection[str], found: TensorPrediction) -> TensorPrediction:
     """What stops nothing is not dead: the logarithm of a scale of one, whose gradient passes, or a margin that is kept.
 
     Of the weights in front of a hinge max(0, m - d) all have another way to the loss; those in front of a layer's
-    nonlinearity have none.
+    nonlinearity have none. A product with what was zero is no other way.
     """
     if found.p_dead < _RARE:
         return found
     read = [run.gradients[r.node].mean_q for r in node.refs if r.node in run.gradients]
     passes = found.p_dead >= 1.0 and any(read)
-    return replace_fields(found, p_dead=0.0) if passes or not _stops(run, node) else found
+    if not passes and (node.name in alone or _stops(run, node)):
+        return found
+    return replace_fields(found, p_dead=0.0)
 
 
 def _stops(run: Run, node: Node) -> bool:
     """Whether some operation with weights in front of a node (or all that is there) has no other way to an output."""
     nodes = {n.name: n for n in run.graph.nodes}
     read = [n for n in _before(nodes, [r.node for r in node.refs]) if _has_weights(nodes[n])]
-    around = _before(nodes, [r.node for r in run.graph.outputs if r.node != node.name], node.name)
+    closed = {node.name}
+    for n in run.graph.nodes:  # the tensor, what is made of it alone, and products with that
+        from_it = [r.node in closed for r in n.refs]
+        if from_it and (all(from_it) or (any(from_it) and n.op in _PRODUCTS)):
+            closed.add(n.name)
+    around = _before(nodes, [r.node for r in run.graph.outputs], closed)
     return not read or not all(n in around for n in read)
 
 
-def _before(nodes: Mapping[str, Node], ends: Sequence[str], without: str = "") -> set[str]:
-    """All that ends are made from, the ends among them, on ways that do not lead through one node."""
+_PRODUCTS = frozenset({"mul", "matmul", "mm", "bmm", "einsum", "linear"})
+
+
+def _before(nodes: Mapping[str, Node], ends: Sequence[str], without: Collection[str] = ()) -> set[str]:
+    """All that ends are made from, the ends among them, on ways that do not lead through some nodes."""
     found, todo = set[str](), list(ends)
     while todo:
         name = todo.pop()
-        if name in nodes and name not in found and name != without:
+        if name in nodes and name not in found and name not in without:
             found.add(name)
             todo += [r.node for r in nodes[name].refs]
     return found

@@ -56,7 +56,7 @@ from firstlight.rules.state.summation import count_along, sum_atoms
 _LARGEST = 1 << 18  # entries of a product's fields
 INNER = "inner products"  # tag of products of signals, with the relative variance of |x|² that their few entries bring
 ROWS = "rows"  # tag of means over keys, with the part of their scatter that each row and head has for itself
-_HEAVY = 3.0  # relative variance of |x|² over draws beyond which its mean is decided by few of them
+_HEAVY, _KNOWN = 1e4, 3.0  # relative variance of |x|² that more draws than anyone makes have; the most that is known
 
 
 def energy_cube(x: Signal, *, one_draw: bool = False) -> Array:
@@ -144,15 +144,16 @@ def product(x: Signal, y: Signal, *, quiet: bool = False) -> Signal:
 def _met_by_chance(x: Signal, y: Signal, energies: tuple[Array, Array]) -> float:
     """Variance of ln|xy|² beyond those of ln|x|² and ln|y|²: that of Σ δx²·δy², to first order.
 
-    Of a heavy tail, where one entry decides, the relative variance of |y|² says what it would be over more draws than
+    Of a tail so heavy that one entry decides, the relative variance of |y|² says what it would be over more draws than
     anyone makes: it counts as what is known of ln|y|².
     """
-    relative = pair_mean(x, energies[0] * energies[1])
+    relative, heavy = pair_mean(x, energies[0] * energies[1]), False
     for factor, cube in ((x, energies[0]), (y, energies[1])):
         first = pair_mean(factor, cube)
         if first > _HEAVY and not factor.data:
-            relative *= min(expm1(min(factor.noise.variance, _HEAVY)) / first, 1.0)
-    return log_normal(relative)
+            heavy = True
+            relative *= min(expm1(min(factor.noise.variance, _KNOWN)) / first, 1.0)
+    return log_normal(relative) if heavy else relative
 
 
 def _mean_of_product(a: Array, b: Array) -> Array:
