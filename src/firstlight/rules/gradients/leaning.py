@@ -104,11 +104,13 @@ def of_keys(dy: Signal, g: Signal, weights: Signal, rows: Signal | None = None) 
     at = (*axis_atoms(weights, -2), *axis_atoms(weights, -1))
     if weights.shape[-2] != n or len(at) != 2:
         return dy
-    square = np.broadcast_to(_along_axes(weights.q, at), (n, n))
+    square = _along_axes(weights.q, at)
+    level: Array = np.ones(1)
     if rows is not None and len(axis := axis_atoms(rows, -2)) == 1:
-        square = square * _along_axes(rows.q, axis)[:, None]
-    total = float(square.sum())
-    own = float(np.trace(square)) / total if total > 0.0 else 0.0
+        level = _along_axes(rows.q, axis)
+    level, all_keys = np.broadcast_to(level, (n,)), np.broadcast_to(square.sum(axis=1) * (n / square.shape[1]), (n,))
+    total = float(level @ all_keys)
+    own = float(level @ np.diagonal(np.broadcast_to(square, (n, n)))) / total if total > 0.0 else 0.0
     return replace(dy, beside=(g.beside[0], g.beside[1] * own, g.beside[2]))
 
 

@@ -148,6 +148,8 @@ def _met_by_chance(x: Signal, y: Signal, energies: tuple[Array, Array]) -> float
     anyone makes: it counts as what is known of ln|y|².
     """
     relative, heavy = pair_mean(x, energies[0] * energies[1]), False
+    if relative <= 1.0:  # nearly always, and then no tail matters
+        return relative
     for factor, cube in ((x, energies[0]), (y, energies[1])):
         first = pair_mean(factor, cube)
         if first > _HEAVY and not factor.data:
