@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import firstlight as fl
-from firstlight.propagate.fluctuation import all_below
+from firstlight.propagate.closed import all_below
 
 
 @pytest.mark.parametrize(("p", "c", "count"), [(0.5, 0.0, 3), (0.5, 0.9, 40), (0.8, 0.5, 10), (0.3, 0.99, 200)])

@@ -23,7 +23,7 @@ from firstlight.graph.prediction import Prediction
 from firstlight.graph.signal import Signal
 from firstlight.propagate.adjoint import adjoint
 from firstlight.propagate.fluctuation import summarise
-from firstlight.propagate.forward import forward, memory, require_rules
+from firstlight.propagate.forward import forward, require_rules, uninitialised
 from firstlight.propagate.start import RANGES
 from firstlight.rules.state.empirical import constant, from_data, uniform, unseen
 
@@ -74,18 +74,23 @@ def numeric_defaults(factory: Any) -> dict[str, int | float]:
 
 def arguments(inputs: Any, module: nn.Module, get_inputs: Callable[[Any], Any] | None) -> tuple[Any, Mapping[str, Any]]:
     """(args, kwargs) for one call; shapes pass as they are."""
-    if get_inputs is None and isinstance(inputs, TensorSpec):
-        return (inputs,), {}
-    if get_inputs is None and isinstance(inputs, tuple) and any(isinstance(i, TensorSpec) for i in inputs):
-        return inputs, {}
-    if get_inputs is None and isinstance(inputs, dict) and any(isinstance(i, TensorSpec) for i in inputs.values()):
-        return (), inputs
-    if get_inputs is None and isinstance(inputs, tuple) and len(inputs) == 2 and isinstance(inputs[1], dict):
-        args, kwargs = inputs
-        if isinstance(args, tuple) and any(isinstance(i, TensorSpec) for i in (*args, *kwargs.values())):
-            return args, kwargs
+    if get_inputs is None and (given := _with_shapes(inputs)) is not None:
+        return given
     found = check_batch(inputs, module, get_inputs=get_inputs, values=False)
     return found.args, found.kwargs
+
+
+def _with_shapes(inputs: Any) -> tuple[Any, Mapping[str, Any]] | None:
+    """(args, kwargs) of inputs of which some are shapes; None where none is."""
+    if isinstance(inputs, TensorSpec):
+        return (inputs,), {}
+    args, kwargs = (), inputs
+    if isinstance(inputs, tuple):
+        both = len(inputs) == 2 and isinstance(inputs[0], tuple) and isinstance(inputs[1], dict)
+        args, kwargs = inputs if both else (inputs, {})
+    if not isinstance(kwargs, dict) or not any(isinstance(i, TensorSpec) for i in (*args, *kwargs.values())):
+        return None
+    return args, kwargs
 
 
 @contextlib.contextmanager
@@ -198,20 +203,22 @@ def _assumed(graph: Graph, names: Sequence[str], notes: list[str]) -> dict[str, 
     others = [n for n in names if n not in factors]
     for some, taken in ((factors, "1"), (others, f"normal entries of standard deviation {TOKEN}")):
         if some:
-            shown = ", ".join(some[:4]) + (" …" if len(some) > 4 else "")
             count = f"{len(some)} parameter{'s have' if len(some) > 1 else ' has'}"
-            notes.append(f"{count} no law and no entries, taken as {taken}: {shown}")
+            notes.append(f"{count} no law and no entries, taken as {taken}: {_listed(some)}")
     return found
 
 
 def _made_of_shapes(graph: Graph) -> Iterator[str]:
     """What is said of tensors that the network makes of others of which only the shape is known."""
-    known = memory(graph) | {n.name for n in graph.nodes if n.op == "input"}
+    known = uninitialised(graph) | {n.name for n in graph.nodes if n.op == "input"}
     made = [c.name for c in graph.constants.values() if c.value is None and c.name not in known]
     if made:
-        shown = ", ".join(made[:4]) + (" …" if len(made) > 4 else "")
         count = f"{len(made)} tensor{'s are' if len(made) > 1 else ' is'} made of integers or buffers without entries"
-        yield f"{count}, integers taken as all different, masks as 1: {shown}"
+        yield f"{count}, integers taken as all different, masks as 1: {_listed(made)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (" …" if len(names) > 4 else "")
 
 
 def _inputs(graph: Graph, args: Any, kwargs: Mapping[str, Any]) -> tuple[dict[str, Signal], bool]:

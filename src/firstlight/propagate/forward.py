@@ -25,6 +25,7 @@ from firstlight.rules.state.empirical import constant, from_parameter, uniform
 _SMALL = 64  # entries up to which a field is left as it is
 _EVEN = 1e-6  # what a field may vary by, relative to its largest entry, and still be one number: tables are in float32
 LARGEST = 1e280  # mean squares beyond are kept here, with a caveat: doubles end at 1e308
+_WRITES = frozenset({"setitem", "copy", "view_write", "index_put", "index_copy", "index_fill", "fill", "zero"})
 
 OnMissing = Literal["raise", "measure"]
 
@@ -229,7 +230,7 @@ def resolve(run: Run, arg: Arg) -> Any:
                 known = constant(item.value, batch_axis=_samples(run, item.spec.shape, item.value))
             elif integer:  # made from indices of which only the shape is known
                 known = uniform(item.spec.shape, 0.0, 1.0, integer=True, batch_axis=_samples(run, item.spec.shape))
-            elif item.name in memory(run.graph):
+            elif item.name in uninitialised(run.graph):
                 known = uniform(item.spec.shape, 0.0, 1.0)
             else:  # a mask of them, which hides nothing: 1 changes neither what it multiplies nor a softmax's logits
                 known = uniform(item.spec.shape, 1.0, 1.0)
@@ -240,7 +241,7 @@ def resolve(run: Run, arg: Arg) -> Any:
     return arg
 
 
-def memory(graph: Graph) -> frozenset[str]:
+def uninitialised(graph: Graph) -> frozenset[str]:
     """Constants without entries that the network writes into before it reads them: ``torch.empty``."""
     first: dict[str, bool] = {}
     for node in graph.nodes:
@@ -248,9 +249,6 @@ def memory(graph: Graph) -> frozenset[str]:
             if isinstance(arg, ConstantRef):
                 first.setdefault(arg.name, i == 0 and node.op in _WRITES)
     return frozenset(name for name, written in first.items() if written and graph.constants[name].value is None)
-
-
-_WRITES = frozenset({"setitem", "copy", "view_write", "index_put", "index_copy", "index_fill", "fill", "zero"})
 
 
 def _samples(run: Run, shape: tuple[int, ...], value: npt.NDArray[Any] | None = None) -> int | None:

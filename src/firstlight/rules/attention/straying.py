@@ -16,8 +16,6 @@ from firstlight.theory import special
 _SAMPLED = 1 << 19  # entries of the Gram matrices that one sampled expectation may take,
 _SETS, _QUERIES = 256, 32  # sets of keys at most, and queries each
 _UNLIKE, _EVEN = 2e-3, 0.02  # random correlations of keys, and scatter of the logits' variance, that change nothing
-
-
 _FINE, _COARSE = 24, 8  # levels of a decade: where the nearest one is taken, and where it is interpolated
 
 

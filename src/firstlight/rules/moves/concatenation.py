@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
-from firstlight.rules.chains import beside
+from firstlight.rules.chains import side_by_side
 from firstlight.rules.gradients.along import of_pieces
 from firstlight.rules.gradients.gradient import whole
 from firstlight.rules.moves.ranges import range_of, take_index, take_range
@@ -86,7 +86,7 @@ def join(parts: list[Signal], dim: int) -> Signal:
     out = replace(out, beside=_beside(energies))
     if fitted[0].batch[at]:
         return out
-    out = beside.side_by_side(course.joined(pieces.joined(out, dim, fitted), at, fitted), fitted, at)
+    out = side_by_side.side_by_side(course.joined(pieces.joined(out, dim, fitted), at, fitted), fitted, at)
     alike = all(p.wander == fitted[0].wander and q == qs[0] for p, q in zip(fitted, qs, strict=True))
     out = replace(out, wander=mixed_wander(energies, sample_correlation(out), alike=alike))
     return _with_lengths(out, dim, fitted)
@@ -190,7 +190,7 @@ def _(call: Call, grad: Cotangent, out: Signal, tensors: tuple[Signal, ...], dim
     if not there:
         return {"tensors": tuple(parts)}
     given = tuple(tensors[i] for i in there)
-    found = beside.taken_apart(grad, out, given, dim % out.ndim)
+    found = side_by_side.taken_apart(grad, out, given, dim % out.ndim)
     for i, known, g in zip(there, of_pieces(grad, given, dim), found, strict=True):
         parts[i] = replace(g, along=known)
     return {"tensors": tuple(parts)}

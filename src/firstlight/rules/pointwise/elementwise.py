@@ -205,7 +205,7 @@ _activation("tanhshrink", "tanhshrink", "F.tanhshrink(x)")
 TINY = 1e-300
 
 
-def _slow(x: Array) -> Array:
+def _positive(x: Array) -> Array:
     """Above zero; what a law has below, where torch would give NaN and the network is not, is as the mean above."""
     below = x < 0.0
     if below.any() and not below.all():
@@ -219,22 +219,22 @@ simple("cos", np.cos, lambda x: -np.sin(x))
 simple("tan", np.tan, lambda x: 1.0 + np.square(np.tan(x)), example="torch.tan(0.1 * x)")
 simple("atan", np.arctan, lambda x: 1.0 / (1.0 + x * x))
 # outside of [-1, 1] torch returns NaN; what they are given lies inside
-simple("asin", lambda x: np.arcsin(np.clip(x, -1.0, 1.0)), lambda x: 1.0 / np.sqrt(_slow(1.0 - x * x)),
+simple("asin", lambda x: np.arcsin(np.clip(x, -1.0, 1.0)), lambda x: 1.0 / np.sqrt(_positive(1.0 - x * x)),
         example="torch.asin(0.2 * torch.tanh(x))")  # fmt: skip
-simple("acos", lambda x: np.arccos(np.clip(x, -1.0, 1.0)), lambda x: -1.0 / np.sqrt(_slow(1.0 - x * x)),
+simple("acos", lambda x: np.arccos(np.clip(x, -1.0, 1.0)), lambda x: -1.0 / np.sqrt(_positive(1.0 - x * x)),
         example="torch.acos(0.2 * torch.tanh(x))")  # fmt: skip
-simple("atanh", lambda x: np.arctanh(np.clip(x, -0.999999, 0.999999)), lambda x: 1.0 / _slow(1.0 - x * x),
+simple("atanh", lambda x: np.arctanh(np.clip(x, -0.999999, 0.999999)), lambda x: 1.0 / _positive(1.0 - x * x),
         example="torch.atanh(0.2 * torch.tanh(x))")  # fmt: skip
 simple("asinh", np.arcsinh, lambda x: 1.0 / np.sqrt(1.0 + x * x))
 simple("sinh", np.sinh, np.cosh, example="torch.sinh(0.3 * x)", steep=True)
 simple("cosh", np.cosh, np.sinh, example="torch.cosh(0.3 * x)", steep=True)
 simple("square", np.square, lambda x: 2.0 * x)
-simple("sqrt", lambda x: np.sqrt(np.maximum(x, 0.0)), lambda x: 0.5 / np.sqrt(_slow(x)),
+simple("sqrt", lambda x: np.sqrt(np.maximum(x, 0.0)), lambda x: 0.5 / np.sqrt(_positive(x)),
        example="torch.sqrt(x * x + 0.5)", positive=True)  # fmt: skip
 simple(
     "rsqrt",
-    lambda x: 1.0 / np.sqrt(_slow(x)),
-    lambda x: -0.5 * _slow(x) ** -1.5,
+    lambda x: 1.0 / np.sqrt(_positive(x)),
+    lambda x: -0.5 * _positive(x) ** -1.5,
     example="torch.rsqrt(x * x + 0.5)",
     positive=True,
 )
@@ -245,12 +245,18 @@ simple(
     example="torch.reciprocal(x * x + 0.5)",
     positive=True,
 )
-simple("log", lambda x: np.log(_slow(x)), lambda x: 1.0 / _slow(x), example="torch.log(x * x + 0.5)", positive=True)
-simple("log1p", lambda x: np.log(_slow(1.0 + x)), lambda x: 1.0 / _slow(1.0 + x), example="torch.log1p(x * x)")
+simple(
+    "log",
+    lambda x: np.log(_positive(x)),
+    lambda x: 1.0 / _positive(x),
+    example="torch.log(x * x + 0.5)",
+    positive=True,
+)
+simple("log1p", lambda x: np.log(_positive(1.0 + x)), lambda x: 1.0 / _positive(1.0 + x), example="torch.log1p(x * x)")
 simple(
     "log2",
-    lambda x: np.log2(_slow(x)),
-    lambda x: 1.0 / (np.log(2.0) * _slow(x)),
+    lambda x: np.log2(_positive(x)),
+    lambda x: 1.0 / (np.log(2.0) * _positive(x)),
     example="torch.log2(x * x + 0.5)",
     positive=True,
 )

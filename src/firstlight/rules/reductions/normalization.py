@@ -11,7 +11,7 @@ import numpy as np
 
 from firstlight.graph.along import Along
 from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, Source, next_id, replace
-from firstlight.rules.chains.beside import by_row, follows_rows
+from firstlight.rules.chains.side_by_side import by_row, follows_rows
 from firstlight.rules.chains.source import mehler
 from firstlight.rules.convolutions import borders, grouped, steep
 from firstlight.rules.gradients import images

@@ -240,12 +240,17 @@ var.adjoint(_var_back)
 std.adjoint(_var_back)
 
 
+def _order(call: Call, p: Any, dim: Any) -> tuple[Any, Any]:
+    """Order and axes of a norm: norms of matrices are Frobenius' over the last two axes if nothing is said."""
+    if call.node.op in ("linalg_matrix_norm", "frobenius_norm"):
+        return "fro" if p is None else p, (-2, -1) if dim is None else dim
+    return p, dim
+
+
 def _of_matrices(call: Call, x: Signal, p: Any, dim: Any) -> bool:
     """Whether a norm is one of matrices, other than Frobenius'."""
     op = call.node.op
-    if op == "linalg_vector_norm":
-        return False
-    return matrix_order(x, p, (-2, -1) if op == "linalg_matrix_norm" and dim is None else dim, vector=op == "norm")
+    return op != "linalg_vector_norm" and matrix_order(x, p, dim, vector=op == "norm")
 
 
 def _singular(p: Any) -> bool:
@@ -258,9 +263,7 @@ def _singular(p: Any) -> bool:
 )  # fmt: skip
 def norm(call: Call, input: Signal, p: Any = None, dim: Any = None, keepdim: bool = False, ord: Any = None) -> Signal:
     """Euclidean norm over axes, or one of another order, also of matrices."""
-    p = p if ord is None else ord
-    if call.node.op in ("linalg_matrix_norm", "frobenius_norm"):
-        p, dim = "fro" if p is None else p, (-2, -1) if dim is None else dim
+    p, dim = _order(call, p if ord is None else ord, dim)
     if _of_matrices(call, input, p, dim):
         if not _singular(p):
             return matrix_norm_of_order(Tape(call), input, float(p), dim, keepdim)
@@ -284,9 +287,7 @@ def _(
     call: Call, grad: Cotangent, out: Signal, input: Signal, p: Any = None, dim: Any = None, keepdim: bool = False,
     ord: Any = None,
 ) -> Grads:  # fmt: skip
-    p = p if ord is None else ord
-    if call.node.op in ("linalg_matrix_norm", "frobenius_norm"):
-        p, dim = "fro" if p is None else p, (-2, -1) if dim is None else dim
+    p, dim = _order(call, p if ord is None else ord, dim)
     if _of_matrices(call, input, p, dim):
         if not _singular(p):
             return gradients_of(matrix_norm_of_order, call, grad, input=input, order=float(p), dim=dim, keepdim=keepdim)
@@ -299,19 +300,9 @@ def _(
     n = input.numel / max(out.numel, 1)
     form = _along(grad, input, dim, keepdim)
     # times x/|x| it is no sum of the gradient's entries any more
-    return {
-        "input": Cotangent(
-            replace(
-                g,
-                q=g.q * _share(n, 2.0 if _euclidean(p) else float(p)),
-                mean=g.mean * 0.0,
-                terms=(),
-                tag=None,
-                ident=next_id(),
-            ),
-            along=form,
-        )
-    }
+    q = g.q * _share(n, 2.0 if _euclidean(p) else float(p))
+    g = replace(g, q=q, mean=g.mean * 0.0, terms=(), tag=None, ident=next_id())
+    return {"input": Cotangent(g, along=form)}
 
 
 def _share(n: float, p: float) -> float:

@@ -134,9 +134,7 @@ def divided(cube: Array, sizes: Sequence[int], atoms: Sequence[int], spread: flo
     matrix = operator.transpose((*range(operator.ndim - 2, -1, -2), *range(operator.ndim - 1, -1, -2)))
     order = [*(i for i in range(cube.ndim) if i in atoms), *(i for i in range(cube.ndim) if i not in atoms)]
     moved = cube.transpose(order)
-    pairs = moved.reshape(
-        weight.size, -1
-    )  # of each pair of groups a column, the first one those of a group with itself
+    pairs = moved.reshape(weight.size, -1)  # a column for each pair of groups, the first for a group with itself
     squares = weight.reshape(-1) @ np.square(pairs)
     if squares[0] <= 0.0 or k == 0:
         return cube
