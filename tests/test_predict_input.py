@@ -110,3 +110,9 @@ def test_weights_that_are_not_finite():
     with torch.no_grad():
         model.weight[0, 0] = float("nan")
     assert "NaN" in refused(nn.Sequential(model), torch.randn(3, 4), None, InputError)
+
+
+def test_a_function_of_tensors_is_no_factory():
+    with pytest.raises(InputError, match="a function that needs x and y"):
+        firstlight.predict(lambda x, y: x + y, torch.randn(3, 4), "he")
+    assert firstlight.predict(lambda width=8: nn.Linear(4, width), torch.randn(3, 4), "he").p_start > 0.5

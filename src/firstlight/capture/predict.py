@@ -58,6 +58,15 @@ def is_factory(model: Any) -> bool:
 def built(model: Any) -> nn.Module:
     """The module itself, without the wrapper of ``torch.compile``, or what a factory without arguments builds."""
     if is_factory(model):
+        given = inspect.signature(model).parameters.values()
+        asked = [p.name for p in given if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        if asked:
+            raise InputError(
+                "model",
+                got=f"a function that needs {' and '.join(asked)}",
+                expected="a torch.nn.Module, or a function without arguments that builds one",
+                action="Pass lambda: build(...), or make a function of tensors the forward of a module.",
+            )
         model = model()
     return check_model(model, materialised=False)
 
