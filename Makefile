@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 # Where the image and speech sets lie, if they are not in the user's cache (see `firstlight demo --help`).
 export FIRSTLIGHT_DATA ?= $(wildcard ../shared/data)
 
-.PHONY: help setup setup-dev demo test test-all lint bench playground docs clean
+.PHONY: help setup setup-dev demo test test-all test-gpu lint bench playground docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -40,6 +40,9 @@ test: setup  ## the test suite, without the slow part
 test-all: setup  ## everything, the brute-force simulations too
 	$(PYTEST) $(PARALLEL) -m "not gpu and not browser" $(ARGS)
 	$(PYTEST) -m browser tests/playground tests/report
+
+test-gpu: setup  ## what only an accelerator shows; skipped where torch sees none
+	$(PYTEST) -m gpu tests/gpu $(ARGS)
 
 lint: setup-dev  ## format, style, docstrings, types, floors
 	$(BIN)/ruff format --check .

@@ -1,6 +1,6 @@
 """The lab's fused trainer beside eager PyTorch: deep stacks, ensembles, simulation, memory.
 
-Writes trainer.csv beside this file on a CPU, of which the documentation makes its table.
+Writes trainer.csv beside this file, trainer_cuda.csv on CUDA, of which the documentation makes its tables.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NARROW = StackConfig(16, 10, 20, 16, scheme="he")
 NETS, DRAWS, LOOP = StackConfig(32, 1, 100, 32, scheme="he"), 1000, 20  # simulated; the loop does a part of them
 
 
-CSV = Path(__file__).with_name("trainer.csv")
+CSV = Path(__file__).with_name("trainer.csv" if DEVICE == "cpu" else f"trainer_{DEVICE}.csv")
 
 
 @dataclass(frozen=True)
@@ -206,6 +206,8 @@ def measure(rounds: int = 9) -> list[Compared]:
         one = [eager(NARROW, seed, batch) for seed in range(32)]
         ours, theirs = _alternate(fused(NARROW, 32, batch), lambda all=one: [step() for step in all], rounds=rounds)
         rows.append(_compared(f"step of 32 networks 20 × 16, batch {batch}, beside a loop", ours, theirs, "10"))
+    if DEVICE != "cpu":
+        return rows  # what is simulated is NumPy's work
     ways: tuple[tuple[Method, str], ...] = (
         ("weights", "all weights drawn"),
         ("projected", "drawing only what the two passes see"),
@@ -231,11 +233,18 @@ def run(rounds: int = 9) -> Table:
     if DEVICE == "cpu" and sys.platform == "linux":
         ours, theirs = _peak("fused"), _peak("eager")
         rows.append(Compared("peak memory, 1000 × 63, beside eager PyTorch", ours, theirs, "MiB", theirs / ours, "1"))
-        with CSV.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [f.name for f in fields(Compared)], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in asdict(r).items()} for r in rows)
-    table = Table("what", "firstlight", "beside it", "ratio", "goal", title=f"one thread, {DEVICE}, CPU-seconds")
+    with CSV.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(Compared)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in asdict(r).items()} for r in rows)
+    table = Table(
+        "what",
+        "firstlight",
+        "beside it",
+        "ratio",
+        "goal",
+        title=f"one thread, {DEVICE}, {'CPU-' if DEVICE == 'cpu' else ''}seconds",
+    )
     for row in rows:
         table.add_row(
             row.what, *(f"{v:.4g} {row.unit}" for v in (row.firstlight, row.beside)), f"{row.ratio:.3g}", row.goal
