@@ -1,9 +1,9 @@
 """What `measure` costs on an accelerator: seconds and peak memory beside the model's own passes there.
 
-Seconds are those of the clock, read after the device has finished; own and measured passes take turns, and a row is the
-median of the ratios within the pairs. Memory is the peak that torch's allocator held during one pass, the model's own
-weights and gradients included. "host" is the share of a measured pass in which the CPU was busy: near 1 it is Python that
-sets the pace, not the device. Where torch sees no accelerator the stored table is shown.
+Seconds are those of the clock, read after the device has finished; own and measured passes take turns, and a row is
+the median of the ratios within the pairs. Memory is the peak that torch's allocator held during one pass, the model's
+own weights and gradients included. "host" is the share of a measured pass in which the CPU was busy: near 1 it is
+Python that sets the pace, not the device. Where torch sees no accelerator the stored table is shown.
 """
 
 from __future__ import annotations

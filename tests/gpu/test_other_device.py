@@ -160,7 +160,7 @@ def test_a_batch_on_the_wrong_device_is_refused() -> None:
         with pytest.raises(InputError, match="cpu") as caught:
             verb(model, torch.randn(2, 4))
         assert f".to('{DEVICE.type}" in str(caught.value)
-    with pytest.raises((InputError, ModelError), match="cpu|device"):
+    with pytest.raises((InputError, ModelError), match=r"cpu|device"):
         firstlight.diagnose(model, torch.randn(2, 4, device=DEVICE), F.cross_entropy, targets=torch.tensor([0, 1]))
 
 

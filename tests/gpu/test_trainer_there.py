@@ -45,15 +45,15 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     training = replace(WAYS["batches"], steps=24, report_every=6)
     whole, full = train(CONFIG, training, (X, Y), MEMBERS, device=DEVICE.type)
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop(step: int, _steps: int, _results: object) -> None:
         if step >= 12:
-            raise Stop
+            raise StopError
 
     path = tmp_path / "run.pt"
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train(CONFIG, training, (X, Y), MEMBERS, device=DEVICE.type, save_to=path, save_every=0.0, on_row=stop)
     assert path.exists()
     again, resumed = train(CONFIG, training, (X, Y), MEMBERS, device=DEVICE.type, save_to=path, save_every=0.0)
