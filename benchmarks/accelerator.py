@@ -3,7 +3,7 @@
 Seconds are those of the clock, read after the device has finished; own and measured passes take turns, and a row is
 the median of the ratios within the pairs. Memory is the peak that torch's allocator held during one pass, the model's
 own weights and gradients included. "host" is the share of a measured pass in which the CPU was busy: near 1 it is
-Python that sets the pace, not the device. Where torch sees no accelerator the stored table is shown.
+Python that sets the pace, not the device. Where torch sees no accelerator the stored table is shown, if there is one.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _peak(work: Callable[[], object], device: torch.device) -> float:
     return torch.cuda.max_memory_allocated(device) / 2**20
 
 
-def run() -> Table:
+def run() -> Table | str:
     """Measure where there is an accelerator, keep it, and show what is kept."""
     if torch.cuda.is_available():
         torch.set_num_threads(1)
@@ -122,6 +122,8 @@ def run() -> Table:
             writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
             writer.writeheader()
             writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in asdict(r).items()} for r in rows)
+    if not RESULT.exists():
+        return "torch sees no accelerator, and no earlier table is stored"
     table = Table(*(f.name.replace("_", " ") for f in fields(Row)), title="measure beside the model's own passes")
     with RESULT.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
