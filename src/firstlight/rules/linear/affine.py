@@ -23,6 +23,7 @@ from firstlight.rules.pointwise.merge import plus, reduce_to
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule
 from firstlight.rules.state import pieces
 from firstlight.rules.state.layout import axis_atoms, expand
+from firstlight.rules.state.noise import chi_square_log, combine
 from firstlight.rules.state.summation import sum_atoms
 
 _RARE = 0.5  # variance of a log-norm from which mean squares are those of rare draws
@@ -126,34 +127,35 @@ def matmul(call: Call, input: Signal, other: Signal) -> Signal:
 
 
 def _image(out: Signal, w: Signal, v: Signal) -> Signal:
-    """W v where v may be an image of the same W: power iteration, from the moments of a Wishart matrix.
+    """W v where v may be an image of the same W: power iteration, from the law of a Gaussian matrix.
 
-    For W of n rows and m columns of variance s² and an independent unit v: E|Wv|² = s²n =: s²m₁,
-    E vᵀ(WᵀW)²v = s⁴m₂, m₂ = n(n + m + 1), m₃ = n(n² + 3nm + m² + 3n + 3m + 4); of the normalised images
-    |Wᵀu|² = s²m₂/m₁ and |Wv'|² = s²m₃/m₂.
+    For W of n rows and m columns of variance s², an independent unit v and u = Wv/|Wv|: turned so that v and u are
+    first axes, W has |Wv| in the corner, zeros below it and independent entries z beside it, so that
+    |Wᵀu|² = |Wv|² + |z|² is s²·χ² of k = n + m - 1. Once more, of v' = Wᵀu/|Wᵀu|, the n - 1 rows below add
+    χ²_{n-1}·|z|²/|Wᵀu|²: E |Wv'|² = s²(k + (n - 1)(m - 1)/k).
     """
     if w.weights is None or w.q.size != 1 or w.mean.any():
         return out
     key = zlib.crc32(w.weights.name.encode()) * 8
     times = v.tag[1] - key if v.tag is not None and v.tag[0] == "image" else 0
     if times not in (1, 2) or v.tag is None:
-        return replace(out, tag=("image", key + 1, 0.0))
-    n, m = float(w.shape[1]), float(w.shape[0])  # the second map is the transpose of the first
-    level = float(w.q.reshape(-1)[0]) * (n + m + 1.0)
-    factor = (n + m + 1.0) / m
-    if times == 2:
-        n, m = m, n
-        level = v.tag[2]
-        factor = (n * n + 3.0 * n * m + m * m + 3.0 * n + 3.0 * m + 4.0) / (n * (n + m + 1.0))
-    return replace(out, q=out.q * factor, tag=("image", key + times + 1, level))
+        return replace(out, tag=("image", key + 1, 0.0, 0.0))
+    n, m = w.shape
+    k = n + m - 1.0
+    if times == 1:
+        return replace(out, q=out.q * (k / n), tag=("image", key + 2, float(w.q.reshape(-1)[0]) * k, k))
+    factor = (k + (n - 1.0) * (m - 1.0) / k) / n
+    return replace(out, q=out.q * factor, tag=("image", key + 3, *v.tag[2:]))
 
 
-def _singular(out: Signal, one: tuple[str, int, float], other: tuple[str, int, float]) -> Signal:
-    """uᵀWv of a power iteration that ends with v = Wᵀu/|Wᵀu|: |Wᵀu|, which hardly varies."""
+def _singular(out: Signal, one: tuple[Any, ...], other: tuple[Any, ...]) -> Signal:
+    """σ = uᵀWv of a power iteration that ends with v = Wᵀu/|Wᵀu|: |Wᵀu|, of law s·χ_k, (E σ)² = (1 - 1/2k)·E σ²."""
     if one[1] // 8 != other[1] // 8 or one[1] == other[1]:
         return out
-    level = max(one[2], other[2])
-    return replace(out, mean=np.full_like(out.q, level**0.5), q=np.full_like(out.q, level), ident=next_id())
+    level, k = max(one[2:], other[2:])
+    mean = (level * (1.0 - 0.5 / k)) ** 0.5
+    noise = combine([], *chi_square_log(0.5 * k))
+    return replace(out, mean=np.full_like(out.q, mean), q=np.full_like(out.q, level), noise=noise, ident=next_id())
 
 
 def warn_shared(call: Call, x: Signal, y: Signal) -> None:
