@@ -295,8 +295,7 @@ def _fewer(parts: Sequence[Cotangent]) -> tuple[list[Cotangent], list[Signal]]:
     """
     found = sorted(parts, key=_size, reverse=True)
     small = found[_PARTS - 1 :]
-    keys = {p.source.key for p in small if p.source is not None and p.values is not None}
-    key = next(iter(keys), None)
+    key = next((p.source.key for p in small if p.source is not None and p.values is not None), None)  # of the largest
     same = [p for p in small if p.source is not None and p.values is not None and p.source.key == key]
     rest = [whole(p) for p in small if not any(p is q for q in same)]
     return found[: _PARTS - 1] + ([mixed(same, _added([p.base for p in same]))] if same else []), rest
