@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +19,7 @@ from firstlight.errors import InputError
 from firstlight.graph.ir import Graph, Law, TensorSpec
 from firstlight.graph.prediction import Prediction
 from firstlight.graph.signal import Signal
+from firstlight.graph.uncollected import uncollected
 from firstlight.propagate.adjoint import adjoint
 from firstlight.propagate.fluctuation import summarise
 from firstlight.propagate.forward import forward, require_rules, uninitialised
@@ -102,19 +101,6 @@ def _with_shapes(inputs: Any) -> tuple[Any, Mapping[str, Any]] | None:
     return args, kwargs
 
 
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without searches for garbage in cycles: a pass makes 10⁵ records that all stay and hold only earlier ones."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
 def predict(
     model: nn.Module,
     args: Any,
@@ -160,7 +146,7 @@ def predict(
         notes.append("Inputs of which only the shape is known are taken as independent standard normal entries.")
     notes.extend(_made_of_shapes(graph))
     sampler = Sampler(graph)
-    with _uncollected():
+    with uncollected():
         run = forward(graph, inputs, known, sampler=sampler, strict=strict)
         if backward:
             adjoint(run, sampler=sampler)

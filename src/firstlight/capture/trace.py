@@ -19,6 +19,7 @@ from firstlight.capture.shapes import ShapeRecorder
 from firstlight.capture.tensors import map_tensors, named_tensors
 from firstlight.errors import CaptureError, InputError, ModelError
 from firstlight.graph.ir import Graph, Ref, TensorSpec
+from firstlight.graph.uncollected import uncollected
 
 
 def shape(*sizes: int, dtype: str = "float32") -> TensorSpec:
@@ -85,7 +86,7 @@ def _on_shapes(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], 
         recorder = ShapeRecorder(scope)
         return recorder
 
-    with recording(model, _ignore, make):
+    with uncollected(), recording(model, _ignore, make):
         assert recorder is not None
         with torch._C.DisableTorchFunction():
             args, kwargs = map_tensors((args, kwargs), recorder.input_for)

@@ -10,6 +10,7 @@ an empty path: ``":relu"``. A module's repeated call counts on: its operations s
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -132,7 +133,7 @@ class Constant:
     value: npt.NDArray[Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Node:
     """One operation.
 
@@ -157,16 +158,16 @@ class Node:
     module_type: str = ""
     source: str = ""
 
-    @property
+    @functools.cached_property
     def read(self) -> tuple[Ref | ParameterRef, ...]:
-        """All node outputs and parameters that this node reads, in argument order."""
+        """All node outputs and parameters that this node reads, in argument order; kept, since many ask."""
         found: list[Ref | ParameterRef] = []
         _gather(self.args, found)
         if self.options:
             _gather(self.options.values(), found)
         return tuple(found)
 
-    @property
+    @functools.cached_property
     def refs(self) -> tuple[Ref, ...]:
         """All node outputs that this node reads, in argument order."""
         return tuple([r for r in self.read if isinstance(r, Ref)])
@@ -180,7 +181,7 @@ def _gather(args: Iterable[Arg], found: list[Ref | ParameterRef]) -> None:
             found.append(arg)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Graph:
     """The operations of one forward pass, in execution order.
 
@@ -207,9 +208,11 @@ class Graph:
     notes: tuple[str, ...] = ()
     calls: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
 
+    @functools.cached_property
+    def named(self) -> Mapping[str, Node]:
+        """The nodes by name."""
+        return {n.name: n for n in self.nodes}
+
     def __getitem__(self, name: str) -> Node:
-        """Look up a node by name (linear search is avoided by building the index once per call site)."""
-        for node in self.nodes:
-            if node.name == name:
-                return node
-        raise KeyError(name)
+        """Look up a node by name."""
+        return self.named[name]

@@ -9,8 +9,8 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,32 @@ def next_id() -> int:
     return next(_counter)
 
 
+R = TypeVar("R")
+
+
+def _filled_at_once(record: type[R]) -> type[R]:
+    """A record whose constructor fills its dictionary at once: field by field, as frozen ones do, takes 7 µs for 2."""
+    every = fields(cast(Any, record))
+    names = [f.name for f in every]
+    known = {f.name: f.default for f in every if f.default is not MISSING}
+    made = {f.name: f.default_factory for f in every if f.default_factory is not MISSING}
+
+    def init(self: R, *args: Any, **given: Any) -> None:
+        values = self.__dict__
+        values.update(known)
+        values.update(zip(names, args, strict=False))
+        values.update(given)
+        for name, make in made.items():
+            if name not in values:
+                values[name] = make()
+        if len(values) != len(names):
+            raise TypeError(f"{record.__name__} is made of {', '.join(names)}; given are {', '.join(values)}")
+
+    record.__init__ = init
+    return record
+
+
+@_filled_at_once
 @dataclass(frozen=True, eq=False)
 class Source:
     """A Gaussian tensor u = mean + sd·z on which a chain of pointwise operations stands.
@@ -125,6 +151,7 @@ class Weights:
     structure: str = "iid"
 
 
+@_filled_at_once
 @dataclass(frozen=True, eq=False)
 class Signal:
     """Statistics of one tensor.
@@ -336,9 +363,10 @@ _DERIVED = {"q": "_mean_q", "mean": "_mean_mean", "corr": "_powers", "table": "_
 
 def replace(x: T, **changes: Any) -> T:
     """A copy with other fields: `dataclasses.replace` without its bookkeeping, which costs more than the rules."""
-    new = object.__new__(type(x))
-    new.__dict__.update(x.__dict__)
-    new.__dict__.update(changes)
+    values = x.__dict__.copy()  # one block of memory: half the time of filling an empty dictionary
+    values.update(changes)
     for name in _DERIVED.keys() & changes.keys():
-        new.__dict__.pop(_DERIVED[name], None)  # or the old field would live as long as the copy
+        values.pop(_DERIVED[name], None)  # or the old field would live as long as the copy
+    new = object.__new__(type(x))
+    object.__setattr__(new, "__dict__", values)
     return new

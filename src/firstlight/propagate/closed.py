@@ -13,7 +13,7 @@ from firstlight.graph.prediction import NodePrediction, TensorPrediction
 from firstlight.graph.signal import Signal
 from firstlight.propagate.forward import Run
 from firstlight.rules.attention.hiding import HIDDEN
-from firstlight.rules.state.windows import pair_correlation
+from firstlight.rules.state.windows import pair_average
 from firstlight.theory import special
 
 _RARE = 0.01  # probability of being zero below which nobody asks what it stops
@@ -38,23 +38,25 @@ def dead(x: Signal, units: tuple[int, ...] = ()) -> float:
     zero = float((x.values[0] == 0.0) @ x.source.grid.weights)
     if zero <= 0.0 or zero >= 1.0:
         return float(zero >= 1.0)
-    like = Signal(x.groups, np.zeros(x.mean.shape), np.ones(x.q.shape), x.source.corr, x.batch)
-    if units and pair_correlation(like, units) > _APART:
+    like, atoms = x.source.corr, x.atoms
+    if units and pair_average(x, units, like) > _APART:
         units = ()
-    sites = tuple(i for i in range(len(x.atoms)) if i not in units)
-    count = math.prod(x.atoms[i] for i in units)
-    c = min(max(pair_correlation(like, sites), 0.0), 1.0) if sites else 0.0
-    return all_below(zero, c, math.prod(x.atoms[i] for i in sites)) ** count
+    sites = tuple([i for i in range(len(atoms)) if i not in units])
+    count = math.prod([atoms[i] for i in units])
+    c = min(max(pair_average(x, sites, like), 0.0), 1.0) if sites else 0.0
+    return all_below(zero, c, math.prod([atoms[i] for i in sites])) ** count
+
+
+_T = np.linspace(-8.5, 8.5, 401)
+_DENSITY = np.exp(-0.5 * _T * _T)
 
 
 def all_below(p: float, c: float, count: int) -> float:
     """P(count Gaussians of correlation c are all below the quantile of p)."""
     if c >= 1.0 - 1e-9:
         return p
-    t = np.linspace(-8.5, 8.5, 401)
-    w = np.exp(-0.5 * t * t)
-    each = special.ndtr((float(special.ndtri(p)) - c**0.5 * t) / (1.0 - c) ** 0.5)
-    return float(w @ each**count) / float(w.sum())
+    each = special.ndtr((float(special.ndtri(p)) - c**0.5 * _T) / (1.0 - c) ** 0.5)
+    return float(_DENSITY @ each**count) / float(_DENSITY.sum())
 
 
 def closed_once(run: Run, nodes: Sequence[NodePrediction]) -> list[NodePrediction]:
@@ -110,7 +112,7 @@ def alive(run: Run, node: Node, bottlenecks: Collection[str], found: TensorPredi
 
 def _stops(run: Run, node: Node) -> bool:
     """Whether some operation with weights in front of a node (or all that is there) has no other way to an output."""
-    nodes = {n.name: n for n in run.graph.nodes}
+    nodes = run.graph.named
     read = [n for n in _before(nodes, [r.node for r in node.refs]) if _has_weights(nodes[n])]
     closed = {node.name}
     for n in run.graph.nodes:  # the tensor, what is made of it alone, and products with that

@@ -41,7 +41,7 @@ class Use:
 
 def uses(graph: Graph) -> dict[str, list[Use]]:
     """The uses of every parameter by operations on the signal, in execution order."""
-    nodes = {n.name: n for n in graph.nodes}
+    nodes = graph.named
     signal = signal_nodes(graph)
     found: dict[str, list[Use]] = {}
     for node in graph.nodes:
@@ -236,7 +236,7 @@ _NORM_WEIGHT = {"layer_norm": 2, "rms_norm": 2, "group_norm": 2, "batch_norm": 3
 
 def _after_norm(node: Node, graph: Graph) -> bool:
     """Whether a product's signal was divided by its own size a few operations before: a hand-written norm."""
-    nodes = {n.name: n for n in graph.nodes}
+    nodes = graph.named
     front = [r.node for r in node.refs]
     for _ in range(4):
         ops = {nodes[n].op for n in front if n in nodes}

@@ -27,7 +27,7 @@ def taken(weight: Signal) -> float:
     level = weight.mean_q
     if not rows or n < 2 or level <= 0.0:
         return 0.0
-    pairs = pair_average(replace(weight, corr=moments(weight)), rows)
+    pairs = pair_average(weight, rows, moments(weight))
     return min(-(n - 1) * (pairs - weight.mean_mean**2 / level), 1.0)
 
 

@@ -233,7 +233,7 @@ def max_(call: Call, input: Signal, dim: Any = None, keepdim: bool = False) -> A
         k = round(count_of(seen, input.atoms, atoms))
         input = replace(whole_of, mean=np.full(one, whole_of.mean_mean), q=np.full(one, whole_of.mean_q))
     source, _ = as_source(input)
-    rho = pair_average(replace(input, corr=source.corr), atoms)
+    rho = pair_average(input, atoms, source.corr)
     sign = 1.0 if call.node.op in ("max", "amax") else -1.0
     turned = scale(input, sign)
     big, _ = largest(call, turned, k, rho)
@@ -264,6 +264,6 @@ def _(call: Call, grad: Any, out: Any, input: Signal, dim: Any = None, keepdim: 
     if k < 2:
         return {"input": Cotangent(back)}
     sign = 1.0 if call.node.op in ("max", "amax") else -1.0
-    factor = chosen(source, values, k, pair_average(replace(input, corr=source.corr), atoms), sign)
+    factor = chosen(source, values, k, pair_average(input, atoms, source.corr), sign)
     share = float(source.share @ (np.square(factor) @ source.grid.weights))
     return {"input": times(Cotangent(replace(back, q=back.q / max(share, 1e-12))), input, source, factor)}

@@ -190,10 +190,11 @@ def _uniform(x: Signal, maps: Mapping[int, Array]) -> tuple[float, float]:
     return diagonal, everything
 
 
-def pair_average(x: Signal, atoms: Sequence[int]) -> float:
-    """Mean correlation over pairs that differ in at least one of the atoms and in no other."""
-    weights, total = _pair_weights(x.atoms, x.corr.shape, tuple(atoms))
-    return float(np.vdot(weights, x.corr)) / total if total > 0 else 0.0
+def pair_average(x: Signal, atoms: Sequence[int], cube: Array | None = None) -> float:
+    """Mean correlation over pairs that differ in at least one of the atoms and in no other; or that of another cube."""
+    cube = x.corr if cube is None else cube
+    weights, total = _pair_weights(x.atoms, cube.shape, tuple(atoms))
+    return float(np.vdot(weights, cube)) / total if total > 0 else 0.0
 
 
 def pair_correlation(x: Signal, atoms: Sequence[int]) -> float:
