@@ -280,3 +280,29 @@ def test_memory_that_is_never_written_is_not() -> None:
     r = report(case(WrittenLater(1)))
     assert r.verdict == "will not start", r
     assert "error" in severities(r, "NUM001")
+
+
+class Gated(nn.Module):
+    """gMLP's unit: half of the units times a layer of the others, with weights near zero and a bias of one."""
+
+    def __init__(self, bias: float) -> None:
+        super().__init__()
+        self.up, self.gate, self.down = nn.Linear(16, 64), nn.Linear(32, 32), nn.Linear(32, 16)
+        nn.init.normal_(self.gate.weight, 0, 1e-5)
+        nn.init.constant_(self.gate.bias, bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        u, v = F.gelu(self.up(x)).chunk(2, dim=-1)
+        return self.down(u * self.gate(v))
+
+
+@pytest.mark.parametrize("bias", [1.0, 0.0])
+def test_a_gate_that_starts_open_may_have_tiny_weights(bias: float) -> None:
+    seeded()
+    r = report(case(nn.Sequential(Gated(bias), Gated(bias), nn.Linear(16, 4))))
+    if bias:
+        assert r.verdict == "starts", r
+        assert severities(r, "WGT005") == {"info"}
+    else:  # the same weights in the only way through
+        assert r.verdict != "starts", r
+        assert severities(r, "WGT005") & {"warning", "error"}

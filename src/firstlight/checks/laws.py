@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from firstlight.checks.blame import blame, fan_in
 from firstlight.checks.evidence import Evidence
 from firstlight.checks.fate import decide
-from firstlight.checks.mainline import REARRANGE
+from firstlight.checks.mainline import REARRANGE, main_line
 from firstlight.checks.phrases import factor, listed, number, severity
 from firstlight.checks.registry import check
 from firstlight.checks.zeros import matrices
@@ -45,7 +45,8 @@ def overwritten(e: Evidence) -> Iterator[Finding]:
         A layer multiplies the signal's mean square by about g²/2 (ReLU): a weight left at 1e-8 or overwritten by a
         checkpoint of another scale breaks the chain at one place, however good the others are.
     When it is harmless:
-        In front of a normalisation, which takes the scale out again; in the last layer, where a small one is a choice.
+        In front of a normalisation, which takes the scale out again; in the last layer, where a small one is a choice;
+        beside the main line (a residual branch, a gate with a bias of one), where a small one lets the signal by.
     Remedy:
         Draw it again: `firstlight.initialize(model, "he")`.
     Source:
@@ -69,9 +70,10 @@ def overwritten(e: Evidence) -> Iterator[Finding]:
         if not alone:
             continue
         last = p is ps[-1] and log < middle
+        harmless = last or (log < middle and fate.starts and _passed_by(e, p))
         fatal = fatal_kind and not last and not fate.starts
         yield Finding(
-            "WGT005", severity(fatal, "info" if last else "warning"), p.name,
+            "WGT005", severity(fatal, "info" if harmless else "warning"), p.name,
             f"fan_in·E w² = {number(math.exp(log))}, {factor(math.exp(log - middle))} than in the layers beside it "
             f"({number(math.exp(middle))})",
             "within a factor of 100 of its siblings and of 1/3 to 2 (torch default to He)",
@@ -79,6 +81,20 @@ def overwritten(e: Evidence) -> Iterator[Finding]:
             'firstlight.initialize(model, "he")', f"puts its gain back from {number(math.exp(log))} to 2",
             {"gain_squared": math.exp(log), "median": math.exp(middle)},
         )  # fmt: skip
+
+
+def _passed_by(e: Evidence, p: ParameterStats) -> bool:
+    """Whether the signal is as large behind a layer as before it (a factor of 100 in its mean square) without its help.
+
+    Before and behind are the stations of the main line around it; nothing passes by a layer that is a station itself.
+    """
+    line = {n.name for n in main_line(e.measurement)}
+    users = [i for i, n in enumerate(e.nodes) if p.name in n.parameters]
+    if not users or any(e.nodes[i].name in line for i in users):
+        return False
+    before = next((n for n in reversed(e.nodes[: users[0]]) if n.name in line), None)
+    behind = next((n for n in e.nodes[users[-1] :] if n.name in line), None)
+    return before is not None and behind is not None and behind.output.q > 0.01 * before.output.q
 
 
 @check("WGT006", stage=15)
