@@ -28,7 +28,7 @@ from firstlight.propagate.forward import missing
 MEMORY = 3 << 30
 SECONDS = 120  # of CPU
 WAIT = 900  # of the clock: the machine may be busy with other things
-DRAWS = 4
+DRAWS = 16
 NEAR = 0.2  # an operation counts as met within this, or within three standard errors
 Z = 3.0
 STEPS = 60  # of Adam, where the verdict says that the network will not start

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from firstlight.capture.census import Census, census
+from firstlight.capture.mapped import written_out
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -119,13 +120,14 @@ _HOOK_TABLES = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "
 
 @contextmanager
 def as_written(parts: Census) -> Iterator[None]:
-    """Run compiled parts of the model uncompiled and without key-value caches; put both back afterwards.
+    """Run compiled parts of the model uncompiled, mapped ones as loops, all without key-value caches; put them back.
 
     Hugging Face models read ``config.use_cache``; the caches would turn up as outputs that no loss reads.
     """
     with ExitStack() as stack:
         if "torch._dynamo.eval_frame" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(written_out())
         for config in _configurations(parts):
             stack.callback(setattr, config, "use_cache", config.use_cache)
             config.use_cache = False
@@ -160,7 +162,7 @@ def place_of(error: BaseException, model: nn.Module) -> tuple[str, str]:
 _TORCH_DIR = os.path.dirname(torch.__file__) + os.sep
 _CAPTURE_DIR = os.path.dirname(os.path.abspath(__file__)) + os.sep
 # A call that the recorder opened runs below its frames.
-_STEPPED_OVER = frozenset({"record.py", "scope.py", "calls.py", "custom.py"})
+_STEPPED_OVER = frozenset({"record.py", "scope.py", "calls.py", "custom.py", "mapped.py"})
 # File name -> how to go on at a frame of it: "file.py:" for user code, None to step over (torch, the recorder),
 # "" for the rest of the capture, beyond which no frame is the model's.
 _FILES: dict[str, str | None] = {}

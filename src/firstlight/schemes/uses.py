@@ -112,6 +112,12 @@ def _origins(arg: Arg, nodes: Mapping[str, Node], signal: frozenset[str], graph:
             return [origin._replace(axes=_reordered(node, origin.axes))]
         if node.op == "getitem" and isinstance(node.args[1], int):
             return [origin._replace(axes=origin.axes[1:] if origin.axes else None)]  # one of stacked maps: an expert
+        if node.op == "select" and origin.axes:  # the same, along any axis
+            axis = _raw(node, "dim", 1)
+            kept = list(origin.axes)
+            if isinstance(axis, int):
+                del kept[axis]
+                return [origin._replace(axes=tuple(kept))]
         factor = constant_factor(node, graph)
         if factor is not None:  # an "equalized" learning rate: (c·W) x
             return [origin._replace(factor=factor * origin.factor)]
