@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -48,10 +48,14 @@ def _profile(q: Array, states: tuple[int, ...]) -> Array:
         line = _along_one(root.ravel(), total, states[axes[0]])
         return (line / total).reshape([len(line) if i == axes[0] else 1 for i in range(q.ndim)])
     cube = np.empty(tuple(3 if states[a] == 3 else 2 for a in axes))  # same, all, next
+    means = {(): root}
+    for gone in itertools.product((False, True), repeat=len(axes)):
+        over = tuple(a for a, free in zip(axes, gone, strict=True) if free)
+        if over:  # from the mean over all of these axes but the last
+            means[over] = means[over[:-1]].mean(axis=over[-1], keepdims=True)
     for kinds in np.ndindex(cube.shape):
-        gone = tuple(a for a, kind in zip(axes, kinds, strict=True) if kind == 1)
-        turns = [((0, 1), (1, 0)) if kind == 2 else ((0, 0),) for kind in kinds]
-        cube[kinds] = np.mean([_together(root, axes, kinds, turn, gone) for turn in itertools.product(*turns)])
+        mean = means[tuple(a for a, kind in zip(axes, kinds, strict=True) if kind == 1)]
+        cube[kinds] = np.mean([_together(mean, axes, kinds, way) for way in _directions(kinds)])
     shape = [1] * len(states)
     for k, a in enumerate(axes):
         weights = state_weights(q.shape[a], states[a])
@@ -75,13 +79,19 @@ def _along_one(root: Array, same: float, states: int) -> Array:
     return np.array([same, max(rest, 0.0), beside])
 
 
-def _together(
-    root: Array, axes: Sequence[int], kinds: Sequence[int], turn: Sequence[tuple[int, int]], gone: tuple[int, ...]
-) -> float:
-    """Mean of √q_i √q_j over places that differ by one along the axes of kind 2, and freely in `gone`."""
-    one = other = root
-    for a, kind, (i, j) in zip(axes, kinds, turn, strict=True):
+def _directions(kinds: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """1 or -1 for each axis of kind 2: which way the second of two neighbours lies; not also all ways turned round."""
+    free = sum(kind == 2 for kind in kinds) - 1
+    for signs in itertools.product((1, -1), repeat=max(free, 0)):
+        left = iter((1, *signs))
+        yield tuple(next(left) if kind == 2 else 0 for kind in kinds)
+
+
+def _together(root: Array, axes: Sequence[int], kinds: Sequence[int], way: Sequence[int]) -> float:
+    """Mean of √q_i √q_j over places that differ by `way` along the axes of kind 2; `root` is a mean over kind 1."""
+    one, other = [slice(None)] * root.ndim, [slice(None)] * root.ndim
+    for a, kind, step in zip(axes, kinds, way, strict=True):
         if kind == 2:
-            n = root.shape[a] - 1
-            one, other = np.take(one, range(i, n + i), axis=a), np.take(other, range(j, n + j), axis=a)
-    return float(np.mean(one.mean(axis=gone) * other.mean(axis=gone) if gone else one * other))
+            one[a], other[a] = (slice(-1), slice(1, None))[::step]
+    first, second = root[tuple(one)], root[tuple(other)]
+    return float(np.vdot(first, second)) / first.size
