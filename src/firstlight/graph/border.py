@@ -21,6 +21,8 @@ class Border:
         corr: Correlations of the input, a cube like that of the output, of size 1 for channels.
         rows: Mean of K_a[d](s, s') over s', by the atom of the axis, shape (states, outputs).
         squares: Mean of K_a[d](s, s')² over s and s', by the atom of the axis, shape (states,).
+        windows: Root mean square of what each tap of a window along axis a reads, 0 outside the image, by the atom of
+            the axis, shape (outputs, taps).
         level: Mean square of an input entry times fan times that of the weights.
         offset: What a bias adds.
     """
@@ -28,6 +30,7 @@ class Border:
     corr: Array
     rows: dict[int, Array]
     squares: dict[int, Array]
+    windows: dict[int, Array]
     level: float
     offset: float = 0.0
 

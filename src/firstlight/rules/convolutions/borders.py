@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from firstlight.graph.border import Border
 from firstlight.graph.signal import Array, Signal
@@ -31,20 +32,21 @@ def border(x: Signal, channel: int, maps: Mapping[int, Taps], level: float) -> B
     q = x.q / max(x.mean_q, 1e-300)
     rows: dict[int, Array] = {}
     squares: dict[int, Array] = {}
+    windows: dict[int, Array] = {}
     for axis, taps in maps.items():
         at = axis_atoms(x, axis)[0]
         profile = np.ones(taps.size)
         if q.shape[at] > 1:
             profile = np.sqrt(q.mean(axis=tuple(i for i in range(q.ndim) if i != at)))
-        rows[at], squares[at] = _shared(taps, profile, x.corr.shape[at])
-    return Border(np.take(x.corr, [0], axis=channel), rows, squares, level)
+        read = inputs(taps)
+        windows[at] = np.where(read >= 0, profile[np.maximum(read, 0)], 0.0)
+        rows[at], squares[at] = _shared(taps, read, windows[at], x.corr.shape[at])
+    return Border(np.take(x.corr, [0], axis=channel), rows, squares, windows, level)
 
 
-def _shared(taps: Taps, profile: Array, states: int) -> tuple[Array, Array]:
-    """Means of K[d](s, s') over s', and of its square over both."""
-    read = inputs(taps)
+def _shared(taps: Taps, read: npt.NDArray[np.intp], w: Array, states: int) -> tuple[Array, Array]:
+    """Means of K[d](s, s') over s', and of its square over both, of windows w that read the inputs `read`."""
     n = taps.out
-    w = np.where(read >= 0, profile[np.maximum(read, 0)], 0.0)  # (outputs, taps)
     lines = np.zeros((taps.size + 2, taps.kernel))  # what each tap reads, by input, with a zero at either end
     s, t = np.nonzero(read >= 0)
     lines[read[s, t] + 1, t] = w[s, t]

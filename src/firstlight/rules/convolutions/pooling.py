@@ -12,11 +12,12 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.chains.source import as_source
+from firstlight.rules.convolutions import peaks
 from firstlight.rules.convolutions.convolution import numbers
 from firstlight.rules.convolutions.taps import Taps, matrix
 from firstlight.rules.gradients import images
-from firstlight.rules.gradients.gradient import times, whole
-from firstlight.rules.reductions.extremes import alike, at_one_of, chosen, largest, shared_deviation
+from firstlight.rules.gradients.gradient import whole
+from firstlight.rules.reductions.extremes import alike, at_chosen, at_one_of, chosen, largest, shared_deviation
 from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, first_of, rule
 from firstlight.rules.state import mapped
 from firstlight.rules.state.layout import axis_atoms, state_weights
@@ -158,9 +159,10 @@ def _max_gradient(grad: Cotangent, x: Signal, maps: dict[int, Array]) -> Cotange
     source, values = as_source(x)
     rho = _window_correlation(x, source.corr, maps)
     factor = chosen(source, values, k, rho)
-    share = float(source.share @ (np.square(factor) @ source.grid.weights))
-    base = replace(g, q=g.q / max(share, 1e-12), ident=next_id())
-    return times(Cotangent(base), x, source, factor)
+    if all(m.shape[0] == 1 and m.all() for m in maps.values()):  # one window for all places
+        where = peaks.share(x, [a for axis in maps for a in axis_atoms(x, axis)])
+        g = g if where is None else replace(g, q=g.q * where)
+    return at_chosen(g, x, source, factor)
 
 
 def _padded(m: Array, kernel: int, step: int, pad: int) -> Array:

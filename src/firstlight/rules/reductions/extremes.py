@@ -16,7 +16,9 @@ from firstlight.rules.gradients.gradient import scale, times, whole
 from firstlight.rules.pointwise.choice import extreme, extreme_back
 from firstlight.rules.reductions.reduction import axes_of, reduced, spread_over
 from firstlight.rules.registry import EXCHANGEABLE, GAUSSIAN_INPUT, Call, Grads, first_of, rule
+from firstlight.rules.state.forms import combine, joint
 from firstlight.rules.state.layout import axis_atoms, state_weights
+from firstlight.rules.state.quadrature import reading
 from firstlight.rules.state.windows import pair_average
 from firstlight.theory import special
 from firstlight.theory.gaussian import gauss_nodes
@@ -108,6 +110,19 @@ def chosen(source: Source, values: Array, k: int, rho: float, sign: float = 1.0)
             rows[row] = np.empty_like(rows[row])
             rows[row][order] = (0.5 * (below + np.append(0.0, below[:-1]))) ** (0.5 * (k - 1))
     return np.stack(rows)
+
+
+def at_chosen(g: Signal, x: Signal, source: Source, factor: Array) -> Cotangent:
+    """A gradient of the chosen entries of x, spread over all, as a function √P(chosen | u) of each one's source.
+
+    In every draw one entry in k is chosen, however long they are: what the length of u would do to such a function is
+    taken out of the noise, and of the mean square.
+    """
+    law, level = reading(source, factor)
+    length = combine([(law.inherited[0], source.noise)])
+    noise = combine([(1.0, g.noise), (-1.0, length)])
+    q = g.q / max(law.total * level * level, 1e-12) / joint(noise, length)
+    return times(Cotangent(replace(g, q=q, noise=noise, ident=next_id())), x, source, factor)
 
 
 def _over(x: Signal, big: Signal, source: Source, atoms: list[int], rho: float) -> Array:
@@ -265,5 +280,4 @@ def _(call: Call, grad: Any, out: Any, input: Signal, dim: Any = None, keepdim: 
         return {"input": Cotangent(back)}
     sign = 1.0 if call.node.op in ("max", "amax") else -1.0
     factor = chosen(source, values, k, pair_average(input, atoms, source.corr), sign)
-    share = float(source.share @ (np.square(factor) @ source.grid.weights))
-    return {"input": times(Cotangent(replace(back, q=back.q / max(share, 1e-12))), input, source, factor)}
+    return {"input": at_chosen(back, input, source, factor)}
