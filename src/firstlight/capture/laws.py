@@ -88,12 +88,13 @@ def _centred(x: Tensor, eps: float) -> bool:
 
 
 def buffer_laws(graph: Graph) -> dict[str, Law]:
-    """Initial values of buffers that nobody has asked: running statistics of normalisations."""
-    out: dict[str, Law] = {}
-    for name, p in graph.parameters.items():
-        if p.role == "buffer":
-            out[name] = Law(1.0 if name.endswith("running_var") else 0.0, 0.0, structure="constant", source="default")
-    return out
+    """Running statistics of normalisations, which have no entries: 0 and 1, as they are at the start."""
+    start = {"running_mean": 0.0, "running_var": 1.0, "num_batches_tracked": 0.0}
+    return {
+        name: Law(start[kind], 0.0, structure="constant", source="default")
+        for name, p in graph.parameters.items()
+        if p.role == "buffer" and (kind := name.rpartition(".")[2]) in start
+    }
 
 
 TOKEN = 0.02  # standard deviation from which class tokens and position tables are usually drawn
@@ -101,20 +102,26 @@ _LAID_OUT = frozenset({"view", "reshape", "expand", "expand_as", "unsqueeze", "s
 
 
 def assumed_laws(graph: Graph, names: Sequence[str]) -> dict[str, Law]:
-    """Laws of parameters that no scheme draws and that have no entries: factors are 1, what is added is drawn small.
+    """Laws of tensors that no scheme draws and that have no entries: factors are 1, what is added is drawn small.
+
+    A factor 1 + w, as some norms have it, is 1 as well: w is 0.
 
     Args:
         graph: The network.
         names: Of the parameters.
     """
-    held: dict[str, set[str]] = {}
-    factors: set[str] = set()
+    held: dict[str, dict[str, float]] = {}  # by node: the tensors that it lays out, and what is added to each
+    found = {n: Law(0.0, TOKEN**2, source="assumed") for n in names}
     for node in graph.nodes:
-        read = {r.name for r in node.read if isinstance(r, ParameterRef)}
-        read.update(n for r in node.refs for n in held.get(r.node, ()))
+        read = {r.name: 0.0 for r in node.read if isinstance(r, ParameterRef)}
+        for r in node.refs:
+            read |= held.get(r.node, {})
+        numbers = [a for a in node.args if isinstance(a, int | float)]
         if node.op in ("mul", "div"):
-            factors |= read
+            factors = {n: Law(1.0 - added, 0.0, structure="constant", source="assumed") for n, added in read.items()}
+            found |= {n: law for n, law in factors.items() if n in found}
         elif node.op in _LAID_OUT:
             held[node.name] = read
-    one, small = Law(1.0, 0.0, structure="constant", source="assumed"), Law(0.0, TOKEN**2, source="assumed")
-    return {n: one if n in factors else small for n in names}
+        elif node.op == "add" and len(numbers) == 1:
+            held[node.name] = {n: added + numbers[0] for n, added in read.items()}
+    return found

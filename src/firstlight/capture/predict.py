@@ -16,7 +16,7 @@ from firstlight.capture.sampled import Sampler
 from firstlight.capture.tensors import named_tensors
 from firstlight.capture.trace import trace
 from firstlight.errors import InputError
-from firstlight.graph.ir import Graph, Law, TensorSpec
+from firstlight.graph.ir import Graph, Law, ParameterRef, TensorSpec
 from firstlight.graph.prediction import Prediction
 from firstlight.graph.signal import Signal
 from firstlight.graph.uncollected import uncollected
@@ -194,12 +194,16 @@ def _undrawn(model: nn.Module, graph: Graph, known: Mapping[str, Law], notes: li
 def _assumed(graph: Graph, names: Sequence[str], notes: list[str]) -> dict[str, Law]:
     """Laws of parameters of which nothing is known, and what is said of them."""
     found = assumed_laws(graph, names)
-    factors = [n for n in names if found[n].mean == 1.0]
-    others = [n for n in names if n not in factors]
-    for some, taken in ((factors, "1"), (others, f"normal entries of standard deviation {TOKEN}")):
-        if some:
-            count = f"{len(some)} parameter{'s have' if len(some) > 1 else ' has'}"
-            notes.append(f"{count} no law and no entries, taken as {taken}: {_listed(some)}")
+    read = {r.name for node in graph.nodes for r in node.read if isinstance(r, ParameterRef)}
+    alike: dict[str, list[str]] = {}
+    for n in (n for n in names if n in read):
+        law = found[n]
+        taken = f"normal entries of standard deviation {TOKEN}" if law.variance > 0.0 else f"{law.mean:g}"
+        alike.setdefault(taken, []).append(n)
+    for taken, some in alike.items():
+        kind = "buffer" if all(graph.parameters[n].role == "buffer" for n in some) else "parameter"
+        count = f"{len(some)} {kind}{'s have' if len(some) > 1 else ' has'}"
+        notes.append(f"{count} no law and no entries, taken as {taken}: {_listed(some)}")
     return found
 
 

@@ -24,6 +24,7 @@ from firstlight.capture.packed import PACKED, PADDING
 from firstlight.capture.record import is_signal
 from firstlight.capture.scope import Scope
 from firstlight.capture.tensors import map_tensors
+from firstlight.capture.weightless import rebuilt
 from firstlight.graph.operations import RANDOM
 
 CPU = torch.device("cpu")
@@ -55,6 +56,9 @@ class ShapeRecorder(NodeRecorder):
         self._representatives: dict[int, torch.Tensor] = {}
         self._run_real = False
         for buffer, value in _rebuilt_buffers(scope.model):
+            self._copies[id(buffer)] = (buffer, value)
+        unknown = {id(b) for b in scope.parts.buffers.values() if b.is_meta and id(b) not in self._copies}
+        for buffer, value in rebuilt(scope.model, unknown) if unknown else ():
             self._copies[id(buffer)] = (buffer, value)
 
     def input_for(self, tensor: torch.Tensor) -> torch.Tensor:

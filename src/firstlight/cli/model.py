@@ -38,7 +38,7 @@ def load_model(
         seed: Set before the factory runs, so that the weights it draws can be had again.
         train: Mode to set; None leaves it.
         dtype: Element type to convert to; None leaves it.
-        device: Where the factory's tensors are made: "cpu", or "meta" for shapes without entries.
+        device: Where the factory's weights are made: "cpu", or "meta" for shapes without entries.
         **settings: Further arguments for the factory, stronger than `arguments`.
 
     Raises:
@@ -56,8 +56,8 @@ def load_model(
         model = found
     elif callable(found):
         expected = f"a call with {keywords or 'no arguments'} that returns a module"
-        with _user_code(f"factory {spec!r}", expected), torch.device(device):
-            model = found(**keywords)
+        with _user_code(f"factory {spec!r}", expected):
+            model = _without_weights(found, keywords) if device == "meta" else found(**keywords)
     else:
         model = found
     if not isinstance(model, torch.nn.Module):
@@ -70,6 +70,20 @@ def load_model(
     if train is not None:
         model.train(train)
     return model if dtype is None else model.to(getattr(torch, dtype))
+
+
+def _without_weights(factory: Any, keywords: dict[str, Any]) -> Any:
+    """What a factory gives with its weights on the meta device and, if it can do with that, its constants real."""
+    import torch
+
+    from firstlight.capture.weightless import weightless
+
+    try:
+        with weightless():
+            return factory(**keywords)
+    except Exception:  # noqa: BLE001 - it may compute with weights and constants together, which no device can
+        with torch.device("meta"):
+            return factory(**keywords)
 
 
 def load_object(spec: str) -> Any:

@@ -51,6 +51,7 @@ class Target:
         channels: (inputs, outputs) of one of the `split` maps, kernel positions not counted.
         builtin: The law of the layer's own ``reset_parameters``, where it is known.
         zero_rows: Rows that stay zero (an embedding's ``padding_idx``).
+        offset: What the network adds to a gain before it multiplies with it: 1 in norms whose gain is 1 + w.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Target:
     channels: tuple[int, int] | None = None
     builtin: Builtin | None = None
     zero_rows: tuple[int, ...] = ()
+    offset: float = 0.0
 
     @property
     def numel(self) -> int:

@@ -29,6 +29,7 @@ class Site:
     channels: tuple[int, int] | None = None
     builtin: Builtin | None = None
     zero_rows: tuple[int, ...] = ()
+    offset: float = 0.0
 
 
 Sites = dict[str, Site]

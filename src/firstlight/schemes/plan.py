@@ -140,6 +140,7 @@ def _entry(
         channels=site.channels,
         builtin=site.builtin,
         zero_rows=site.zero_rows,
+        offset=site.offset,
     )
     context = connection.context if connection is not None else fallback
     answer: Draw | str

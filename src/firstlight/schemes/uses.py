@@ -29,6 +29,7 @@ class Use:
         direct: Whether it is the parameter itself, perhaps with its axes reordered, that is read.
         index: Which of the operation's tensors it is, for operations on a list of tensors.
         factor: Constant by which the parameter is multiplied first, without its sign.
+        offset: Constant that is added to the parameter first.
     """
 
     node: Node
@@ -37,6 +38,7 @@ class Use:
     direct: bool
     index: int | None = None
     factor: float = 1.0
+    offset: float = 0.0
 
 
 def uses(graph: Graph) -> dict[str, list[Use]]:
@@ -51,7 +53,8 @@ def uses(graph: Graph) -> dict[str, list[Use]]:
             for i, item in enumerate(arg if isinstance(arg, tuple) else (arg,)):
                 index = i if isinstance(arg, tuple) else position if isinstance(position, int) else None
                 for o in _origins(item, nodes, signal, graph):
-                    found.setdefault(o.name, []).append(Use(node, position, o.axes, o.direct, index, o.factor))
+                    use = Use(node, position, o.axes, o.direct, index, o.factor, o.offset)
+                    found.setdefault(o.name, []).append(use)
     return found
 
 
@@ -73,6 +76,7 @@ class _Origin(NamedTuple):
     axes: Axes | None
     direct: bool
     factor: float = 1.0
+    offset: float = 0.0
 
 
 def constant_factor(node: Node, graph: Graph) -> float | None:
@@ -86,6 +90,14 @@ def constant_factor(node: Node, graph: Graph) -> float | None:
     if not 0.0 < c < math.inf:
         return None
     return 1.0 / c if node.op == "div" else c
+
+
+def constant_term(node: Node, graph: Graph) -> float | None:
+    """c of an operation that adds a constant c to one tensor; else None."""
+    if node.op != "add" or len(node.args) != 2 or node.options.get("alpha", 1) != 1:
+        return None
+    numbers = [n for n in (_number(a, graph) for a in node.args) if n is not None]
+    return numbers[0] if len(numbers) == 1 else None
 
 
 def _number(arg: Arg, graph: Graph) -> float | None:
@@ -121,6 +133,9 @@ def _origins(arg: Arg, nodes: Mapping[str, Node], signal: frozenset[str], graph:
         factor = constant_factor(node, graph)
         if factor is not None:  # an "equalized" learning rate: (c·W) x
             return [origin._replace(factor=factor * origin.factor)]
+        added = constant_term(node, graph)
+        if added is not None:  # a gain that is counted from one: (1 + w) x
+            return [origin._replace(direct=False, offset=origin.offset + added)]
     return [_Origin(o.name, None, False) for o in sources]
 
 
@@ -159,7 +174,7 @@ def site_of(use: Use, graph: Graph, name: str) -> Site | None:
     if op == "add" and len(shape) == 1 and shape[0] == node.outputs[0].shape[-1]:
         return Site("bias")
     if op == "mul" and len(shape) == 1 and _after_norm(node, graph):
-        return Site("gain")
+        return Site("gain", offset=use.offset)
     bias_position = {"linear": 2, "addmm": 0, "baddbmm": 0}.get(op, 2 if op.startswith("conv") else None)
     if use.position == "bias" or (bias_position is not None and use.position == bias_position):
         return Site("bias")

@@ -48,7 +48,7 @@ def _profile(q: Array, states: tuple[int, ...]) -> Array:
         line = _along_one(root.ravel(), total, states[axes[0]])
         return (line / total).reshape([len(line) if i == axes[0] else 1 for i in range(q.ndim)])
     cube = np.empty(tuple(3 if states[a] == 3 else 2 for a in axes))  # same, all, next
-    means = {(): root}
+    means: dict[tuple[int, ...], Array] = {(): root}
     for gone in itertools.product((False, True), repeat=len(axes)):
         over = tuple(a for a, free in zip(axes, gone, strict=True) if free)
         if over:  # from the mean over all of these axes but the last
