@@ -20,11 +20,13 @@ import functools
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from firstlight.graph.signal import Array
 from firstlight.rules.attention.participation import SPREADS, participation
 
 _VARIANCES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+_KEYS = (2, 3, 5, 8, 14, 24, 48, 96, 192, 384, 1024, 4096, 1 << 20)
 _CORRELATIONS = (0.0, 0.1, 0.25, 0.45, 0.65, 0.85, 1.0)
 _STEP = 0.4  # of ln t
 _ROWS, _MOST = 1 << 17, 512  # logits that one sampled expectation takes; keys beyond which rows count as this long
@@ -48,19 +50,31 @@ def less(v: float | Array, k: Array, n: Array) -> Array:
     asked = (v > _VARIANCES[0]) & (k > 0.0) & (n > 1.5)
     if not asked.any():
         return out
-    place = np.interp(np.log(v[asked]), np.log(_VARIANCES), np.arange(len(_VARIANCES)))
-    rho = np.clip(k[asked] / v[asked], 0.0, 1.0)
-    knots = _knots(float(n.max()))
-    column = np.interp(np.log(n[asked]), np.log(knots), np.arange(len(knots)))
-    found = np.zeros(rho.shape)
-    for i in _around(place):
-        weight = np.maximum(1.0 - np.abs(place - i), 0.0)
-        for j in _around(column):
-            share = weight * np.maximum(1.0 - np.abs(column - j), 0.0)
-            if share.any():
-                found += share * np.interp(rho, _CORRELATIONS, _ratios(_VARIANCES[i], knots[j]))
+    v, k, n = v[asked], k[asked], n[asked]
+    i, down, rows = _between(np.log(v), np.log(_VARIANCES))
+    j, across, columns = _between(np.log(n), np.log(_KEYS))
+    c, along, _ = _between(k / v, np.array(_CORRELATIONS))
+    table = _table(*rows, *columns)
+    i, j, found = i - rows[0], j - columns[0], np.zeros(v.shape)
+    for row, weight in ((i, 1.0 - down), (np.minimum(i + 1, len(table) - 1), down)):
+        for column, share in ((j, 1.0 - across), (np.minimum(j + 1, table.shape[1] - 1), across)):
+            low, high = table[row, column, c], table[row, column, c + 1]
+            found += weight * share * (low + along * (high - low))
     out[asked] = found
     return out
+
+
+def _between(x: Array, knots: Array) -> tuple[NDArray[np.intp], Array, tuple[int, int]]:
+    """The knot below each x, how far x is on the way to the next, and the range of the knots that this takes."""
+    place: Array = np.asarray(np.interp(x, knots, np.arange(float(len(knots)))), dtype=np.float64)
+    low: NDArray[np.intp] = np.minimum(place.astype(np.intp), len(knots) - 2)
+    return low, place - low, (int(low.min()), math.ceil(place.max()) + 1)
+
+
+@functools.lru_cache(maxsize=64)
+def _table(top: int, bottom: int, left: int, right: int) -> Array:
+    """`_ratios` at some of the variances and numbers of keys, shape (variances, keys, correlations)."""
+    return np.array([[_ratios(v, n) for n in _KEYS[left:right]] for v in _VARIANCES[top:bottom]])
 
 
 def of_gradients(same: Array, v: float, n: int) -> Array:
@@ -105,17 +119,6 @@ def _in_common(v: float, n: int) -> tuple[Array, Array]:
     pairs = np.array([both(weights(rho, b), weights(rho, c)) for rho in _CORRELATIONS])
     shares = np.maximum.accumulate(pairs / pairs[-1], axis=0)
     return shares[:, 0], shares[:, 1]
-
-
-def _around(places: Array) -> range:
-    """The whole numbers from the one below the lowest to the one above the highest."""
-    return range(math.floor(places.min()), math.ceil(places.max()) + 1)
-
-
-def _knots(most: float) -> list[int]:
-    """Numbers of keys that are tabulated."""
-    ladder = [2, 3, 5, 8, 14, 24, 48, 96, 192, 384, 1024, 4096, 1 << 20]
-    return ladder[: next((i for i, n in enumerate(ladder) if n >= most), len(ladder) - 1) + 1]
 
 
 @functools.lru_cache(maxsize=256)

@@ -64,7 +64,7 @@ class _Beside:
             square[k], expected[k] = kernel @ np.square(g.values[row]), kernel @ first[row]
         # rows between take the next smaller one's
         near = np.argsort(self.order) * (len(self.few) - 1) // max(len(self.mine) - 1, 1)
-        square, expected = (_everywhere(t, self.thin, self.mine.shape[1])[near] for t in (square, expected))
+        square, expected = (_everywhere(t, self.mine.shape[1])[near] for t in (square, expected))
         apart = np.maximum(square - np.square(expected), 0.0)
         factor = np.sqrt(np.square(expected) + apart)
         seen = Cotangent(g.base, source, factor, self.x)
@@ -109,14 +109,21 @@ def _thin(count: int, most: int = _NODES) -> NDArray[np.intp]:
     return np.unique(even.astype(np.intp))
 
 
-def _everywhere(table: Array, thin: NDArray[np.intp], count: int) -> Array:
+def _everywhere(table: Array, count: int) -> Array:
     """What stands on some of the nodes, on all of them."""
-    if len(thin) == count:
+    if table.shape[1] == count:
         return table
-    out: Array = np.empty((len(table), count))
-    for line, known in zip(out, table, strict=True):
-        line[:] = np.interp(np.arange(count), thin, known)
-    return out
+    low, part = _between(count)
+    return table[:, low] * (1.0 - part) + table[:, low + 1] * part
+
+
+@lru_cache(maxsize=64)
+def _between(count: int) -> tuple[NDArray[np.intp], Array]:
+    """Which of the thin places lies below each of so many, and how far that one is on the way to the next."""
+    thin = _thin(count)
+    place: Array = np.asarray(np.interp(np.arange(count), thin, np.arange(float(len(thin)))), dtype=np.float64)
+    low: NDArray[np.intp] = np.minimum(place.astype(np.intp), len(thin) - 2)
+    return low, place - low
 
 
 def _rows_beside(source: Source, row: Array | None) -> list[int]:
