@@ -101,6 +101,7 @@ def _with_shapes(inputs: Any) -> tuple[Any, Mapping[str, Any]] | None:
     return args, kwargs
 
 
+@uncollected()
 def predict(
     model: nn.Module,
     args: Any,
@@ -146,14 +147,13 @@ def predict(
         notes.append("Inputs of which only the shape is known are taken as independent standard normal entries.")
     notes.extend(_made_of_shapes(graph))
     sampler = Sampler(graph)
-    with uncollected():
-        run = forward(graph, inputs, known, sampler=sampler, strict=strict)
-        if backward:
-            adjoint(run, sampler=sampler)
-        if dtype is None:
-            first = next((p.spec.dtype for p in graph.parameters.values() if p.role == "parameter"), "float32")
-            dtype = first if first in RANGES else "float32"
-        return summarise(run, scheme, {n: law.source for n, law in known.items()}, dtype_called(dtype), notes)
+    run = forward(graph, inputs, known, sampler=sampler, strict=strict)
+    if backward:
+        adjoint(run, sampler=sampler)
+    if dtype is None:
+        first = next((p.spec.dtype for p in graph.parameters.values() if p.role == "parameter"), "float32")
+        dtype = first if first in RANGES else "float32"
+    return summarise(run, scheme, {n: law.source for n, law in known.items()}, dtype_called(dtype), notes)
 
 
 def _require_finite(laws: Mapping[str, Law]) -> None:

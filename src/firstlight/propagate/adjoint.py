@@ -11,7 +11,7 @@ import numpy as np
 
 from firstlight.errors import FirstlightError
 from firstlight.graph.ir import Arg, Node, ParameterRef, Ref
-from firstlight.graph.signal import Cotangent, Signal, next_id, replace
+from firstlight.graph.signal import Cotangent, Signal, largest, next_id, replace
 from firstlight.propagate.forward import LARGEST, Run, resolve, settled
 from firstlight.rules import Call, find
 from firstlight.rules.gradients import images
@@ -99,7 +99,7 @@ def _collect(parts: list[Cotangent] | None, x: Signal) -> Cotangent | None:
     if out.rest:
         return out
     base = out.base
-    top = float(base.q.max())
+    top = largest(base.q)
     if top > LARGEST or not math.isfinite(top):
         q = np.clip(np.nan_to_num(base.q, nan=LARGEST, posinf=LARGEST), 0.0, LARGEST)
         out = Cotangent(replace(base, q=q, corr=np.nan_to_num(base.corr, nan=0.0), ident=next_id()))

@@ -10,7 +10,7 @@ import numpy as np
 
 from firstlight.graph.ir import Graph, Node, ParameterRef
 from firstlight.graph.prediction import NodePrediction, TensorPrediction
-from firstlight.graph.signal import Signal
+from firstlight.graph.signal import Signal, largest
 from firstlight.propagate.forward import Run
 from firstlight.rules.attention.hiding import HIDDEN
 from firstlight.rules.state.windows import pair_average
@@ -33,7 +33,7 @@ def dead(x: Signal, units: tuple[int, ...] = ()) -> float:
     """
     if x.source is None or x.values is None or x.q.size != 1:
         return 0.0
-    if float(x.source.mean.max()) <= HIDDEN:  # the exponential of what a running maximum starts from
+    if largest(x.source.mean) <= HIDDEN:  # the exponential of what a running maximum starts from
         return 0.0
     zero = float((x.values[0] == 0.0) @ x.source.grid.weights)
     if zero <= 0.0 or zero >= 1.0:

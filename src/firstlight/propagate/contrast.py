@@ -12,7 +12,7 @@ import numpy as np
 from firstlight.errors import FirstlightError
 from firstlight.graph.ir import Node, ParameterRef
 from firstlight.graph.prediction import normal_cdf
-from firstlight.graph.signal import Signal
+from firstlight.graph.signal import Signal, average
 from firstlight.propagate.forward import Run
 from firstlight.rules.state.windows import pair_average
 from firstlight.theory import activations
@@ -89,7 +89,7 @@ def contrasts(run: Run) -> tuple[Contrast, ...]:
 def _contrast(node: Node, g: Signal, read: Signal, shape: tuple[int, ...], outputs: int, following: str) -> Contrast:
     share = _share(read)
     size = 1.0 if read.integer else read.mean_q  # an index that is looked up is a unit vector
-    mean_square = 0.0 if read.integer else min(float(np.square(read.mean).mean()), size)
+    mean_square = 0.0 if read.integer else min(average(np.square(read.mean)), size)
     fan = 1 if read.integer else max(math.prod(shape[1:] if _rows_first(node.op) else shape[:-1]), 1)
     pull = _ln(size) + read.noise.drift + _ln(g.mean_q) + g.noise.drift
     different = share * size

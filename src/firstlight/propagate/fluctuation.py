@@ -15,7 +15,7 @@ from firstlight.graph.prediction import (
     Prediction,
     TensorPrediction,
 )
-from firstlight.graph.signal import INFINITY, Groups, Signal, replace
+from firstlight.graph.signal import INFINITY, Groups, Signal, replace, smallest
 from firstlight.propagate.closed import alive, bottlenecks, closed_once, dead
 from firstlight.propagate.contrast import contrasts
 from firstlight.propagate.forward import Run
@@ -124,7 +124,7 @@ def _no_lengths(run: Run) -> set[str]:
         if not run.signals[node.name]:
             continue
         x = run.signals[node.name][0]
-        handed_on = x.mean.size > 0 and float(x.mean.min()) <= HIDDEN and any(r.node in found for r in node.refs)
+        handed_on = x.mean.size > 0 and smallest(x.mean) <= HIDDEN and any(r.node in found for r in node.refs)
         if handed_on or _no_length(node, x):
             found.add(node.name)
     return found
@@ -135,7 +135,7 @@ def _no_length(node: Node, x: Signal) -> bool:
         return True
     if x.tag is not None and x.tag[0] not in ("softmax", "sum", "image", INNER, ADDED, ROW):
         return True
-    if not x.mean.size or float(x.mean.min()) > HIDDEN:
+    if not x.mean.size or smallest(x.mean) > HIDDEN:
         return False
     return node.op in ("masked_fill", "where") or bool(hidden_in(x).any())  # which entries a mask hides may be unknown
 

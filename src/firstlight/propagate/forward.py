@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from firstlight.errors import FirstlightError, MissingRuleError, ModelError
 from firstlight.graph.ir import Arg, ConstantRef, Graph, Law, Node, ParameterRef, Ref, TensorSpec
-from firstlight.graph.signal import Array, Signal, replace
+from firstlight.graph.signal import Array, Signal, largest, replace, smallest
 from firstlight.rules import Call, Rule, find
 from firstlight.rules.attention.hiding import HIDDEN
 from firstlight.rules.linear import cartesian
@@ -164,8 +164,8 @@ def _fit(call: Call, out: Any, spec: TensorSpec) -> Signal:
     paired = spec.dtype.startswith("complex")
     if out.complex is not paired:
         out = replace(out, complex=paired)
-    biggest = float(out.q.max()) if out.q.size else 0.0
-    if out.q.size and float(out.q.min()) < 0.0:  # a difference of large numbers
+    biggest = largest(out.q) if out.q.size else 0.0
+    if out.q.size and smallest(out.q) < 0.0:  # a difference of large numbers
         out = replace(out, q=np.maximum(out.q, 0.0))
     if not math.isfinite(biggest) or biggest > LARGEST:
         if out.value is None:

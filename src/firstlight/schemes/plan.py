@@ -12,6 +12,7 @@ from torch import nn
 
 from firstlight.errors import InputError, without_shape
 from firstlight.graph.ir import Graph, Law
+from firstlight.graph.uncollected import uncollected
 from firstlight.schemes.connect import Connection, connections
 from firstlight.schemes.context import Context, Draw, Target
 from firstlight.schemes.fans import Site, all_sites
@@ -60,6 +61,7 @@ class Plan:
         return Table(self.model, self.scheme, seed, rows, written=False, notes=self.notes)
 
 
+@uncollected()
 def plan(
     model: nn.Module,
     scheme: SchemeLike = "he",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from firstlight.graph.course import Course
 from firstlight.graph.nodes import series
-from firstlight.graph.signal import Array, Powers, Signal, Source, average, next_id, once, replace
+from firstlight.graph.signal import Array, Powers, Signal, Source, average, largest, next_id, once, replace, vanishes
 from firstlight.rules.chains.grids import SMOOTH, TERMS, Bend, grid, kinks_of, level_of, on_grid, refined
 from firstlight.rules.state import course, sites
 from firstlight.rules.state.noise import noise_from, two_samples
@@ -28,7 +28,7 @@ _LIVES = 1e3  # draws in which the largest entry is looked for
 def _flat(f: Array) -> float | None:
     """The value of a field that does not vary, else None."""
     if f.size == 1:
-        return float(f.reshape(-1)[0])
+        return f.item()
     low, high = float(f.min()), float(f.max())
     return low if high - low <= 1e-9 * max(abs(low), abs(high)) else None
 
@@ -84,7 +84,7 @@ def spread(source: Source, per_row: Array, ndim: int) -> Array:
     """A quantity known per row, as a field."""
     row = source.row
     if row is None:
-        return np.full((1,) * ndim, per_row[0])
+        return per_row[:1].reshape((1,) * ndim)
     low, high, part = once(source, "_between", row, lambda: _between(row, len(per_row)))
     return per_row[low] * (1.0 - part) + per_row[high] * part
 
@@ -97,7 +97,7 @@ def _between(row: Array, count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]
 
 def central(x: Signal) -> tuple[Array, Array]:
     """Variance field of the entries and the cube of centred correlations."""
-    if not x.mean.any():
+    if vanishes(x.mean):
         return np.maximum(x.q, 0.0), x.corr
     variance = np.maximum(x.q - np.square(x.mean), 0.0)
     variance = np.where(variance <= 1e-13 * x.q, 0.0, variance)
@@ -110,8 +110,10 @@ def central(x: Signal) -> tuple[Array, Array]:
 
 def _central(x: Signal) -> tuple[Course, ...]:
     """Correlations of pairs of positions without what means have in common."""
-    square, q = float(np.square(x.mean).mean()), x.mean_q
-    if not x.course or q - square <= 1e-13 * q:
+    if not x.course:
+        return ()
+    square, q = average(np.square(x.mean)), x.mean_q
+    if q - square <= 1e-13 * q:
         return ()
     return tuple([Course(c.atom, c.size, np.clip((c.pairs * q - square) / (q - square), -1.0, 1.0)) for c in x.course])
 
@@ -128,8 +130,8 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
         return source, a * values + c
     variance, corr = central(x)
     mean, sd, share, row = _rows(x.mean, variance)
-    homogeneous = bend.slopes is not None and not mean.any()
-    nodes = grid((), level_of(float(sd.max()), np.inf if homogeneous else bend.scale))
+    homogeneous = bend.slopes is not None and vanishes(mean)
+    nodes = grid((), level_of(largest(sd), np.inf if homogeneous else bend.scale))
     law = sites.law(x)
     if law is None:
         law = _lognormal(mean, sd) if bend.positive and bool(np.all(mean > 0.0)) else None
@@ -331,7 +333,7 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
     def alike(cube: Array, expanded: Callable[[], Powers] | None = None) -> Array:
         if not known:
             return np.ones_like(cube)
-        if slopes is None or source.mean.any():
+        if slopes is None or not vanishes(source.mean):
             return (series(cube, power, rest) if expanded is None else expanded().series(power, rest)) / total
         even, odd = 0.5 * (slopes[0] - slopes[1]), 0.5 * (slopes[0] + slopes[1])
         near = np.clip(cube, -1.0, 1.0)  # rounding

@@ -14,7 +14,7 @@ from math import expm1, prod
 import numpy as np
 
 from firstlight.graph.course import Course
-from firstlight.graph.signal import SILENT, Array, Noise, Signal, next_id, replace
+from firstlight.graph.signal import SILENT, Array, Noise, Signal, next_id, replace, vanishes
 from firstlight.rules.attention import causal, fluctuation
 from firstlight.rules.attention.keys import (
     alike_rows,
@@ -161,7 +161,7 @@ def _met_by_chance(x: Signal, y: Signal, energies: tuple[Array, Array]) -> float
 def _mean_of_product(a: Array, b: Array) -> Array:
     """The product of two mean fields; one number where that is zero everywhere."""
     for one in (a, b):
-        if one.size == 1 and not one.any():
+        if one.size == 1 and vanishes(one):
             return np.zeros((1,) * one.ndim)
     return a * b
 
@@ -197,7 +197,7 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
         right: One letter per axis of w.
         out: Letters of the result; the others are summed.
     """
-    fresh = w.weights is not None and w.q.size == 1 and not w.mean.any() and left[:-1] == out[:-1] and x.groups[-1]
+    fresh = w.weights is not None and w.q.size == 1 and vanishes(w.mean) and left[:-1] == out[:-1] and x.groups[-1]
     if fresh and left[-1] not in out and len(right) == 2 and {left[-1], out[-1]} == set(right) and left[-1] != out[-1]:
         return _fresh_map(x, w, right.index(out[-1]))
     x = replace(x, value=None, source=None, values=None)
@@ -212,7 +212,7 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
             x, w = _match(x, left.index(a), w, right.index(a))
             mine = x.groups[left.index(a)]
         atoms[a] = mine or other
-    of_logits = x.tag is not None and x.tag[0] == "softmax" and left[-1:] in summed and not x.mean.any()
+    of_logits = x.tag is not None and x.tag[0] == "softmax" and left[-1:] in summed and vanishes(x.mean)
     if of_logits and not w.weights and left[-1] in right:
         w = fluctuation.apart(w, right.index(left[-1]))
     one, two = _bounded(_by_label(x, left, order, atoms), _by_label(w, right, order, atoms))
@@ -256,7 +256,7 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
                 result = replace(result, tag=(ROWS, 0, max(x.scatter, 0.0)))
                 if (split := split_of_rows(x, w)) is not None:
                     scattered = sum(split)
-        elif x.keyed is not None and not x.mean.any():  # rows of long queries are sharp, and meet their queries here
+        elif x.keyed is not None and vanishes(x.mean):  # rows of long queries are sharp, and meet their queries here
             result = replace(result, q=result.q * at_keys(x, left, w, summed))
     result = replace(
         result,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from firstlight.graph.signal import INFINITY, Array, Cotangent, Signal, Source, replace
+from firstlight.graph.signal import INFINITY, Array, Cotangent, Signal, Source, replace, vanishes
 from firstlight.rules.chains.grids import Bend
 from firstlight.rules.chains.source import as_source, changes_sign, from_values, on_source
 from firstlight.rules.composed.composed import gradients_of
@@ -53,7 +53,7 @@ def apply(call: Call, x: Signal, p: Pointwise) -> Signal:
     else:
         out = linear.values * source.sd[0]
         remember(source, out, linear.law, float(source.sd[0]))
-    made = from_values(x, source, out, p.bend.slopes if raw and not (x.mean.any() or changes_sign(x)) else None)
+    made = from_values(x, source, out, p.bend.slopes if raw and vanishes(x.mean) and not changes_sign(x) else None)
     return made if x.pieces is None else pieces.bent(made, x)
 
 

@@ -6,7 +6,7 @@ import heapq
 
 import numpy as np
 
-from firstlight.graph.signal import Array, Signal, next_id, replace
+from firstlight.graph.signal import Array, Signal, next_id, replace, vanishes
 from firstlight.rules.chains.grids import finer, on_grid
 from firstlight.rules.chains.source import from_values, mehler, on_source, spread
 from firstlight.rules.linear.contraction import pair_mean
@@ -51,7 +51,9 @@ def cross(x: Signal, y: Signal) -> tuple[Array, Array]:
                     old = side.get(term.ident)
                     side[term.ident] = (item[0] * coefficient + (old[0] if old else 0.0), term)
                     heapq.heappush(heap, -term.ident)
-            elif item[1].values is not None or item[1].mean.any() or _is_total(item[1]) or mapped.known(item[1]):
+            elif (
+                item[1].values is not None or not vanishes(item[1].mean) or _is_total(item[1]) or mapped.known(item[1])
+            ):
                 # else E x y = E x E y = 0 with all earlier ones
                 for scale, partner in rest.values():
                     f, c = _leaf(item[1], partner)

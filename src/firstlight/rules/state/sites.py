@@ -39,7 +39,7 @@ def _recipe(kind: str, of: Sequence[Sites], weights: Sequence[float | Array], st
     depth = 1 + max([k.depth for k in of], default=0)
     if depth > _DEEP:
         of, weights, depth = (), (), 0
-    heavy, sizes = any(k.heavy for k in of), {k.places for k in of} - {1}
+    heavy, sizes = any(k.heavy for k in of), {k.places for k in of if k.places != 1}
     if len(sizes) > 1:  # places of different kinds
         of, weights = (), ()
     places = max(sizes, default=1) if of else 1
