@@ -24,6 +24,7 @@ from firstlight.graph.nodes import Grid, Powers, powers
 from firstlight.graph.noise import SILENT, Noise
 from firstlight.graph.pieces import Pieces
 from firstlight.graph.sites import Sites
+from firstlight.graph.sway import STILL, Sway
 from firstlight.theory.quantiles import bent
 
 Array = npt.NDArray[np.float64]
@@ -176,8 +177,7 @@ class Signal:
             itself); None where positions are not told apart.
         reach: Share of `scatter` that places which one window sees have in common, on average over their pairs.
         wander: How far the correlation of two samples strays from its mean over draws: E c² = c² + wander·(1 - c²).
-        sway: How correlations of positions that share a few channels' weights stray over draws: (variance of the
-            correlation, its covariance with ln|x|²).
+        sway: How correlations of positions that share a few channels' weights stray over draws.
         data: Whether the entries are data, the same in every draw.
         cumulants: Third and fourth cumulants of the entries beyond what `scatter` says.
         terms: The signal as a linear combination of earlier ones of the same shape, for cross moments.
@@ -221,7 +221,7 @@ class Signal:
     split: tuple[float, float] | None = None
     reach: float = 0.5
     wander: float = 0.0
-    sway: tuple[float, float] = (0.0, 0.0)
+    sway: Sway = STILL
     data: bool = False
     cumulants: tuple[float, float] = (0.0, 0.0)
     terms: tuple[tuple[float, Signal], ...] = ()

@@ -10,7 +10,7 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.convolutions import borders, grouped, steep
-from firstlight.rules.convolutions.sway import sway
+from firstlight.rules.convolutions.sway import UNSTRAYED, sway
 from firstlight.rules.convolutions.taps import Taps, carried, matrix, turned
 from firstlight.rules.gradients import images, places
 from firstlight.rules.gradients.gradient import whole
@@ -20,8 +20,9 @@ from firstlight.rules.linear.contraction import contract
 from firstlight.rules.linear.past_weights import past_weights
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule, several
 from firstlight.rules.state import sites
+from firstlight.rules.state.forms import combine
 from firstlight.rules.state.layout import axis_atoms, correlations, expand, merge_axis, moments, offset
-from firstlight.rules.state.noise import fresh_linear, stray
+from firstlight.rules.state.noise import of_weights, stray
 from firstlight.rules.state.summation import sum_atoms
 from firstlight.rules.state.windows import along, drop_single, pair_average, single, with_atom
 
@@ -54,7 +55,8 @@ def _channel_field(field: Array, at: int, size: int, groups: int, outs: int) -> 
 def convolve(x: Signal, weight: Signal, groups: int, maps: dict[int, Taps], outs: int, fan: int) -> Signal:
     """Sum over channels of a group and over taps with independent weights; channel axis = first map axis - 1."""
     channel = min(maps) - 1
-    swaying = sway(x, [i for axis in maps for i in axis_atoms(x, axis)], max(x.shape[channel] // groups, 1))
+    places = [i for axis in maps for i in axis_atoms(x, axis)]
+    stretch, swaying = sway(x, places, x.shape[channel], fan) if groups == 1 else UNSTRAYED
     given = x
     x = single(replace(x, source=None, values=None, value=None), [channel, *maps])
     for axis in [channel, *maps]:
@@ -81,7 +83,7 @@ def convolve(x: Signal, weight: Signal, groups: int, maps: dict[int, Taps], outs
             total = total * (rows / rows.mean()).reshape((1,) * at + (-1,) + (1,) * (total.ndim - at - 1))
     kept = [0] * min(total.shape[at], 2)  # channels of their own size, each of which meets itself alone
     same = correlations(np.take(y.corr, kept, axis=at), total)
-    same = _stretched(np.take(same, 0, axis=at), [t - (t > at) for t in taps], swaying.stretch)
+    same = _stretched(np.take(same, 0, axis=at), [t - (t > at) for t in taps], stretch)
     corr = np.stack([same, same * shared], axis=at)
     new = list(y.groups)
     new[channel] = (outs,)
@@ -92,8 +94,10 @@ def convolve(x: Signal, weight: Signal, groups: int, maps: dict[int, Taps], outs
     out = replace(drop_single(out), wander=x.wander * _taps_in_step(x, taps, fan / max(per, 1)))
     count = fan / max(per, 1)
     lengths = grouped.lengths(x if groups == 1 else whole_law, at, taps, maps.values(), count, groups)
-    out = replace(out, sway=(swaying.variance, swaying.covariance))
-    noise = fresh_linear(out, [(1.0, x.noise)], fan, _unit_atom(out, channel), swaying.returned)
+    out = replace(out, sway=swaying._replace(channels=(channel, outs, out.ndim)))
+    added, drift = of_weights(out, fan, _unit_atom(out, channel))
+    noise = combine([(1.0, x.noise)], max(added - swaying.owed, 0.0), drift)
+    out = replace(out, sway=out.sway._replace(owed=max(swaying.owed - added, 0.0)))
     known = sites.behind_weights(None, weight.weights.name, outs) if weight.weights is not None else None
     out = replace(
         out,

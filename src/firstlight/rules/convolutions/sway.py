@@ -1,101 +1,134 @@
 """How correlations of positions stray where all positions share a few channels' weights (convolutions).
 
-Let G_pp' = Σ_c h_c(p)h_c(p')/C be the Gram matrix of the positions of an image over C channels, t = mean G_pp its mean
+Let G_pp' = Σ_i h_i(p)h_i(p')/C be the Gram matrix of the positions of an image over C channels, t = mean G_pp its mean
 square, s = mean G_pp'/t the mean correlation. A convolution averages G over its taps, which move p and p' together:
-what G_pp' strays by at one displacement everywhere is kept. With h = f(u), u of correlation c, over draws
+what G_pp' strays by at one displacement everywhere is kept. Let h = f(u), u of correlation c: a channel's positions
+have √c·z_i in common, and with m(z) = E[f|z], r(z) = E[f²|z] over many positions
 
-    V = C·Var t/t² = E f_p² f_p'² - 1,   D = C·Cov(s·t, t)/t² = E f_p f_p' f_p''² - s      (E f² = 1)
+    t = Σ_i r(z_i)/C,    s·t = Σ_i m(z_i)²/C,
 
-and of the ratio s = (s·t)/t: E s' = s - (D - sV)/C, Cov(s, ln t) = (D - sV)/C, and of a displacement's correlation
-(linear h) the variance (φ + s² - 4s³ + 2s²φ)/C with φ = E c². The map c → s damps what was there by its slope.
-A draw whose positions happen to be alike is long and has more noise ahead, so a more negative drift:
-∂ E ln t/∂c = -V'(c)/2C. That feedback takes back a part of the variance of ln t.
+C independent terms each. The law of (s, ln t) is worked out at sampled z, with the same ones for all layers: where
+positions have become alike, few units are all that a draw has, and first order in 1/C has half of the variance of s.
+c itself is taken to have a beta law over draws. So E s, Var s and Cov(s, ln t) follow from those of c, and so does
+what a draw whose positions are alike has ahead: more noise and a more negative drift E[ln t|c]. That feedback takes
+back a part of the variance of ln t.
+
+What is left of 1/P and of chance in the squares of P positions' correlations, κ, makes the correlation of a
+displacement stray by κ(1 - s)²(1 + 4s - 2s²)/C as well (of Gaussian h), from s = 0 on. As long as it strays by more
+than c itself (gradients) displacements stray each for itself: that is counted in κ.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
-from firstlight.graph.signal import Array, Signal
+from firstlight.graph.signal import Array, Grid, Signal, replace
+from firstlight.graph.sway import STILL, Sway
+from firstlight.rules.chains.grids import grid
+from firstlight.rules.state.quadrature import in_one_draw
+from firstlight.rules.state.swaying import beta
 from firstlight.rules.state.windows import pair_average
 
-
-@dataclass(frozen=True, slots=True)
-class Sway:
-    """What one layer's few channels do to the correlations of positions.
-
-    Attributes:
-        stretch: Factor on 1 - c of pairs of positions.
-        variance: Of a displacement's correlation over draws, after the layer.
-        covariance: Of the correlation with ln of the mean square, after the layer.
-        returned: Variance of ln of the mean square that the feedback takes back.
-    """
-
-    stretch: float = 1.0
-    variance: float = 0.0
-    covariance: float = 0.0
-    returned: float = 0.0
+_SAMPLED = 1 << 15  # normal numbers z
+_FEW = 32  # channels from which all goes like 1/C
+LEVELS = 1.0 - np.square(np.linspace(1.0, 0.0, 17))  # correlations that are tabulated
+_ALIKE = 1.0 - 1e-6
 
 
-STILL = Sway()
+UNSTRAYED = (1.0, STILL)
 
 
-def sway(x: Signal, places: Sequence[int], channels: float) -> Sway:
-    """Of a convolution that sums `channels` channels of x; `places` are the atoms of its positions.
+def sway(x: Signal, places: Sequence[int], channels: int, fan: float) -> tuple[float, Sway]:
+    """What a convolution of x does to correlations of positions: the factor on 1 - c, and how they stray behind it.
 
     Data are the same in every draw and do not stray; negative correlations are not followed.
+
+    Args:
+        x: The image.
+        places: The atoms of its positions.
+        channels: How many of its channels are summed.
+        fan: Entries that are summed.
     """
     moved = [a for a in places if x.atoms[a] > 1]
     if x.data or not moved or channels < 1.0 or x.weights is not None:
-        return STILL
-    shared = pair_average(x, moved)
-    v, r = x.sway
-    r = r if x.noise.variance > 0.0 else 0.0
-    s = min(max(shared, 0.0), 1.0)
+        return UNSTRAYED
+    s = min(max(pair_average(x, moved), 0.0), 1.0)
     if x.source is not None and x.values is not None and len(x.values) == 1:
-        source = x.source
-        level = float(np.square(x.values[0]) @ source.grid.weights)
-        if level <= 0.0:
-            return STILL
-        c = min(max(pair_average(_cube_of(x, source.corr), moved), 0.0), 1.0)
-        f, grid = x.values[0] / level**0.5, source.grid
-        polynomials = grid.hermite / grid.weights[:, None]
-        a, b = f @ grid.hermite, np.square(f) @ grid.hermite
+        nodes, f = x.source.grid, in_one_draw(x.source, x.values)[0]
+        c = pair_average(replace(x, corr=x.source.corr), moved)
     elif not x.mean.any():
-        return _linear(s, v, r, channels)
+        nodes = grid()
+        f, c = nodes.z, s
     else:
-        return STILL
-    k = np.arange(len(a))
-    powers = c ** (0.5 * k)
-    one, square = polynomials @ (a * powers), polynomials @ (b * powers)
-    big_v = float(np.square(b[1:]) @ c ** k[1:])
-    steep = float((k[1:] * np.square(b[1:])) @ c ** (k[1:] - 1.0))
-    slope = float((k[1:] * np.square(a[1:])) @ c ** (k[1:] - 1.0))
-    big_d = float((np.square(one) * square) @ grid.weights) - float(np.square(one) @ grid.weights)
-    return _step(s, big_v, big_d, steep, min(slope, 1.0), v, r, channels)
+        return UNSTRAYED
+    level = float(np.square(f) @ nodes.weights)
+    if not level > 0.0 or s >= _ALIKE:
+        return UNSTRAYED
+    before = x.sway if x.noise.variance > 0.0 else x.sway._replace(covariance=0.0)
+    own = 1.0 / prod(x.atoms[a] for a in moved)
+    v, each = (0.0, before.variance) if c * c <= before.variance else (before.variance, 0.0)
+    kappa = own + (1.0 - own) * (before.brief + each)
+    fresh = kappa * (1.0 - s) ** 2 * (1.0 + s * (4.0 - 2.0 * s)) / channels
+    brief = (1.0 - s * s) / fan
+    if c <= 0.0:
+        return 1.0, Sway(each + fresh, before.covariance, brief)
+    law = of_draws((f / level**0.5).round(5).tobytes(), nodes, min(channels, _FEW))
+    at = beta(c, v)
+    few = min(1.0, _FEW / channels)
+    flat, bias, spread, along, drift = (np.interp(at, LEVELS, line) for line in law)
+    mean = flat + few * bias
+    lower = s + float(mean.mean() - np.interp(c, LEVELS, law[0]))
+    apart, lengths = mean - mean.mean(), few * (drift - drift.mean())
+    steep, feedback = (float(line @ (at - c)) / max(float(np.square(at - c).sum()), 1e-12) for line in (apart, lengths))
+    variance = float(np.square(apart).mean() + few * spread.mean()) + fresh + each
+    covariance = steep * before.covariance + float((apart * lengths).mean() + few * along.mean())
+    owed = -2.0 * feedback * before.covariance - float(np.square(lengths).mean())
+    return (1.0 - lower) / (1.0 - s), Sway(variance, covariance, brief, owed=owed)
 
 
-def _linear(s: float, v: float, r: float, channels: float) -> Sway:
-    return _step(s, 2.0 * s * s, 2.0 * s * s, 4.0 * s, 1.0, v, r, channels)
+@functools.lru_cache(maxsize=8)
+def _places(nodes: Grid, channels: int) -> tuple[NDArray[np.intp], Array]:
+    """Where between the nodes lies what the positions of each channel share, in draws and their negatives."""
+    half = np.random.default_rng(channels).standard_normal((_SAMPLED // (2 * channels), channels))
+    place = np.interp(np.concatenate([half, -half]), nodes.z, np.arange(float(len(nodes.z))))
+    low: NDArray[np.intp] = np.minimum(place.astype(np.intp), len(nodes.z) - 2)
+    return low, place - low
 
 
-def _step(
-    s: float, big_v: float, big_d: float, steep: float, slope: float, v: float, r: float, channels: float
-) -> Sway:
-    if s >= 1.0 - 1e-9:
-        return STILL
-    lower = s * (1.0 + big_v / channels) / (1.0 + big_d / (s * channels)) if s > 1e-6 else s
-    lower = min(lower, s)
-    feedback = -0.5 * steep / channels
-    phi = s * s + slope * slope * v
-    fresh = max(phi + s * s - 4.0 * s**3 + 2.0 * s * s * phi, 0.0) / channels
-    variance = min(slope * slope * v + fresh, 0.5 * (1.0 - s * s))
-    covariance = slope * (r + feedback * v) + (s - lower)
-    return Sway((1.0 - lower) / (1.0 - s), variance, covariance, -(2.0 * feedback * r + feedback**2 * v))
+@functools.lru_cache(maxsize=64)
+def of_draws(values: bytes, nodes: Grid, channels: int) -> tuple[Array, ...]:
+    """The law of (s, ln t) over draws of a few channels, for many positions, at the correlations `LEVELS` of u.
 
+    Args:
+        values: f on the nodes, with E f² = 1.
+        nodes: Of u.
+        channels: C.
 
-def _cube_of(x: Signal, corr: Array) -> Signal:
-    return Signal(x.groups, x.mean, x.q, corr, x.batch)
+    Returns:
+        C(c), E s - C(c), Var s, Cov(s, ln t) and E ln t.
+    """
+    f = np.frombuffer(values)
+    low, part = _places(nodes, channels)
+    a, b = f @ nodes.hermite, np.square(f) @ nodes.hermite
+    series = nodes.hermite / nodes.weights[:, None]
+
+    def at_sampled(line: Array) -> Array:
+        return (line[low] + part * np.diff(line)[low]).mean(axis=1)
+
+    found: list[tuple[float, ...]] = []
+    for c in LEVELS:
+        powers = np.power(c, 0.5 * np.arange(len(a)))
+        one = np.clip(series @ (a * powers), f.min(), f.max()) if c < 1.0 else f
+        square = np.maximum(series @ (b * powers), np.square(one)) if c < 1.0 else np.square(f)
+        t = np.maximum(at_sampled(square), 1e-300)
+        both = at_sampled(np.square(one))
+        s, log, mean = both / t, np.log(t), float(np.square(one) @ nodes.weights)
+        # of first order in 1/√C the means are known: 0
+        bias = float((s - both + mean * (t - 1.0)).mean())
+        found.append((mean, bias, float(s.var()), float(np.cov(s, log)[0, 1]), float((log - t).mean()) + 1.0))
+    return tuple(np.array(line) for line in zip(*found, strict=True))

@@ -27,7 +27,7 @@ from firstlight.rules.attention.keys import (
     split_of_rows,
     uncommon,
 )
-from firstlight.rules.state import course, lengths, sites
+from firstlight.rules.state import course, lengths, sites, swaying
 from firstlight.rules.state.forms import combine, joint
 from firstlight.rules.state.layout import (
     align,
@@ -112,7 +112,7 @@ def product(x: Signal, y: Signal, *, quiet: bool = False) -> Signal:
     noise = x.noise
     if not quiet:
         energies = energy_cube(x), energy_cube(y)
-        own = 0.0 if x.weights or y.weights else _met_by_chance(x, y, energies)
+        own = 0.0 if x.weights or y.weights else _met_by_chance(x, y, (swaying.energies(x, energies[0]), energies[1]))
         fixed = x.weights is not None or x.value is not None  # a gain or a table: what strays is the other
         wander = _wander(y, x, energies[0].flat[0]) if fixed else _wander(x, y, energies[1].flat[0])
         noise = combine([(1.0, x.noise), (1.0, y.noise)], own, -0.5 * own)
@@ -129,6 +129,7 @@ def product(x: Signal, y: Signal, *, quiet: bool = False) -> Signal:
         scatter=lengths.scatter(made) if made is not None and made.heavy else x.scatter + y.scatter,
         sites=made,
         wander=wander,
+        sway=swaying.met(x, y),
         data=x.data and y.data,
         cumulants=(0.0, 0.0),
         tag=None,

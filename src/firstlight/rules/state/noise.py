@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from firstlight.graph.signal import SILENT, Array, Grid, Noise, Signal, Source
+from firstlight.rules.state import swaying
 from firstlight.rules.state.forms import combine
 from firstlight.rules.state.layout import state_weights
 from firstlight.rules.state.quadrature import Law, OfUnit
@@ -58,17 +59,8 @@ def gaussian_energy(x: Signal, fan: float = np.inf, unit: int | None = None) -> 
     if unit is not None and math.isfinite(fan):
         near = square[(*(slice(None),) * unit, slice(0, 1))]
         near += (1.0 - near) / fan
-        _sway(x, square, unit)
+        square = swaying.squares(x, square)
     return 2.0 * float(np.vdot(pair_shares(x, square.shape), square))
-
-
-def _sway(x: Signal, square: Array, unit: int) -> None:
-    """Make c² E c² over draws where only positions of one unit differ."""
-    if x.sway[0] > 0.0:
-        here = tuple(slice(0, 1) if b or i == unit else slice(None) for i, b in enumerate(x.batch))
-        origin = square[(0,) * square.ndim]
-        square[here] = np.minimum(square[here] + x.sway[0], 1.0)
-        square[(0,) * square.ndim] = origin
 
 
 def strayed(x: Signal, square: Array) -> Array:
@@ -145,19 +137,18 @@ def fresh_linear(
     inherited: list[tuple[float, Noise]],
     fan: float = np.inf,
     unit: int | None = None,
-    returned: float = 0.0,
 ) -> Noise:
-    """Noise after fresh Gaussian-like weights: the exact chi-square law of n effective entries.
+    """Noise after fresh Gaussian-like weights: what comes in and what these add."""
+    return combine(inherited, *of_weights(x, fan, unit))
+
+
+def of_weights(x: Signal, fan: float = np.inf, unit: int | None = None) -> tuple[float, float]:
+    """(variance, drift) that Gaussian-like weights add: the exact chi-square law of n effective entries.
 
     E ln z = ψ(n/2) - ln(n/2), Var ln z = ψ₁(n/2), with n = 2/(relative variance) effective entries (THEORY §1).
-    `returned` is variance that the layers before gave too much (`rules.convolutions.sway`).
     """
     relative = gaussian_energy(x, fan, unit)
-    if not relative > 0.0:
-        return combine(inherited)
-    half = 1.0 / relative  # n/2
-    own, drift = chi_square_log(half)
-    return combine(inherited, max(own - returned, 0.0), drift)
+    return chi_square_log(1.0 / relative) if relative > 0.0 else (0.0, 0.0)
 
 
 def chi_square_log(half: float) -> tuple[float, float]:
@@ -206,9 +197,14 @@ def noise_from(source: Source, law: Law, x: Signal) -> tuple[Noise, float]:
     drift = -0.5 * own
     if own > _NARROW and len(source.sd) == 1:
         units = 1.0 / float(means[0])
-        shared = 1.0 - float(f"{1.0 - float(means[1] * units):.2g}")  # rounded, so that equal laws are found again
-        sites = 1.0 / float(means[2] * units) if means[2] > 0.0 else 1.0
-        own, drift = _narrow(law.of_unit(min(max(shared, 0.0), 1.0)), source.grid, sensitivity, own, units, sites)
+        alike, square = float(means[1] * units), float(means[2] * units)
+        found: list[tuple[float, float]] = []
+        for shared in swaying.values(x, alike).tolist():
+            near = 1.0 - float(f"{1.0 - shared:.2g}")  # rounded, so that equal laws are found again
+            sites = 1.0 / max(square + shared**2 - alike**2, 1e-9)
+            found.append(_narrow(law.of_unit(min(max(near, 0.0), 1.0)), source.grid, sensitivity, own, units, sites))
+        own, drift = (sum(line) / len(found) for line in zip(*found, strict=True))
+    own = max(own - sensitivity**2 * x.sway.owed, 0.0)
     return combine([(sensitivity, source.noise)], own, drift), sensitivity
 
 
