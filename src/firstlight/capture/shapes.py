@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from firstlight.capture.known_shapes import argument_like
 from firstlight.capture.nodes import VALUE_LIMIT, NodeRecorder
 from firstlight.capture.packed import PACKED, PADDING
 from firstlight.capture.record import is_signal
@@ -104,6 +105,8 @@ class ShapeRecorder(NodeRecorder):
         args = map_tensors(_on(args, META), self.stand_in)
         kwargs = map_tensors(_on(kwargs, META), self.stand_in)
         kwargs.pop("generator", None)
+        if (like := argument_like(op, func, args, kwargs)) is not None:
+            return _copied, (like,), {}
         if op in ("getitem", "setitem"):
             args = (args[0], self._without_masks(args[1]), *args[2:])
         if "device" not in kwargs and _makes_tensor(op, func, args):
@@ -341,6 +344,9 @@ def _unwatched(func: Any) -> Any:
             return func(*args, **kwargs)
 
     return call
+
+
+_copied = _unwatched(torch.clone)
 
 
 def _itself(tensor: torch.Tensor) -> torch.Tensor:

@@ -32,6 +32,7 @@ def shape(*sizes: int, dtype: str = "float32") -> TensorSpec:
     return TensorSpec(sizes, dtype)
 
 
+@uncollected()
 def trace(
     model: nn.Module,
     args: Any = (),
@@ -86,7 +87,7 @@ def _on_shapes(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], 
         recorder = ShapeRecorder(scope)
         return recorder
 
-    with uncollected(), recording(model, _ignore, make):
+    with recording(model, _ignore, make):
         assert recorder is not None
         with torch._C.DisableTorchFunction():
             args, kwargs = map_tensors((args, kwargs), recorder.input_for)
