@@ -135,17 +135,22 @@ def test_a_branch_hands_on_how_its_gradient_goes_with_the_stream(power):
     assert leaning.with_length(branch, uniform((64, UNITS), 0.0, 1.0), scatter, power) == 1.0
 
 
-def test_what_goes_along_a_branch_goes_with_both_lengths():
-    """(g·y)² ~ V_x V_y/V_z², λ' = 1 - 2w with a norm behind; s/|x| on the nodes of 1/|x|, and times |x|⁻³ behind it."""
+@pytest.mark.parametrize("own", [1.0, 0.4])
+def test_what_goes_along_a_branch_goes_with_both_lengths(own):
+    """(g·y)² ~ V_x V_y/V_z², λ' = 1 - 2w with a norm behind; s/|x| on the nodes of 1/|x|, and times |x|⁻³ behind it.
+
+    Where attention has brought a part of it from other sites, that part goes with no length of this one.
+    """
     rng = np.random.default_rng(9)
     scatter, share = 0.12, 0.7
     v, other = share * _lengths(rng, scatter), (1.0 - share) * _lengths(rng, 0.3)
     s = v * other / np.square(v + other)
+    s = own * s / s.mean() + 1.0 - own
     nodes, weights = np.polynomial.hermite_e.hermegauss(24)
     s2 = math.log1p(scatter)
     r = np.exp(-0.5 * (s2**0.5 * nodes - 0.5 * s2))[None]
     weights = weights / weights.sum()
-    at = replace(random_direction(uniform((64, UNITS), 0.0, 1.0)), beside=(11, -share, share))
+    at = replace(random_direction(uniform((64, UNITS), 0.0, 1.0)), beside=(11, -own * share, share))
     inverse, on = uniform((64, 1), 0.0, 1.0, tag=("inverse rms", 11, 1.0)), SimpleNamespace(grid=SimpleNamespace())
     on.grid.weights = weights
     for power in (1.0, -2.0):  # of |x|²: behind 1/|x| and behind the mean square

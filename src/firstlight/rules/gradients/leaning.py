@@ -61,11 +61,14 @@ def along_length(g: Signal, r: Signal, source: Source, values: Array) -> Array:
     """1/r on the nodes of r = 1/|x|, as s = Σ g·x/|x| goes with it: times |x|^λ', in units of its mean square.
 
     s came with the sum, from what of f(x) is at right angles to z = x + f(x): s² ~ |g|²·V_x·V_f/V_z, so that
-    λ' = λ + 1 - w, w the share of x in z.
+    λ' = λ + 1 - w, w the share of x in z. What came from other sites, through attention, goes with none of them: the
+    site's own part of g is λ/-w, since behind the norm of z its λ was -w.
     """
     if r.tag is None or g.beside[0] != r.tag[1] or _heavy(r):
         return 1.0 / values
-    more = values ** -(g.beside[1] + 1.0 - g.beside[2])
+    lean, share = g.beside[1:]
+    own = min(max(-lean / share, 0.0), 1.0) if share > 0.0 else 1.0
+    more = values ** -(lean + own * (1.0 - share))
     return more / values / float((np.square(more) @ source.grid.weights).mean()) ** 0.5
 
 
