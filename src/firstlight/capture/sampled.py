@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,12 +46,16 @@ class Sampler:
 
     def __init__(self, graph: Graph) -> None:
         self._calls: Mapping[str, Replay] = graph.calls
-        self._nodes = {n.name: n for n in graph.nodes}
-        self._specs: dict[Arg, TensorSpec] = {
-            Ref(n.name, i): spec for n in graph.nodes for i, spec in enumerate(n.outputs)
-        }
-        self._specs.update({ParameterRef(n): p.spec for n, p in graph.parameters.items()})
-        self._specs.update({ConstantRef(n): c.spec for n, c in graph.constants.items()})
+        self._graph, self._nodes = graph, graph.named
+
+    @functools.cached_property
+    def _specs(self) -> dict[Arg, TensorSpec]:
+        """Of every tensor; most networks have no operation that asks."""
+        graph = self._graph
+        found: dict[Arg, TensorSpec] = {Ref(n.name, i): spec for n in graph.nodes for i, spec in enumerate(n.outputs)}
+        found.update({ParameterRef(n): p.spec for n, p in graph.parameters.items()})
+        found.update({ConstantRef(n): c.spec for n, c in graph.constants.items()})
+        return found
 
     def outputs(self, node: Node, look: Look) -> tuple[Signal, ...]:
         """Statistics of the outputs, and how they fluctuate with the inputs."""
