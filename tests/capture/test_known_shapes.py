@@ -15,12 +15,21 @@ from firstlight.errors import ModelError
 
 X, Y = torch.randn(4, 6, 8), torch.randn(4, 6, 8)
 ROW, COLUMN, WIDE = torch.randn(8), torch.randn(4, 6, 1), torch.randn(2, 4, 6, 8)
+
+
+def _heads(x: Tensor) -> Tensor:
+    return x.view(4, 6, 2, 4).transpose(1, 2)
+
+
 CASES: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu, "gelu": F.gelu, "leaky_relu": lambda x: F.leaky_relu(x, 0.1), "softplus": F.softplus,
     "hardswish": F.hardswish, "in place": lambda x: F.relu(x.clone(), inplace=True), "neg": lambda x: -x,
     "sum": lambda x: x + Y, "row": lambda x: x * ROW, "row first": lambda x: ROW - x, "column": lambda x: x / COLUMN,
     "wider": lambda x: x + WIDE, "both": lambda x: COLUMN * ROW + x[:1], "number": lambda x: 2.0 / x,
     "power": lambda x: x**2, "types": lambda x: x + Y.double(), "integers": lambda x: x * torch.arange(8),
+    "heads": lambda x: _heads(x) * COLUMN[:, None] + _heads(x),
+    "attention": lambda x: F.scaled_dot_product_attention(_heads(x), _heads(x), _heads(x)),
+    "masked attention": lambda x: F.scaled_dot_product_attention(_heads(x), _heads(x), _heads(x), torch.ones(6, 6)),
     "transposed": lambda x: F.relu(x.transpose(1, 2)) + x.transpose(1, 2), "halves": lambda x: F.gelu(x.half()),
     "layer_norm": lambda x: F.layer_norm(x, (8,), ROW, ROW), "rms_norm": lambda x: F.rms_norm(x, (6, 8)),
     "group_norm": lambda x: F.group_norm(x, 3), "batch_norm": lambda x: F.batch_norm(x, None, None, training=True),
@@ -39,7 +48,19 @@ def test_shape_and_type_are_those_of_the_real_call(name: str) -> None:
     assert (spec.shape, spec.dtype) == (tuple(real.shape), str(real.dtype).removeprefix("torch."))
 
 
-@pytest.mark.parametrize("name", ["relu", "row", "column", "layer_norm", "number"])
+@pytest.mark.parametrize("name", ["heads", "attention"])
+def test_a_result_lies_in_memory_as_the_real_one_does(name: str) -> None:
+    class Model(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            strides.append(CASES[name](x).stride())
+            return x
+
+    strides: list[tuple[int, ...]] = []
+    firstlight.trace(Model(), X)
+    assert strides == [CASES[name](X).stride()]
+
+
+@pytest.mark.parametrize("name", ["relu", "row", "column", "layer_norm", "number", "attention"])
 def test_a_result_needs_a_gradient_where_the_real_one_does(name: str) -> None:
     seen: list[bool] = []
 

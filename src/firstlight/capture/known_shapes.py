@@ -7,7 +7,7 @@ type, strides and need of a gradient. Whatever is not plainly valid is left to t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,6 +40,9 @@ def argument_like(op: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str
     x, more = args[0], (*args[1:], *kwargs.values())
     if op in _BINARY:
         return _wider(x, more[0]) if len(args) == 2 and not kwargs else None
+    if op == "scaled_dot_product_attention":
+        named = _named(args, kwargs, 0, "query", "key", "value", "attn_mask")
+        return named[0] if len(args) <= 4 and not kwargs.get("enable_gqa") and _attends(named, kwargs) else None
     if not _is_plain(x):
         return None
     if op in _POINTWISE:
@@ -54,13 +57,32 @@ def argument_like(op: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str
         fits = isinstance(groups, int) and groups > 0 and x.shape[1] % groups == 0 and x.numel() > groups
         return x if fits and _fit(x, x.shape[1:2], held) else None
     if op == "batch_norm" and x.dim() > 1:
-        held = _named(args, kwargs, 1, "running_mean", "running_var", "weight", "bias")
-        return x if x.numel() > x.shape[1] and _fit(x, x.shape[1:2], held) else None
+        *held, training = _named(args, kwargs, 1, "running_mean", "running_var", "weight", "bias", "training")
+        known = x.numel() > x.shape[1] if training else all(v is not None for v in held[:2])
+        return x if known and _fit(x, x.shape[1:2], held) else None
     return None
 
 
+def _is_real(x: Any) -> bool:
+    return type(x) in _PLAIN and x.layout is torch.strided and x.dtype in _TYPES
+
+
 def _is_plain(x: Any) -> bool:
-    return type(x) in _PLAIN and x.layout is torch.strided and x.dtype in _TYPES and x.is_contiguous()
+    """Whether it lies in memory without gaps, in the order of its axes or with heads behind positions."""
+    return _is_real(x) and (x.is_contiguous() or (x.dim() == 4 and x.transpose(1, 2).is_contiguous()))
+
+
+def _attends(named: list[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether queries look at as many keys as there are values, head by head, all of one size and type."""
+    (q, k, v), mask = named[:3], named[3]
+    if not all(_is_real(t) and t.dim() == 4 for t in (q, k, v)):
+        return False
+    if mask is not None:
+        fits = isinstance(mask, Tensor) and mask.dtype in (torch.bool, q.dtype) and mask.dim() > 1
+        if not fits or kwargs.get("is_causal") or not _is_repeated(mask.shape, (*q.shape[:3], k.shape[2])):
+            return False
+    same = k.shape == v.shape == (*q.shape[:2], k.shape[2], q.shape[3]) and k.dtype == v.dtype == q.dtype
+    return same and _is_plain(q) and (q.requires_grad or not (k.requires_grad or v.requires_grad))
 
 
 def _wider(x: Any, y: Any) -> Tensor | None:
@@ -69,15 +91,19 @@ def _wider(x: Any, y: Any) -> Tensor | None:
         return x if _is_plain(x) else None
     if isinstance(x, int | float):
         return y if _is_plain(y) else None
-    if not (_is_plain(x) and _is_plain(y)) or x.dtype != y.dtype:
+    if not (_is_real(x) and _is_real(y)) or x.dtype != y.dtype:
         return None
     for wide, other in ((x, y), (y, x)):
-        size, less = wide.shape, other.shape
-        start = len(size) - len(less)
-        repeated = start >= 0 and all(n in (1, m) for n, m in zip(less, size[start:], strict=True))
-        if repeated and (wide.requires_grad or not other.requires_grad):
+        laid_out = _is_plain(x) if wide is x else x.is_contiguous() and y.is_contiguous()  # as the first one is
+        if laid_out and _is_repeated(other.shape, wide.shape) and (wide.requires_grad or not other.requires_grad):
             return wide
     return None
+
+
+def _is_repeated(less: Sequence[int], size: Sequence[int]) -> bool:
+    """Whether a shape is broadcast to another one, which stays as it is."""
+    start = len(size) - len(less)
+    return start >= 0 and all(n in (1, m) for n, m in zip(less, size[start:], strict=True))
 
 
 def _named(args: tuple[Any, ...], kwargs: Mapping[str, Any], start: int, *names: str) -> list[Any]:
