@@ -193,6 +193,8 @@ class Signal:
         view: (ident, a tensor, changes of layout) if the signal with that ident is that tensor, laid out anew.
         border: (ident, what the zeros around an image do) if the signal with that ident comes out of a convolution.
         alone: (ident, what channels have each for themselves) if that one comes out of a convolution.
+        placed: (ident, correlations of two samples at each place) if that signal is a norm behind a convolution, or a
+            function of one.
         pieces: (ident, pieces) if the signal with that ident was put together from tensors that are not equally alike.
         mapped: (ident, a tensor, mean products with it at equal indices and over pairs) if that signal is made
             of the windows of the tensor, or is that tensor moved.
@@ -236,6 +238,7 @@ class Signal:
     view: tuple[int, Signal, tuple[Hashable, ...]] | None = None
     border: tuple[int, Border] | None = None
     alone: tuple[int, Alone] | None = None
+    placed: tuple[int, Array] | None = None
     pieces: tuple[int, Pieces] | None = None
     courses: tuple[int, tuple[Course, ...]] | None = None
     uncut: tuple[int, Array] | None = None

@@ -13,7 +13,7 @@ from firstlight.graph.course import Course
 from firstlight.graph.nodes import series
 from firstlight.graph.signal import Array, Powers, Signal, Source, average, largest, next_id, once, replace, vanishes
 from firstlight.rules.chains.grids import SMOOTH, TERMS, Bend, grid, kinks_of, level_of, on_grid, refined
-from firstlight.rules.state import course, sites
+from firstlight.rules.state import course, placed, sites
 from firstlight.rules.state.noise import noise_from, two_samples
 from firstlight.rules.state.quadrature import reading, unit
 from firstlight.rules.state.views import source_key
@@ -362,6 +362,8 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
         integer=False,
         ident=next_id(),
     )
+    if x.source is None and source.key == source_key(x) and vanishes(x.mean):
+        out = placed.bent(out, x, alike)
     found = [(c.atom, alike(c.pairs)) for c in source.courses]
     return course.given(out, found)
 

@@ -18,6 +18,7 @@ from firstlight.graph.border import Border
 from firstlight.graph.signal import Array, Signal
 from firstlight.rules.convolutions.taps import Taps, inputs
 from firstlight.rules.state.layout import axis_atoms, state_weights
+from firstlight.rules.state.noise import sample_correlation
 
 
 def border(x: Signal, channel: int, maps: Mapping[int, Taps], level: float) -> Border:
@@ -79,11 +80,13 @@ class Centred:
         q: E (y_s - ȳ)², a field.
         spread: Relative variance of its mean over the group.
         taken: What centring takes from the pairs at each index of the cube, E y_s ȳ + E y_s' ȳ - E ȳ², over E ȳ².
+        alike: Correlation of y_s - ȳ of two samples at each place, if the group has all samples.
     """
 
     q: Array
     spread: float
     taken: Array
+    alike: Array | None
 
 
 def centred(x: Signal, atoms: Sequence[int], common: float) -> Centred | None:
@@ -126,9 +129,13 @@ def centred(x: Signal, atoms: Sequence[int], common: float) -> Centred | None:
     v = float(q.mean())
     if v <= 0.0:
         return None
+    samples = [i for i, batch in enumerate(x.batch) if batch]
+    alike = None
+    if samples and set(samples) <= set(atoms):
+        alike = (sample_correlation(x) * x.q - 2.0 * together + common) / np.maximum(q, 1e-3 * v)
     q = q * ((float(x.q.mean()) - common) / v)
     taken = 2.0 * (_over_pairs(row, order, x) + b.offset) / (mean + b.offset) - 1.0
-    return Centred(q, 2.0 * max(scattered, 0.0) / v**2, taken)
+    return Centred(q, 2.0 * max(scattered, 0.0) / v**2, taken, alike)
 
 
 def _over_pairs(row: Array, order: Sequence[int], x: Signal) -> Array:

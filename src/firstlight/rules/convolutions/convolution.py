@@ -19,7 +19,7 @@ from firstlight.rules.linear.centring import seen, taken
 from firstlight.rules.linear.contraction import contract
 from firstlight.rules.linear.past_weights import past_weights
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule, several
-from firstlight.rules.state import sites
+from firstlight.rules.state import placed, sites
 from firstlight.rules.state.forms import combine
 from firstlight.rules.state.layout import axis_atoms, correlations, expand, merge_axis, moments, offset
 from firstlight.rules.state.noise import of_weights, stray
@@ -62,6 +62,8 @@ def convolve(x: Signal, weight: Signal, groups: int, maps: dict[int, Taps], outs
     for axis in [channel, *maps]:
         x = with_atom(x, axis)
     whole_law = given if given.groups == x.groups else x
+    counts = {axis_atoms(x, axis)[0]: matrix(taps).sum(axis=0) for axis, taps in maps.items()}
+    x = placed.read(x, placed.known(given), counts)
     at = offset(x, channel)
     taps = [axis_atoms(x, a)[0] for a in maps]
     off = pair_average(x, [at, *taps])

@@ -24,7 +24,7 @@ from firstlight.rules.pointwise.merge import plus, reduce_to
 from firstlight.rules.reductions import epsilon, spectrum
 from firstlight.rules.reductions.sphere import followed, is_site, on_nodes, on_sphere, over_places, weights_of
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, CONCENTRATED, Call, Grads, rule, several
-from firstlight.rules.state import course, pieces
+from firstlight.rules.state import course, pieces, placed
 from firstlight.rules.state.cross import with_rest
 from firstlight.rules.state.forms import combine, joint
 from firstlight.rules.state.layout import align, axis_atoms, correlations, moments
@@ -133,7 +133,7 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
     if inverse.size == 1 and (not centre or abs(common) < 0.05):
         left = float(inverse.reshape(-1)[0]) * (1.0 - common)  # E x·(x - x̄) = E x² - E x̄²
         out = replace(out, terms=_along(out, x, left, kept, spread + (x.scatter if site else 0.0)))
-    out = pieces.reweighed(out, x, gone, centred=centre)
+    out = placed.given(pieces.reweighed(out, x, gone, centred=centre), None if border is None else border.alike)
     return Normalised(replace(out, uncut=uncut and (out.ident, uncut[0])), inverse, kept, spread, apart)
 
 
@@ -356,7 +356,8 @@ def batch_norm(
     if not _on_batch(call, training, use_input_stats, running_mean):
         return affine_after(call, _running(call, input, running_mean, running_var, eps), weight, bias, axes)
     hat = normalise(call, input, _batch_atoms(call, input), centre=True, eps=eps).signal
-    return affine_after(call, hat, weight, bias, axes)
+    out = affine_after(call, hat, weight, bias, axes)
+    return placed.given(out, placed.known(hat)) if bias is None or bias.mean_q <= 0.0 else out
 
 
 def _on_batch(call: Call, training: bool, use_input_stats: bool, running_mean: Signal | None) -> bool:
