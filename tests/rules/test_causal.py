@@ -17,7 +17,7 @@ from firstlight.rules.state import course
 def flat(size):
     """A causal softmax of equal logits."""
     b = bins(size)
-    return Rows(b, 1.0 / b.seen, 1.0 / np.maximum.outer(b.seen, b.seen), np.ones(len(b.seen)), 0.0)
+    return Rows(b, 1.0 / b.seen, 1.0 / np.maximum.outer(b.seen, b.seen), *np.ones((2, len(b.seen))), 0.0)
 
 
 def signal_of(pairs, size):

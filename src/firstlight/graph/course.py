@@ -72,6 +72,7 @@ class Rows:
         share: E Σ p² of a row of each bin.
         met: E Σ p_t p_s of two different rows.
         coherent: `Keyed.coherent` of each, of unlike keys.
+        lone: `Keyed.lone` of each.
         wander: E c² of two unlike keys.
     """
 
@@ -79,6 +80,7 @@ class Rows:
     share: Array
     met: Array
     coherent: Array
+    lone: Array
     wander: float
 
     @property

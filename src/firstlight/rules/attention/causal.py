@@ -47,7 +47,7 @@ def variances(x: Signal, at: int, v: float, size: int) -> Array:
     b = bins(size)
     if all(c.atom != at for c in x.course):
         return np.full(len(b.seen), v)
-    plain = Rows(b, 1.0 / b.seen, np.empty(0), np.empty(0), 0.0)
+    plain = Rows(b, 1.0 / b.seen, np.empty(0), np.empty(0), np.empty(0), 0.0)
     mean = float(x.corr[tuple(1 if i == at else 0 for i in range(x.corr.ndim))])
     return v * apart(plain, replace(x, q=np.ones((1,) * x.q.ndim)), at) / max(1.0 - mean, 1e-9)
 
@@ -62,7 +62,13 @@ def tempered(share: Array, at: int, v: float, rows: Array, size: int) -> Array:
 
 
 def rows_of(
-    x: Signal, share: Array, at: int, v: Array, size: int, coherent: Callable[[Array], Array], wander: float
+    x: Signal,
+    share: Array,
+    at: int,
+    v: Array,
+    size: int,
+    coherent: Callable[[Array], tuple[Array, Array]],
+    wander: float,
 ) -> Rows:
     """The rows of a causal softmax over the atom `at` of x.
 
@@ -76,7 +82,7 @@ def rows_of(
         at: Atom of the keys; that of the queries is the one before.
         v: Variances of the rows' logits.
         size: Number of keys.
-        coherent: `Keyed.coherent` of rows that see so many unlike keys.
+        coherent: `Keyed.coherent` and `Keyed.lone` of rows that see so many unlike keys.
         wander: E c² of two unlike keys.
     """
     b = bins(size)
@@ -85,7 +91,7 @@ def rows_of(
     both = np.sqrt(np.outer(v, v)) * np.clip(course.of(x, at - 1), 0.0, 1.0)
     fewer, more = np.minimum.outer(b.seen, b.seen), np.maximum.outer(b.seen, b.seen)
     met = shares(both, fewer) * less(np.sqrt(np.outer(v, v)), both, fewer) * fewer / more
-    return Rows(b, square, np.minimum(met, np.minimum.outer(square, square)), coherent(b.seen), wander)
+    return Rows(b, square, np.minimum(met, np.minimum.outer(square, square)), *coherent(b.seen), wander)
 
 
 def _common(rows: Rows, w: Signal, atom: int) -> tuple[Array, Array]:

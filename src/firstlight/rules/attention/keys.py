@@ -10,6 +10,7 @@ import numpy as np
 
 from firstlight.graph.keyed import PLAIN, Keyed
 from firstlight.graph.signal import Array, Signal, replace
+from firstlight.rules.attention.turning import out_of_step
 from firstlight.rules.state.layout import axis_atoms, moments
 from firstlight.rules.state.noise import sample_correlation
 
@@ -155,7 +156,8 @@ def coherent(out: Signal, extra: float, x: Signal, w: Signal, like: float | Arra
     """
     common = shared(x, w)
     gradient = not x.mean.any()
-    q = out.q * (1.0 + extra) if gradient else out.q + extra * max(1.0 - common, 0.0) * w.mean_q
+    turned = (1.0 + extra) * out_of_step(out, x.keyed)
+    q = out.q * turned if gradient else out.q + extra * max(1.0 - common, 0.0) * w.mean_q
     level, grown = out.mean_q, float(q.mean())
     if level <= 0.0 or grown <= 0.0:
         return out

@@ -109,9 +109,10 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     k: Array = np.clip(second * (same - other) + scatter, -v, v)
     strayed = (0.0, 0.0, 0.0, 0.0) if units else (keys.straying(x), *_lengths(x, at, bool(seen.all())))
     keyed = straying(v, count, *strayed)
+    more = together(strayed[0], float(other[origin]))
     keyed = dataclasses.replace(
-        keyed, coherent=keyed.coherent + together(strayed[0], float(other[origin])),
-        queries=None if x.keyed is None else x.keyed.queries,
+        keyed, coherent=keyed.coherent + more, lone=keyed.lone + more,
+        queries=None if x.keyed is None else x.keyed.queries, turned=None if x.keyed is None else x.keyed.turned,
     )  # fmt: skip
     if known is not None:
         less = np.floor(known.keys)
@@ -213,7 +214,8 @@ def _mixed(keyed: Keyed, share: float) -> Keyed:
         return keyed
     less = 1.0 + share * (keyed.less - 1.0)
     coherent = (share * keyed.less * keyed.coherent + (1.0 - share) * keyed.apart) / less
-    return dataclasses.replace(keyed, less=less, coherent=coherent)
+    lone = coherent - share * keyed.less * (keyed.coherent - keyed.lone) / less
+    return dataclasses.replace(keyed, less=less, coherent=coherent, lone=lone)
 
 
 def soft_back(g: Signal, p: Signal, dim: int, known: float = 1.0, rate: float = 0.0) -> Signal:

@@ -89,7 +89,8 @@ def _strayed(v: float, n: int, units: float, dims: float, uneven: float, common:
     seen, close = p @ gram, p @ near
     together, nearby = (p * seen).sum(axis=2), (p * close).sum(axis=2)  # pᵀCp
     # dl = M dp, M = diag(p)(I - 1pᵀ), dp ~ N(0, C): E |dl|² = tr MCMᵀ and E dlᵀC' dl = tr MCMᵀC'
-    own = (np.square(p) * (energy[:, None, :] - 2.0 * seen + together[:, :, None])).sum(axis=2)
+    each = np.square(p) * (energy[:, None, :] - 2.0 * seen + together[:, :, None])
+    own = each.sum(axis=2)
     coherent = (p * (p @ (gram * near))).sum(axis=2) - 2.0 * (p * seen * close).sum(axis=2) + together * nearby
     # of dp ~ N(0, I), free of the values: E |dl|² = tr MMᵀ and E dlᵀC'dl = tr MMᵀC'
     sizes, free = np.square(keys).sum(axis=2)[:, None, :], 1.0 - 2.0 * p + square[:, :, None]
@@ -113,10 +114,11 @@ def _strayed(v: float, n: int, units: float, dims: float, uneven: float, common:
         float((own * length).mean() / own.mean()),
         float(apart.mean() / alone.mean()),
         float((pair[:, others] * alike).mean() / (pair[:, others].mean() * length.mean())),
+        float((each * sizes).sum(axis=2).mean() / own.mean()),
     )
 
 
-_PLAIN = (0.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.0)
+_PLAIN = (0.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0)
 
 
 def straying(v: float, n: Array, wander: float, scatter: float, uneven: float = 0.0, common: float = 0.0) -> Keyed:
@@ -141,10 +143,15 @@ def straying(v: float, n: Array, wander: float, scatter: float, uneven: float = 
     return Keyed(*_PLAIN) if law is None else Keyed(*mean_over_rows(law, n).tolist())
 
 
-def coherence(v: float, n: Array, wander: float, scatter: float, uneven: float = 0.0, common: float = 0.0) -> Array:
-    """`Keyed.coherent` of rows that see n keys, for ascending n; else as `straying`."""
+def coherence(
+    v: float, n: Array, wander: float, scatter: float, uneven: float = 0.0, common: float = 0.0
+) -> tuple[Array, Array]:
+    """`Keyed.coherent` and `Keyed.lone` of rows that see n keys, for ascending n; else as `straying`."""
     law = _straying(v, wander, scatter, uneven, common)
-    return np.ones_like(n) if law is None else at_counts(law, n)[2]
+    if law is None:
+        return np.ones_like(n), np.ones_like(n)
+    found = at_counts(law, n)
+    return found[2], found[8]
 
 
 def together(wander: float, common: float) -> float:

@@ -27,6 +27,7 @@ from firstlight.rules.attention.keys import (
     split_of_rows,
     uncommon,
 )
+from firstlight.rules.attention.turning import turned
 from firstlight.rules.state import course, lengths, sites, swaying
 from firstlight.rules.state.forms import combine, joint
 from firstlight.rules.state.layout import (
@@ -281,7 +282,7 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
     if keyed is not None:
         (queries, _), (keys, mine) = ((x, left), (w, right)) if out[-1] in right else ((w, right), (x, left))
         noise = fluctuation.of_logits(result, queries, keys, mine.index(out[-1]))
-        keyed = replaced(keyed, noise=noise, split=keys.split)
+        keyed = replaced(keyed, noise=noise, split=keys.split, turned=turned(keys))
     return replace(result, tag=tag, keyed=keyed)
 
 
