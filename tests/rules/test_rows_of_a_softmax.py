@@ -37,6 +37,12 @@ def test_what_keys_have_in_common_is_taken_from_every_row_of_any_length(common):
     assert max(map(abs, against_draws(common, is_causal=True))) < 4.0
 
 
+@pytest.mark.parametrize("common", [0.0, 0.5])
+def test_few_dimensions_in_which_tokens_differ(common):
+    """Queries whose weights are nearly even, of tokens of 12 units: they had a tenth too little."""
+    assert abs(against_draws(common, 12, scale=0.03)[0]) < 3.0
+
+
 def test_dropped_weights_let_gradients_through_that_keys_have_in_common():
     """Each weight's gradient has a mask of its own: of what all keys have in common 1 - rate cancels, no more."""
     assert max(map(abs, against_draws(0.5, dropout_p=0.3))) < 4.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace as replaced
 from math import prod
@@ -40,10 +41,11 @@ def straying(x: Signal) -> float:
     """1/(dimensions in which tokens differ): each layer of n units adds 1/n to it, and (1 + 2φ)/n to `wander`.
 
     φ is the mean c² of samples: what they have in common makes their products stray further. Between the keys of one
-    query what is common plays no part.
+    query what is common plays no part. φ has grown with `wander`, from 0: the mean of 1/(1 + 2φ) is ln(1 + 2φ)/2φ.
     """
     square = sample_correlation(x) ** 2
-    return min(x.wander / (1.0 + 2.0 * (square + x.wander * (1.0 - square))), 0.5)
+    twice = 2.0 * (square + x.wander * (1.0 - square))
+    return min(x.wander * (math.log1p(twice) / twice if twice > 1e-9 else 1.0), 0.5)
 
 
 def uncommon(out: Signal, p: Signal, w: Signal) -> float:
