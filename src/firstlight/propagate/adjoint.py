@@ -123,7 +123,8 @@ def _pass_on(
     sampler: Sampler | None,
 ) -> None:
     entry = find(node.op)
-    call = Call(node, run.graph.training, run.caveats.get(node.name, []), sampler, partial(resolve, run))
+    look, caveats = partial(resolve, run), run.caveats.get(node.name, [])
+    call = Call(node, run.graph.training, caveats, sampler, look, run.signs)
     args, options = tuple(resolve(run, a) for a in node.args), {k: resolve(run, a) for k, a in node.options.items()}
     one = len(outputs) == 1
     try:

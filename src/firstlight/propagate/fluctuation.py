@@ -118,10 +118,16 @@ def _no_lengths(run: Run) -> set[str]:
 
     Integers count and name things; x² and its mean inside a norm written by hand are fourth moments; what hides
     entries from a softmax is a number, also where it has been laid out anew, so that it is known on average alone.
+    What nobody reads is none either: the values of a topk of which the positions alone are used.
     """
+    graph = run.graph
+    read = {(r.node, r.index) for r in (*graph.outputs, *(r for node in graph.nodes for r in node.refs))}
     found: set[str] = set()
-    for node in run.graph.nodes:
+    for node in graph.nodes:
         if not run.signals[node.name]:
+            continue
+        if (node.name, 0) not in read:
+            found.add(node.name)
             continue
         x = run.signals[node.name][0]
         handed_on = x.mean.size > 0 and smallest(x.mean) <= HIDDEN and any(r.node in found for r in node.refs)

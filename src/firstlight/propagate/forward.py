@@ -15,6 +15,7 @@ import numpy.typing as npt
 from firstlight.errors import FirstlightError, MissingRuleError, ModelError
 from firstlight.graph.ir import Arg, ConstantRef, Graph, Law, Node, ParameterRef, Ref, TensorSpec
 from firstlight.graph.signal import Array, Signal, largest, replace, smallest
+from firstlight.graph.signs import UNSAID, Signs, signs
 from firstlight.rules import Call, Rule, find
 from firstlight.rules.attention.hiding import HIDDEN
 from firstlight.rules.linear import cartesian
@@ -42,6 +43,7 @@ class Run:
         gradients: The gradient of each node's first output, once the adjoint pass has run.
         parameter_gradients: The gradient of each parameter, likewise.
         strict: Whether an error inside a rule is raised instead of noted (tests).
+        signs: What the graph says of its tensors' entries.
     """
 
     graph: Graph
@@ -51,6 +53,7 @@ class Run:
     gradients: dict[str, Signal] = field(default_factory=dict[str, Signal])
     parameter_gradients: dict[str, Signal] = field(default_factory=dict[str, Signal])
     strict: bool = False
+    signs: Signs = UNSAID
 
 
 def missing(graph: Graph) -> tuple[Node, ...]:
@@ -104,7 +107,7 @@ def forward(
     """
     if sampler is None:
         require_rules(graph)
-    run = Run(graph, strict=strict)
+    run = Run(graph, strict=strict, signs=signs(graph))
     for name, parameter in graph.parameters.items():
         law = laws.get(name) or parameter.law or Law(0.0, 1.0, structure="constant", source="unknown")
         run.parameters[name] = from_parameter(parameter, law)
@@ -118,7 +121,8 @@ def _outputs(run: Run, node: Node, inputs: Mapping[str, Signal], sampler: Sample
     if node.op == "input":
         return (inputs[node.name],)
     entry = find(node.op)
-    call = Call(node, run.graph.training, sampler=sampler, look=partial(resolve, run))
+    look = partial(resolve, run)
+    call = Call(node, run.graph.training, sampler=sampler, look=look, signs=run.signs)
     args, options = tuple(resolve(run, a) for a in node.args), {k: resolve(run, a) for k, a in node.options.items()}
     try:
         if entry is None:

@@ -20,6 +20,7 @@ from typing import Any, Protocol, TypeGuard
 from firstlight.errors import InputError, RegistryError
 from firstlight.graph.ir import Arg, Node
 from firstlight.graph.signal import Cotangent, Signal
+from firstlight.graph.signs import UNSAID, Signs
 
 Grads = Mapping[str, Any]
 
@@ -81,6 +82,7 @@ class Call:
         caveats: What the rule had to assume against the evidence; collected on the node.
         sampler: Runs the real operation; None where nothing may be run.
         look: The signals of the node's arguments, for the sampler.
+        signs: What the graph says of its tensors' entries.
     """
 
     node: Node
@@ -88,6 +90,7 @@ class Call:
     caveats: list[str] = field(default_factory=list[str])
     sampler: Sampler | None = None
     look: Look | None = None
+    signs: Signs = UNSAID
 
     def caveat(self, text: str) -> None:
         """Record that an assumption of the rule does not hold here."""

@@ -25,6 +25,7 @@ from firstlight.rules.registry import Call, Grads, find, rule
 from firstlight.rules.state import sites
 from firstlight.rules.state.cross import add
 from firstlight.rules.state.layout import align, axis_atoms
+from firstlight.rules.state.steps import between
 from firstlight.rules.state.summation import sum_atoms
 from firstlight.rules.state.views import same_view
 
@@ -246,7 +247,9 @@ def sub(call: Call, input: Any, other: Any, alpha: float = 1.0) -> Any:
     entry, axis = find("log_softmax"), _normalized(input, other, alpha)
     if axis is not None and entry is not None:
         return entry.forward(call, input, axis)
-    return plus(call, input, other, -alpha)
+    out = plus(call, input, other, -alpha)
+    steps = call.signs.steps.get(call.node.name)
+    return out if steps is None or not isinstance(other, Signal) else between(out, other, steps)
 
 
 def _normalized(x: Any, y: Any, alpha: float) -> int | None:

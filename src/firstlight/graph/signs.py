@@ -1,0 +1,205 @@
+"""Which tensors have no entry above zero, or none below: read off the graph, for every value that the weights can take.
+
+Statistics of two moments cannot tell: a running sum of decays, -e^a·softplus(z) summed over the positions, scatters
+widely from head to head, and a Gaussian of its mean and variance has an upper end that e^u turns into infinity. That
+no entry is above zero is a fact of the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from firstlight.graph.ir import Arg, ConstantRef, Graph, Node, Ref
+
+_NEVER_BELOW = frozenset(["exp", "softplus", "sigmoid", "relu", "relu6", "square", "abs", "sqrt", "rsqrt", "softmax"])
+_NEVER_ABOVE = frozenset(["logsigmoid", "log_softmax"])
+#: Operations that give back entries of their first argument, sums or means of them, or positive multiples.
+_KEEP = frozenset(
+    [
+        "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "movedim",
+        "contiguous", "getitem", "select", "narrow", "chunk", "split", "unbind", "expand", "clone", "to",
+        "detach", "alias", "repeat", "repeat_interleave", "pad", "sum", "mean", "cumsum", "roll", "flip",
+        "tril", "triu", "amax", "amin", "dropout",
+    ]
+)  # fmt: skip
+
+
+class _Run(NamedTuple):
+    """A tensor whose entries along `axis` are running sums of entries of one sign: the node that made it."""
+
+    node: str
+    axis: int
+    last: bool = False  # of these, the last one alone
+
+
+class Steps(NamedTuple):
+    """Differences of a running sum's entries: i of axis `first` minus j of axis `second`, the sum of the terms between.
+
+    Attributes:
+        first: Axis of the one; None if it is the last entry.
+        second: Axis of the other.
+        sign: Of the terms, and so of the difference where i ≥ j.
+    """
+
+    first: int | None
+    second: int
+    sign: int
+
+
+class Signs(NamedTuple):
+    """What the graph says of its tensors' entries.
+
+    Attributes:
+        never_above: Names of the nodes of which no entry is larger than zero.
+        steps: Nodes that are differences of one running sum's entries.
+    """
+
+    never_above: frozenset[str] = frozenset()
+    steps: Mapping[str, Steps] = MappingProxyType({})
+
+
+UNSAID = Signs()
+
+
+def signs(graph: Graph) -> Signs:
+    """Read the signs of a graph's tensors; nothing is looked for where no exponential might ask."""
+    if not any(n.op == "exp" for n in graph.nodes):
+        return UNSAID
+    found = _Reading(graph)
+    return Signs(frozenset(name for name, sign in found.signs.items() if sign < 0), MappingProxyType(found.steps))
+
+
+class _Reading:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.signs: dict[str, int] = {}  # 1: no entry below zero, -1: none above; absent where neither is known
+        self._runs: dict[str, _Run] = {}
+        self.steps: dict[str, Steps] = {}
+        for node in graph.nodes:
+            sign = self._sign(node)
+            if sign:
+                self.signs[node.name] = sign
+            run = self._run(node)
+            if run is not None:
+                self._runs[node.name] = run
+
+    def _of(self, arg: Arg) -> int:
+        """The sign of an argument."""
+        if isinstance(arg, Ref):
+            return self.signs.get(arg.node, 0)
+        value = self._value(arg)
+        if value is None or not value.size or value.dtype.kind not in "iuf":
+            return 0
+        return 1 if value.min() >= 0 else -1 if value.max() <= 0 else 0
+
+    def _value(self, arg: Arg) -> npt.NDArray[Any] | None:
+        if isinstance(arg, ConstantRef):
+            constant = self.graph.constants.get(arg.name)
+            return None if constant is None else constant.value
+        return np.asarray(arg) if isinstance(arg, int | float) and not isinstance(arg, bool) else None
+
+    def _sign(self, node: Node) -> int:
+        op, args = node.op, node.args
+        if op in _NEVER_BELOW:
+            return 1
+        if op in _NEVER_ABOVE:
+            return -1
+        if op == "neg":
+            return -self._of(args[0])
+        if op in ("mul", "div") and len(args) > 1:
+            return 1 if op == "mul" and args[0] == args[1] else self._of(args[0]) * self._of(args[1])
+        if op == "pow" and len(args) > 1:
+            return 1 if isinstance(args[1], int) and args[1] % 2 == 0 else max(self._of(args[0]), 0)
+        if op == "sub" and len(args) > 1:
+            sign = self._difference(node)
+            return sign if sign or self._of(args[0]) != -self._of(args[1]) else self._of(args[0])
+        if op in ("add", "maximum", "minimum") and len(args) > 1:
+            return self._of(args[0]) if self._of(args[0]) == self._of(args[1]) else 0
+        if op in ("cat", "stack") and args and isinstance(args[0], tuple):
+            found = {self._of(a) for a in args[0]}
+            return found.pop() if len(found) == 1 else 0
+        if op == "masked_fill" and len(args) > 2:
+            return self._filled(node)
+        return self._of(args[0]) if op in _KEEP and args and self._zeros(node) else 0
+
+    def _zeros(self, node: Node) -> bool:
+        """Whether what a padding fills in is zero, or copies."""
+        return node.op != "pad" or (len(node.args) < 4 and not node.options.get("value"))
+
+    def _run(self, node: Node) -> _Run | None:
+        """Follow running sums through new axes and cuts."""
+        first = node.args[0] if node.args else None
+        if not isinstance(first, Ref) or not node.outputs:
+            return None
+        rank = len(node.outputs[0].shape)
+        if node.op == "cumsum":
+            axis = node.args[1] if len(node.args) > 1 else node.options.get("dim")
+            return _Run(node.name, axis % rank) if isinstance(axis, int) and self._of(first) else None
+        run = self._runs.get(first.node)
+        if run is None:
+            return None
+        if node.op in ("to", "contiguous", "clone", "alias"):
+            return run
+        if node.op == "unsqueeze":
+            axis = node.args[1] if len(node.args) > 1 else node.options.get("dim")
+            return run._replace(axis=run.axis + (axis % rank <= run.axis)) if isinstance(axis, int) else None
+        if node.op == "getitem" and len(node.args) > 1:
+            return self._cut(run, node.args[1], len(self.graph[first.node].outputs[0].shape), rank)
+        return None
+
+    def _cut(self, run: _Run, index: Arg, before: int, rank: int) -> _Run | None:
+        """A running sum of which all but the last entry may have been cut off; None for any other index."""
+        items = list(index) if isinstance(index, tuple) and index[:1] != ("slice",) else [index]
+        if "..." in items:
+            at = items.index("...")
+            items[at : at + 1] = [_EVERYTHING] * (before - sum(i is not None for i in items) + 1)
+        places = [i for i, item in enumerate(items) if item is not None]
+        if len(places) <= run.axis or any(items[p] != _EVERYTHING for p in places if p != places[run.axis]):
+            if len(places) > run.axis or any(item is not None and item != _EVERYTHING for item in items):
+                return None
+            return run._replace(axis=run.axis + sum(item is None for item in items)) if rank >= before else None
+        here = places[run.axis]
+        if items[here] == ("slice", -1, None, None):
+            return run._replace(axis=here, last=True)
+        if items[here] == _EVERYTHING:
+            return run._replace(axis=here)
+        return None
+
+    def _difference(self, node: Node) -> int:
+        a, b = node.args[:2]
+        one = self._runs.get(a.node) if isinstance(a, Ref) else None
+        two = self._runs.get(b.node) if isinstance(b, Ref) else None
+        if one is None or two is None or one.node != two.node:
+            return 0
+        sign = self.signs.get(one.node, 0)
+        if one.axis == two.axis:  # the last minus each
+            if not one.last or two.last:
+                return 0
+            self.steps[node.name] = Steps(None, two.axis, sign)
+            return sign
+        self.steps[node.name] = Steps(one.axis, two.axis, sign)
+        return 0
+
+    def _filled(self, node: Node) -> int:
+        """A masked tensor: of its own sign if what is filled in is, also where the mask hides what is of the other."""
+        first, mask, value = node.args[:3]
+        filled = self._value(value)
+        if filled is None or not filled.size:
+            return 0
+        fits = {sign: bool((sign * filled >= 0).all()) for sign in (1, -1)}
+        if own := self._of(first):
+            return own if fits[own] else 0
+        steps, hidden = self.steps.get(first.node) if isinstance(first, Ref) else None, self._value(mask)
+        if not isinstance(first, Ref) or steps is None or steps.first is None or hidden is None or not steps.sign:
+            return 0
+        later = np.indices(self.graph[first.node].outputs[0].shape, sparse=True)
+        in_order = later[steps.first] >= later[steps.second]
+        return steps.sign if fits[steps.sign] and bool(np.all(hidden.astype(bool) | in_order)) else 0
+
+
+_EVERYTHING = ("slice", None, None, None)
