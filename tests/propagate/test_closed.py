@@ -106,3 +106,21 @@ def test_one_answer_for_all_that_is_given_starts() -> None:
     torch.manual_seed(0)
     report = fl.diagnose(Pooled(), torch.randn(40, 16), loss=lambda y: (y - 1.0).square().mean())
     assert report.verdict == "starts", report.findings
+
+
+class Dropped(nn.Module):
+    """A residual branch under stochastic depth, written as Hugging Face does."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.layer, self.p = nn.Linear(16, 16), p
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mask = torch.floor(torch.rand((len(x), 1)) + 1 - self.p)
+        return x + self.layer(x) / (1 - self.p) * mask
+
+
+def test_a_branch_that_one_step_drops_is_not_dead() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*[Dropped(0.2) for _ in range(30)], nn.Linear(16, 4))
+    assert fl.predict(model, torch.randn(2, 16), "normal(0.02)").start.parts["alive"] > 0.999

@@ -9,6 +9,7 @@ from dataclasses import replace as replace_fields
 import numpy as np
 
 from firstlight.graph.ir import Graph, Node, ParameterRef
+from firstlight.graph.operations import RANDOM
 from firstlight.graph.prediction import NodePrediction, TensorPrediction
 from firstlight.graph.signal import Signal, largest
 from firstlight.propagate.forward import Run
@@ -108,6 +109,16 @@ def alive(run: Run, node: Node, bottlenecks: Collection[str], found: TensorPredi
     if not passes and (node.name in bottlenecks or _stops(run, node)):
         return found
     return replace_fields(found, p_dead=0.0)
+
+
+def drawn(graph: Graph) -> frozenset[str]:
+    """Nodes made of random numbers and constants alone, as a mask of stochastic depth: the next step draws others."""
+    found: set[str] = set()
+    for node in graph.nodes:
+        refs = [r.node for r in node.refs]
+        if (refs and all(r in found for r in refs) and not _has_weights(node)) or (not refs and node.op in RANDOM):
+            found.add(node.name)
+    return frozenset(found)
 
 
 def _stops(run: Run, node: Node) -> bool:

@@ -16,7 +16,7 @@ from firstlight.graph.prediction import (
     TensorPrediction,
 )
 from firstlight.graph.signal import INFINITY, Groups, Signal, replace, smallest
-from firstlight.propagate.closed import alive, bottlenecks, closed_once, dead
+from firstlight.propagate.closed import alive, bottlenecks, closed_once, dead, drawn
 from firstlight.propagate.contrast import contrasts
 from firstlight.propagate.forward import Run
 from firstlight.propagate.start import probability
@@ -106,6 +106,7 @@ def summarise(run: Run, scheme: str, laws: Mapping[str, str], dtype: str, notes:
     outputs = tuple(r.node for r in graph.outputs)
     inside = _no_lengths(run)
     seen = contrasts(run) if run.gradients else None
+    inside |= drawn(graph)
     kept = [n for n in closed_once(run, nodes) if n.name not in inside]
     start = probability(kept, outputs, dtype, parameters, seen)
     return Prediction(
