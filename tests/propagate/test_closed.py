@@ -124,3 +124,25 @@ def test_a_branch_that_one_step_drops_is_not_dead() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(*[Dropped(0.2) for _ in range(30)], nn.Linear(16, 4))
     assert fl.predict(model, torch.randn(2, 16), "normal(0.02)").start.parts["alive"] > 0.999
+
+
+class Judged(nn.Module):
+    """Scores with hidden entries that only decide something, as routers have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.gate = nn.Linear(16, 16), nn.Linear(16, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores = self.gate(x)
+        scores = scores.masked_fill(scores < 0, torch.finfo(scores.dtype).min)
+        near = (scores.amax(-1, keepdim=True) - scores) / scores.abs() > 0.1
+        chosen = scores.topk(2, -1)[1]
+        return self.layer(x) * near.to(x.dtype).mean(-1, keepdim=True) + chosen.sum(-1, keepdim=True)
+
+
+def test_what_only_decides_something_is_no_signal() -> None:
+    torch.manual_seed(0)
+    start = fl.predict(Judged(), torch.randn(8, 16)).start
+    assert start.parts["forward"] > 0.99, start
+    assert start.parts["range"] > 0.99, start

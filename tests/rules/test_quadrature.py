@@ -63,3 +63,13 @@ def test_sources_with_a_mean_or_skewed_have_no_unit() -> None:
     assert shifted is source
     moved = Signal(x.groups, np.full((1, 1), 0.5), x.q, x.corr, x.batch, gaussian=True)
     assert quadrature.unit(as_source(moved)[0]) is None
+
+
+def test_entries_that_do_not_vary_go_with_no_length() -> None:
+    """Of two places, one far from zero with no variance: its squares had gone with the length by rounding errors."""
+    mean, q = np.array([[3.0, 486.5]]), np.array([[10.0, 486.5**2]])
+    x = Signal(((8,), (2,)), mean, q, np.ones((2, 2)), (True, False), gaussian=True, scatter=0.1)
+    source, values = as_source(x)
+    slopes = quadrature.by_length(source, np.square(values))
+    assert slopes[int(np.argmax(source.mean))] == 0.0
+    assert np.all(np.abs(slopes) <= 1.1 * q.max())

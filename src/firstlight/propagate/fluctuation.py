@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from firstlight.graph.ir import Node
+from firstlight.graph.ir import Graph, Node, TensorSpec
 from firstlight.graph.prediction import (
     NodePrediction,
     ParameterPrediction,
@@ -119,10 +119,10 @@ def _no_lengths(run: Run) -> set[str]:
 
     Integers count and name things; x² and its mean inside a norm written by hand are fourth moments; what hides
     entries from a softmax is a number, also where it has been laid out anew, so that it is known on average alone.
-    What nobody reads is none either: the values of a topk of which the positions alone are used.
+    What no output is made of is none either: values of a topk whose positions alone are used, scores in a comparison.
     """
     graph = run.graph
-    read = {(r.node, r.index) for r in (*graph.outputs, *(r for node in graph.nodes for r in node.refs))}
+    read = _heard(graph)
     found: set[str] = set()
     for node in graph.nodes:
         if not run.signals[node.name]:
@@ -137,8 +137,21 @@ def _no_lengths(run: Run) -> set[str]:
     return found
 
 
+def _heard(graph: Graph) -> set[tuple[str, int]]:
+    """(node, output) of the tensors whose values the outputs of the graph are made of, not a truth about them alone."""
+    found = {(r.node, r.index) for r in graph.outputs}
+    for node in reversed(graph.nodes):
+        if any(_real(spec) and (node.name, i) in found for i, spec in enumerate(node.outputs)):
+            found.update((r.node, r.index) for r in node.refs)
+    return found
+
+
+def _real(spec: TensorSpec) -> bool:
+    return spec.dtype.startswith(("float", "bfloat", "complex"))
+
+
 def _no_length(node: Node, x: Signal) -> bool:
-    if x.integer or not node.outputs[0].dtype.startswith(("float", "bfloat", "complex")):
+    if x.integer or not _real(node.outputs[0]):
         return True
     if x.tag is not None and x.tag[0] not in ("softmax", "sum", "image", INNER, ADDED, ROW):
         return True

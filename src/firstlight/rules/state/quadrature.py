@@ -71,7 +71,8 @@ def by_length(source: Source, values: Array) -> Array:
     """dE[f(u)|V]/dln V of each row, V the variance of u: the regression of f on u², E f·(u² - V)·V/Var u²."""
     draw = _one_draw(source)
     lines = in_one_draw(source, values)
-    return ((lines * draw.square) @ source.grid.weights) * draw.mean / np.maximum(draw.spread, 1e-300)
+    slope = ((lines * draw.square) @ source.grid.weights) * draw.mean / np.maximum(draw.spread, 1e-300)
+    return np.where(draw.spread <= _ROUNDED * np.square(draw.mean), 0.0, slope)
 
 
 def _exponents(line: Array, u: Array, w: Array) -> tuple[float, float]:
