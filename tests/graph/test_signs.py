@@ -49,6 +49,9 @@ NEVER = {
     ),
     "times its square": lambda d: d * d.square(),
     "padded": lambda d: F.pad(d, (0, 2)),
+    "of fewer axes": lambda d: _summed(d, lambda c: hidden(c[None, ..., None] - c[..., None, :])),
+    "last of fewer axes": lambda d: _summed(d, lambda c: c[..., -1:] - c[None]),
+    "last, turned": lambda d: _summed(d, lambda c: c[:, :, -1:, None] - c[:, :, None]),
 }
 SOMETIMES = {
     "one diagonal of the others left": lambda d: segments(d, 2),
@@ -58,6 +61,13 @@ SOMETIMES = {
     "padded with one": lambda d: F.pad(d, (0, 2), value=1.0),
     "its square": lambda d: d.square(),
     "shifted": lambda d: d + 1.0,
+    "less of what is below zero": lambda d: torch.add(d, d.square().neg(), alpha=-2),
+    "less than nothing of what is above": lambda d: torch.sub(d, d.square(), alpha=-2),
+    "last minus twice each": lambda d: torch.sub(d.cumsum(-1)[..., -1:], d.cumsum(-1), alpha=2),
+    "last minus twice each of one sum": lambda d: _summed(d, lambda c: torch.sub(c[..., -1:], c, alpha=2)),
+    "between heads": lambda d: _summed(d, lambda c: hidden(c[:, :, None, :, None] - c[:, None, :, None, :])),
+    "last minus those of other heads": lambda d: _summed(d, lambda c: c[:, :, None, -1:] - c[:, None, :, :]),
+    "truth": lambda d: d.bool().float(),
     "running sum of both signs": lambda d: segments(d + 1.0, 1),
 }
 
@@ -65,6 +75,15 @@ SOMETIMES = {
 def _last(d: Tensor) -> Tensor:
     c = d.cumsum(-1)
     return c[..., -1:] - c
+
+
+def _summed(d: Tensor, rest: Callable[[Tensor], Tensor]) -> Tensor:
+    return rest(d.cumsum(-1))
+
+
+def hidden(pairs: Tensor) -> Tensor:
+    n = pairs.shape[-1]
+    return pairs.masked_fill(torch.ones(n, n, dtype=torch.bool).triu(1), float("-inf"))
 
 
 def found(graph: Graph) -> frozenset[str]:

@@ -30,19 +30,27 @@ _KEEP = frozenset(
 
 
 class _Run(NamedTuple):
-    """A tensor whose entries along `axis` are running sums of entries of one sign: the node that made it."""
+    """A tensor whose entries along an axis are running sums of entries of one sign.
+
+    Attributes:
+        node: What made it.
+        axis: Along which one of its axes.
+        places: Where each of its axes is by now, counted from the end, as broadcasting does.
+        last: Whether of the running sums the last one alone is left.
+    """
 
     node: str
     axis: int
-    last: bool = False  # of these, the last one alone
+    places: tuple[int, ...]
+    last: bool = False
 
 
 class Steps(NamedTuple):
     """Differences of a running sum's entries: i of axis `first` minus j of axis `second`, the sum of the terms between.
 
     Attributes:
-        first: Axis of the one; None if it is the last entry.
-        second: Axis of the other.
+        first: Axis of the one, counted from the end; None if it is the last entry.
+        second: Axis of the other, likewise.
         sign: Of the terms, and so of the difference where i ≥ j.
     """
 
@@ -115,6 +123,8 @@ class _Reading:
             return 1 if op == "mul" and args[0] == args[1] else self._of(args[0]) * self._of(args[1])
         if op == "pow" and len(args) > 1:
             return 1 if isinstance(args[1], int) and args[1] % 2 == 0 else max(self._of(args[0]), 0)
+        if op in ("add", "sub") and node.options.get("alpha", 1) != 1:
+            return 0
         if op == "sub" and len(args) > 1:
             sign = self._difference(node)
             return sign if sign or self._of(args[0]) != -self._of(args[1]) else self._of(args[0])
@@ -125,10 +135,12 @@ class _Reading:
             return found.pop() if len(found) == 1 else 0
         if op == "masked_fill" and len(args) > 2:
             return self._filled(node)
-        return self._of(args[0]) if op in _KEEP and args and self._zeros(node) else 0
+        return self._of(args[0]) if op in _KEEP and args and self._keeps(node) else 0
 
-    def _zeros(self, node: Node) -> bool:
-        """Whether what a padding fills in is zero, or copies."""
+    def _keeps(self, node: Node) -> bool:
+        """Whether what a padding fills in is zero, or copies; and whether what comes out can be below zero."""
+        if node.outputs and node.outputs[0].dtype in _UNSIGNED:
+            return False
         return node.op != "pad" or (len(node.args) < 4 and not node.options.get("value"))
 
     def _run(self, node: Node) -> _Run | None:
@@ -139,7 +151,8 @@ class _Reading:
         rank = len(node.outputs[0].shape)
         if node.op == "cumsum":
             axis = node.args[1] if len(node.args) > 1 else node.options.get("dim")
-            return _Run(node.name, axis % rank) if isinstance(axis, int) and self._of(first) else None
+            known = isinstance(axis, int) and rank > 0 and self._of(first)
+            return _Run(node.name, axis % rank, tuple(range(-rank, 0))) if known else None
         run = self._runs.get(first.node)
         if run is None:
             return None
@@ -147,43 +160,47 @@ class _Reading:
             return run
         if node.op == "unsqueeze":
             axis = node.args[1] if len(node.args) > 1 else node.options.get("dim")
-            return run._replace(axis=run.axis + (axis % rank <= run.axis)) if isinstance(axis, int) else None
+            if not isinstance(axis, int):
+                return None
+            return run._replace(places=tuple(p - (p <= axis % rank - rank) for p in run.places))
         if node.op == "getitem" and len(node.args) > 1:
-            return self._cut(run, node.args[1], len(self.graph[first.node].outputs[0].shape), rank)
+            return self._cut(run, node.args[1], len(self.graph[first.node].outputs[0].shape))
         return None
 
-    def _cut(self, run: _Run, index: Arg, before: int, rank: int) -> _Run | None:
+    def _cut(self, run: _Run, index: Arg, before: int) -> _Run | None:
         """A running sum of which all but the last entry may have been cut off; None for any other index."""
         items = list(index) if isinstance(index, tuple) and index[:1] != ("slice",) else [index]
-        if "..." in items:
-            at = items.index("...")
-            items[at : at + 1] = [_EVERYTHING] * (before - sum(i is not None for i in items) + 1)
-        places = [i for i, item in enumerate(items) if item is not None]
-        if len(places) <= run.axis or any(items[p] != _EVERYTHING for p in places if p != places[run.axis]):
-            if len(places) > run.axis or any(item is not None and item != _EVERYTHING for item in items):
-                return None
-            return run._replace(axis=run.axis + sum(item is None for item in items)) if rank >= before else None
-        here = places[run.axis]
-        if items[here] == ("slice", -1, None, None):
-            return run._replace(axis=here, last=True)
-        if items[here] == _EVERYTHING:
-            return run._replace(axis=here)
-        return None
+        if "..." not in items:
+            items.append("...")
+        at = items.index("...")
+        items[at : at + 1] = [_EVERYTHING] * (before - sum(i is not None for i in items) + 1)
+        kept = [i - len(items) for i, item in enumerate(items) if item is not None]  # where each axis comes to lie
+        changed = [(p, items[p]) for p in kept if items[p] != _EVERYTHING]
+        run = run._replace(places=tuple(kept[p] for p in run.places))
+        if not changed:
+            return run
+        return run._replace(last=True) if changed == [(run.places[run.axis], ("slice", -1, None, None))] else None
 
     def _difference(self, node: Node) -> int:
         a, b = node.args[:2]
         one = self._runs.get(a.node) if isinstance(a, Ref) else None
         two = self._runs.get(b.node) if isinstance(b, Ref) else None
-        if one is None or two is None or one.node != two.node:
+        if one is None or two is None or one.node != two.node or not self._side_by_side(one, two):
             return 0
         sign = self.signs.get(one.node, 0)
-        if one.axis == two.axis:  # the last minus each
-            if not one.last or two.last:
-                return 0
-            self.steps[node.name] = Steps(None, two.axis, sign)
-            return sign
-        self.steps[node.name] = Steps(one.axis, two.axis, sign)
-        return 0
+        first, second = one.places[one.axis], two.places[two.axis]
+        if two.last or (first == second and not one.last):
+            return 0
+        self.steps[node.name] = Steps(None if one.last else first, second, sign)
+        return sign if one.last else 0
+
+    def _side_by_side(self, one: _Run, two: _Run) -> bool:
+        """Whether a difference is of entries of one sum: no axis but that of the sum lies elsewhere."""
+        shape = self.graph[one.node].outputs[0].shape
+        return all(
+            p == q or n == 1 or k == one.axis
+            for k, (p, q, n) in enumerate(zip(one.places, two.places, shape, strict=True))
+        )
 
     def _filled(self, node: Node) -> int:
         """A masked tensor: of its own sign if what is filled in is, also where the mask hides what is of the other."""
@@ -202,4 +219,5 @@ class _Reading:
         return steps.sign if fits[steps.sign] and bool(np.all(hidden.astype(bool) | in_order)) else 0
 
 
+_UNSIGNED = frozenset(["bool", "uint8", "uint16", "uint32", "uint64"])
 _EVERYTHING = ("slice", None, None, None)
