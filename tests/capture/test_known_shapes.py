@@ -32,6 +32,8 @@ CASES: dict[str, Callable[[Tensor], Tensor]] = {
     "masked attention": lambda x: F.scaled_dot_product_attention(_heads(x), _heads(x), _heads(x), torch.ones(6, 6)),
     "transposed": lambda x: F.relu(x.transpose(1, 2)) + x.transpose(1, 2), "halves": lambda x: F.gelu(x.half()),
     "layer_norm": lambda x: F.layer_norm(x, (8,), ROW, ROW), "rms_norm": lambda x: F.rms_norm(x, (6, 8)),
+    "norm of heads": lambda x: F.layer_norm(_heads(x), (4,)),
+    "group norm of heads": lambda x: F.group_norm(_heads(x), 1),
     "group_norm": lambda x: F.group_norm(x, 3), "batch_norm": lambda x: F.batch_norm(x, None, None, training=True),
 }  # fmt: skip
 
@@ -48,7 +50,7 @@ def test_shape_and_type_are_those_of_the_real_call(name: str) -> None:
     assert (spec.shape, spec.dtype) == (tuple(real.shape), str(real.dtype).removeprefix("torch."))
 
 
-@pytest.mark.parametrize("name", ["heads", "attention"])
+@pytest.mark.parametrize("name", ["heads", "attention", "norm of heads", "group norm of heads"])
 def test_a_result_lies_in_memory_as_the_real_one_does(name: str) -> None:
     class Model(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -59,6 +59,9 @@ def test_every_verb() -> None:
         (lambda a, b: a * b, {"in_dims": (0, None)}),
         (lambda a, b: {"x": a + b, "y": (a, b.sum())}, {"in_dims": (1, 0), "out_dims": {"x": 1, "y": (-1, 0)}}),
         (lambda a, b: a @ b, {"in_dims": (0, -1), "out_dims": -1, "chunk_size": 2}),
+        (lambda a, b: a + b, {"out_dims": (1,)}),
+        (lambda a, b: (a + b, 3), {"out_dims": (0, None)}),
+        (lambda a, b: torch.func.vmap(torch.sin)(a.new_zeros(0, 3)) + b.sum(), {}),
         (lambda a, b: torch.func.vmap(torch.dot, (None, 0))(a, b.expand(3, -1)), {}),
     ],
 )
@@ -104,6 +107,28 @@ def test_too_many_turns_are_refused() -> None:
 
     model = Each()
     assert firstlight.measure(model, X).to_frame()["q"].iloc[-1] > 0
-    with pytest.raises(ModelError, match=f"mapped over {MOST + 1} entries"):
-        firstlight.measure(model, torch.randn(MOST + 1, 16))
+    for verb in (firstlight.measure, firstlight.predict):
+        with pytest.raises(ModelError, match=f"mapped over {MOST + 1} entries.*Give a smaller batch"):
+            verb(model, torch.randn(MOST + 1, 16))
     assert model(torch.randn(MOST + 1, 16)).shape == (MOST + 1, 16)  # vmap itself is back
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_weights_that_integers_look_up_inside_are_refused_in_words(inside: bool) -> None:
+    class Looked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.layer = nn.Embedding(20, 8), nn.Linear(8, 8)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            if inside:
+                return torch.func.vmap(lambda i: self.layer(self.table(i)))(ids)
+            return torch.func.vmap(self.layer)(self.table(ids))
+
+    ids = torch.randint(20, (4, 5))
+    for verb in (firstlight.measure, firstlight.predict):
+        if inside:
+            with pytest.raises(ModelError, match="Look up the weights before vmap"):
+                verb(Looked(), ids)
+        else:
+            assert verb(Looked(), ids).to_frame()["q"].iloc[-1] > 0

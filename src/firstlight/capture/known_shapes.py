@@ -42,12 +42,15 @@ def argument_like(op: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str
         return _wider(x, more[0]) if len(args) == 2 and not kwargs else None
     if op == "scaled_dot_product_attention":
         named = _named(args, kwargs, 0, "query", "key", "value", "attn_mask")
-        return named[0] if len(args) <= 4 and not kwargs.get("enable_gqa") and _attends(named, kwargs) else None
+        plain = len(args) <= 4 and not kwargs.get("enable_gqa") and not kwargs.get("dropout_p")
+        return named[0] if plain and _attends(named, kwargs) else None
     if not _is_plain(x):
         return None
     if op in _POINTWISE:
         told = any(a is True or isinstance(a, Tensor) for a in more)  # to work in place, perhaps
         return None if told else x
+    if op in ("layer_norm", "rms_norm", "group_norm") and not x.is_contiguous():
+        return None  # its result may be
     if op in _OF_ROWS:
         shape, *held = _named(args, kwargs, 1, "normalized_shape", "weight", "bias")
         sizes = tuple(shape) if isinstance(shape, tuple | list) else ()

@@ -47,8 +47,8 @@ def _looped(
     **kwargs: Any,
 ) -> Any:
     size, dims, flat, spec = _process_batched_inputs(in_dims, args, func)
-    if not any(isinstance(t, Tensor) and (t.is_floating_point() or t.is_complex()) for t in tree_flatten(args)[0]):
-        return vmap_impl(func, in_dims, out_dims, randomness, chunk_size, *args, **kwargs)
+    if size == 0 or not any(_is_field(t) for t in tree_flatten(args)[0]):
+        return _of_integers(vmap_impl, func, in_dims, out_dims, randomness, chunk_size, *args, **kwargs)
     if size > MOST:
         raise ModelError(
             "torch.vmap",
@@ -66,15 +66,42 @@ def _looped(
     return _stacked(results, out_dims)
 
 
+def _is_field(x: Any) -> bool:
+    return isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex())
+
+
+def _of_integers(mapped: Callable[..., Any], func: Callable[..., Any], *how: Any, **kwargs: Any) -> Any:
+    """What vmap itself gives, unless the function looks weights up: these are hidden inside of it."""
+    why: Exception | None = None
+    try:
+        result = mapped(func, *how, **kwargs)
+        if not any(_is_field(t) and t.requires_grad for t in tree_flatten(result)[0]):
+            return result
+    except (RuntimeError, NotImplementedError) as error:
+        why = error
+    raise ModelError(
+        "torch.vmap",
+        got=f"a function of integers alone that computes with weights{f' ({why})' if why else ''}",
+        expected="a function of integers that gives integers or a mask, or one that has real numbers as arguments",
+        action="Look up the weights before vmap, as vmap(f)(embedding(ids)), or call the function on the whole batch.",
+    ) from why
+
+
 def _stacked(results: list[Any], out_dims: Any) -> Any:
     """The results of all turns, each tensor with a new axis where `out_dims` (a number, or a tree of them) says."""
     leaves, spec = zip(*(tree_flatten(r) for r in results), strict=True)
     if isinstance(out_dims, int):
-        dims = [out_dims] * len(leaves[0])
+        dims: list[Any] | None = [out_dims] * len(leaves[0])
+    elif isinstance(results[0], Tensor) and isinstance(out_dims, tuple) and len(out_dims) == 1:
+        dims = [out_dims[0]]
     else:
         dims = _broadcast_to_and_flatten(out_dims, spec[0])
         if dims is None:
             raise ValueError(f"vmap: out_dims {out_dims!r} do not fit what the function returns")
+    if wrong := [
+        type(x).__name__ for x, d in zip(leaves[0], dims, strict=True) if d is not None and not isinstance(x, Tensor)
+    ]:
+        raise ValueError(f"vmap: a function must only return Tensors, got {wrong[0]}; or set its out_dims to None")
     together = [
         torch.stack(each, d) if d is not None else each[0]
         for each, d in zip(zip(*leaves, strict=True), dims, strict=True)

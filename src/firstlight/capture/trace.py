@@ -107,6 +107,8 @@ def _otherwise(
         raise _raised(where, reason) from error
     if _lacks_entries(model, args, kwargs):
         if not _asks_for_entries(error):
+            if isinstance(error, ModelError):
+                raise error  # it says itself what to do
             raise _raised(where, reason) from error
         raise CaptureError(
             where,
@@ -118,6 +120,8 @@ def _otherwise(
         ) from error
     try:
         recorder, output = observe(model, args, kwargs)
+    except ModelError:
+        raise
     except Exception as again:
         path, line = place_of(again, model)
         where = f"{type(model).__name__}{f', module {path!r}' if path else ''}{f', {line}' if line else ''}"
