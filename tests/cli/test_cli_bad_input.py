@@ -135,3 +135,17 @@ def test_what_is_offered_is_in_the_file_and_not_what_it_imports(nets: str) -> No
     offered = result.stderr.partition("one of ")[2].split("Did")[0]
     assert "good" in offered
     assert "torch" not in offered
+
+
+def test_a_factory_that_reads_weights_is_told_to_do_without_meta(tmp_path: Path) -> None:
+    lines = [
+        "from torch import nn",
+        "def build():",
+        "    m = nn.Linear(16, 4)",
+        "    m.weight.norm().item()",
+        "    return m",
+    ]
+    (tmp_path / "nets.py").write_text("\n".join(lines))
+    spec = f"{tmp_path}/nets.py:build"
+    result = call("predict", spec, "-i", "4,16", "--meta", "--scheme", "he")
+    refused(result, "RuntimeError at nets.py:4", "Leave --meta out")

@@ -56,7 +56,8 @@ def load_model(
         model = found
     elif callable(found):
         expected = f"a call with {keywords or 'no arguments'} that returns a module"
-        with _user_code(f"factory {spec!r}", expected):
+        action = "Leave --meta out if it computes with its weights' entries. " if device == "meta" else ""
+        with _user_code(f"factory {spec!r}", expected, action):
             model = _without_weights(found, keywords) if device == "meta" else found(**keywords)
     else:
         model = found
@@ -160,7 +161,7 @@ def _import_module(name: str) -> Any:
 
 
 @contextmanager
-def _user_code(where: str, expected: str) -> Iterator[None]:
+def _user_code(where: str, expected: str, action: str = "") -> Iterator[None]:
     """Run code of the user: what it prints goes to standard error, what it raises becomes a `ModelError`."""
     try:
         with redirect_stdout(sys.stderr):
@@ -168,14 +169,20 @@ def _user_code(where: str, expected: str) -> Iterator[None]:
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if not _is_ours(f.filename)]
+        # What a library raises is told where the user's code calls it.
+        frames = [f for f in frames if "site-packages" not in f.filename] or frames
         line = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
         raise ModelError(
             where,
             got=f"{type(error).__name__}{line}: {error}",
             expected=expected,
-            action="Mend that line; --debug shows the whole traceback.",
+            action=f"{action}Mend that line; --debug shows the whole traceback.",
         ) from error
+
+
+def _is_ours(file: str) -> bool:
+    return file.startswith("<frozen") or Path(file).is_relative_to(Path(__file__).parents[1])
 
 
 @contextmanager

@@ -16,6 +16,14 @@ Axes = tuple[int, ...]
 # group.
 _REORDER = frozenset({"t", "transpose", "permute"})
 _SAME_AXES = frozenset({"to", "detach", "contiguous", "clone", "requires_grad", "alias"})
+#: Operations that give back entries of a weight, as they are.
+_KEPT = frozenset(
+    [
+        "view", "reshape", "unsqueeze", "squeeze", "flatten", "unflatten", "expand", "repeat", "getitem", "select",
+        "narrow", "chunk", "split", "unbind", "movedim", "cat", "stack", "flip", "roll", "repeat_interleave",
+        "index_select",
+    ]
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +38,7 @@ class Use:
         index: Which of the operation's tensors it is, for operations on a list of tensors.
         factor: Constant by which the parameter is multiplied first, without its sign.
         offset: Constant that is added to the parameter first.
+        known: Whether nothing else than all this has been done to its entries.
     """
 
     node: Node
@@ -39,6 +48,7 @@ class Use:
     index: int | None = None
     factor: float = 1.0
     offset: float = 0.0
+    known: bool = True
 
 
 def uses(graph: Graph) -> dict[str, list[Use]]:
@@ -53,7 +63,7 @@ def uses(graph: Graph) -> dict[str, list[Use]]:
             for i, item in enumerate(arg if isinstance(arg, tuple) else (arg,)):
                 index = i if isinstance(arg, tuple) else position if isinstance(position, int) else None
                 for o in _origins(item, nodes, signal, graph):
-                    use = Use(node, position, o.axes, o.direct, index, o.factor, o.offset)
+                    use = Use(node, position, o.axes, o.direct, index, o.factor, o.offset, o.known)
                     found.setdefault(o.name, []).append(use)
     return found
 
@@ -77,6 +87,7 @@ class _Origin(NamedTuple):
     direct: bool
     factor: float = 1.0
     offset: float = 0.0
+    known: bool = True
 
 
 def constant_factor(node: Node, graph: Graph) -> float | None:
@@ -94,8 +105,11 @@ def constant_factor(node: Node, graph: Graph) -> float | None:
 
 def constant_term(node: Node, graph: Graph) -> float | None:
     """c of an operation that adds a constant c to one tensor; else None."""
-    if node.op != "add" or len(node.args) != 2 or node.options.get("alpha", 1) != 1:
+    if node.op not in ("add", "sub") or len(node.args) != 2 or node.options.get("alpha", 1) != 1:
         return None
+    if node.op == "sub":
+        taken = None if _number(node.args[0], graph) is not None else _number(node.args[1], graph)
+        return None if taken is None else -taken
     numbers = [n for n in (_number(a, graph) for a in node.args) if n is not None]
     return numbers[0] if len(numbers) == 1 else None
 
@@ -136,7 +150,9 @@ def _origins(arg: Arg, nodes: Mapping[str, Node], signal: frozenset[str], graph:
         added = constant_term(node, graph)
         if added is not None:  # a gain that is counted from one: (1 + w) x
             return [origin._replace(direct=False, offset=origin.offset + added)]
-    return [_Origin(o.name, None, False) for o in sources]
+    if node.op in _KEPT:
+        return [_Origin(o.name, None, False, offset=o.offset, known=o.known) for o in sources]
+    return [_Origin(o.name, None, False, known=False) for o in sources]
 
 
 def _sources(arg: Arg, nodes: Mapping[str, Node], signal: frozenset[str], graph: Graph) -> list[_Origin]:
@@ -169,11 +185,11 @@ def site_of(use: Use, graph: Graph, name: str) -> Site | None:
     op, node = use.node.op, use.node
     if op in ("embedding", "embedding_bag"):
         return Site("embedding", 1, shape[-1], in_axes=(0,))
-    if op in NORMS and use.direct:
-        return Site("gain") if use.position in ("weight", _NORM_WEIGHT.get(op)) else Site("bias")
+    if op in NORMS and (use.direct or (use.known and use.offset)):
+        return Site("gain", offset=use.offset) if use.position in ("weight", _NORM_WEIGHT.get(op)) else Site("bias")
     if op == "add" and len(shape) == 1 and shape[0] == node.outputs[0].shape[-1]:
         return Site("bias")
-    if op == "mul" and len(shape) == 1 and _after_norm(node, graph):
+    if op == "mul" and len(shape) == 1 and use.known and _after_norm(node, graph):
         return Site("gain", offset=use.offset)
     bias_position = {"linear": 2, "addmm": 0, "baddbmm": 0}.get(op, 2 if op.startswith("conv") else None)
     if use.position == "bias" or (bias_position is not None and use.position == bias_position):
