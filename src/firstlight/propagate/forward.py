@@ -120,6 +120,8 @@ def forward(
 def _outputs(run: Run, node: Node, inputs: Mapping[str, Signal], sampler: Sampler | None) -> tuple[Signal, ...]:
     if node.op == "input":
         return (inputs[node.name],)
+    if node.outputs and all(0 in spec.shape for spec in node.outputs):
+        return tuple(uniform(spec.shape, 0.0, 0.0) for spec in node.outputs)  # no entry, no law
     entry = find(node.op)
     look = partial(resolve, run)
     call = Call(node, run.graph.training, sampler=sampler, look=look, signs=run.signs)
@@ -144,6 +146,8 @@ def _outputs(run: Run, node: Node, inputs: Mapping[str, Signal], sampler: Sample
         call.caveat(f"the rule failed ({type(error).__name__}: {error}): the statistics of its first input are kept")
         found = _fallback(node, args)
     outputs: tuple[Any, ...] = found if several(found) else (found,)
+    if len(outputs) < len(node.outputs):
+        outputs = (*outputs, *_fallback(node, args)[len(outputs) :])
     fitted = tuple(_fit(call, out, spec) for out, spec in zip(outputs, node.outputs, strict=False))
     if call.caveats:
         run.caveats[node.name] = call.caveats

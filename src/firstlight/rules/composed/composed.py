@@ -165,7 +165,7 @@ def logaddexp(tape: Tape, input: Signal, other: Signal) -> Signal:
     return tape("add", tape("mul", tape("add", input, other), 0.5), rest)
 
 
-@composed("copy", example="torch.empty_like(x).copy_(x)")
+@composed("copy", "set_data", example="torch.empty_like(x).copy_(x)")
 def copy(tape: Tape, input: Signal, src: Signal) -> Signal:
     """What is written over the first argument."""
     return tape("expand", src, input.shape)

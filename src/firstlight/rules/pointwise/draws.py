@@ -122,9 +122,11 @@ def poisson(call: Call, input: Signal) -> Signal:
 
 
 @rule("randint", "randint_like", "randperm", "multinomial", example="x[torch.randint(0, 16, (16,))]")
-def integers(call: Call, unused: Any = None) -> Signal:
+def integers(
+    call: Call, input: Any = None, num_samples: Any = None, size: Any = None, replacement: Any = None
+) -> Signal:
     """Places chosen by chance."""
-    del unused
+    del input, num_samples, size, replacement
     return independent(call.node.outputs[0].shape, 0.0, 1.0, integer=True)
 
 
