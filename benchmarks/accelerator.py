@@ -92,7 +92,8 @@ def measure(name: str, device: torch.device, pairs: int = 7) -> Row:
         1e3 * median([clock for _, (clock, _) in seconds]),
         median([clock / own for (own, _), (clock, _) in seconds]),
         median([busy / clock for _, (clock, busy) in seconds]),
-        *peaks,
+        peaks[0],
+        peaks[1],
         peaks[1] / peaks[0],
     )
 

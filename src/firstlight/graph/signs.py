@@ -151,8 +151,9 @@ class _Reading:
         rank = len(node.outputs[0].shape)
         if node.op == "cumsum":
             axis = node.args[1] if len(node.args) > 1 else node.options.get("dim")
-            known = isinstance(axis, int) and rank > 0 and self._of(first)
-            return _Run(node.name, axis % rank, tuple(range(-rank, 0))) if known else None
+            if not isinstance(axis, int) or not rank or not self._of(first):
+                return None
+            return _Run(node.name, axis % rank, tuple(range(-rank, 0)))
         run = self._runs.get(first.node)
         if run is None:
             return None
