@@ -20,7 +20,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import firstlight
-from benchmarks.overhead import _GPT, _mlp, median, own_pass, resnet50
+from benchmarks.overhead import GPT, median, mlp, own_pass, resnet50
 
 RESULT = Path(__file__).with_name("accelerator.csv")
 
@@ -57,11 +57,11 @@ def _resnet(batch: int) -> tuple[nn.Module, Tensor]:
 
 
 MODELS: dict[str, tuple[Callable[[], tuple[nn.Module, Tensor]], bool]] = {
-    "50 linear layers of 1024 units, batch 1024": (lambda: _mlp(1024, 1024), False),
-    "50 linear layers of 4096 units, batch 4096": (lambda: _mlp(4096, 4096), False),
+    "50 linear layers of 1024 units, batch 1024": (lambda: mlp(1024, 1024), False),
+    "50 linear layers of 4096 units, batch 4096": (lambda: mlp(4096, 4096), False),
     "The layers of a ResNet-50, batch 64 of 3×224×224": (lambda: _resnet(64), False),
-    "GPT-2 small's size, batch 8 of 1024 tokens": (lambda: (_GPT(), torch.randint(50257, (8, 1024))), False),
-    "the same with bfloat16 autocast": (lambda: (_GPT(), torch.randint(50257, (8, 1024))), True),
+    "GPT-2 small's size, batch 8 of 1024 tokens": (lambda: (GPT(), torch.randint(50257, (8, 1024))), False),
+    "the same with bfloat16 autocast": (lambda: (GPT(), torch.randint(50257, (8, 1024))), True),
 }
 
 

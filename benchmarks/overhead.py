@@ -40,7 +40,7 @@ HEAD = {
 }  # fmt: skip
 
 
-def _mlp(width: int, batch: int) -> tuple[nn.Module, Tensor]:
+def mlp(width: int, batch: int) -> tuple[nn.Module, Tensor]:
     """50 linear layers with ReLU. Arithmetic per number that is read grows with the width and with the batch."""
     layers = [m for _ in range(50) for m in (nn.Linear(width, width), nn.ReLU())]
     return nn.Sequential(*layers), torch.randn(batch, width)
@@ -48,17 +48,17 @@ def _mlp(width: int, batch: int) -> tuple[nn.Module, Tensor]:
 
 def mlp_1024() -> tuple[nn.Module, Tensor]:
     """50 linear layers of 1024 units, batch 1024."""
-    return _mlp(1024, 1024)
+    return mlp(1024, 1024)
 
 
 def mlp_512() -> tuple[nn.Module, Tensor]:
     """50 linear layers of 512 units, batch 256."""
-    return _mlp(512, 256)
+    return mlp(512, 256)
 
 
 def mlp_64() -> tuple[nn.Module, Tensor]:
     """50 linear layers of 64 units, batch 64: so small that Python's own time counts."""
-    return _mlp(64, 64)
+    return mlp(64, 64)
 
 
 class _Bottleneck(nn.Module):
@@ -113,7 +113,7 @@ class _Block(nn.Module):
         return x + self.out(F.gelu(self.fc(self.ln_2(x)), approximate="tanh"))
 
 
-class _GPT(nn.Module):
+class GPT(nn.Module):
     def __init__(self, layers: int = 12, width: int = 768, heads: int = 12, vocab: int = 50257) -> None:
         super().__init__()
         self.wte, self.wpe = nn.Embedding(vocab, width), nn.Embedding(1024, width)
@@ -130,7 +130,7 @@ class _GPT(nn.Module):
 
 def gpt2() -> tuple[nn.Module, Tensor]:
     """A transformer of GPT-2 small's size with tied embeddings, batch 2 of 256 tokens."""
-    return _GPT(), torch.randint(50257, (2, 256))
+    return GPT(), torch.randint(50257, (2, 256))
 
 
 MODELS: dict[str, tuple[Callable[[], tuple[nn.Module, Tensor]], int]] = {

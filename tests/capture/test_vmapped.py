@@ -39,12 +39,14 @@ def test_every_verb() -> None:
     frame = firstlight.measure(model, X).to_frame()
     assert frame["q"].iloc[-1] == pytest.approx(float(expected.detach().square().mean()), rel=1e-5)
     assert (frame["op"] == "linear").sum() == 6
-    q = firstlight.predict(model, X).to_frame().set_index("name")["q"]
-    assert q[":linear"] == pytest.approx(frame.set_index("name")["q"][":linear"], rel=0.2)
+    plain = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 4))
+    alone = firstlight.predict(plain, X, "he").to_frame().set_index("name")["q"]
+    q = firstlight.predict(model, X, "he").to_frame().set_index("name")["q"]
+    assert q[":linear"] == pytest.approx(alone["0:linear"], rel=1e-6)
+    assert q[":linear#1"] == pytest.approx(alone["2:linear"], rel=1e-6)
     assert firstlight.diagnose(model, X).verdict == "starts"
     before = [w.clone() for w in model.weights]
     done = firstlight.initialize(model, "he", batch=X)
-    plain = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 4))
     firstlight.initialize(plain, "he", batch=X)
     for w, alone in ((model.weights[0], plain[0].weight), (model.weights[2], plain[2].weight)):
         spread = 4 * (2 / alone.numel()) ** 0.5  # of a variance from so many entries

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import firstlight
-from firstlight.capture.weightless import LARGEST, weightless
+from firstlight.capture.nodes import VALUE_LIMIT
+from firstlight.capture.weightless import SCALES, weightless
 from firstlight.cli import app
 
 
@@ -81,12 +82,38 @@ def test_constants_without_entries_are_named_and_hide_nothing() -> None:
 
 def test_nothing_large_is_made() -> None:
     with weightless():
-        assert torch.zeros(LARGEST + 1).is_meta
-        assert torch.arange(LARGEST + 1).is_meta
+        assert torch.zeros(VALUE_LIMIT + 1).is_meta
+        assert torch.arange(VALUE_LIMIT + 1).is_meta
+        assert torch.randn(SCALES + 1).is_meta
+        assert not torch.randn(SCALES).is_meta
         assert not torch.zeros(8, 8).is_meta
         assert torch.zeros(2, device="meta").is_meta
         assert nn.Linear(4, 4).weight.is_meta
     assert not torch.empty(2).is_meta
+
+
+class Raw(nn.Module):
+    """Weights of one's own, two of them tied, and a scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(SCALES, 2))
+        self.many = nn.ParameterList(nn.Parameter(torch.zeros(SCALES + 1)) for _ in range(2))
+        shared = nn.Parameter(torch.ones(SCALES, 2), requires_grad=False)
+        self.one = self.other = shared
+        self.scale = nn.Parameter(torch.full((SCALES,), 1e-5))
+
+
+def test_no_weight_takes_memory_however_it_is_made() -> None:
+    with weightless():
+        model = Raw()
+    real = {n for n, p in model.named_parameters(remove_duplicate=False) if not p.is_meta}
+    assert real == {"scale"}
+    assert float(model.scale.detach()[0]) == pytest.approx(1e-5)
+    assert model.one is model.other
+    assert not model.one.requires_grad
+    assert model.first.requires_grad
+    assert not Raw().first.is_meta  # as before
 
 
 def test_a_model_that_is_built_from_its_configuration() -> None:

@@ -30,8 +30,8 @@ def test_no_entries_are_no_obstacle(memories: int) -> None:
     model = Memories(memories)
     prediction = firstlight.predict(model, X)
     assert prediction.p_start > 0.9
-    last = firstlight.compare(prediction, firstlight.measure(model, X, draws=16)).nodes[-1]
-    assert last.q_predicted == pytest.approx(last.q_measured, rel=0.2)
+    last = firstlight.compare(prediction, firstlight.measure(model, X, draws=64)).nodes[-1]
+    assert abs(last.q_z) < 3.0, last
 
 
 class Moved(nn.Module):

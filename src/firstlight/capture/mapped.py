@@ -29,8 +29,8 @@ def written_out() -> Iterator[None]:
     vmap, tensors hide their mapped axis: no statistic of theirs could be taken. Functions of integers and flags
     alone, as those that make masks, stay as they are.
     """
-    before = vmap_impl
-    setattr(functorch, "vmap_impl", _looped)  # noqa: B010 - a name that torch keeps to itself
+    before = getattr(functorch, "vmap_impl")  # noqa: B009 - a name that torch keeps to itself
+    setattr(functorch, "vmap_impl", _looped)  # noqa: B010
     try:
         yield
     finally:

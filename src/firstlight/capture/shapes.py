@@ -13,11 +13,10 @@ is given a representative one, spread evenly over the possible choices, and the 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
 from firstlight.capture.known_shapes import argument_like
 from firstlight.capture.nodes import VALUE_LIMIT, NodeRecorder
@@ -56,10 +55,7 @@ class ShapeRecorder(NodeRecorder):
         self._outdated: dict[int, torch.Tensor] = {}
         self._representatives: dict[int, torch.Tensor] = {}
         self._run_real = False
-        for buffer, value in _rebuilt_buffers(scope.model):
-            self._copies[id(buffer)] = (buffer, value)
-        unknown = {id(b) for b in scope.parts.buffers.values() if b.is_meta and id(b) not in self._copies}
-        for buffer, value in rebuilt(scope.model, unknown) if unknown else ():
+        for buffer, value in rebuilt(scope.model):
             self._copies[id(buffer)] = (buffer, value)
 
     def input_for(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -279,26 +275,6 @@ class ShapeRecorder(NodeRecorder):
 def is_known_input(tensor: torch.Tensor) -> bool:
     """Whether an input's entries are used as they are: integers, booleans and masks that hold values."""
     return tensor.device.type != "meta" and not is_signal(tensor)
-
-
-def _rebuilt_buffers(model: nn.Module) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(buffer on the meta device, its value) of modules that are a function of their configuration alone.
-
-    Rotary embeddings of Hugging Face models hold no weights, only a table that their constructor computes.
-    """
-    for module in model.modules():
-        config, buffers = getattr(module, "config", None), dict(module.named_buffers())
-        if config is None or not buffers or any(True for _ in module.parameters()):
-            continue
-        if all(b.device.type == "meta" for b in buffers.values()):
-            try:
-                with CPU:
-                    made = dict(type(module)(config=config).named_buffers())
-            except Exception:  # noqa: BLE001 - not of this kind; its tables stay unknown
-                continue
-            for name, buffer in buffers.items():
-                if name in made and made[name].shape == buffer.shape:
-                    yield buffer, made[name]
 
 
 def _on(values: Any, device: torch.device) -> Any:
