@@ -65,12 +65,12 @@ MODELS: dict[str, tuple[Callable[[], tuple[nn.Module, Tensor]], bool]] = {
 }
 
 
-def measure(name: str, device: torch.device, pairs: int = 7) -> Row:
+def measure(name: str, device: torch.device, pairs: int = 5) -> Row:
     """A line of the table."""
     build, half = MODELS[name]
     torch.manual_seed(0)
-    model, x = build()
-    model, x = model.to(device), x.to(device)
+    with device:
+        model, x = build()
 
     def own() -> None:
         with torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext():
@@ -118,7 +118,10 @@ def run() -> Table | str:
     """Measure where there is an accelerator, keep it, and show what is kept."""
     if torch.cuda.is_available():
         torch.set_num_threads(1)
-        rows = [measure(name, torch.device("cuda")) for name in MODELS]
+        rows: list[Row] = []
+        for name in MODELS:
+            print(name, flush=True)
+            rows.append(measure(name, torch.device("cuda")))
         with RESULT.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
             writer.writeheader()

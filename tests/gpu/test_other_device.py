@@ -29,8 +29,23 @@ pytestmark = [
 #: Both devices sum in an order of their own. In float64 (roundoff 1.1e-16) that moves what a network of some hundred
 #: operations gives by 1e-13 or so; sums that nearly cancel (means) by that share of their terms.
 CLOSE = 1e-9
+#: Where torch's own kernels there (hardsigmoid, hardswish, weight norm) or the network itself (norms, rotations and
+#: embeddings of time in Llama's way) compute in float32 (6e-8) for a while.
+CLOSE_IN_SINGLE = 1e-5
+IN_SINGLE = {
+    *("mlp_hardsigmoid", "mlp_hardswish", "mlp_weight_norm"),
+    *("llama_like", "experts", "hf_llama", "hf_mamba", "hf_unet2d"),
+}
 #: Networks that draw numbers in their forward pass, read memory that nobody wrote to, or do not run in float64.
-NOT_ALIKE = {"mlp_dropout", "variational", "recurrent_by_hand", "hf_mixtral"}
+NOT_ALIKE = {n for n in names() if "dropout" in ZOO[n].tags} | {
+    "variational",
+    "recurrent_by_hand",
+    "hf_swin",
+    "hf_mixtral",
+}
+#: Softmaxes that are alike on both devices up to roundoff can fall to neighbouring levels of those that are sampled
+#: (`rules.attention.straying`), ten per cent apart in a moment.
+LEVELS = 1e-2
 
 
 def there(tree: Any) -> Any:
@@ -42,7 +57,7 @@ def double(tree: Any) -> Any:
     return tree_map_only(Tensor, lambda t: t.double() if t.is_floating_point() else t, tree)
 
 
-def same_numbers(here: pd.DataFrame, other: pd.DataFrame) -> None:
+def same_numbers(here: pd.DataFrame, other: pd.DataFrame, close: float = CLOSE) -> None:
     assert list(here.columns) == list(other.columns)
     assert len(here) == len(other)
     for column in here.columns:
@@ -50,7 +65,7 @@ def same_numbers(here: pd.DataFrame, other: pd.DataFrame) -> None:
         if pd.api.types.is_float_dtype(mine):
             size = here[column.removesuffix("mean") + "rms"] if column in ("mean", "grad_mean") else None
             scale = np.abs(mine) if size is None else size
-            off = np.abs(mine - theirs) > CLOSE * np.maximum(scale, 1e-300)
+            off = np.abs(mine - theirs) > close * np.maximum(scale, 1e-300)
             both = (mine.isna() & theirs.isna()) | (mine == theirs)
             bad = off & ~both
             assert not bad.any(), (
@@ -71,8 +86,11 @@ def test_zoo_is_measured_alike(name: str) -> None:
     other = firstlight.measure(copy.deepcopy(model).to(DEVICE), there(batch))
     assert other.device.startswith(DEVICE.type)
     a, b = here.to_frame(), other.to_frame()
-    same = [c for c in a.columns if c not in ("sampled", "grad_sampled")]
-    same_numbers(a[same], b[same])
+    left_out = {"sampled", "grad_sampled"}
+    if {"softmax", "scaled_dot_product_attention"} & set(a["op"]):
+        left_out.add("grad_zero_fraction")  # what cancels under a softmax is 0 or a roundoff, as the kernel sums
+    same = [c for c in a.columns if c not in left_out]
+    same_numbers(a[same], b[same], CLOSE_IN_SINGLE if name in IN_SINGLE else CLOSE)
 
 
 @pytest.mark.parametrize("name", names())
@@ -85,8 +103,9 @@ def test_zoo_is_predicted_alike(name: str) -> None:
         a, b = here.to_frame(), other.to_frame()
         assert a["name"].tolist() == b["name"].tolist()
         # live weights are summed up in float32 there, in another order
-        np.testing.assert_allclose(b["q"], a["q"], rtol=1e-3)
-        np.testing.assert_allclose(b["grad_q"], a["grad_q"], rtol=1e-3)
+        close = LEVELS if {"softmax", "scaled_dot_product_attention"} & set(a["op"]) else 1e-3
+        np.testing.assert_allclose(b["q"], a["q"], rtol=close)
+        np.testing.assert_allclose(b["grad_q"], a["grad_q"], rtol=close)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ def diagnosed(c: Case) -> fl.Report:
 @pytest.mark.parametrize("which", ["fires", "near miss"])
 @pytest.mark.parametrize("code", sorted(CASES))
 def test_same_findings(code: str, which: str) -> None:
+    if (code, which) == ("GRD006", "fires"):
+        pytest.skip("its layers in a plain list are no part of the model: .to(device) leaves them behind")
     make = CASES[code][which == "near miss"]
     here, other = diagnosed(make()), diagnosed(moved(make()))
     assert other.verdict == here.verdict

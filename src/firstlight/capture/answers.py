@@ -135,8 +135,8 @@ def best_readout(forward: Callable[[], Any], layer: nn.Linear, loss: Loss) -> fl
     pull = (r.detach().float().flatten(0, -2).abs().T @ h.flatten(0, -2).abs()).max()
     far = STEPS * torch.clamp(SGD_LR * pull, min=ADAM_LR) + layer.weight.detach().float().abs().max()
     h, far = h / size, far * size  # the same functions, better conditioned
-    weight = torch.zeros(layer.out_features, layer.in_features, requires_grad=True)
-    bias = torch.zeros(layer.out_features, requires_grad=True)
+    weight = torch.zeros(layer.out_features, layer.in_features, device=h.device, requires_grad=True)
+    bias = torch.zeros(layer.out_features, device=h.device, requires_grad=True)
 
     def answer() -> torch.Tensor:
         return torch.nn.functional.linear(h, far * torch.tanh(weight / far), bias).to(out.dtype)

@@ -18,62 +18,49 @@ from typing import Any
 
 from torch.autograd import function as autograd
 
+from firstlight.capture.shared import Shared
+
 OPERATION = "autograd_function"
 
 Told = Callable[[Any, tuple[Any, ...], dict[str, Any], Any], None]
 
 
-# Who is told, by thread; the innermost recorder is the last. One patch serves all threads: a patch for each, put back
-# by each in its own time, would leave the one that was put in first behind for ever.
-_WATCHERS: dict[int, list[Told]] = {}
-_LOCK = threading.Lock()
+_THREAD = threading.local()  # Its `watchers` are told; the innermost recorder is the last.
 
 
 @contextmanager
 def watched_functions(tell: Told) -> Iterator[None]:
-    """Call `tell` with (class, args, kwargs, result) of every custom function that this thread applies.
-
-    Torch's class is patched while any thread watches, and is as before when the last one has ended.
-    """
-    thread = threading.get_ident()
-    with _LOCK:
-        if not _WATCHERS:
-            _patch()
-        _WATCHERS.setdefault(thread, []).append(tell)
-    try:
-        yield
-    finally:
-        with _LOCK:
-            watchers = _WATCHERS[thread]
+    """Call `tell` with (class, args, kwargs, result) of every custom function that this thread applies."""
+    watchers: list[Told] = vars(_THREAD).setdefault("watchers", [])
+    with _WATCHED.entered():
+        watchers.append(tell)
+        try:
+            yield
+        finally:
             watchers.remove(tell)
-            if not watchers:
-                del _WATCHERS[thread]
-            if not _WATCHERS:
-                _restore()
 
 
-_PLACE: Any = autograd._SingleLevelFunction
-_BEFORE: list[Any] = []  # What stood there of its own, if anything did (another library's patch).
-
-
-def _patch() -> None:
-    before = vars(_PLACE).get("apply")
-    _BEFORE[:] = [] if before is None else [before]
+@contextmanager
+def _watched() -> Iterator[None]:
+    place: Any = autograd._SingleLevelFunction  # pyright: ignore[reportPrivateUsage]
+    before = vars(place).get("apply")  # what stands there of its own, if anything does (another library's patch)
 
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        plain = super(_PLACE, cls).apply if before is None else before.__get__(None, cls)
+        plain = super(place, cls).apply if before is None else before.__get__(None, cls)
         result = plain(*args, **kwargs)
-        watchers = _WATCHERS.get(threading.get_ident(), [])
         if not cls.__module__.startswith("torch."):
-            for tell in reversed(watchers):
+            for tell in reversed(vars(_THREAD).get("watchers", ())):
                 tell(cls, args, kwargs, result)
         return result
 
-    _PLACE.apply = classmethod(apply)
+    place.apply = classmethod(apply)
+    try:
+        yield
+    finally:
+        if before is None:
+            del place.apply
+        else:
+            place.apply = before
 
 
-def _restore() -> None:
-    if _BEFORE:
-        _PLACE.apply = _BEFORE[0]
-    else:
-        del _PLACE.apply
+_WATCHED = Shared(_watched)

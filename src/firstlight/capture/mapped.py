@@ -15,6 +15,7 @@ from torch._functorch.vmap import (
 )
 from torch.utils._pytree import _broadcast_to_and_flatten, tree_flatten, tree_unflatten
 
+from firstlight.capture.shared import Shared
 from firstlight.errors import ModelError
 
 #: More turns than this are not taken: each puts all operations of the function into the graph once more.
@@ -27,14 +28,23 @@ def written_out() -> Iterator[None]:
 
     That is what vmap means (its documentation says so), and what it computes equals the loop but for rounding. Inside
     vmap, tensors hide their mapped axis: no statistic of theirs could be taken. Functions of integers and flags
-    alone, as those that make masks, stay as they are.
+    alone, as those that make masks, stay as they are, and so does what other threads map.
     """
+    with _WRITTEN_OUT.entered():
+        yield
+
+
+@contextmanager
+def _replaced() -> Iterator[None]:
     before = getattr(functorch, "vmap_impl")  # noqa: B009 - a name that torch keeps to itself
     setattr(functorch, "vmap_impl", _looped)  # noqa: B010
     try:
         yield
     finally:
         setattr(functorch, "vmap_impl", before)  # noqa: B010
+
+
+_WRITTEN_OUT = Shared(_replaced)
 
 
 def _looped(
@@ -46,6 +56,8 @@ def _looped(
     *args: Any,
     **kwargs: Any,
 ) -> Any:
+    if not _WRITTEN_OUT.is_mine():
+        return vmap_impl(func, in_dims, out_dims, randomness, chunk_size, *args, **kwargs)
     size, dims, flat, spec = _process_batched_inputs(in_dims, args, func)
     if size == 0 or not any(_is_field(t) for t in tree_flatten(args)[0]):
         return _of_integers(vmap_impl, func, in_dims, out_dims, randomness, chunk_size, *args, **kwargs)

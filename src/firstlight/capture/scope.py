@@ -15,6 +15,7 @@ from torch import nn
 
 from firstlight.capture.census import Census, census
 from firstlight.capture.mapped import written_out
+from firstlight.capture.shared import Shared
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -118,6 +119,9 @@ def _plain(module: nn.Module) -> bool:
 _HOOK_TABLES = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
+_UNCOMPILED = Shared(lambda: torch.compiler.set_stance("force_eager"))
+
+
 @contextmanager
 def as_written(parts: Census) -> Iterator[None]:
     """Run compiled parts of the model uncompiled, mapped ones as loops, all without key-value caches; put them back.
@@ -126,7 +130,7 @@ def as_written(parts: Census) -> Iterator[None]:
     """
     with ExitStack() as stack:
         if "torch._dynamo.eval_frame" in sys.modules:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(_UNCOMPILED.entered())
         stack.enter_context(written_out())
         for config in _configurations(parts):
             stack.callback(setattr, config, "use_cache", config.use_cache)
