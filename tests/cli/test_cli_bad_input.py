@@ -43,6 +43,7 @@ from firstlight import api
         (["{nets}:good", "-i", "4,17"], ["cannot be multiplied", "Check the batch's shape"]),
         (["{nets}:good", "-i", "4,16", "--loss", "hinge"], ["cross-entropy, nll, mse, bce or MODULE:FUNCTION"]),
         (["{nets}:Nan", "-i", "4,16"], ["the forward pass fails"]),
+        (["{nets}:good", "-i", "4,16", "--device", "gpu"], ["error --device", "got 'gpu'", "expected cpu"]),
         (["{nets}:good", "--batch", "absent.pt"], ["absent.pt", "no such file"]),
         (["{nets}:good", "-i", "4,16", "--out", "."], ["a folder", "the path of a file"]),
     ],

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_leaves
 
 from firstlight.capture.measure import takes_two
 from firstlight.cli.model import load_object
@@ -206,7 +207,7 @@ def bind_loss(name: str, target: Tensor | None, seed: int) -> Callable[[Any], Te
             return given
 
         def on_labels(output: Any) -> Tensor:
-            return given(output, target)
+            return given(output, _beside(target, output))
 
         on_labels.__name__ = getattr(given, "__name__", type(given).__name__)
         return on_labels
@@ -227,6 +228,12 @@ def bind_loss(name: str, target: Tensor | None, seed: int) -> Callable[[Any], Te
 
     loss.__name__ = name
     return loss
+
+
+def _beside(target: Tensor, output: Any) -> Tensor:
+    """The target on the output's device."""
+    tensor = next((x for x in tree_leaves(output) if isinstance(x, torch.Tensor)), target)
+    return target.to(tensor.device)
 
 
 def _function(name: str) -> Callable[..., Tensor]:
@@ -259,7 +266,7 @@ def _cross_entropy(logits: Tensor, target: Tensor | None, generator: torch.Gener
             )
         target = target.long()
     _check_target("cross-entropy", target, (logits.shape[0], *logits.shape[2:]), tuple(logits.shape))
-    return torch.nn.functional.cross_entropy(logits, target)
+    return torch.nn.functional.cross_entropy(logits, _beside(target, logits))
 
 
 def _nll(output: Tensor, target: Tensor | None, generator: torch.Generator) -> Tensor:
@@ -267,19 +274,19 @@ def _nll(output: Tensor, target: Tensor | None, generator: torch.Generator) -> T
     shape = (output.shape[0], *output.shape[2:])
     target = torch.randint(classes, shape, generator=generator) if target is None else target
     _check_target("nll", target, shape)
-    return torch.nn.functional.nll_loss(output, target.long())
+    return torch.nn.functional.nll_loss(output, _beside(target, output).long())
 
 
 def _mse(output: Tensor, target: Tensor | None, generator: torch.Generator) -> Tensor:
     target = torch.randn(output.shape, generator=generator) if target is None else target
     _check_target("mse", target, tuple(output.shape))
-    return torch.nn.functional.mse_loss(output, target.to(output.dtype))
+    return torch.nn.functional.mse_loss(output, target.to(output))
 
 
 def _bce(output: Tensor, target: Tensor | None, generator: torch.Generator) -> Tensor:
     target = torch.randint(2, output.shape, generator=generator) if target is None else target
     _check_target("bce", target, tuple(output.shape))
-    return torch.nn.functional.binary_cross_entropy_with_logits(output, target.to(output.dtype))
+    return torch.nn.functional.binary_cross_entropy_with_logits(output, target.to(output))
 
 
 def _check_target(name: str, target: Tensor, *shapes: tuple[int, ...]) -> None:

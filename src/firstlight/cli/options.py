@@ -70,6 +70,15 @@ DtypeOption = Annotated[
     Dtype | None,
     typer.Option("--dtype", help="Convert the model and real-valued inputs.", rich_help_panel=_MODEL[0]),
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="Move model and batch there: cuda, cuda:1, mps; by default the batch goes where the model is.",
+        rich_help_panel=_MODEL[0],
+    ),
+]
 Inputs = Annotated[
     list[str] | None,
     typer.Option(

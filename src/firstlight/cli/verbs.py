@@ -60,6 +60,7 @@ def diagnose(
     arg: options.FactoryArgs = None,
     train: options.Train = None,
     dtype: options.DtypeOption = None,
+    device: options.Device = None,
     seed: options.Seed = 0,
     form: options.FormatOption = options.Format.TEXT,
     out: options.Out = None,
@@ -77,7 +78,7 @@ def diagnose(
     from firstlight import api
 
     check_writable(out)
-    module, job = _load(model, arg, inputs, batch, loss, seed, train, dtype)
+    module, job = _load(model, arg, inputs, batch, loss, seed, train, dtype, device)
     with _working("Diagnosing"):
         report = api.diagnose(module, job.batch, loss=job.loss, theory=theory)
     write_report(report, form, out, lambda: _predicted(module, job))
@@ -95,6 +96,7 @@ def measure(
     arg: options.FactoryArgs = None,
     train: options.Train = None,
     dtype: options.DtypeOption = None,
+    device: options.Device = None,
     seed: options.Seed = 0,
     draws: Annotated[int, typer.Option(min=1, help="Draw the weights anew this many times.")] = 1,
     form: options.FormatOption = options.Format.TEXT,
@@ -109,7 +111,7 @@ def measure(
     if form is options.Format.HTML:
         raise InputError("--format", got="html", expected="text or json", action="The page is made by diagnose.")
     check_writable(out)
-    module, job = _load(model, arg, inputs, batch, loss, seed, train, dtype)
+    module, job = _load(model, arg, inputs, batch, loss, seed, train, dtype, device)
     with _working("Measuring"):
         measured = api.measure(module, job.batch, loss=job.loss, draws=draws, seed=seed)
     if form is options.Format.JSON:
@@ -144,6 +146,7 @@ def predict(
     """
     from firstlight import api
     from firstlight.cli.batch import load_job, shapes
+    from firstlight.cli.devices import together
     from firstlight.cli.model import load_model, values
 
     check_writable(out)
@@ -155,8 +158,11 @@ def predict(
         return load_model(model, arg, seed=seed, train=train, device="meta" if meta else "cpu", **settings)
 
     grid = values(sweep or [])
+    module = None if grid else build()
+    if module is not None and job is not None:
+        given = together(module, job, None)[1].batch
     with _working("Predicting"):
-        found = api.predict(build if grid else build(), given, scheme, dtype=kind)
+        found = api.predict(module or build, given, scheme, dtype=kind)
         result = found.sweep(**grid) if grid else found
     if form is options.Format.HTML and grid:
         raise InputError("--format", got="html with --sweep", expected="text or json")
@@ -354,16 +360,20 @@ def _load(
     seed: int,
     train: bool | None,
     dtype: options.Dtype | None,
+    device: str | None,
 ) -> tuple[nn.Module, Job]:
     """The module and what to run it on; the batch first, since it is cheaper to refuse."""
     from firstlight.capture.inputs import check_batch, check_model
     from firstlight.cli.batch import load_job
+    from firstlight.cli.devices import find_device, together
     from firstlight.cli.labels import with_labels
     from firstlight.cli.model import load_model
 
     kind = None if dtype is None else dtype.torch_name
+    place = None if device is None else find_device(device)
     job = load_job(inputs, file, loss, seed=seed, dtype=kind)
     module = load_model(model, arg, seed=seed, train=train, dtype=kind)
+    module, job = together(module, job, place)
     job, said = with_labels(module, job, seed)
     if said:
         check_batch(job.batch, check_model(module))  # what cannot be used is refused before its labels are spoken of
