@@ -12,10 +12,10 @@ from firstlight.capture import predict as capture
 from firstlight.capture.trace import trace
 from firstlight.graph.ir import Node
 from firstlight.graph.signal import Cotangent, replace
-from firstlight.propagate.adjoint import random_direction
 from firstlight.rules.attention.participation import jacobian, participation
 from firstlight.rules.attention.softmax import soft
 from firstlight.rules.gradients import leaning
+from firstlight.rules.gradients.seeds import random_direction
 from firstlight.rules.moves.structural import unshape
 from firstlight.rules.registry import Call
 from firstlight.rules.state.empirical import uniform

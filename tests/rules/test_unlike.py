@@ -10,10 +10,10 @@ import torch
 from firstlight.graph.ir import Node
 from firstlight.graph.signal import Cotangent, replace
 from firstlight.graph.sites import Sites
-from firstlight.propagate.adjoint import random_direction
 from firstlight.rules.chains.source import as_source, from_values
 from firstlight.rules.gradients import leaning, unlike
 from firstlight.rules.gradients.along import fresh, of_view, uneven
+from firstlight.rules.gradients.seeds import random_direction
 from firstlight.rules.linear.contraction import energy_cube, scatter_of
 from firstlight.rules.moves.structural import like_shape
 from firstlight.rules.pointwise.products import multiply

@@ -21,7 +21,7 @@ from firstlight.capture.event import Event
 from firstlight.capture.inputs import Inputs
 from firstlight.capture.preserve import preserved
 from firstlight.capture.record import recording
-from firstlight.capture.tensors import map_tensors
+from firstlight.capture.tensors import map_tensors, separate
 from firstlight.checks.evidence import Softmax
 from firstlight.graph.measurement import Measurement
 
@@ -42,7 +42,7 @@ def softmaxes(model: nn.Module, inputs: Inputs, measured: Measurement) -> tuple[
     if not any(n.op in SOFTMAXES for n in measured.nodes):
         return ()
     watch = AxisWatch()
-    args, kwargs = map_tensors((tuple(inputs.args), dict(inputs.kwargs)), lambda t: t.detach().clone())
+    args, kwargs = map_tensors((tuple(inputs.args), dict(inputs.kwargs)), lambda t: separate(t).clone())
     graded = torch.inference_mode(False), torch.enable_grad()  # the model may differentiate by itself
     with preserved(model), graded[0], graded[1], recording(model, watch.sink) as recorder:
         with torch._C.DisableTorchFunction():

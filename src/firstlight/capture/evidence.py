@@ -17,7 +17,7 @@ from firstlight.capture.measure import Loss, measure
 from firstlight.capture.mixing import mixing
 from firstlight.capture.preserve import preserved
 from firstlight.capture.probe import Levels, probe, without_noise
-from firstlight.capture.tensors import map_tensors
+from firstlight.capture.tensors import map_tensors, separate
 from firstlight.checks.evidence import Evidence, Mixing, Probe, Softmax
 from firstlight.errors import InputError
 from firstlight.graph.measurement import Measurement
@@ -110,7 +110,7 @@ def _look(
     moved: bool = True,
 ) -> Probe:
     def forward() -> Any:
-        args, kwargs = map_tensors((tuple(inputs.args), dict(inputs.kwargs)), lambda t: t.detach().clone())
+        args, kwargs = map_tensors((tuple(inputs.args), dict(inputs.kwargs)), lambda t: separate(t).clone())
         return model(*args, **kwargs)
 
     with preserved(model, weights=True), torch.inference_mode(False):

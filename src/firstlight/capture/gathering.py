@@ -85,6 +85,7 @@ class Gathering:
         self.parameter_grads: dict[int, Tensor | None] = {}
         self.last = ""
         self.rewritten = False
+        self.listening = False  # A network, or its loss, may differentiate on the way: that is not its backward pass.
         self._queued = queued
         self._queue: list[_Entry] = []
         self._held = 0
@@ -143,7 +144,7 @@ class Gathering:
 
     def _grad_hook(self, key: str, op: str, axis: int) -> Callable[[Tensor | None], None]:
         def hook(grad: Tensor | None) -> None:
-            if grad is not None:
+            if grad is not None and self.listening:
                 with torch._C.DisableTorchFunction():
                     self._receive(key, op, grad, axis)
 

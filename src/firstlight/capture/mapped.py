@@ -15,7 +15,7 @@ from torch._functorch.vmap import (
 )
 from torch.utils._pytree import _broadcast_to_and_flatten, tree_flatten, tree_unflatten
 
-from firstlight.capture.shared import Shared
+from firstlight.capture.shared import Shared, replaced
 from firstlight.errors import ModelError
 
 #: More turns than this are not taken: each puts all operations of the function into the graph once more.
@@ -34,17 +34,7 @@ def written_out() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _replaced() -> Iterator[None]:
-    before = getattr(functorch, "vmap_impl")  # noqa: B009 - a name that torch keeps to itself
-    setattr(functorch, "vmap_impl", _looped)  # noqa: B010
-    try:
-        yield
-    finally:
-        setattr(functorch, "vmap_impl", before)  # noqa: B010
-
-
-_WRITTEN_OUT = Shared(_replaced)
+_WRITTEN_OUT = Shared(lambda: replaced(functorch, "vmap_impl", _looped))
 
 
 def _looped(

@@ -21,7 +21,7 @@ from firstlight.capture.parameters import parameter_stats, use_counts
 from firstlight.capture.preserve import WriteGuard, preserved
 from firstlight.capture.record import recording
 from firstlight.capture.redraw import Pass, Redraw, with_draws
-from firstlight.capture.tensors import map_tensors, named_tensors
+from firstlight.capture.tensors import map_tensors, named_tensors, separate
 from firstlight.errors import FirstlightError, InputError, ModelError
 from firstlight.graph.measurement import Measurement, NodeStats, ParameterStats, TensorStats
 
@@ -180,6 +180,7 @@ def _differentiate(
     if not parameters:
         one.notes.append("no parameter requires a gradient: gradients of activations only")
     with _told(model, one, "backward pass"):
+        one.listening = True
         found = torch.autograd.grad(roots, targets, cotangents, allow_unused=True)
         one.read_waiting()
     grads = found[len(leaves) :]
@@ -187,11 +188,14 @@ def _differentiate(
 
 
 def _own_inputs(inputs: Inputs, backward: bool) -> tuple[tuple[Any, ...], dict[str, Any], list[Tensor]]:
-    """Copies of the inputs that the model may overwrite, and the leaves behind them that receive gradients."""
+    """Copies of the inputs that the model may overwrite, and the leaves behind them that receive gradients.
+
+    Leaves that require a gradient already stay what they are: a loss may hold them and differentiate the output there.
+    """
     leaves: list[Tensor] = []
 
     def own(t: Tensor) -> Tensor:
-        t = t.detach()
+        t = separate(t)
         if backward and (t.is_floating_point() or t.is_complex()):
             t.requires_grad_(True)
             leaves.append(t)
@@ -297,6 +301,10 @@ def _advice(what: str, message: str) -> str:
         return "Use torch.utils.checkpoint with use_reentrant=False, or switch checkpointing off for the measurement."
     if "out of bounds" in message or "out of range" in message:
         return "Check the labels and indices: they must lie below the number of classes or tokens."
+    if what == "loss" and ("differentiated Tensor" in message or "does not require grad" in message):
+        return "A loss that differentiates the output needs a batch that asks for it: batch.requires_grad_(True)."
+    if "does not require grad" in message:
+        return "A model that differentiates in its forward pass cannot be measured with backward=False."
     if "shape" in message or "size" in message:
         return "Check the batch's shape against what the module expects."
     return "Run the model alone on this batch to see the whole traceback." if what == "forward pass" else ""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from firstlight.capture.inputs import Inputs
 from firstlight.capture.preserve import preserved
-from firstlight.capture.tensors import map_tensors, named_tensors
+from firstlight.capture.tensors import map_tensors, named_tensors, separate
 from firstlight.checks.evidence import Mixing
 
 
@@ -38,7 +38,7 @@ def mixing(model: nn.Module, inputs: Inputs) -> Mixing | None:
         return hook
 
     def exchanged(t: Tensor) -> Tensor:
-        t = t.detach().clone()
+        t = separate(t).clone()
         if t.shape[:1] == (n,):
             t[0] = t[-1]
         return t
@@ -55,7 +55,7 @@ def mixing(model: nn.Module, inputs: Inputs) -> Mixing | None:
         try:
             for m, _ in modes:
                 m.training = False
-            pairs = list(zip(outputs(lambda t: t.detach().clone()), outputs(exchanged), strict=False))
+            pairs = list(zip(outputs(lambda t: separate(t).clone()), outputs(exchanged), strict=False))
         finally:
             for hook in hooks:
                 hook.remove()

@@ -22,7 +22,8 @@ from firstlight.graph.signal import Signal
 from firstlight.graph.uncollected import uncollected
 from firstlight.propagate.adjoint import adjoint
 from firstlight.propagate.fluctuation import summarise
-from firstlight.propagate.forward import forward, require_rules, uninitialised
+from firstlight.propagate.forward import forward, require_rules
+from firstlight.propagate.run import uninitialised
 from firstlight.propagate.start import RANGES
 from firstlight.rules.state.empirical import constant, from_data, uniform, unseen
 

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from firstlight.capture.census import Census, census
-from firstlight.capture.mapped import written_out
 from firstlight.capture.shared import Shared
+from firstlight.capture.transforms import opened
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -131,7 +131,7 @@ def as_written(parts: Census) -> Iterator[None]:
     with ExitStack() as stack:
         if "torch._dynamo.eval_frame" in sys.modules:
             stack.enter_context(_UNCOMPILED.entered())
-        stack.enter_context(written_out())
+        stack.enter_context(opened())
         for config in _configurations(parts):
             stack.callback(setattr, config, "use_cache", config.use_cache)
             config.use_cache = False

@@ -44,6 +44,14 @@ def map_tensors(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
     return value
 
 
+def separate(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor without what made it; a leaf that asks for a gradient as it is.
+
+    A loss may hold such a leaf and differentiate the output there, as that of a differential equation does.
+    """
+    return tensor if tensor.requires_grad and tensor.is_leaf else tensor.detach()
+
+
 def is_mask(tensor: torch.Tensor) -> bool:
     """Whether a floating-point tensor with entries is an additive mask: 0 and what no softmax sees, and both.
 

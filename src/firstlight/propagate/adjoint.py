@@ -12,11 +12,12 @@ import numpy as np
 from firstlight.errors import FirstlightError
 from firstlight.graph.ir import Arg, Node, ParameterRef, Ref
 from firstlight.graph.signal import Cotangent, Signal, largest, next_id, replace
-from firstlight.propagate.forward import LARGEST, Run, resolve, settled
+from firstlight.propagate.run import LARGEST, Run, resolve, settled
 from firstlight.rules import Call, find
 from firstlight.rules.gradients import images
 from firstlight.rules.gradients.along import together
 from firstlight.rules.gradients.gradient import total, whole, whole_shape
+from firstlight.rules.gradients.seeds import random_direction
 from firstlight.rules.moves.structural import like_shape
 from firstlight.rules.registry import SHOWN, Sampler, several
 from firstlight.rules.state.layout import reshape
@@ -24,20 +25,11 @@ from firstlight.rules.state.layout import reshape
 _LONG = 4096  # entries beyond which the field of a finished gradient is not kept
 
 
-def random_direction(out: Signal, q: float = 1.0) -> Signal:
-    """The default cotangent: independent entries of mean square 1, as `measure` draws them."""
-    n = len(out.atoms)
-    corr = np.zeros(out.corr.shape)
-    corr[(0,) * n] = 1.0
-    one = (1,) * n
-    return Signal(out.groups, np.zeros(one), np.full(one, q), corr, out.batch, gaussian=True)
-
-
 def adjoint(run: Run, seeds: Mapping[Ref, Signal] | None = None, *, sampler: Sampler | None = None) -> Run:
     """Gradients of every tensor and parameter; fills `run` and returns it.
 
     Args:
-        run: A finished forward pass.
+        run: A forward pass, finished or on its way.
         seeds: Cotangents of outputs; the default is a random direction at every output.
         sampler: Measures operations without a rule.
     """
@@ -49,7 +41,7 @@ def adjoint(run: Run, seeds: Mapping[Ref, Signal] | None = None, *, sampler: Sam
     for ref, signal in seeds.items():
         incoming.setdefault((ref.node, ref.index), []).append(Cotangent(signal))
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-        for node in reversed(run.graph.nodes):
+        for node in reversed(run.graph.nodes[: len(run.signals)]):
             outputs = run.signals[node.name]
             parts = [incoming.pop((node.name, i), None) for i in range(len(outputs))]
             grads = tuple(_collect(p, x) for p, x in zip(parts, outputs, strict=True))

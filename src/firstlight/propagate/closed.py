@@ -12,7 +12,7 @@ from firstlight.graph.ir import Graph, Node, ParameterRef
 from firstlight.graph.operations import RANDOM
 from firstlight.graph.prediction import NodePrediction, TensorPrediction
 from firstlight.graph.signal import Signal, largest
-from firstlight.propagate.forward import Run
+from firstlight.propagate.run import Run
 from firstlight.rules.attention.hiding import HIDDEN
 from firstlight.rules.state.windows import pair_average
 from firstlight.theory import special

@@ -13,7 +13,7 @@ from firstlight.errors import FirstlightError
 from firstlight.graph.ir import Node, ParameterRef
 from firstlight.graph.prediction import normal_cdf
 from firstlight.graph.signal import Signal, average
-from firstlight.propagate.forward import Run
+from firstlight.propagate.run import Run
 from firstlight.rules.state.windows import pair_average
 from firstlight.theory import activations
 

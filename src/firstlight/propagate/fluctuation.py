@@ -18,7 +18,7 @@ from firstlight.graph.prediction import (
 from firstlight.graph.signal import INFINITY, Groups, Signal, replace, smallest
 from firstlight.propagate.closed import alive, bottlenecks, closed_once, dead, drawn
 from firstlight.propagate.contrast import contrasts
-from firstlight.propagate.forward import Run
+from firstlight.propagate.run import Run
 from firstlight.propagate.start import probability
 from firstlight.rules.attention.hiding import HIDDEN, hidden_in
 from firstlight.rules.gradients.rows import ADDED
@@ -105,10 +105,12 @@ def summarise(run: Run, scheme: str, laws: Mapping[str, str], dtype: str, notes:
     )
     outputs = tuple(r.node for r in graph.outputs)
     inside = _no_lengths(run)
-    seen = contrasts(run) if run.gradients else None
+    # Through a derivative gradients are not followed. Where none has another way P(start) speaks of the forward pass.
+    unseen = any(n.op == "grad" for n in graph.nodes) and not run.parameter_gradients
+    seen = contrasts(run) if run.gradients and not unseen else None
     inside |= drawn(graph)
     kept = [n for n in closed_once(run, nodes) if n.name not in inside]
-    start = probability(kept, outputs, dtype, parameters, seen)
+    start = probability(kept, outputs, dtype, () if unseen else parameters, seen)
     return Prediction(
         graph.model, scheme, tuple(nodes), parameters, start, graph.training, dtype, outputs, (*graph.notes, *notes)
     )

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeGuard
 
 from firstlight.errors import InputError, RegistryError
-from firstlight.graph.ir import Arg, Node
+from firstlight.graph.ir import Arg, Node, ParameterRef, Ref
 from firstlight.graph.signal import Cotangent, Signal
 from firstlight.graph.signs import UNSAID, Signs
 
@@ -36,6 +36,8 @@ INDEPENDENT_FACTORS = "the factors are independent"
 SHOWN = "shown"  # tag of a gradient that is there to be looked at: what is in front of its tensor has had its own
 
 Look = Callable[[Arg], Any]  # the signal behind an argument
+# From cotangents of some tensors to the gradients of those in front of them; None where there is none.
+Back = Callable[[Mapping[Ref, Signal]], Callable[[Ref | ParameterRef], Signal | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class Call:
         sampler: Runs the real operation; None where nothing may be run.
         look: The signals of the node's arguments, for the sampler.
         signs: What the graph says of its tensors' entries.
+        back: The adjoint pass over the operations before this one.
     """
 
     node: Node
@@ -91,6 +94,7 @@ class Call:
     sampler: Sampler | None = None
     look: Look | None = None
     signs: Signs = UNSAID
+    back: Back | None = None
 
     def caveat(self, text: str) -> None:
         """Record that an assumption of the rule does not hold here."""
