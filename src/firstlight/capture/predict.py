@@ -171,14 +171,18 @@ def _require_finite(laws: Mapping[str, Law]) -> None:
 
 def _undrawn(model: nn.Module, graph: Graph, known: Mapping[str, Law], notes: list[str]) -> dict[str, Law]:
     """Laws of the parameters that the scheme leaves alone: their live entries, if they have any."""
-    missing = [
-        n for n in graph.parameters if n not in known and not any(a in known for a in graph.parameters[n].aliases)
-    ]
     out: dict[str, Law] = {}
+    missing: list[str] = []
     for n, p in graph.parameters.items():
+        if n in known:
+            continue
         alias = next((a for a in p.aliases if a in known), None)
-        if n not in known and alias is not None:
+        if alias is None:
+            missing.append(n)
+        else:
             out[n] = known[alias]
+    if not missing:
+        return out
     tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     tensors.update(dict(model.named_buffers(remove_duplicate=False)))
     real = [n for n in missing if n in tensors and tensors[n].device.type != "meta"]

@@ -60,14 +60,16 @@ def sites(module: nn.Module) -> Sites:
 def all_sites(model: nn.Module) -> Sites:
     """Sites, by qualified name, of all parameters of a model whose layer types are known."""
     found: Sites = {}
+    transformers: dict[nn.Transformer, str] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         prefix = f"{path}." if path else ""
         for name, site in sites(module).items():
             # A containing module knows better than the part (MultiheadAttention resets its out_proj).
             found.setdefault(prefix + name, site)
-    for path, module in model.named_modules():
         if isinstance(module, nn.Transformer):
-            _transformer(module, f"{path}." if path else "", found)
+            transformers.setdefault(module, prefix)
+    for module, prefix in transformers.items():
+        _transformer(module, prefix, found)
     return found
 
 

@@ -80,14 +80,14 @@ class _Memory:
 
 def holders(model: nn.Module) -> list[Holder]:
     """All parameters of a model, in the order of ``named_parameters()``, tied ones once."""
-    names: dict[int, list[str]] = {}
+    tied: dict[int, tuple[nn.Parameter, list[str]]] = {}
     for name, p in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(p), []).append(name)
+        tied.setdefault(id(p), (p, []))[1].append(name)
     modules = dict(model.named_modules(remove_duplicate=False))
     memory = _Memory()
     found: list[Holder] = []
     done: set[str] = set()
-    for name, p in model.named_parameters():
+    for p, (name, *aliases) in tied.values():
         path, _, local = name.rpartition(".")
         owner = modules.get(path)
         if name in done:
@@ -103,7 +103,7 @@ def holders(model: nn.Module) -> list[Holder]:
                 parts=((name, p),),
                 shape=() if isinstance(p, UninitializedParameter) else tuple(p.shape),
                 module_type=_plain_type(owner) if owner is not None else "",
-                aliases=tuple(n for n in names[id(p)] if n != name),
+                aliases=tuple(aliases),
                 obstacle=_obstacle(name, p, owner, local, memory),
                 lazy=isinstance(p, UninitializedParameter),
             )

@@ -93,13 +93,14 @@ def plan(
         raise without_shape(lazy)
     wanted = _selection(only, found)
     sites = all_sites(model)
-    beside = contexts(model)
     seen: Mapping[str, Connection] = connections(graph, sites) if graph is not None else {}
+    places = [(holder, *_site(holder, sites, seen)) for holder in found]
+    beside = contexts(model) if any(connection is None for _, _, connection in places) else {}
     entries: list[Entry] = []
-    for holder in found:
-        site, connection = _site(holder, sites, seen)
-        fallback = replace(beside.get(holder.name, Context()), traced=graph is not None)
-        entries.append(_entry(holder, site, connection, chosen, wanted, frozen, fallback))
+    for holder, site, connection in places:
+        context = connection.context if connection is not None else beside.get(holder.name, Context())
+        context = context if graph is None or context.traced else replace(context, traced=True)
+        entries.append(_entry(holder, site, connection, chosen, wanted, frozen, context))
     notes = () if graph is not None else (_UNSEEN,)
     return Plan(type(model).__name__, chosen.spec, tuple(entries), notes)
 
@@ -124,7 +125,7 @@ def _entry(
     chosen: Chosen,
     wanted: Callable[[Holder], bool],
     frozen: bool,
-    fallback: Context,
+    context: Context,
 ) -> Entry:
     role = site.role
     if connection is not None and role == "weight":
@@ -144,7 +145,6 @@ def _entry(
         zero_rows=site.zero_rows,
         offset=site.offset,
     )
-    context = connection.context if connection is not None else fallback
     answer: Draw | str
     if not wanted(holder):
         answer = "not selected by `only`"
