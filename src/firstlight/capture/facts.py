@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from firstlight.capture.tensors import is_sparse, opened
 from firstlight.checks.evidence import InputFacts, OptimizerFacts
 
 
@@ -32,8 +33,12 @@ def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
 @torch.no_grad()
 def _facts(name: str, t: Tensor) -> InputFacts:
     shape, dtype = tuple(t.shape), str(t.dtype).removeprefix("torch.")
-    if t.numel() == 0 or t.is_complex():
+    if t.numel() == 0:
         return InputFacts(name, shape, dtype, math.nan, math.nan, math.nan, math.nan, 0, math.nan)
+    if is_sparse(t):  # a graph in most cases, which nobody normalises as one does samples
+        t, dtype = opened(t), f"sparse {dtype}"
+    if t.is_complex():
+        t = torch.view_as_real(t.resolve_conj())
     x = t.detach().to(torch.float64)
     finite = torch.isfinite(x)
     bad = int((~finite).sum())

@@ -18,7 +18,7 @@ from torch.nn.parameter import is_lazy
 
 from firstlight.capture.census import census
 from firstlight.capture.scope import unwrapped
-from firstlight.capture.tensors import is_mask
+from firstlight.capture.tensors import is_mask, stored
 from firstlight.errors import InputError, without_shape
 
 GetInputs = Callable[[Any], Any]
@@ -169,6 +169,7 @@ def _check_devices(named: list[tuple[str, Tensor]], model: nn.Module) -> None:
 
 
 def _check_finite(name: str, x: Tensor) -> None:
+    x = stored(x)[-1]
     if not x.is_floating_point() or bool(torch.isfinite(x.sum(dtype=torch.float64))):
         return
     if is_mask(x):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from firstlight.capture.parameters import structure
+from firstlight.capture.tensors import is_sparse, opened
 from firstlight.errors import InputError
 from firstlight.graph.ir import Graph, Law, ParameterRef
 from firstlight.graph.signal import INFINITY
@@ -43,13 +44,14 @@ def live_laws(model: nn.Module, graph: Graph) -> dict[str, Law]:
 
 def _bounded(mask: Tensor) -> Tensor:
     """A buffer with a large number in place of infinity, which hides entries from a softmax."""
-    return mask if mask.is_complex() else mask.double().nan_to_num(float("nan"), INFINITY, -INFINITY)
+    return mask if mask.is_complex() or is_sparse(mask) else mask.double().nan_to_num(float("nan"), INFINITY, -INFINITY)
 
 
 def law_of(w: Tensor) -> Law:
     """Mean, variance, kurtosis and structure of the entries; mean squares per row where they differ."""
     if w.numel() == 0:
         return Law(0.0, 0.0, structure="constant")
+    w = opened(w) if is_sparse(w) else w
     if w.is_complex():  # the variance is E|w - mean|²; the law of a complex tensor is taken as circular Gaussian
         x = w.detach().to(torch.complex128)
         mean = float(x.mean().real)

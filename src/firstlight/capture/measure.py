@@ -21,7 +21,7 @@ from firstlight.capture.parameters import parameter_stats, use_counts
 from firstlight.capture.preserve import WriteGuard, preserved
 from firstlight.capture.record import recording
 from firstlight.capture.redraw import Pass, Redraw, with_draws
-from firstlight.capture.tensors import map_tensors, named_tensors, separate
+from firstlight.capture.tensors import is_sparse, map_tensors, named_tensors, separate
 from firstlight.errors import FirstlightError, InputError, ModelError
 from firstlight.graph.measurement import Measurement, NodeStats, ParameterStats, TensorStats
 
@@ -196,7 +196,7 @@ def _own_inputs(inputs: Inputs, backward: bool) -> tuple[tuple[Any, ...], dict[s
 
     def own(t: Tensor) -> Tensor:
         t = separate(t)
-        if backward and (t.is_floating_point() or t.is_complex()):
+        if backward and (t.is_floating_point() or t.is_complex()) and not is_sparse(t):
             t.requires_grad_(True)
             leaves.append(t)
         return t.clone()

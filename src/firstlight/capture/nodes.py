@@ -22,7 +22,7 @@ from firstlight.capture.arguments import dtype_name, plain_arguments
 from firstlight.capture.record import Event, Recorder, is_signal
 from firstlight.capture.replay import Replay
 from firstlight.capture.scope import Scope
-from firstlight.capture.tensors import is_mask, named_tensors
+from firstlight.capture.tensors import SPARSE_LIMIT, is_mask, is_sparse, named_tensors
 from firstlight.graph.ir import Arg, Constant, ConstantRef, Node, Parameter, ParameterRef, Ref, TensorSpec
 
 # Entries up to which the values of a constant are computed and kept.
@@ -116,8 +116,10 @@ class NodeRecorder(Recorder):
 
     def value_of(self, tensor: torch.Tensor) -> Any:
         """The entries of a constant as an array; None where they are unknown, or too many and not all alike."""
-        if tensor.device.type == "meta" or tensor.layout != torch.strided:
+        if tensor.device.type == "meta":
             return None
+        if is_sparse(tensor):
+            return tensor.detach().cpu().to_dense().numpy() if tensor.numel() <= SPARSE_LIMIT else None
         value, shape = tensor.detach().cpu(), tensor.shape
         many = tensor.numel() > VALUE_LIMIT
         if many:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from firstlight.capture.inputs import check_batch, check_model
 from firstlight.capture.laws import TOKEN, assumed_laws, buffer_laws, live_laws
 from firstlight.capture.sampled import Sampler
-from firstlight.capture.tensors import named_tensors
+from firstlight.capture.tensors import is_sparse, named_tensors, opened
 from firstlight.capture.trace import trace
 from firstlight.errors import InputError
 from firstlight.graph.ir import Graph, Law, ParameterRef, TensorSpec
@@ -25,6 +25,7 @@ from firstlight.propagate.fluctuation import summarise
 from firstlight.propagate.forward import forward, require_rules
 from firstlight.propagate.run import uninitialised
 from firstlight.propagate.start import RANGES
+from firstlight.rules.moves.structural import like_shape
 from firstlight.rules.state.empirical import constant, from_data, uniform, unseen
 
 _DTYPES = {
@@ -241,7 +242,8 @@ def _inputs(graph: Graph, args: Any, kwargs: Mapping[str, Any]) -> tuple[dict[st
         batch = graph.batch_dim
         integer = spec.dtype.startswith(("int", "bool")) or (spec.dtype == "uint8" and t is not None and t.is_meta)
         value = graph.constants.get(node.name)
-        if integer or (value is not None and value.value is not None):  # a floating-point constant is a mask
+        graphlike = t is not None and is_sparse(t)  # of whose entries the law is asked, not each
+        if integer or (value is not None and value.value is not None and not graphlike):  # a known number is a mask
             known = None if value is None else value.value
             if known is None and t is not None and not t.is_meta:
                 known = t.detach().cpu().numpy()
@@ -255,5 +257,7 @@ def _inputs(graph: Graph, args: Any, kwargs: Mapping[str, Any]) -> tuple[dict[st
             unknown = True
             out[node.name] = unseen(spec, batch)
             continue
-        out[node.name] = from_data(t.detach().to("cpu", torch.float64).numpy(), batch)
+        t = opened(t) if graphlike else t.detach()
+        seen = from_data(t.to("cpu", torch.float64).numpy(), batch)
+        out[node.name] = seen if seen.shape == spec.shape else like_shape(seen, spec.shape)
     return out, unknown

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from firstlight.capture.census import Census, census
+from firstlight.capture.tensors import is_sparse, stored
 from firstlight.errors import ModelError
 
 T = TypeVar("T")
@@ -106,7 +107,8 @@ class _Saved:
         self.owned = list(owned_tensors(modules))
         self.flags = [(t, t.requires_grad) for t in self.owned]
         self.versions = [(n, p, _version(p), p.data) for n, p in named]
-        self.copies = {id(b): _Copy.of(b) for b in parts.buffers.values()}
+        # of a sparse buffer what holds its entries
+        self.copies = {id(t): _Copy.of(t) for b in parts.buffers.values() for t in (stored(b) if is_sparse(b) else [b])}
         if weights:
             self.copies |= {id(p): _Copy.of(p) for _, p in named}
 

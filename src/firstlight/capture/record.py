@@ -38,7 +38,7 @@ from firstlight.capture.custom import OPERATION, watched_functions
 from firstlight.capture.event import Event, Origin, Sink, Sources
 from firstlight.capture.preserve import WriteGuard, name_writes, told_to_write
 from firstlight.capture.scope import Scope, as_written, source_line, unwrapped
-from firstlight.capture.tensors import is_mask, named_tensors
+from firstlight.capture.tensors import is_mask, is_sparse, named_tensors
 from firstlight.graph.operations import LAYOUT, RANDOM, SHAPE_ONLY
 
 
@@ -337,10 +337,12 @@ def recording(
 def is_signal(tensor: torch.Tensor) -> bool:
     """Whether an input carries signal: real or complex numbers, or the uint8 of an image.
 
-    A floating-point input of zeros and minus infinities is no signal but a mask.
+    A floating-point input of zeros and minus infinities is no signal but a mask, a sparse one a graph.
     """
     if tensor.dtype == torch.uint8:
         return True
+    if is_sparse(tensor):
+        return False
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return False
     return not is_mask(tensor)

@@ -23,7 +23,7 @@ from firstlight.capture.nodes import VALUE_LIMIT, NodeRecorder
 from firstlight.capture.packed import PACKED, PADDING
 from firstlight.capture.record import is_signal
 from firstlight.capture.scope import Scope
-from firstlight.capture.tensors import map_tensors
+from firstlight.capture.tensors import is_sparse, map_tensors
 from firstlight.capture.weightless import rebuilt
 from firstlight.graph.operations import RANDOM
 
@@ -185,7 +185,10 @@ class ShapeRecorder(NodeRecorder):
             return tensor
         kept = self._stand_ins.get(id(tensor))
         if kept is None:
-            made = torch.empty_like(tensor, device=META, requires_grad=tensor.requires_grad)
+            like = tensor
+            if is_sparse(tensor):  # torch.sparse's functions take dense tensors as well
+                like = torch.empty(tensor.shape, dtype=tensor.dtype, device=META)
+            made = torch.empty_like(like, device=META, requires_grad=tensor.requires_grad)
             kept = self._stand_ins[id(tensor)] = (tensor, made)
             self._owners[id(made)] = tensor
         return kept[1]

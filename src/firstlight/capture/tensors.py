@@ -10,6 +10,8 @@ import torch
 
 from firstlight.graph.signal import FILLER
 
+SPARSE_LIMIT = 2**24  # entries up to which a sparse tensor is made dense, to be looked at
+
 
 def named_tensors(value: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
     """Yield (path, tensor) for every tensor in a nested value, in the order in which it stands there.
@@ -52,12 +54,39 @@ def separate(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.requires_grad and tensor.is_leaf else tensor.detach()
 
 
+def stored(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The strided tensors that hold a tensor's entries: itself, or the positions and values of a sparse one."""
+    tensor = tensor.detach()
+    if tensor.layout is torch.sparse_coo:
+        return tensor._indices(), tensor._values()
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return tensor.crow_indices(), tensor.col_indices(), tensor.values()
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return tensor.ccol_indices(), tensor.row_indices(), tensor.values()
+    return (tensor,)
+
+
+def is_sparse(tensor: torch.Tensor) -> bool:
+    """Whether only some entries are kept, with their positions: a graph's adjacency, in most cases."""
+    return tensor.layout is not torch.strided and len(stored(tensor)) > 1
+
+
+def opened(tensor: torch.Tensor) -> torch.Tensor:
+    """A dense tensor with a sparse one's entries; of a large one, evenly spaced rows (a few zeros are like all)."""
+    tensor = tensor.detach()
+    if tensor.numel() > SPARSE_LIMIT:
+        rows = max(1, SPARSE_LIMIT // max(1, tensor.numel() // len(tensor)))
+        which = torch.arange(rows, device=tensor.device) * len(tensor) // rows
+        tensor = tensor.to_sparse_coo().index_select(0, which)
+    return tensor.to_dense()
+
+
 def is_mask(tensor: torch.Tensor) -> bool:
     """Whether a floating-point tensor with entries is an additive mask: 0 and what no softmax sees, and both.
 
     Unseen is minus infinity, the least number of the format, or any other at or below -`FILLER`.
     """
-    if not tensor.is_floating_point() or tensor.device.type == "meta":
+    if not tensor.is_floating_point() or tensor.device.type == "meta" or is_sparse(tensor):
         return False
     closed = tensor <= -FILLER
     return bool(closed.any()) and bool((closed | (tensor == 0)).all())

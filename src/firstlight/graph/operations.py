@@ -7,6 +7,16 @@ strings only, so that the floors below torch can read them. `capture.record` ask
 from __future__ import annotations
 
 SPELLINGS: dict[str, str] = {
+    # torch.sparse
+    "_sparse_mm": "mm",
+    "spmm": "mm",
+    "smm": "mm",
+    "dsmm": "mm",
+    "hspmm": "mm",
+    "_sparse_addmm": "addmm",
+    "_sparse_sum": "sum",
+    "_sparse_softmax": "softmax",
+    "_sparse_log_softmax": "log_softmax",
     # arithmetic
     "subtract": "sub",
     "rsub": "sub",
