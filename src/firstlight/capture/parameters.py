@@ -71,6 +71,8 @@ def parameter_stats(
                 "grad_nan_count": g.moments.nan_count,
                 "grad_inf_count": g.moments.inf_count,
             }
+            if duplicates and arrived[key].shape == w.shape:
+                grad_numbers["repeats_apart"] = repeats_apart(w, arrived[key])
         stats.append(
             ParameterStats(
                 name=name,
@@ -233,6 +235,21 @@ def kurtoses(few: Tensor, ms: list[Moments]) -> list[float | None]:
     return [
         k if ok and m.low != m.high else None for k, ok, m in zip(kurtosis.tolist(), known.tolist(), ms, strict=True)
     ]
+
+
+def repeats_apart(w: Tensor, grad: Tensor) -> float:
+    """Share of the gradient's mean square, over rows that repeat, that differs between rows which are alike.
+
+    Units that are alike get the same gradient where what reads them is alike, too: then no step tells them apart.
+    """
+    rows, grads = w.reshape(len(w), -1), grad.reshape(len(w), -1).double()
+    columns = torch.linspace(0, rows.shape[1] - 1, min(_HASHED, rows.shape[1]), device=w.device).long()
+    _, kind, count = rows[:, columns].unique(dim=0, return_inverse=True, return_counts=True)
+    repeated = count[kind] > 1
+    mean = torch.zeros(len(count), grads.shape[1], dtype=grads.dtype, device=w.device).index_add_(0, kind, grads)
+    apart = (grads - (mean / count[:, None])[kind])[repeated].square().sum()
+    whole = grads[repeated].square().sum()
+    return float(apart / whole) if float(whole) > 0.0 else 0.0
 
 
 _FOURTH = (1e-8, 1e8)  # typical sizes whose fourth powers stay well inside float32's range

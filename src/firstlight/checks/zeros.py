@@ -139,7 +139,8 @@ def identical_units(e: Evidence) -> Iterator[Finding]:
         Identical units with identical outgoing weights receive identical gradients and stay identical: the layer is
         one unit wide. Bit-identical shards of a distributed tensor are the same mistake.
     When it is harmless:
-        If dropout or the outgoing weights differ from unit to unit, the first steps separate them. Tensors that no
+        If dropout or the outgoing weights differ from unit to unit, so do the gradients of repeated rows: the first
+        steps separate them, and it is reported as information. Tensors that no
         product of matrices reads (decay rates of state spaces, position tables) are no units, and are not asked.
     Remedy:
         Draw the weights: `firstlight.initialize(model, "he", seed=0)`.
@@ -152,9 +153,19 @@ def identical_units(e: Evidence) -> Iterator[Finding]:
     hit = [p for p in hit if not _entrywise(e, p)]
     if not hit:
         return
-    worst = max(hit, key=lambda p: p.duplicate_rows / p.shape[0])
+    apart = {p.name for p in hit if p.repeats_apart is not None and p.repeats_apart > _SEPARATED}
+    stays = [p for p in hit if p.name not in apart]
+    worst = max(stays or hit, key=lambda p: p.duplicate_rows / p.shape[0])
     constant = [p for p in hit if p.structure == "constant"]
     fatal = not fate.starts and worst.duplicate_rows == worst.shape[0] - 1
+    if fate.starts and not stays:
+        yield Finding(
+            "WGT004", "info", worst.name,
+            f"{worst.duplicate_rows + 1} of {worst.shape[0]} rows are identical, their gradients are not",
+            f"{number(_SEPARATED)} of the gradient's mean square between rows that are alike",
+            "Units begin alike and are told apart by the first steps: what reads them differs.",
+        )  # fmt: skip
+        return
     yield Finding(
         "WGT004", severity(fatal), worst.name,
         f"{worst.duplicate_rows + 1} of {worst.shape[0]} rows are identical; so in {len(hit)} matrices"
@@ -167,22 +178,41 @@ def identical_units(e: Evidence) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+# A hundredth of the gradient's mean square, a tenth of its size: a few dozen steps have told the rows apart then.
+_SEPARATED = 1e-2
 # What reads a tensor entry by entry.
 _POINTWISE = frozenset(
-    {"exp", "neg", "log", "sigmoid", "softplus", "tanh", "to", "add", "sub", "mul", "div", *REARRANGE}
+    {
+        "exp",
+        "neg",
+        "log",
+        "sigmoid",
+        "softplus",
+        "tanh",
+        "to",
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "broadcast_tensors",
+        *REARRANGE,
+    }
 )
 
 
 def _entrywise(e: Evidence, p: ParameterStats) -> bool:
-    """Whether a parameter, and what is computed of parameters alone from it, meets the signal entry by entry only."""
-    of_weights: set[str] = set()
+    """Whether a parameter, and what is computed of it alone, meets all else entry by entry only.
+
+    A posterior's deviations, all alike, are multiplied with noise and added to means: no unit is like another.
+    """
+    alone: set[str] = set()
     for n in e.nodes:
-        if p.name not in n.parameters and of_weights.isdisjoint(n.inputs):
+        if p.name not in n.parameters and alone.isdisjoint(n.inputs):
             continue
         if n.op not in _POINTWISE:
             return False
-        if of_weights.issuperset(n.inputs):
-            of_weights.add(n.name)
+        if alone.issuperset(n.inputs) and set(n.parameters) <= {p.name}:
+            alone.add(n.name)
     return True
 
 

@@ -221,6 +221,8 @@ class ParameterStats:
         nan_count: Entries that are NaN.
         inf_count: Entries that are infinite.
         duplicate_rows: Rows (first axis) that equal an earlier row bit for bit: identical units.
+        repeats_apart: How much of the gradient's mean square tells such rows apart: 0 where they stay alike; None
+            without repeated rows or without a gradient.
         aliases: Further names of the same tensor.
         uses: How many operations read it in the forward pass.
         grad_q: Mean square of its gradient; None where no gradient arrived.
@@ -258,6 +260,7 @@ class ParameterStats:
     structure: str = "iid"
     grad_nan_count: int = 0
     grad_inf_count: int = 0
+    repeats_apart: float | None = None
 
     @property
     def received_grad(self) -> bool:
