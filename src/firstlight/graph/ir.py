@@ -11,6 +11,7 @@ an empty path: ``":relu"``. A module's repeated call counts on: its operations s
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -37,7 +38,7 @@ class TensorSpec:
     @property
     def numel(self) -> int:
         """Number of entries."""
-        return int(np.prod(self.shape, dtype=np.int64)) if self.shape else 1
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,11 @@ class Powers:
     last: Array
     level: npt.NDArray[np.intp] | None
 
+    def of(self, at: tuple[int, ...]) -> Array:
+        """c^0 … c^(K-1) of one entry."""
+        row = np.ravel_multi_index(at, self.shape) if at else 0
+        return self.table[row if self.level is None else self.level[row]]
+
     def series(self, power: Array, rest: float) -> Array:
         """Σ_k power_k c^k + rest·c^2K over the cube."""
         line = self.table @ power + rest * self.last

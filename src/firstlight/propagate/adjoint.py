@@ -11,7 +11,7 @@ import numpy as np
 
 from firstlight.errors import FirstlightError
 from firstlight.graph.ir import Arg, Node, ParameterRef, Ref
-from firstlight.graph.signal import Cotangent, Signal, largest, next_id, replace
+from firstlight.graph.signal import Cotangent, Signal, largest, next_id, number, replace
 from firstlight.propagate.run import LARGEST, Run, resolve, settled
 from firstlight.rules import Call, find
 from firstlight.rules.gradients import images
@@ -72,8 +72,8 @@ def _slim(g: Signal) -> Signal:
     """
     changes: dict[str, Any] = {"terms": (), "factors": None, "view": None}
     if max(g.q.size, g.mean.size) > _LONG:
-        one = (1,) * len(g.atoms)
-        changes |= {"q": np.full(one, g.mean_q), "mean": np.full(one, g.mean_mean), "source": None, "values": None}
+        n = len(g.atoms)
+        changes |= {"q": number(g.mean_q, n), "mean": number(g.mean_mean, n), "source": None, "values": None}
     return replace(g, **changes)
 
 

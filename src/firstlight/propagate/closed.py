@@ -50,6 +50,7 @@ def dead(x: Signal, units: tuple[int, ...] = ()) -> float:
 
 _T = np.linspace(-8.5, 8.5, 401)
 _DENSITY = np.exp(-0.5 * _T * _T)
+_DENSITY /= _DENSITY.sum()
 
 
 def all_below(p: float, c: float, count: int) -> float:
@@ -57,7 +58,7 @@ def all_below(p: float, c: float, count: int) -> float:
     if c >= 1.0 - 1e-9:
         return p
     each = special.ndtr((float(special.ndtri(p)) - c**0.5 * _T) / (1.0 - c) ** 0.5)
-    return float(_DENSITY @ each**count) / float(_DENSITY.sum())
+    return float(_DENSITY @ each**count)
 
 
 def closed_once(run: Run, nodes: Sequence[NodePrediction]) -> list[NodePrediction]:

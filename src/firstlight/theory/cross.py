@@ -30,7 +30,12 @@ _SERIES_ROWS = 256
 def absolute_cross(p: ArrayLike, q: ArrayLike, c: ArrayLike) -> Array:
     """E|u||v| = (2/π)√(pq)(√(1-c²) + c·arcsin c), centred u, v with variances p, q and correlation c."""
     p, q, c = (np.asarray(a, dtype=np.float64) for a in (p, q, c))
-    return 2.0 / np.pi * np.sqrt(p * q) * (np.sqrt((1.0 - c) * (1.0 + c)) + c * np.arcsin(c))
+    return np.sqrt(p * q) * absolute_correlation(c)
+
+
+def absolute_correlation(c: Array) -> Array:
+    """`absolute_cross` of variances 1."""
+    return 2.0 / np.pi * (np.sqrt((1.0 - c) * (1.0 + c)) + c * np.arcsin(c))
 
 
 def _symmetric(act: Activation) -> tuple[float, float] | None:

@@ -18,7 +18,7 @@ from firstlight.rules.state.noise import noise_from, two_samples
 from firstlight.rules.state.quadrature import reading, unit
 from firstlight.rules.state.views import source_key
 from firstlight.theory import copula, special
-from firstlight.theory.cross import absolute_cross
+from firstlight.theory.cross import absolute_correlation
 
 _ROWS = 16  # rows of a source whose entries differ in scale
 _PAIRS = 48  # rows of a source whose entries differ in mean
@@ -328,16 +328,18 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
     mean, q = spread(source, of.first * a, ndim), spread(source, of.second * (a * a), ndim)
     total, power = of.total * (a * a), of.power * (a * a)
     third, fourth = of.cumulants
-    rest, known = total - float(power.sum()), isfinite(total) and total > 0.0
+    known = isfinite(total) and total > 0.0
+    closed = slopes if vanishes(source.mean) else None
+    rest = total - float(power.sum()) if closed is None else 0.0
 
     def alike(cube: Array, expanded: Callable[[], Powers] | None = None) -> Array:
         if not known:
             return np.ones_like(cube)
-        if slopes is None or not vanishes(source.mean):
+        if closed is None:
             return (series(cube, power, rest) if expanded is None else expanded().series(power, rest)) / total
-        even, odd = 0.5 * (slopes[0] - slopes[1]), 0.5 * (slopes[0] + slopes[1])
-        near = np.clip(cube, -1.0, 1.0)  # rounding
-        return (odd**2 * near + even**2 * absolute_cross(1.0, 1.0, near)) / (odd**2 + even**2)
+        even, odd = (0.5 * (closed[0] - closed[1])) ** 2, (0.5 * (closed[0] + closed[1])) ** 2
+        near = np.minimum(np.maximum(cube, -1.0), 1.0)  # rounding
+        return (odd * near + even * absolute_correlation(near)) / (odd + even)
 
     corr = alike(source.corr, lambda: source.powers)
     noise, sensitivity = noise_from(source, of, x)
@@ -377,7 +379,7 @@ def _wander(x: Signal, source: Source, power: Array, total: float, corr: Array) 
         return 0.0
     at = two_samples(x.batch, source.corr.shape)
     c, bent = source.corr.item(at), corr.item(at)
-    slope = float(power[1:] @ (_ORDERS * c ** (_ORDERS - 1.0))) / total
+    slope = float((power[1:] * _ORDERS) @ source.powers.of(at)[:-1]) / total
     left = 1.0 - bent * bent
     return min(1.0, source.wander * slope * slope * (1.0 - c * c) / left) if left > 1e-12 else source.wander
 

@@ -98,7 +98,7 @@ def whole(g: Cotangent) -> Signal:
         factor = factor_of(g)
         if factor is None:
             return g.base
-        g.whole = replace(product(g.base, factor), gaussian=False)
+        g.whole = product(g.base, factor)
     return g.whole
 
 
@@ -168,10 +168,11 @@ def _chain_of(g: Cotangent) -> _Chain | None:
 
 def seen_from(g: Cotangent, source: Source) -> Cotangent:
     """The same gradient with what it has met on a source for its factors, and all else in their bases."""
-    parts = [_seen_from(p, source) for p in parts_of(g)]
-    if all(p is q for p, q in zip(parts, parts_of(g), strict=True)):
+    parts = parts_of(g)
+    found = [_seen_from(p, source) for p in parts]
+    if all(map(is_, found, parts)):
         return g
-    return replace(joined(parts), along=g.along, image=g.image)
+    return replace(joined(found), along=g.along, image=g.image)
 
 
 def _seen_from(g: Cotangent, source: Source) -> Cotangent:

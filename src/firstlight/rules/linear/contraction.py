@@ -14,7 +14,7 @@ from math import expm1, prod
 import numpy as np
 
 from firstlight.graph.course import Course
-from firstlight.graph.signal import SILENT, Array, Noise, Signal, next_id, replace, vanishes
+from firstlight.graph.signal import SILENT, Array, Noise, Signal, next_id, number, replace, vanishes
 from firstlight.rules.attention import causal, fluctuation
 from firstlight.rules.attention.keys import (
     alike_rows,
@@ -361,11 +361,10 @@ def outer_sum(g: Signal, x: Signal, weight: Signal) -> Signal:
     for i in range(first - 1, -1, -1):
         total = total @ state_weights(g.atoms[i], g.corr.shape[i]) if total.shape[i] > 1 else total[..., 0] * g.atoms[i]
         total = total * g.atoms[i]
-    q = max(float(total), 0.0) * g.mean_q * x.mean_q
-    one = (1,) * len(weight.atoms)
+    q, n = max(float(total), 0.0) * g.mean_q * x.mean_q, len(weight.atoms)
     corr = np.zeros(weight.corr.shape)
     corr[(0,) * corr.ndim] = 1.0
-    return Signal(weight.groups, np.zeros(one), np.full(one, q), corr, weight.batch, gaussian=True)
+    return Signal(weight.groups, number(0.0, n), number(q, n), corr, weight.batch, gaussian=True)
 
 
 def scatter_of(x: Signal, summed: Sequence[int]) -> float:

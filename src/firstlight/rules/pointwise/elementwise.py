@@ -48,8 +48,7 @@ def apply(call: Call, x: Signal, p: Pointwise) -> Signal:
     if raw and not x.gaussian and x.weights is None and x.numel > 1 and source.quantiles is None:
         call.caveat("the input is treated as Gaussian, but it is not a sum over many independent weights")
     if linear is None:
-        with np.errstate(all="ignore"):
-            out = _finite(p.f(values))
+        out = _on_nodes(p.f, values)
     else:
         out = linear.values * source.sd[0]
         remember(source, out, linear.law, float(source.sd[0]))
@@ -57,9 +56,11 @@ def apply(call: Call, x: Signal, p: Pointwise) -> Signal:
     return made if x.pieces is None else pieces.bent(made, x)
 
 
-def _finite(values: Array) -> Array:
-    if isfinite(float(values.sum())):
-        return values
+def _on_nodes(f: Function, nodes: Array) -> Array:
+    with np.errstate(all="ignore"):
+        values = f(nodes)
+        if isfinite(float(values.sum())):
+            return values
     return np.nan_to_num(values, nan=0.0, posinf=INFINITY, neginf=-INFINITY)
 
 
@@ -73,9 +74,8 @@ def back(grad: Cotangent, out: Signal, x: Signal, p: Pointwise, call: Call | Non
     if values is None:
         values = out.source.values
     linear = linear_pieces(out.source, p) if x.source is None and out.source.key == source_key(x) else None
-    with np.errstate(all="ignore"):
-        slope = _finite(p.df(values)) if linear is None else linear.slopes
-        after = _finite(p.f(values)) if out.values is None else out.values
+    slope = _on_nodes(p.df, values) if linear is None else linear.slopes
+    after = _on_nodes(p.f, values) if out.values is None else out.values
     if linear is not None:
         remember(out.source, slope, linear.law_of_slopes, 1.0)
     unsure = out.source.noise.variance + out.source.scatter

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from firstlight.graph.ir import Law, Parameter, TensorSpec
-from firstlight.graph.signal import INFINITY, Array, Groups, Signal, Weights, replace
+from firstlight.graph.signal import INFINITY, Array, Groups, Signal, Weights, number, replace
 from firstlight.rules.state.layout import state_weights
 
 _LARGEST = 1 << 18  # entries that the cube of an array is computed from
@@ -19,7 +19,7 @@ _NEAR = 4  # shortest axis on which neighbours are told from other positions
 
 def groups_of(shape: tuple[int, ...]) -> Groups:
     """One atom per axis, none for axes of size 1."""
-    return tuple(() if n == 1 else (int(n),) for n in shape)
+    return tuple([() if n == 1 else (int(n),) for n in shape])
 
 
 def uniform(
@@ -33,13 +33,12 @@ def uniform(
 ) -> Signal:
     """Independent entries of one law: pairs have the moment mean² (or the given one)."""
     groups = groups_of(shape)
-    n = sum(len(g) for g in groups)
+    batch = tuple([axis == batch_axis for axis, g in enumerate(groups) if g])
+    n = len(batch)
     r = (mean * mean if pair is None else pair) / q if q > 0 else 1.0
     corr = np.full((2,) * n, min(max(r, -1.0), 1.0))
     corr[(0,) * n] = 1.0
-    one = (1,) * n
-    batch = tuple(axis == batch_axis for axis, g in enumerate(groups) for _ in g)
-    return Signal(groups, np.full(one, mean), np.full(one, q), corr, batch, **more)
+    return Signal(groups, number(mean, n), number(q, n), corr, batch, **more)
 
 
 def cube_of(a: Array, near: tuple[bool, ...]) -> Array:

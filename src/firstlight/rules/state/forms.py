@@ -20,6 +20,7 @@ _ROW = 8192  # sources that a row tells apart; older ones count as independent o
 _numbers = itertools.count(1)
 
 Terms = list[tuple[float, Noise]]
+Tail = tuple[tuple[int, float], ...]
 
 
 def covariance(a: Noise, b: Noise) -> float:
@@ -30,10 +31,10 @@ def covariance(a: Noise, b: Noise) -> float:
     total = 0.0
     if x is not None and y is not None:
         total = a.scale * b.scale * (x.variance if x is y else _dot(x, y))
-    if a.tail and y is not None and a.tail[-1][0] >= y.first:
-        total += b.scale * sum(v * _load(y, k) for k, v in a.tail)
-    if b.tail and x is not None and b.tail[-1][0] >= x.first:
-        total += a.scale * sum(v * _load(x, k) for k, v in b.tail)
+    if a.tail and y is not None:
+        total += b.scale * _on_row(a.tail, y)
+    if b.tail and x is not None:
+        total += a.scale * _on_row(b.tail, x)
     if a.tail and b.tail and a.tail[-1][0] >= b.tail[0][0] and b.tail[-1][0] >= a.tail[0][0]:
         other = dict(b.tail)
         total += sum(v * other[k] for k, v in a.tail if k in other)
@@ -47,9 +48,12 @@ def _dot(x: Form, y: Form) -> float:
     return float(x.loads[first - x.first : end - x.first] @ y.loads[first - y.first : end - y.first])
 
 
-def _load(x: Form, k: int) -> float:
-    at = k - x.first
-    return float(x.loads[at]) if 0 <= at < len(x.loads) else 0.0
+def _on_row(tail: Tail, x: Form) -> float:
+    """Σ over the sources of a tail of their loads times those in a row."""
+    first, end = x.first, x.first + len(x.loads)
+    if tail[-1][0] < first or tail[0][0] >= end:
+        return 0.0
+    return sum([v * x.loads.item(k - first) for k, v in tail if first <= k < end])
 
 
 def joint(a: Noise, b: Noise, sign: float = 1.0) -> float:
@@ -87,7 +91,7 @@ def combine(terms: Terms, own: float = 0.0, drift: float = 0.0) -> Noise:
     return Noise(total, variance, form, scale, tail)
 
 
-def _sum(kept: Terms) -> tuple[Form | None, float, tuple[tuple[int, float], ...]]:
+def _sum(kept: Terms) -> tuple[Form | None, float, Tail]:
     """Σ s_k·(noise k) as a form, its factor and a tail; a new row only where two different ones meet."""
     loads: dict[int, float] = {}
     scales: dict[int, float] = {}
@@ -108,7 +112,7 @@ def _sum(kept: Terms) -> tuple[Form | None, float, tuple[tuple[int, float], ...]
     return _row([(scales[key], form) for key, form in forms.items()], tail), 1.0, ()
 
 
-def _row(forms: list[tuple[float, Form]], tail: tuple[tuple[int, float], ...]) -> Form:
+def _row(forms: list[tuple[float, Form]], tail: Tail) -> Form:
     """One row of all forms, each times its factor, and a tail; at least one of them is there."""
     starts, ends = [f.first for _, f in forms], [f.first + len(f.loads) for _, f in forms]
     if tail:

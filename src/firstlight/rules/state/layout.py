@@ -329,12 +329,13 @@ def moments(x: Signal) -> Array:
 def correlations(raw: Array, q: Array) -> Array:
     """Normalised correlations from mean pair moments (any scale) and the field of q."""
     origin = (0,) * raw.ndim
-    if not raw[origin] > 0.0:
+    first = raw.item(origin)
+    if not first > 0.0:
         return np.ones_like(raw)
-    out = raw / raw[origin]
+    out = np.asarray(raw / first)
     if q.size > 1:
-        out = out / np.maximum(profile(q, raw.shape), 1e-12)
-    out = np.array(np.minimum(np.maximum(out, -1.0), 1.0))
+        out = np.asarray(out / np.maximum(profile(q, raw.shape), 1e-12))
+    np.minimum(np.maximum(out, -1.0, out=out), 1.0, out=out)
     out[origin] = 1.0
     return out
 

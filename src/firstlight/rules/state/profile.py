@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import string
 from collections.abc import Iterator, Sequence
@@ -11,12 +12,13 @@ import numpy as np
 from firstlight.graph.signal import Array, average
 
 
+@functools.lru_cache(maxsize=1024)
 def state_weights(n: int, states: int) -> Array:
     """Ordered pairs per index: same, other (far) and, with three states, next neighbour."""
-    if states == 2:
-        return np.array([1.0, n - 1.0])
     near = 2.0 * (n - 1.0) / n
-    return np.array([1.0, n - 1.0 - near, near])
+    out = np.array([1.0, n - 1.0] if states == 2 else [1.0, n - 1.0 - near, near])
+    out.setflags(write=False)
+    return out
 
 
 def profile(q: Array, states: Sequence[int]) -> Array:

@@ -10,17 +10,14 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Signal
 from firstlight.rules.state.layout import state_weights
+from firstlight.rules.state.noise import summed_pairs
 
 _FEW = 1e-3  # relative variance of v̂ from which it changes correlations
 
 
 def group_pairs(x: Signal, atoms: Sequence[int]) -> Array:
     """Share of the ordered pairs within a group at each index of the cube (pairs in other atoms: same)."""
-    out = np.ones((1,) * x.corr.ndim)
-    for i, s in enumerate(x.corr.shape):
-        w = state_weights(x.atoms[i], s) / x.atoms[i] if i in atoms else np.eye(1, s)[0]
-        out = out * w.reshape((1,) * i + (-1,) + (1,) * (x.corr.ndim - i - 1))
-    return out
+    return summed_pairs(x.atoms, x.corr.shape, tuple(atoms))
 
 
 def shared_cube(x: Signal, atoms: Sequence[int], cube: Array | None = None) -> Array:
@@ -29,7 +26,7 @@ def shared_cube(x: Signal, atoms: Sequence[int], cube: Array | None = None) -> A
     for i in atoms:
         w = state_weights(x.atoms[i], out.shape[i]) / x.atoms[i]
         shape = (1,) * i + (-1,) + (1,) * (out.ndim - i - 1)
-        out = np.asarray((out * w.reshape(shape)).sum(axis=i, keepdims=True))
+        out = np.add.reduce(out * w.reshape(shape), axis=i, keepdims=True)
     return out
 
 

@@ -36,13 +36,17 @@ _DEEP = 200  # recipes below one; then it starts anew
 
 def _recipe(kind: str, of: Sequence[Sites], weights: Sequence[float | Array], start: int, units: int = 0) -> Sites:
     """A recipe from others; one that has become too long starts anew."""
-    depth = 1 + max([k.depth for k in of], default=0)
+    depth, heavy, places, alike = 0, False, 1, True
+    for k in of:
+        depth, heavy = max(depth, k.depth), heavy or k.heavy
+        if k.places != 1:
+            alike = alike and places in (1, k.places)
+            places = k.places
+    depth += 1
     if depth > _DEEP:
-        of, weights, depth = (), (), 0
-    heavy, sizes = any(k.heavy for k in of), {k.places for k in of if k.places != 1}
-    if len(sizes) > 1:  # places of different kinds
-        of, weights = (), ()
-    places = max(sizes, default=1) if of else 1
+        of, weights, depth, places = (), (), 0, 1
+    if not alike:  # places of different kinds
+        of, weights, places = (), (), 1
     return Sites(kind, tuple(of), tuple(weights), seed=start, units=units, depth=depth, heavy=heavy, places=places)
 
 
@@ -81,11 +85,10 @@ def of_product(x: Signal, y: Signal) -> tuple[Sites | None, Array]:
     known = x.weights or y.weights or x.value is not None or y.value is not None
     if one is None or two is None or known:
         return (one or two), ALONE
-    wide = max(one, two, key=lambda s: s.units)
+    wide = one if one.units >= two.units else two
     row, factors, own = tuple(sorted(one.row + two.row)), wide.factors, list[Sites]()
     flat, toward = 0.0, one.toward if one.toward[1] else two.toward
-    pairs = {(bool(a), bool(b)) for a, b in zip(x.groups[::-1], y.groups[::-1], strict=False)}
-    if {(True, False), (False, True)} <= pairs:  # an outer product: units times a few numbers a site
+    if _is_outer(x, y):  # units times a few numbers a site
         many, few = (x, y) if x.numel > y.numel else (y, x)
         assert few.sites is not None
         assert many.sites is not None
@@ -113,6 +116,14 @@ def of_product(x: Signal, y: Signal) -> tuple[Sites | None, Array]:
     out.apart = one.apart if one.toward[1] or one.flat else two.apart
     across.through(out, (one, two))
     return out, together(of) if out.heavy or row else ALONE
+
+
+def _is_outer(x: Signal, y: Signal) -> bool:
+    """Whether each of two factors has an axis that the other has not."""
+    if x.groups == y.groups:
+        return False
+    pairs = {(bool(a), bool(b)) for a, b in zip(x.groups[::-1], y.groups[::-1], strict=False)}
+    return {(True, False), (False, True)} <= pairs
 
 
 def _entries_beside(few: Signal, many: Signal) -> int:

@@ -11,7 +11,7 @@ import functools
 import numpy as np
 
 from firstlight.graph.signal import Array, Signal
-from firstlight.graph.sway import Sway
+from firstlight.graph.sway import STILL, Sway
 from firstlight.rules.state.layout import axis_atoms
 from firstlight.rules.state.windows import pair_average
 from firstlight.theory import special
@@ -23,6 +23,8 @@ _LITTLE = 3e-3  # and that changes the law of lengths by less than a hundredth
 
 def positions(x: Signal) -> list[int]:
     """The atoms of the positions, if correlations stray."""
+    if x.sway is STILL:
+        return []
     axis, count, ndim = x.sway.channels
     if x.sway.variance + x.sway.brief <= _NOTHING or x.ndim != ndim or x.shape[axis] != count:
         return []
@@ -67,6 +69,8 @@ def values(x: Signal, alike: float) -> Array:
 
 def met(x: Signal, factor: Signal) -> Sway:
     """`Signal.sway` of a product with an independent factor: its correlations are those of x times the factor's."""
+    if x.sway is STILL:
+        return STILL
     c = pair_average(factor, positions(x)) if positions(x) else 1.0
     return x.sway._replace(
         variance=x.sway.variance * c * c, covariance=x.sway.covariance * c, brief=x.sway.brief * c * c
