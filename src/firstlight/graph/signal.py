@@ -361,9 +361,13 @@ K = TypeVar("K")
 T = TypeVar("T", Signal, Source, Cotangent)
 # what was worked out once, by the field that it follows from
 _DERIVED = {
-    "q": ("_mean_q",), "mean": ("_mean_mean",), "corr": ("_powers",), "table": ("_draw",), "terms": ("_rows",),
+    "q": ("_mean_q",),
+    "mean": ("_mean_mean",),
+    "corr": ("_powers", "_mean_powers"),
+    "table": ("_draw",),
+    "terms": ("_rows",),
     "groups": ("atoms", "shape", "numel"),
-}  # fmt: skip
+}
 
 
 def replace(x: T, **changes: Any) -> T:

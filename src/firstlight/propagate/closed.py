@@ -49,8 +49,7 @@ def dead(x: Signal, units: tuple[int, ...] = ()) -> float:
 
 
 _T = np.linspace(-8.5, 8.5, 401)
-_DENSITY = np.exp(-0.5 * _T * _T)
-_DENSITY /= _DENSITY.sum()
+_DENSITY = np.exp(-0.5 * _T * _T) * ((_T[1] - _T[0]) / math.sqrt(2.0 * math.pi))
 
 
 def all_below(p: float, c: float, count: int) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from firstlight.graph.signal import SILENT, Array, Grid, Noise, Signal, Source
+from firstlight.graph.signal import SILENT, Array, Grid, Noise, Signal, Source, once
 from firstlight.rules.state import swaying
 from firstlight.rules.state.forms import combine
 from firstlight.rules.state.layout import state_weights
@@ -55,12 +55,32 @@ def gaussian_energy(x: Signal, fan: float = np.inf, unit: int | None = None) -> 
     Two sites see the same `fan` weights: their products scatter by 1/√fan around the mean correlation, so that
     c² is c² + (1 - c²)/fan wherever the unit (atom `unit`) is the same.
     """
-    square = strayed(x, np.square(x.corr))
-    if unit is not None and math.isfinite(fan):
+    stray, few = x.wander if any(x.batch) else 0.0, 0.0 if unit is None else 1.0 / fan
+    if unit is not None and few > 0.0 and swaying.positions(x):
+        square = strayed(x, np.square(x.corr))
         near = square[(*(slice(None),) * unit, slice(0, 1))]
-        near += (1.0 - near) / fan
+        near += (1.0 - near) * few
         square = swaying.squares(x, square)
-    return 2.0 * float(np.vdot(pair_shares(x, square.shape), square))
+        return 2.0 * float(np.vdot(pair_shares(x, square.shape), square))
+    # that c² becomes 1 - (1 - c²)·(1 - stray)·(1 - few), each where it applies: sums over all pairs and over these
+    shares, (_, samples, units, both) = _shares_of_kinds(x.atoms, x.corr.shape, x.batch, unit)
+    line = x.corr.reshape(-1)
+    every, alike, near, alike_near = (shares @ (line * line)).tolist()
+    return 2.0 * (every + stray * (samples - alike) + few * (units - near) - stray * few * (both - alike_near))
+
+
+@functools.lru_cache(maxsize=4096)
+def _shares_of_kinds(
+    atoms: tuple[int, ...], states: tuple[int, ...], batch: tuple[bool, ...], unit: int | None
+) -> tuple[Array, list[float]]:
+    """`pair_shares` of all pairs, where only samples differ, where the unit is the same, and both; with their sums."""
+    every = _pair_shares(atoms, states)
+    samples, units = np.zeros(states), np.zeros(states)
+    samples[_samples(batch)] = 1.0
+    if unit is not None:
+        units[(*(slice(None),) * unit, slice(0, 1))] = 1.0
+    rows = np.stack([(every * kind).reshape(-1) for kind in (np.ones(states), samples, units, samples * units)])
+    return rows, rows.sum(axis=1).tolist()
 
 
 def strayed(x: Signal, square: Array) -> Array:
@@ -190,22 +210,32 @@ def noise_from(source: Source, law: Law, x: Signal) -> tuple[Noise, float]:
     if not math.isfinite(law.total) or law.total <= 0.0:
         return SILENT, 0.0
     sensitivity, power, tail = law.inherited
-    related = np.abs(source.corr) > 1e-9
-    means, last = source.powers.mean(pair_shares(x, source.corr.shape) * related)
+    means, last = _mean_powers(source, x.atoms)
     own = max(float(power[1:] @ means[1:]) + tail * last, 0.0)
     own = log_normal(own)
     drift = -0.5 * own
     if own > _NARROW and len(source.sd) == 1:
-        units = 1.0 / float(means[0])
-        alike, square = float(means[1] * units), float(means[2] * units)
+        one, alike, square = means[:3].tolist()
+        units, alike, square = 1.0 / one, alike / one, square / one
         found: list[tuple[float, float]] = []
-        for shared in swaying.values(x, alike).tolist():
+        for shared in swaying.values(x, alike):
             near = 1.0 - float(f"{1.0 - shared:.2g}")  # rounded, so that equal laws are found again
             sites = 1.0 / max(square + shared**2 - alike**2, 1e-9)
             found.append(_narrow(law.of_unit(min(max(near, 0.0), 1.0)), source.grid, sensitivity, own, units, sites))
-        own, drift = (sum(line) / len(found) for line in zip(*found, strict=True))
+        own, drift = found[0] if len(found) == 1 else (sum(line) / len(found) for line in zip(*found, strict=True))
     own = max(own - sensitivity**2 * x.sway.owed, 0.0)
     return combine([(sensitivity, source.noise)], own, drift), sensitivity
+
+
+def _mean_powers(source: Source, atoms: tuple[int, ...]) -> tuple[Array, float]:
+    """`Powers.mean` of a source over all pairs that are correlated; the function and its slope ask for the same."""
+
+    def made() -> tuple[tuple[int, ...], tuple[Array, float]]:
+        related = np.abs(source.corr) > 1e-9
+        return atoms, source.powers.mean(_pair_shares(atoms, source.corr.shape) * related)
+
+    of, found = once(source, "_mean_powers", source.corr, made)
+    return found if of == atoms else made()[1]
 
 
 def _narrow(unit: OfUnit, grid: Grid, sensitivity: float, own: float, n: float, sites: float) -> tuple[float, float]:

@@ -61,10 +61,10 @@ def beta(mean: float, variance: float) -> Array:
     return special.betaincinv(mean * size, (1.0 - mean) * size, (np.arange(_VALUES) + 0.5) / _VALUES)
 
 
-def values(x: Signal, alike: float) -> Array:
+def values(x: Signal, alike: float) -> list[float]:
     """What positions that are `alike` on average have in common, over draws: equally likely values."""
     strayed = bool(positions(x)) and x.sway.variance > _LITTLE
-    return beta(alike, x.sway.variance) if strayed else np.full(1, alike)
+    return beta(alike, x.sway.variance).tolist() if strayed else [alike]
 
 
 def met(x: Signal, factor: Signal) -> Sway:

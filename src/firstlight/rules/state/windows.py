@@ -193,6 +193,8 @@ def _uniform(x: Signal, maps: Mapping[int, Array]) -> tuple[float, float]:
 def pair_average(x: Signal, atoms: Sequence[int], cube: Array | None = None) -> float:
     """Mean correlation over pairs that differ in at least one of the atoms and in no other; or that of another cube."""
     cube = x.corr if cube is None else cube
+    if len(atoms) == 1 and cube.shape[atoms[0]] == 2:  # the same entries but for one index
+        return cube.item(tuple([int(i == atoms[0]) for i in range(cube.ndim)])) if x.atoms[atoms[0]] > 1 else 0.0
     weights, total = _pair_weights(x.atoms, cube.shape, tuple(atoms))
     return float(np.vdot(weights, cube)) / total if total > 0 else 0.0
 
