@@ -117,7 +117,6 @@ def _pass_on(
     entry = find(node.op)
     look, caveats = partial(resolve, run), run.caveats.get(node.name, [])
     call = Call(node, run.graph.training, caveats, sampler, look, run.signs)
-    args, options = tuple(resolve(run, a) for a in node.args), {k: resolve(run, a) for k, a in node.options.items()}
     one = len(outputs) == 1
     try:
         if entry is None:
@@ -128,7 +127,7 @@ def _pass_on(
             return
         else:
             names = entry.bind(node, node.args, node.options)
-            bound = entry.bind(node, args, options)
+            bound = {k: resolve(run, a) for k, a in names.items()}
             found = entry.backward(call, grads[0] if one else grads, outputs[0] if one else outputs, **bound)
     except FirstlightError:
         raise
@@ -136,7 +135,7 @@ def _pass_on(
         if run.strict:
             raise
         call.caveat(f"the adjoint failed ({type(error).__name__}: {error}): the gradient is passed on as it is")
-        names, found = _fallback(node, grads, args)
+        names, found = _fallback(run, node, grads)
     if call.caveats:
         run.caveats[node.name] = call.caveats
     for name, gradient in found.items():
@@ -154,11 +153,9 @@ def _sampled(call: Call, grads: tuple[Cotangent | None, ...]) -> Mapping[Arg, Co
         return {}
 
 
-def _fallback(
-    node: Node, grads: tuple[Cotangent | None, ...], args: tuple[Any, ...]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _fallback(run: Run, node: Node, grads: tuple[Cotangent | None, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
     g = next(g for g in grads if g is not None)
-    for i, a in enumerate(args):
+    for i, a in enumerate(resolve(run, node.args)):
         if isinstance(a, Signal) and not a.integer:
             return {"0": node.args[i]}, {"0": Cotangent(like_shape(whole(g), a.shape))}
     return {}, {}

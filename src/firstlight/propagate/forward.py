@@ -95,30 +95,30 @@ def _outputs(run: Run, node: Node, inputs: Mapping[str, Signal], sampler: Sample
     look = partial(resolve, run)
     back = partial(_gradients, run, sampler)
     call = Call(node, run.graph.training, sampler=sampler, look=look, signs=run.signs, back=back)
-    args, options = tuple(resolve(run, a) for a in node.args), {k: resolve(run, a) for k, a in node.options.items()}
     try:
         if entry is None:
             assert sampler is not None
             formula = "rule" if node.op not in measured_operations() else "formula"
             call.caveat(f"no {formula}: measured on sampled inputs")
             try:
-                found = sampler.outputs(node, partial(resolve, run))
+                found = sampler.outputs(node, look)
             except FirstlightError as error:
                 call.caveat(f"it cannot be run on sampled inputs ({error.got}): its first input's statistics are kept")
-                found = _fallback(node, args)
+                found = _fallback(run, node)
         else:
-            found = cartesian.followed(call, entry.forward, entry.bind(node, args, options))
+            names = entry.bind(node, node.args, node.options)
+            found = cartesian.followed(call, entry.forward, {k: resolve(run, a) for k, a in names.items()})
     except FirstlightError:
         raise
     except Exception as error:
         if run.strict:
             raise
         call.caveat(f"the rule failed ({type(error).__name__}: {error}): the statistics of its first input are kept")
-        found = _fallback(node, args)
+        found = _fallback(run, node)
     outputs: tuple[Any, ...] = found if several(found) else (found,)
     if len(outputs) < len(node.outputs):
-        outputs = (*outputs, *_fallback(node, args)[len(outputs) :])
-    fitted = tuple(_fit(call, out, spec) for out, spec in zip(outputs, node.outputs, strict=False))
+        outputs = (*outputs, *_fallback(run, node)[len(outputs) :])
+    fitted = tuple([_fit(call, out, spec) for out, spec in zip(outputs, node.outputs, strict=False)])
     if call.caveats:
         run.caveats[node.name] = call.caveats
     return fitted
@@ -136,8 +136,8 @@ def _gradients(
     )
 
 
-def _fallback(node: Node, args: tuple[Any, ...]) -> tuple[Signal, ...]:
-    first = next((a for a in args if isinstance(a, Signal)), None)
+def _fallback(run: Run, node: Node) -> tuple[Signal, ...]:
+    first = next((a for a in resolve(run, node.args) if isinstance(a, Signal)), None)
     if first is None:
         return tuple(uniform(o.shape, 0.0, 1.0) for o in node.outputs)
     return tuple(like_shape(first, o.shape) for o in node.outputs)

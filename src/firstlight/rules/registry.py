@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeGuard
 
 from firstlight.errors import InputError, RegistryError
-from firstlight.graph.ir import Arg, Node, ParameterRef, Ref
+from firstlight.graph.ir import Arg, ConstantRef, Node, ParameterRef, Ref
 from firstlight.graph.signal import Cotangent, Signal
 from firstlight.graph.signs import UNSAID, Signs
 
@@ -35,6 +35,7 @@ INDEPENDENT_FACTORS = "the factors are independent"
 
 SHOWN = "shown"  # tag of a gradient that is there to be looked at: what is in front of its tensor has had its own
 
+_TENSORS = (Signal, Ref, ParameterRef, ConstantRef)
 Look = Callable[[Arg], Any]  # the signal behind an argument
 # From cotangents of some tensors to the gradients of those in front of them; None where there is none.
 Back = Callable[[Mapping[Ref, Signal]], Callable[[Ref | ParameterRef], Signal | None]]
@@ -137,7 +138,7 @@ class Rule:
         return function
 
     def bind(self, node: Node, args: tuple[Any, ...], options: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments by name; what the rule does not name is dropped.
+        """Arguments by name, signals or what stands for them; what the rule does not name is dropped.
 
         Raises:
             InputError: More positional arguments than the rule knows.
@@ -152,7 +153,7 @@ class Rule:
             bound[names[-1]] = rest if rest else options.get(names[-1], rest)
             bound.update({k: v for k, v in options.items() if k in names})
             return bound
-        if len(args) > len(names) and any(isinstance(a, Signal) for a in args[len(names) :]):
+        if len(args) > len(names) and any(isinstance(a, _TENSORS) for a in args[len(names) :]):
             raise InputError(
                 node.name, got=f"{len(args)} arguments", expected=f"at most {len(names)}: {', '.join(names)}"
             )

@@ -327,7 +327,6 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
     of, a = reading(source, values)
     mean, q = spread(source, of.first * a, ndim), spread(source, of.second * (a * a), ndim)
     total, power = of.total * (a * a), of.power * (a * a)
-    third, fourth = of.cumulants
     known = isfinite(total) and total > 0.0
     closed = slopes if vanishes(source.mean) else None
     rest = total - float(power.sum()) if closed is None else 0.0
@@ -356,7 +355,7 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
         sites=sites.behind_function(source, values, sensitivity, total),
         wander=_wander(x, source, power, total, corr),
         data=False,
-        cumulants=(third * a**3, fourth * a**4),
+        cumulants=(of.cumulants[0] * a**3, of.cumulants[1] * a**4),
         tag=None,
         terms=(),
         weights=None,
@@ -366,8 +365,7 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
     )
     if x.source is None and source.key == source_key(x) and vanishes(x.mean):
         out = placed.bent(out, x, alike)
-    found = [(c.atom, alike(c.pairs)) for c in source.courses]
-    return course.given(out, found)
+    return course.given(out, [(c.atom, alike(c.pairs)) for c in source.courses])
 
 
 def _wander(x: Signal, source: Source, power: Array, total: float, corr: Array) -> float:

@@ -63,7 +63,7 @@ def whole_of(a: Signal, b: Signal, like: Signal | None = None) -> Signal:
 
 def followed(call: Call, forward: Callable[..., Any], bound: Mapping[str, Any]) -> Any:
     """What a rule gives, with the parts of complex numbers where the operation is linear in them."""
-    if not any(isinstance(x, complex) or (isinstance(x, Signal) and x.complex) for x in bound.values()):
+    if not [x for x in bound.values() if (x.complex if isinstance(x, Signal) else isinstance(x, complex))]:
         return forward(call, **bound)
     made = _parts(call, forward, bound)
     if made is None:

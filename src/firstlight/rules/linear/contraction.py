@@ -321,8 +321,8 @@ def _fresh_map(x: Signal, w: Signal, units: int) -> Signal:
     Only equal inputs meet: q' = E w²·Σ_k q_k, correlations between sites are x's, units are uncorrelated.
     """
     gone = axis_atoms(x, x.ndim - 1)
-    first = gone[0]
-    q = x.q.sum(axis=gone) * (count_along(x.q, x.atoms, gone) * w.q.item())
+    first, q = gone[0], x.q
+    q = (q.reshape(q.shape[:first]) if q.size == 1 else q.sum(axis=gone)) * (count_along(q, x.atoms, gone) * w.q.item())
     same = moments(x)[(..., *(0,) * len(gone))]
     if same.shape != x.corr.shape[:first]:
         same = np.broadcast_to(same, x.corr.shape[:first])
