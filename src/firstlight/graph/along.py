@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Along:
     """s = Σ g·x of a gradient g and its tensor x over the last axis of a site, as a linear form.
 

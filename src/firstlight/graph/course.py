@@ -101,7 +101,7 @@ class Rows:
         return np.tril(np.broadcast_to(b.width[:, None], (size, size)), -1) + np.diag(0.5 * (b.width + 1.0))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Course:
     """Correlations of pairs of positions that differ in nothing else.
 
@@ -117,7 +117,7 @@ class Course:
 
     def moved(self, on_field: Callable[[Array], Array], rank: int) -> Course | None:
         """The same behind a change of layout; None where positions are cut, reordered or merged with others."""
-        order: Array = np.arange(self.size, dtype=np.float64)
+        order = _in_order(self.size)
         try:
             found = on_field(order.reshape([-1 if i == self.atom else 1 for i in range(rank)]))
         except (ValueError, IndexError):
@@ -125,6 +125,13 @@ class Course:
         if found.size != self.size or not np.array_equal(found.ravel(), order):
             return None
         return Course(int(np.argmax(found.shape)), self.size, self.pairs)
+
+
+@functools.lru_cache(maxsize=64)
+def _in_order(size: int) -> Array:
+    out = np.arange(size, dtype=np.float64)
+    out.setflags(write=False)
+    return out
 
 
 def moved_courses(courses: tuple[Course, ...], on_field: Callable[[Array], Array], rank: int) -> tuple[Course, ...]:

@@ -29,7 +29,7 @@ class Grid:
     level: int = 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Powers:
     """Powers of the entries of a cube: Hermite coefficients (a_k) make Σ a_k² c^k of each (Mehler).
 

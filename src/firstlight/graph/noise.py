@@ -10,7 +10,7 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Form:
     """A linear form over a row of numbered independent sources; many noises share one.
 
@@ -27,7 +27,7 @@ class Form:
     variance: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Noise:
     """Fluctuation over weight draws of a tensor's log-norm, as a linear form over independent sources.
 

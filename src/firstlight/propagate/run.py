@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from firstlight.errors import ModelError
 from firstlight.graph.ir import Arg, ConstantRef, Graph, ParameterRef, Ref
-from firstlight.graph.signal import Array, Signal, replace
+from firstlight.graph.signal import Array, Signal, replace, smallest
 from firstlight.graph.signs import UNSAID, Signs
 from firstlight.rules.attention.hiding import HIDDEN
 from firstlight.rules.state.empirical import constant, uniform
@@ -116,7 +116,7 @@ def settled(x: Signal, top: float) -> Signal:
     """
     if x.q.size <= _SMALL and x.mean.size <= _SMALL:
         return x
-    if float(x.mean.min()) <= HIDDEN:  # beside what hides keys from a softmax all biases are small
+    if smallest(x.mean) <= HIDDEN:  # beside what hides keys from a softmax all biases are small
         size, seen = np.broadcast_arrays(x.q, x.mean > HIDDEN)
         top = float(size[seen].max(initial=0.0))
     q, mean = _flattened(x.q, _EVEN * top), _flattened(x.mean, _EVEN * top**0.5)
@@ -128,7 +128,8 @@ def _flattened(field: Array, tolerance: float) -> Array:
         if size <= 1:
             continue
         line = field[(*(0,) * axis, slice(None), *(0,) * (field.ndim - axis - 1))]
-        if float(line.max() - line.min()) > tolerance:  # one line that varies says it, without looking at the others
+        ends = abs(line.item(0) - line.item(-1))  # one line that varies, or its ends, say it without the others
+        if ends > tolerance or float(line.max() - line.min()) > tolerance:
             continue
         if float((field.max(axis=axis) - field.min(axis=axis)).max()) <= tolerance:
             field = field.mean(axis=axis, keepdims=True)

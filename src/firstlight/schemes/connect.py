@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 from firstlight.graph.ir import Graph, Node
@@ -82,10 +83,8 @@ def connections(graph: Graph, sites: Mapping[str, Site]) -> dict[str, Connection
     known: dict[str, Site | None] = {}
     for name, found in read.items():
         aliases = graph.parameters[name].aliases if name in graph.parameters else ()
-        typed = [sites[n] for n in _spellings(name, aliases) if n in sites]
-        guesses = (site_of(u, graph, name) for u in found)
-        best = sorted((s for s in (*typed, *guesses) if s is not None), key=lambda s: s.role != "weight")
-        known[name] = best[0] if best else None
+        typed = (sites.get(n) for n in _spellings(name, aliases))
+        known[name] = _best(chain(typed, (site_of(u, graph, name) for u in found)))
     drives = {name: [u for u in read[name] if _is_map(u, site)] for name, site in known.items()}
     wiring = _wire(graph, {u.node.name for us in drives.values() for u in us})
     branches = _branches(wiring)
@@ -100,6 +99,16 @@ def connections(graph: Graph, sites: Mapping[str, Site]) -> dict[str, Connection
         found.sort(key=lambda c: ("branch end", "readout", "weight").index(c.role))
         result[name] = found[0]
     return result
+
+
+def _best(candidates: Iterable[Site | None]) -> Site | None:
+    """The first that is a weight; else the first."""
+    first = None
+    for site in candidates:
+        if site is not None and site.role == "weight":
+            return site
+        first = first or site
+    return first
 
 
 def _spellings(name: str, aliases: tuple[str, ...]) -> tuple[str, ...]:

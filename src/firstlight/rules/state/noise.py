@@ -19,7 +19,9 @@ _NARROW = 1e-3  # relative variance of a layer's length from which its law is ta
 _EXACT = 32.0  # effective units below which it is taken exactly
 _MOST = 1e4  # and below which it is where an expansion in them does not converge
 _HEAVY = 1.0  # relative variance of a layer's length from which an entry or two make all of it
-_FAR = 24.0  # from here the asymptotic series of ψ and ψ₁ miss less than 1e-16
+_FAR = 12.0  # from here the asymptotic series of ψ and ψ₁ miss less than 1e-16
+# (2k, B_2k), the last ones first
+_BERNOULLI = ((14, 7 / 6), (12, -691 / 2730), (10, 5 / 66), (8, -1 / 30), (6, 1 / 42), (4, -1 / 30), (2, 1 / 6))
 _WIDEST = 1e6  # variance of a log-norm beyond which it is no longer followed
 
 
@@ -172,24 +174,24 @@ def of_weights(x: Signal, fan: float = np.inf, unit: int | None = None) -> tuple
 
 
 def chi_square_log(half: float) -> tuple[float, float]:
-    """(variance, drift) of ln of a mean of 2·half squared normals, half ≥ ½; the large-n series where it is exact.
+    """(variance, drift) of ln of a mean of 2·half squared normals, half ≥ ½: ψ₁(half), ψ(half) - ln(half).
 
-    Below it by ψ₁(x) = ψ₁(x + 1) + 1/x² and ψ(x) = ψ(x + 1) - 1/x, from where the series is good to the last digits.
+    The large-n series where it is exact, below it by ψ₁(x) = ψ₁(x + 1) + 1/x² and ψ(x) = ψ(x + 1) - 1/x.
     """
     if half > 1e4:
         return 1.0 / half, -0.5 / half
-    if half > 12.0:  # the asymptotic series, good to 1e-12 from here
-        x = 1.0 / half
-        y = x * x
-        variance = x * (1.0 + 0.5 * x + y * (1.0 / 6.0 - y * (1.0 / 30.0 - y * (1.0 / 42.0 - y / 30.0))))
-        return variance, -0.5 * x - y * (1.0 / 12.0 - y * (1.0 / 120.0 - y * (1.0 / 252.0 - y / 240.0)))
     at = half = max(half, 0.5)
     above, below = 0.0, 0.0
     while at < _FAR:
         above += 1.0 / (at * at)
         below += 1.0 / at
         at += 1.0
-    variance, drift = chi_square_log(at)
+    x = 1.0 / at
+    y = x * x
+    variance, drift = 0.0, 0.0
+    for k, bernoulli in _BERNOULLI:
+        variance, drift = y * (bernoulli + variance), y * (bernoulli / k + drift)
+    variance, drift = x * (1.0 + 0.5 * x + variance), -0.5 * x - drift
     return variance + above, drift + math.log(at / half) - below
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from firstlight.graph.filled import Kept
 from firstlight.graph.signal import Array, Grid, Source, once, replace
 from firstlight.theory.quantiles import level_of_scatter
 
@@ -108,27 +109,27 @@ class Law:
     def _average(self, field: Array) -> float:
         return float(self._share @ (field @ self._grid.weights))
 
-    @functools.cached_property
+    @Kept
     def first(self) -> Array:
         """E f of each row."""
         return self._values @ self._grid.weights
 
-    @functools.cached_property
+    @Kept
     def second(self) -> Array:
         """E f² of each row."""
         return np.square(self._values) @ self._grid.weights
 
-    @functools.cached_property
+    @Kept
     def total(self) -> float:
         """E f²."""
         return float(self._share @ self.second)
 
-    @functools.cached_property
+    @Kept
     def power(self) -> Array:
         """a_k², a_k the Hermite coefficients of f, mean over the rows."""
         return self._share @ np.square(self._values @ self._grid.hermite)
 
-    @functools.cached_property
+    @Kept
     def cumulants(self) -> tuple[float, float]:
         """Third and fourth cumulants, all rows together."""
         d = self._values - float(self._share @ self.first)
@@ -136,13 +137,13 @@ class Law:
         second = self._average(square)
         return self._average(square * d), self._average(square * square) - 3.0 * second * second
 
-    @functools.cached_property
+    @Kept
     def squares(self) -> tuple[Array, Array]:
         """f² within one draw of the weights on the nodes, and its Hermite coefficients."""
         squares = np.square(in_one_draw(self._source, self._values))
         return squares, squares @ self._grid.hermite
 
-    @functools.cached_property
+    @Kept
     def inherited(self) -> tuple[float, Array, float]:
         """Of f² within one draw: how it goes with u², s = d ln E f²/d ln E u², and what it has besides.
 
@@ -186,13 +187,13 @@ class Law:
             known = self._units[shared] = OfUnit(ratio, ratio.round(5).tobytes(), *moments)
         return known
 
-    @functools.cached_property
+    @Kept
     def energies(self) -> tuple[Array, float]:
         """Of f²/E f²: the squares of the Hermite coefficients, and what they miss."""
         squares = np.square(self._values)
         return self._energies(squares, squares @ self._grid.hermite)
 
-    @functools.cached_property
+    @Kept
     def energies_in_one_draw(self) -> tuple[Array, float]:
         """`energies` without what the source's variance scatters between draws."""
         return self.energies if self._source.scatter <= 0.0 else self._energies(*self.squares)

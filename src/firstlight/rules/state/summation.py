@@ -102,7 +102,7 @@ def sum_atoms(
     # ĉ: the mean correlation of pairs within one site's sum, from the mean pair moments
     inner = float(off.mean()) / max(float(diagonal.mean()), 1e-300) / pairs if pairs > 0 else 1.0
     hat = float(other[origin]) / inner if inner > 0 else 0.0
-    hat = float(np.clip(hat, -1.0, 1.0))
+    hat = min(max(float(hat), -1.0), 1.0)
     total_q = diagonal + off * hat if kept is None else diagonal * kept
     q = np.maximum(total_q, np.square(first / scale)) * scale**2
     corr = correlations(same + pairs * other, q)
