@@ -70,11 +70,13 @@ def _slim(g: Signal) -> Signal:
 
     What made it would keep every gradient behind it alive, long fields and all.
     """
-    changes: dict[str, Any] = {"terms": (), "factors": None, "view": None}
+    changes: dict[str, Any] = {}
+    if g.terms or g.factors is not None or g.view is not None:
+        changes = {"terms": (), "factors": None, "view": None}
     if max(g.q.size, g.mean.size) > _LONG:
         n = len(g.atoms)
         changes |= {"q": number(g.mean_q, n), "mean": number(g.mean_mean, n), "source": None, "values": None}
-    return replace(g, **changes)
+    return replace(g, **changes) if changes else g
 
 
 def _floating(run: Run, ref: Ref) -> bool:

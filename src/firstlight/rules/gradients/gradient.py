@@ -118,7 +118,7 @@ def _moved(g: Cotangent, move: Callable[[Signal], Signal]) -> Cotangent:
 
 def times(g: Cotangent, layout: Signal, source: Source, factor: Array) -> Cotangent:
     """Multiply by a function of a forward source, given by its values on the nodes."""
-    return joined([_times(p, layout, source, factor) for p in parts_of(g)])
+    return joined([_times(p, layout, source, factor) for p in (parts_of(g) if g.rest else (g,))])
 
 
 def _times(g: Cotangent, layout: Signal, source: Source, factor: Array) -> Cotangent:
@@ -168,11 +168,9 @@ def _chain_of(g: Cotangent) -> _Chain | None:
 
 def seen_from(g: Cotangent, source: Source) -> Cotangent:
     """The same gradient with what it has met on a source for its factors, and all else in their bases."""
-    parts = parts_of(g)
-    found = [_seen_from(p, source) for p in parts]
-    if all(map(is_, found, parts)):
+    if not any(map(_chain_of, (g, *g.rest))):
         return g
-    return replace(joined(found), along=g.along, image=g.image)
+    return replace(joined([_seen_from(p, source) for p in parts_of(g)]), along=g.along, image=g.image)
 
 
 def _seen_from(g: Cotangent, source: Source) -> Cotangent:

@@ -43,9 +43,9 @@ class Shares:
 
 def lean_of(g: Cotangent) -> float:
     """λ of the whole gradient: its summands' by their energies."""
+    if not g.rest:
+        return g.base.lean
     parts = parts_of(g)
-    if len(parts) == 1:
-        return parts[0].base.lean
     levels = [whole(p).mean_q for p in parts]
     total = sum(levels)
     return sum(w * p.base.lean for w, p in zip(levels, parts, strict=True)) / total if total > 0.0 else 0.0
