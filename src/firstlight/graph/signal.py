@@ -227,6 +227,7 @@ class Signal:
     chosen: tuple[int, Signal, Signal, Signal, float] | None = None
     ident: int = field(default_factory=next_id)
 
+    # Of what follows from the groups only these two are kept: 42 entries fill a dictionary, one more doubles its memory.
     @Kept
     def atoms(self) -> tuple[int, ...]:
         """All atom sizes in order."""
@@ -242,10 +243,10 @@ class Signal:
         """Number of tensor axes."""
         return len(self.groups)
 
-    @Kept
+    @property
     def numel(self) -> int:
         """Number of entries."""
-        return math.prod(_atoms(self.groups))
+        return math.prod(self.atoms)
 
     @property
     def viewed(self) -> tuple[int, tuple[Hashable, ...]]:
@@ -366,7 +367,7 @@ _DERIVED = {
     "corr": ("_powers", "_mean_powers"),
     "table": ("_draw",),
     "terms": ("_rows",),
-    "groups": ("atoms", "shape", "numel"),
+    "groups": ("atoms", "shape"),
 }
 
 
