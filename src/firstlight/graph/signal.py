@@ -227,7 +227,7 @@ class Signal:
     chosen: tuple[int, Signal, Signal, Signal, float] | None = None
     ident: int = field(default_factory=next_id)
 
-    # Of what follows from the groups only these two are kept: 42 entries fill a dictionary, one more doubles its memory.
+    # only these two are kept of what follows from the groups: 42 entries fill a dictionary, one more doubles its memory
     @Kept
     def atoms(self) -> tuple[int, ...]:
         """All atom sizes in order."""
