@@ -7,6 +7,7 @@ maps (gates, query/key/value, groups) are counted one by one, because they are s
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ class Site:
     offset: float = 0.0
 
 
-Sites = dict[str, Site]
+Sites = Mapping[str, Site]
 _LAYERS: dict[type[nn.Module], Callable[..., Sites]] = {}
 
 
@@ -59,7 +60,7 @@ def sites(module: nn.Module) -> Sites:
 
 def all_sites(model: nn.Module) -> Sites:
     """Sites, by qualified name, of all parameters of a model whose layer types are known."""
-    found: Sites = {}
+    found: dict[str, Site] = {}
     transformers: dict[nn.Transformer, str] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         prefix = f"{path}." if path else ""
@@ -89,7 +90,11 @@ def _inverse_root(fan: float) -> float:
 
 @layer(nn.Linear)
 def _linear(m: nn.Linear) -> Sites:
-    n_in, n_out = m.in_features, m.out_features
+    return _of_map(m.in_features, m.out_features)
+
+
+@functools.lru_cache(maxsize=256)  # networks repeat their layers
+def _of_map(n_in: int, n_out: int) -> Sites:
     bound = uniform(_inverse_root(n_in))  # kaiming_uniform_(a=√5) is U(±1/√fan_in)
     weight = Site("weight", n_in, n_out, channels=(n_in, n_out), builtin=bound)
     return {"weight": weight, "bias": Site("bias", n_in, builtin=bound)}
@@ -157,7 +162,7 @@ _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 def _recurrent(names: Mapping[str, tuple[int, ...]], gates: int, hidden: int) -> Sites:
     bound = uniform(_inverse_root(hidden))
-    found: Sites = {}
+    found: dict[str, Site] = {}
     for name, shape in names.items():
         if len(shape) == 1:
             found[name] = Site("bias", hidden, builtin=bound)
@@ -207,7 +212,7 @@ def _prelu(m: nn.PReLU) -> Sites:
     return {"weight": Site("slope", builtin=constant(m.init))}
 
 
-def _transformer(model: nn.Transformer, prefix: str, found: Sites) -> None:
+def _transformer(model: nn.Transformer, prefix: str, found: dict[str, Site]) -> None:
     """nn.Transformer draws all its matrices again by xavier_uniform_ once it is built."""
     for name, p in model.named_parameters():
         site = found.get(prefix + name)

@@ -78,7 +78,7 @@ def energy_cube(x: Signal, *, one_draw: bool = False) -> Array:
             return one + two + one * two
     q = x.mean_q
     mean = x.mean_mean * (x.mean_mean / q) if q > 0.0 else 0.0  # the square alone may overflow
-    free = x.corr - mean
+    free = x.corr - mean if mean else x.corr
     out = 2.0 * strayed(x, np.square(free))
     if x.cumulants != (0.0, 0.0) and q > 0.0:
         third, fourth = x.cumulants
