@@ -7,8 +7,12 @@ from torch import nn
 from torch.nn import functional as F
 
 import firstlight
+from firstlight.capture.trace import trace
 from firstlight.graph.sites import Sites
+from firstlight.propagate.forward import forward
 from firstlight.rules.state import lengths, sites
+from firstlight.rules.state.empirical import from_data
+from firstlight.schemes.plan import plan
 
 WIDTH, STATE, DRAWS = 48, 8, 200
 ACCURATE = 0.1  # what predictions aim at
@@ -113,3 +117,44 @@ def test_uneven_units_have_their_law():
     law = lengths.levels(own)[0]
     error = (1.0 / ratio).std() / 1024**0.5  # the law is that of so many means
     assert abs((1.0 / law).mean() - (1.0 / ratio).mean() * ratio.mean()) < 4.0 * error
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_the_sum_of_two_independent_directions_has_its_law(share):
+    one, two = (Sites(own=2.0 / 32, seed=k, units=32) for k in (1, 2))
+    out = sites.of_sum([(np.full(1, w), w, s) for w, s in ((share, one), (1.0 - share, two))])
+    out.crossed = 1.0 / 32
+    v = lengths.levels(out)  # two vectors of 32 normals add up to a vector of 32 normals
+    error = 4.0 * (2.0 / 32) ** 0.5 / lengths.SAMPLED**0.5
+    assert abs(np.square(v).mean() - (1.0 + 2.0 / 32)) < 2.0 * error
+    assert abs((1.0 / v).mean() - 32.0 / 30.0) < error
+
+
+class Depthwise(nn.Module):
+    """Channels with windows of their own, and a function of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.conv = nn.Linear(64, 64, bias=False), nn.Conv1d(64, 64, 4, groups=64, bias=False)
+
+    def forward(self, x):
+        return F.silu(self.conv(self.inner(x).transpose(1, 2)))
+
+
+def test_channels_with_windows_of_their_own_scatter_more():
+    torch.manual_seed(0)
+    model, x = Depthwise(), torch.randn(8, 12, 64)
+    graph = trace(model, (x,), {})
+    laws = plan(model, "lecun", graph=graph, frozen=True).laws()
+    run = forward(graph, {n.name: from_data(x.double().numpy()) for n in graph.nodes if n.op == "input"}, laws)
+    v = []
+    for seed in range(DRAWS):
+        torch.manual_seed(seed)
+        for p in model.parameters():
+            nn.init.normal_(p, std=p[0].numel() ** -0.5)
+        v.append(model(x).detach().square().mean(1))
+    truth = torch.stack(v).double()
+    mean = truth.mean(dim=(0, 1))
+    each = (truth / mean).square().mean(dim=(1, 2))
+    found = lengths.levels(run.signals[graph.nodes[-1].name][0].sites)
+    assert abs(np.square(found).mean() - float(each.mean())) < 4.0 * float(each.std()) / DRAWS**0.5

@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from firstlight.graph.noise import SILENT, Noise
 from firstlight.graph.pieces import Pieces
 from firstlight.graph.sites import Sites
 from firstlight.graph.sway import STILL, Sway
+from firstlight.graph.unitwise import Common
 from firstlight.theory.quantiles import bent
 
 Array = npt.NDArray[np.float64]
@@ -169,6 +170,7 @@ class Signal:
         view: (ident, a tensor, changes of layout) if the signal with that ident is that tensor, laid out anew.
         border: (ident, what the zeros around an image do) if the signal with that ident comes out of a convolution.
         alone: (ident, what channels have each for themselves) if that one comes out of a convolution.
+        common: The law given what a unit has in common at all places, for products of slices of one tensor.
         placed: (ident, correlations of two samples at each place) if that signal is a norm behind a convolution, or a
             function of one.
         pieces: (ident, pieces) if the signal with that ident was put together from tensors that are not equally alike.
@@ -226,6 +228,7 @@ class Signal:
     cartesian: tuple[int, Signal, Signal] | None = None
     chosen: tuple[int, Signal, Signal, Signal, float] | None = None
     ident: int = field(default_factory=next_id)
+    common: ClassVar[tuple[Common, ...]] = ()  # few have one: no entry of every dictionary
 
     # only these two are kept of what follows from the groups: 42 entries fill a dictionary, one more doubles its memory
     @Kept

@@ -40,6 +40,7 @@ class Sites:
         weights: Exponents, or shares (which may differ from place to place), one for each; of a "row", which one.
         own: Relative variance of what the units of a site add, independent of `of`, or -1: from `factors`.
         pair: Where `own` is that of a product of two tensors over their units: the laws of both.
+        inner: Of a function f(u) with `own` -1, the law of u.
         angle: Whether `own` is n·cos² of two independent directions in n dimensions; else it is a mean of squares.
         seed: Which tensor it is of: sampled values of `own` are equal wherever it is equal.
         units: Units of a site, where they are independent of each other; 0 where not.
@@ -49,6 +50,7 @@ class Sites:
         toward: (seed, cos²) of a tensor along which the units of a site go, and the seed of their sign (+ or -).
         apart: Share of V, place by place, that came from elsewhere: neither in `row` nor along that tensor.
         together: Of a sum of two, cos² of the angle between them at a site.
+        crossed: Of a sum of two, E cos² of the angle between them at a site, where they are independent.
         heavy: Whether it scatters so much that laws of first order do not do.
         places: Places of a sample that have laws of their own.
         depth: Recipes below, one after the other.
@@ -63,6 +65,7 @@ class Sites:
     weights: tuple[float | Array, ...] = ()
     own: float = 0.0
     pair: tuple[Units, Units] | None = None
+    inner: Units | None = None
     angle: bool = False
     seed: int = 0
     units: int = 0
@@ -72,6 +75,7 @@ class Sites:
     toward: tuple[int, float, int] = (0, 0.0, 0)
     apart: tuple[float, ...] = (0.0,)
     together: float = 0.0
+    crossed: float = 0.0
     heavy: bool = False
     places: int = 1
     depth: int = 0

@@ -13,7 +13,7 @@ from firstlight.graph.course import Course
 from firstlight.graph.nodes import series
 from firstlight.graph.signal import Array, Powers, Signal, Source, average, largest, next_id, once, replace, vanishes
 from firstlight.rules.chains.grids import SMOOTH, TERMS, Bend, grid, kinks_of, level_of, on_grid, refined
-from firstlight.rules.state import course, placed, sites
+from firstlight.rules.state import course, placed, sites, unitwise
 from firstlight.rules.state.noise import noise_from, two_samples
 from firstlight.rules.state.quadrature import reading, unit
 from firstlight.rules.state.views import source_key
@@ -343,7 +343,7 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
     corr = alike(source.corr, lambda: source.powers)
     noise, sensitivity = noise_from(source, of, x)
     out = replace(
-        x,
+        unitwise.with_laws(x),
         mean=mean,
         q=q,
         corr=corr,

@@ -19,7 +19,7 @@ from firstlight.rules.linear.centring import seen, taken
 from firstlight.rules.linear.contraction import contract
 from firstlight.rules.linear.past_weights import past_weights
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule, several
-from firstlight.rules.state import placed, sites
+from firstlight.rules.state import placed, sites, unitwise
 from firstlight.rules.state.forms import combine
 from firstlight.rules.state.layout import axis_atoms, correlations, expand, merge_axis, moments, offset
 from firstlight.rules.state.noise import of_weights, stray
@@ -102,7 +102,7 @@ def convolve(x: Signal, weight: Signal, groups: int, maps: dict[int, Taps], outs
     out = replace(out, sway=out.sway._replace(owed=max(swaying.owed - added, 0.0)))
     known = sites.behind_weights(None, weight.weights.name, outs) if weight.weights is not None else None
     out = replace(
-        out,
+        unitwise.with_laws(out),
         noise=noise,
         scatter=lengths.scatter,
         reach=lengths.reach,
@@ -112,6 +112,10 @@ def convolve(x: Signal, weight: Signal, groups: int, maps: dict[int, Taps], outs
     )
     if groups > 1 and not x.data:
         out = grouped.heavy(out, whole_law, weight, lengths.own, fan)
+        if (
+            known is not None and out.mean_q > 0.0
+        ):  # channels with windows of their own: a site is a mean of heavy squares
+            known.own = max(2.0 + out.cumulants[1] / out.mean_q**2, 0.0) / outs
     if not x.data:
         own = grouped.alone(whole_law, weight, at, taps, count, groups, lengths.old)
         out = replace(out, alone=(out.ident, own))

@@ -28,7 +28,7 @@ from firstlight.rules.attention.keys import (
     uncommon,
 )
 from firstlight.rules.attention.turning import turned
-from firstlight.rules.state import course, lengths, sites, swaying
+from firstlight.rules.state import course, lengths, sites, swaying, unitwise
 from firstlight.rules.state.forms import combine, joint
 from firstlight.rules.state.layout import (
     align,
@@ -105,6 +105,7 @@ def _wander(x: Signal, y: Signal, uneven: float) -> float:
 def product(x: Signal, y: Signal, *, quiet: bool = False) -> Signal:
     """x·y entry by entry for independent signals; `quiet` leaves the noise to the caller."""
     made, both = (None, lengths.ALONE) if quiet else sites.of_product(x, y)
+    alike, aligned, law = unitwise.of_product(x, y)
     x, y = align(x, y)
     value = None
     if x.value is not None and y.value is not None:
@@ -127,7 +128,7 @@ def product(x: Signal, y: Signal, *, quiet: bool = False) -> Signal:
         values=None,
         gaussian=False,
         noise=noise,
-        scatter=lengths.scatter(made) if made is not None and made.heavy else x.scatter + y.scatter,
+        scatter=lengths.of_entries(made) if made is not None and made.heavy else x.scatter + y.scatter,
         sites=made,
         wander=wander,
         sway=swaying.met(x, y),
@@ -140,6 +141,11 @@ def product(x: Signal, y: Signal, *, quiet: bool = False) -> Signal:
         integer=x.integer and y.integer,
         ident=next_id(),
     )
+    out = unitwise.with_laws(out, law)
+    if alike is not aligned:
+        q = np.asarray(out.q * unitwise.by_row(out, alike))
+        mean = np.clip(out.mean * unitwise.by_row(out, aligned), -np.sqrt(q), np.sqrt(q))
+        out = replace(out, q=q, mean=mean if out.mean.any() else out.mean)
     return course.multiplied(out, x, y) if x.course or y.course else out
 
 
@@ -271,6 +277,8 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
         cumulants=(0.0, 0.0),
         ident=next_id(),
     )
+    if w.weights or x.weights:
+        result = unitwise.with_laws(result)
     courses = courses or _courses(x, left, w, right, result, out)
     if courses:
         result = replace(result, courses=(result.ident, courses))
@@ -341,7 +349,7 @@ def _fresh_map(x: Signal, w: Signal, units: int) -> Signal:
     assert w.weights is not None
     made = sites.behind_weights(x.sites, w.weights.name, prod(group))
     out = replace(out, noise=noise, scatter=scatter_of(x, gone), split=x.split, wander=stray(out, fan), sites=made)
-    return course.mapped(out, x)
+    return course.mapped(unitwise.with_laws(out), x)
 
 
 def _straying_fan(x: Signal, summed: Sequence[int]) -> float:

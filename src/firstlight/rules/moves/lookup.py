@@ -13,6 +13,7 @@ from firstlight.rules.gradients.gradient import scale, whole
 from firstlight.rules.linear.tied import row_of
 from firstlight.rules.moves.structural import from_sample, like_shape
 from firstlight.rules.registry import WEIGHTS_IID, Call, Grads, rule
+from firstlight.rules.state import sites
 from firstlight.rules.state.empirical import coincidence, uniform
 from firstlight.rules.state.layout import axis_atoms, offset, state_weights
 from firstlight.rules.state.noise import fresh_linear
@@ -62,7 +63,8 @@ def embedding(
         gaussian=True, cumulants=weight.cumulants, wander=_wander(same, input.atoms, equal, other),
     )  # fmt: skip
     tag = None if weight.weights is None else row_of(weight.weights.name)
-    return replace(out, noise=fresh_linear(out, []), tag=tag)
+    made = sites.of_row(weight.weights, weight.mean_mean, weight.shape[-1])
+    return replace(out, noise=fresh_linear(out, []), tag=tag, sites=made)
 
 
 def _cut(weight: Signal, longest: float, order: float) -> Signal:
@@ -112,8 +114,8 @@ def _(
 ) -> Grads:  # fmt: skip
     del call, out, padding_idx, max_norm, norm_type  # cut rows are the table itself: no gradient of the norm
     g = whole(grad)
-    sites = [a for k in range(input.ndim) for a in axis_atoms(g, k)]
-    total = sum_atoms(g, sites, keep_axes=True)
+    looked = [a for k in range(input.ndim) for a in axis_atoms(g, k)]
+    total = sum_atoms(g, looked, keep_axes=True)
     number = max(input.numel, 1)
     rows = weight.shape[0]
     # each site's gradient lands on one of the rows: Σ over sites, spread over the rows

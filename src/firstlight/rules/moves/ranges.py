@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 
 from firstlight.graph.signal import Array, Signal, next_id, replace
-from firstlight.rules.state import course, pieces, sites
+from firstlight.rules.state import course, pieces, sites, unitwise
 from firstlight.rules.state.empirical import constant
 from firstlight.rules.state.layout import keep_first, merge_axis, offset, transform
 
@@ -34,6 +34,8 @@ def take_range(x: Signal, dim: int, start: int, stop: int, step: int) -> Signal:
     out = keep_first(merged, dim, len(index), pick, ("range", dim, start, stop, step), None)
     if index and step == 1:
         out = pieces.taken(out, x, dim, index[0], len(index))
+    if len(index) == 1:
+        out = unitwise.at_one_place(out, x, dim)
     return out if x.sites is None else replace(out, sites=sites.piece(x, dim, start, len(index)))
 
 

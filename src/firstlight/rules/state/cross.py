@@ -10,7 +10,7 @@ from firstlight.graph.signal import Array, Signal, next_id, replace, vanishes
 from firstlight.rules.chains.grids import finer, on_grid
 from firstlight.rules.chains.source import from_values, mehler, on_source, spread
 from firstlight.rules.linear.contraction import pair_mean
-from firstlight.rules.state import course, lengths, mapped, pieces, sites
+from firstlight.rules.state import course, lengths, mapped, pieces, sites, unitwise
 from firstlight.rules.state.forms import combine, covariance
 from firstlight.rules.state.layout import align, correlations, fit_states, moments
 from firstlight.rules.state.noise import mixed_wander, sample_correlation
@@ -143,11 +143,15 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
         scatter = first**2 * max(one, 0.0) + second**2 * max(two, 0.0)
         shared, split = of_sum((first, one, x.split), (second, two, y.split), joint)
         scatter = max(scatter + shared, 0.0) + fixed
+    gain, laws = unitwise.of_sum(x, y, alpha)
+    if laws and both == 0.0:
+        q = q * unitwise.by_row(x, gain)
     made = None
     if x.sites is not None or y.sites is not None:
-        made = sites.of_sum([(x.q, qx, x.sites), (alpha**2 * y.q, alpha**2 * qy, y.sites)])
+        made = sites.of_two(x, y, alpha, both)
         if made is not None and made.heavy:
-            scatter, q = lengths.scatter(made), lengths.times(q, lengths.met(made))
+            fourth = (x.cumulants[1] + alpha**4 * y.cumulants[1]) / max(total**2, 1e-300)
+            scatter, q = lengths.of_entries(made, fourth), lengths.times(q, lengths.met(made))
     out = replace(
         x,
         mean=x.mean + alpha * y.mean,
@@ -175,6 +179,7 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
         integer=x.integer and y.integer,
         ident=next_id(),
     )
+    out = unitwise.with_laws(out, laws)
     if x.course or y.course:
         out = course.added(out, x, y, alpha, cube)
     if x.pieces is not None or y.pieces is not None:

@@ -108,18 +108,24 @@ def levels(x: Sites) -> Array:
 
 
 def _beside(x: Sites) -> float:
-    """Relative variance of what n units of f(u) have beside V_u^s: (E f⁴/(E f²)² - 1 - 2s²)/n."""
-    u = x.factors[0]
-    if u.values is None or u.share is None or u.weights is None or not isinstance(x.weights[0], float):
+    """Relative variance of what n units of f(u) have beside V_u^s: (κ_f - 1 - (κ_u - 1)s²)/n, κ the kurtoses."""
+    if x.inner is None or not isinstance(x.weights[0], float):
         return 0.0
+    of, inner = _kurtosis(x.factors[0]), _kurtosis(x.inner)
+    return max(of - 1.0 - (inner - 1.0) * x.weights[0] ** 2, 0.0) / max(x.units, 1)
+
+
+def _kurtosis(u: Units) -> float:
+    """E x⁴/(E x²)² of a law; that of nothing has no scatter to take away."""
+    if u.values is None or u.share is None or u.weights is None:
+        return 3.0
     square = np.square(u.values)
-    kurtosis = float(u.share @ (np.square(square) @ u.weights)) / float(u.share @ (square @ u.weights)) ** 2
-    return max(kurtosis - 1.0 - 2.0 * x.weights[0] ** 2, 0.0) / max(x.units, 1)
+    return float(u.share @ (np.square(square) @ u.weights)) / max(float(u.share @ (square @ u.weights)) ** 2, 1e-300)
 
 
 def _combined(x: Sites) -> Array:
     if x.kind == "sum":
-        return terms_of(x, angle=True)[3] if x.together > 0.0 else np.zeros((x.places, SAMPLED)) + sum(terms_of(x))
+        return terms_of(x, angle=True)[3] if x.together > 0.0 else _crossed(x, terms_of(x))
     values = [levels(k) for k in x.of]
     if x.kind == "row":
         return values[0][int(x.weights[0]) % len(values[0])][None]
@@ -129,6 +135,17 @@ def _combined(x: Sites) -> Array:
     for w, v in zip(x.weights, values, strict=True):
         out = out * (v if isinstance(w, float) and w == 1.0 else v**w)
     return out
+
+
+def _crossed(x: Sites, terms: list[Array]) -> Array:
+    """A sum at its sampled sites: by the law of cosines where two terms are independent directions."""
+    out = np.zeros((x.places, SAMPLED)) + sum(terms)
+    if x.crossed <= _LEAST / 4.0:
+        return out
+    n = x.units  # a Student angle: √n·cos around zero
+    cosine = np.sqrt(x.crossed * _angle(float(f"{2.0 * (n - 1.0) / (n + 2.0):.6g}")))[_order(seed(x.seed, "angle"))]
+    sign = np.where(_order(seed(x.seed, "sign")) % 2, 1.0, -1.0)
+    return out + 2.0 * sign * cosine * np.sqrt(terms[0] * terms[1])
 
 
 def terms_of(x: Sites, angle: bool = False) -> list[Array]:
@@ -190,6 +207,15 @@ def met(x: Sites) -> Array:
 def scatter(x: Sites) -> float:
     """Relative variance of V."""
     return float(np.square(levels(x)).mean()) - 1.0
+
+
+def of_entries(x: Sites, excess: float = 0.0) -> float:
+    """τ² of the entries, whose kurtosis is 3(1 + τ²) + excess: V of n independent ones scatters by itself.
+
+    E V² = E x_i²x_j² + (E x⁴ - E x_i²x_j²)/n = (1 + τ²)(1 + 2/n) + excess/n.
+    """
+    n = max(x.units, 1)
+    return (1.0 + scatter(x) - excess / n) / (1.0 + 2.0 / n) - 1.0 if x.units else scatter(x)
 
 
 def together(of: Sequence[Sites]) -> Array:

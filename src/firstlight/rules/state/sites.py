@@ -21,11 +21,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from firstlight.graph.signal import Array, Signal, Source, next_id, replace
+from firstlight.graph.signal import Array, Signal, Source, Weights, next_id, replace
 from firstlight.graph.sites import Sites, Units
 from firstlight.rules.gradients import across
-from firstlight.rules.state.layout import axis_atoms
-from firstlight.rules.state.lengths import ALONE, PLACES, at_places, levels, scatter, seed, times, together
+from firstlight.rules.state.layout import axis_atoms, correlations, moments
+from firstlight.rules.state.lengths import ALONE, PLACES, at_places, levels, of_entries, scatter, seed, times, together
 from firstlight.theory import special
 
 _UNITS = 512  # units of a site beyond which products are even
@@ -60,6 +60,14 @@ def behind_weights(x: Sites | None, name: str, units: int) -> Sites:
     return out
 
 
+def of_row(weights: Weights | None, mean: float, units: int) -> Sites | None:
+    """V of a row of independent weights around zero, relative variance (κ - 1)/n: a look-up, a bias; None where not."""
+    if weights is None or mean != 0.0 or weights.structure == "constant" or units < 1:
+        return None
+    start = seed(weights.name)
+    return Sites(own=(weights.kurtosis - 1.0) / units, seed=start, units=units, factors=(Units(start),))
+
+
 def behind_function(source: Source, values: Array, sensitivity: float, total: float) -> Sites | None:
     """V' = V^s for a function of a source, times what its units have beside that.
 
@@ -76,6 +84,7 @@ def behind_function(source: Source, values: Array, sensitivity: float, total: fl
     if u.units:
         out.own = -1.0  # worked out where it is needed
         out.factors = (Units(out.seed, values, source.share, source.grid.weights),)
+        out.inner = Units(u.seed, source.values, source.share, source.grid.weights)
     return out
 
 
@@ -205,7 +214,22 @@ def with_sites(result: Signal, x: Signal, left: str, y: Signal, right: str, out:
     made, both = of_contraction(x, left, y, right, out)
     if made is None:
         return result
-    return replace(result, q=times(result.q, both), sites=made, scatter=scatter(made) if made.heavy else result.scatter)
+    return replace(
+        result, q=times(result.q, both), sites=made, scatter=of_entries(made) if made.heavy else result.scatter
+    )
+
+
+def of_two(x: Signal, y: Signal, alpha: float, both: float) -> Sites | None:
+    """The recipe of x + α·y with α·E xy = `both`.
+
+    V_x + V_y + 2√(V_x V_y)·cos: two directions in n dimensions have E cos² = 1/n, as far as they are independent.
+    """
+    qx, qy = x.mean_q, alpha**2 * y.mean_q
+    one, two = (s.sites or of_row(s.weights, s.mean_mean, s.shape[-1] if s.ndim else 0) for s in (x, y))
+    out = of_sum([(x.q, qx, one), (alpha**2 * y.q, qy, two)])
+    if out is not None and out.units > 1 and len(out.of) == 2 and not (out.together > 0.0 or out.row):
+        out.crossed = max(1.0 - both**2 / max(qx * qy, 1e-300), 0.0) / out.units
+    return out
 
 
 def of_sum(parts: Sequence[tuple[Array, float, Sites | None]]) -> Sites | None:
@@ -306,7 +330,11 @@ def mean_squares(x: Signal, sites: Sites | None) -> Signal:
     """Mean squares of sites, E v·V, of a tensor with this recipe, where it is heavy."""
     if sites is None or not sites.heavy:
         return x
-    return replace(x, q=np.square(x.mean) * (1.0 + scatter(sites)), sites=sites)
+    q = np.square(x.mean) * (1.0 + scatter(sites))
+    means = np.square(x.mean)
+    raw = np.maximum(moments(x) * x.mean_q, moments(replace(x, q=means, corr=np.ones_like(x.corr))) * means.mean())
+    raw.flat[0] = q.mean()
+    return replace(x, q=q, corr=correlations(raw, q), sites=sites)
 
 
 def law(x: Signal) -> tuple[Array, Array] | None:

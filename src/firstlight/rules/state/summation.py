@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from firstlight.graph.signal import Array, Groups, Signal
-from firstlight.rules.state import lengths, sites
+from firstlight.rules.state import lengths, sites, unitwise
 from firstlight.rules.state.layout import correlations, moments, state_weights
 
 
@@ -111,7 +111,7 @@ def sum_atoms(
     if x.sites is not None and not any(x.batch[i] for i in gone):
         made, both = sites.summed(x.sites, total)
         q = lengths.times(q, both)
-    return Signal(
+    out = Signal(
         groups=groups,
         mean=first,
         q=q,
@@ -123,3 +123,4 @@ def sum_atoms(
         sites=made,
         tag=_tag(x, scale, total),
     )
+    return unitwise.with_laws(out, unitwise.still_there(x.common, x, out))
