@@ -36,6 +36,12 @@ def segments(d: Tensor, mask: int, fill: float = float("-inf"), turned: bool = F
     return pairs.masked_fill(torch.ones(n, n, dtype=torch.bool).triu(mask), fill)
 
 
+def _softplus(x: Tensor) -> Tensor:
+    """As Kimi's linear attention has it: x itself where it is large."""
+    x = 8.0 * x.sin()
+    return torch.where(x > 5.0, x, torch.log(1.0 + torch.exp(x)))
+
+
 NEVER = {
     "decays": lambda d: d.clone(),
     "running sum": lambda d: d.cumsum(-1),
@@ -51,9 +57,12 @@ NEVER = {
     "padded": lambda d: F.pad(d, (0, 2)),
     "of fewer axes": lambda d: _summed(d, lambda c: hidden(c[None, ..., None] - c[..., None, :])),
     "last of fewer axes": lambda d: _summed(d, lambda c: c[..., -1:] - c[None]),
+    "softplus written out": lambda d: -_softplus(d) * d.exp(),
     "last, turned": lambda d: _summed(d, lambda c: c[:, :, -1:, None] - c[:, :, None]),
 }
 SOMETIMES = {
+    "logarithm of less than one and more": lambda d: -(d.exp() + 0.5).log(),
+    "the other side of a comparison": lambda d: -torch.where(d.sin() < 0.1, d.sin(), d.exp()),
     "one diagonal of the others left": lambda d: segments(d, 2),
     "the other way round": lambda d: segments(d, 1, turned=True),
     "filled with one": lambda d: segments(d, 1, 1.0),

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from firstlight.graph.ir import Arg, ConstantRef, Graph, Node, Ref
 
 _NEVER_BELOW = frozenset(["exp", "softplus", "sigmoid", "relu", "relu6", "square", "abs", "sqrt", "rsqrt", "softmax"])
+_ASK = frozenset(["exp", "clamp"])
 _NEVER_ABOVE = frozenset(["logsigmoid", "log_softmax"])
 #: Operations that give back entries of their first argument, sums or means of them, or positive multiples.
 _KEEP = frozenset(
@@ -24,7 +25,7 @@ _KEEP = frozenset(
         "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "movedim",
         "contiguous", "getitem", "select", "narrow", "chunk", "split", "unbind", "expand", "clone", "to",
         "detach", "alias", "repeat", "repeat_interleave", "pad", "sum", "mean", "cumsum", "roll", "flip",
-        "tril", "triu", "amax", "amin", "dropout",
+        "tril", "triu", "amax", "amin", "dropout", "gather", "take_along_dim", "index_select",
     ]
 )  # fmt: skip
 
@@ -64,10 +65,12 @@ class Signs(NamedTuple):
 
     Attributes:
         never_above: Names of the nodes of which no entry is larger than zero.
+        never_below: Names of those of which none is smaller.
         steps: Nodes that are differences of one running sum's entries.
     """
 
     never_above: frozenset[str] = frozenset()
+    never_below: frozenset[str] = frozenset()
     steps: Mapping[str, Steps] = MappingProxyType({})
 
 
@@ -75,11 +78,12 @@ UNSAID = Signs()
 
 
 def signs(graph: Graph) -> Signs:
-    """Read the signs of a graph's tensors; nothing is looked for where no exponential might ask."""
-    if not any(n.op == "exp" for n in graph.nodes):
+    """Read the signs of a graph's tensors; nothing is looked for where no exponential or bound might ask."""
+    if not any(n.op in _ASK for n in graph.nodes):
         return UNSAID
     found = _Reading(graph)
-    return Signs(frozenset(name for name, sign in found.signs.items() if sign < 0), MappingProxyType(found.steps))
+    below, above = (frozenset(name for name, sign in found.signs.items() if sign == s) for s in (1, -1))
+    return Signs(above, below, MappingProxyType(found.steps))
 
 
 class _Reading:
@@ -117,6 +121,14 @@ class _Reading:
             return 1
         if op in _NEVER_ABOVE:
             return -1
+        if op == "where":
+            return self._chosen(node)
+        if op == "log1p":
+            return max(self._of(args[0]), 0)
+        if op == "log":
+            return int(self._is_one_and_more(args[0]))
+        if op in ("topk", "sort"):  # with the places, which are never below zero
+            return max(self._of(args[0]), 0)
         if op == "neg":
             return -self._of(args[0])
         if op in ("mul", "div") and len(args) > 1:
@@ -136,6 +148,24 @@ class _Reading:
         if op == "masked_fill" and len(args) > 2:
             return self._filled(node)
         return self._of(args[0]) if op in _KEEP and args and self._keeps(node) else 0
+
+    def _chosen(self, node: Node) -> int:
+        """Of two tensors that have one sign; or of x where it is larger than a number, and what is never below zero."""
+        if len(node.args) < 3:
+            return 0
+        where, one, other = node.args[:3]
+        asked = self.graph.named[where.node] if isinstance(where, Ref) else None
+        above = asked is not None and asked.op in ("gt", "ge") and asked.args[0] == one and self._of(asked.args[1]) > 0
+        sign = 1 if above else self._of(one)
+        return sign if sign == self._of(other) else 0
+
+    def _is_one_and_more(self, arg: Arg) -> bool:
+        """Whether it is a sum of one (or more) and of what is never below zero."""
+        node = self.graph.named[arg.node] if isinstance(arg, Ref) else None
+        if node is None or node.op != "add" or len(node.args) < 2 or node.options.get("alpha", 1) != 1:
+            return False
+        pairs = (node.args[:2], node.args[1::-1])
+        return any(isinstance(c, int | float) and c >= 1 and self._of(x) > 0 for x, c in pairs)
 
     def _keeps(self, node: Node) -> bool:
         """Whether what a padding fills in is zero, or copies; and whether what comes out can be below zero."""

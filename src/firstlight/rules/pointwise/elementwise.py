@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from firstlight.graph.ir import Ref
 from firstlight.graph.signal import INFINITY, Array, Cotangent, Signal, Source, replace, vanishes
 from firstlight.rules.chains.grids import Bend
 from firstlight.rules.chains.source import as_source, changes_sign, from_values, on_source
@@ -28,6 +29,7 @@ from firstlight.theory.activations import Activation, get
 _CALM, _STEEP = 0.03, 0.15  # relative variance of a length, and exponent, from which a gradient's mean is uncertain
 _EXPONENTIAL = ("sigmoid",)  # the inverse of 1 - f grows like e^u
 _LUCK = 0.05  # and their product, where lengths scatter so much that a small exponent is enough
+GUARD = 1e-3  # of a positive mean: bounds and numbers up to there keep a division from zero and change nothing else
 _SQUARE = 0.9  # exponent from which correlations behind it are those of long samples
 
 
@@ -289,16 +291,26 @@ def _clamp(low: Any, high: Any) -> Pointwise:
 
 @rule("clamp", assumes=(GAUSSIAN_INPUT,), example="x.clamp(-1.0, 0.5)")
 def clamp(call: Call, input: Signal, min: Any = None, max: Any = None) -> Signal:
-    """Clip to [min, max]."""
+    """Clip to [min, max]. Of a sum of what is never below zero a small bound takes nothing."""
     if isinstance(min, Signal) or isinstance(max, Signal):
         return clamp_between(Tape(call), input, min, max)
+    if max is None and _is_guard(call, input, min):
+        return input
     return apply(call, input, _clamp(min, max))
+
+
+def _is_guard(call: Call, x: Signal, least: float | None) -> bool:
+    """Whether a lower bound only keeps a division from zero: x is never below it, and the bound far below its mean."""
+    known = call.node.args and isinstance(call.node.args[0], Ref) and call.node.args[0].node in call.signs.never_below
+    return bool(known) and least is not None and x.mean_mean > 0.0 and least <= GUARD * x.mean_mean
 
 
 @clamp.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, min: Any = None, max: Any = None) -> Grads:
     if isinstance(min, Signal) or isinstance(max, Signal):
         return gradients_of(clamp_between, call, grad, input=input, min=min, max=max)
+    if max is None and _is_guard(call, input, min):
+        return {"input": grad}
     return {"input": back(grad, out, input, _clamp(min, max))}
 
 

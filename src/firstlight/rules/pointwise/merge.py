@@ -19,7 +19,7 @@ from firstlight.rules.gradients.across import of_term
 from firstlight.rules.gradients.along import energy, of_shifted, of_sum
 from firstlight.rules.gradients.gradient import scale, scaled, whole, whole_shape
 from firstlight.rules.gradients.leaning import shared
-from firstlight.rules.pointwise.elementwise import apply
+from firstlight.rules.pointwise.elementwise import GUARD, apply
 from firstlight.rules.pointwise.homogeneous import Pointwise
 from firstlight.rules.registry import Call, Grads, find, rule
 from firstlight.rules.state import sites
@@ -75,6 +75,8 @@ def shifted(x: Signal, b: float) -> Signal:
         if x.sites is not None and x.tag[0] == "mean square":
             made = sites.of_sum([(x.mean, x.mean_mean, x.sites), (np.full((1,) * x.mean.ndim, b), b, None)])
             out = replace(out, sites=made)
+    elif x.tag is not None and x.tag[0] == "sum" and abs(b) <= GUARD * x.mean_mean:
+        out = replace(out, tag=x.tag)
     return replace(out, source=source, values=values, value=value, gaussian=x.gaussian)
 
 

@@ -29,6 +29,7 @@ from firstlight.rules.gradients.gradient import (
 )
 from firstlight.rules.gradients.leaning import along_length, divided
 from firstlight.rules.linear.contraction import energy_cube, product
+from firstlight.rules.pointwise import own_sum
 from firstlight.rules.pointwise.elementwise import Pointwise, apply, back, chain_values
 from firstlight.rules.pointwise.merge import is_number, number_of, on_common_source, plus, reduce_to
 from firstlight.rules.pointwise.powers import product_of
@@ -323,10 +324,8 @@ def div(call: Call, input: Any, other: Any, rounding_mode: str | None = None) ->
     inv = inverse(call, other)
     parts = _met_factor(input, other)
     out = multiply(call, input, inv) if parts is None else multiply(call, multiply(call, parts[0], inv), parts[1])
-    if isinstance(input, Signal) and other.tag is not None and other.tag[:2] == ("sum", input.ident):
-        # shares x/Σx: x and Σx grow together, so that E (x/Σx)² is near E x²/E (Σx)²
-        level = input.mean_q / max(other.mean_q, 1e-300) / max(out.mean_q, 1e-300)
-        out = replace(out, q=np.maximum(out.q * level, np.square(out.mean * level**0.5)), mean=out.mean * level**0.5)
+    if isinstance(input, Signal) and own_sum.divides_by_own_sum(input, other):
+        out = own_sum.shares(out, input, other)
     return out
 
 
@@ -348,10 +347,10 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any, rounding
     grads: dict[str, Any] = {}
     form = begun(grad, out) if isinstance(input, Signal) else grad.along
     if isinstance(input, Signal):
-        grads["input"] = _along(reduce_to(times_factor(grad, out, input, inv), input), input, inv, out, form, grad)
-        if other.tag is not None and other.tag[:2] == ("sum", input.ident):
-            # shares x/Σx: (g - Σ g·share)/Σx, of which the part through Σx is Σ share²: 1 - 2/n is left for this one
-            grads["input"] = _without_return(call, grads["input"], input, other, out)
+        direct = reduce_to(times_factor(grad, out, input, inv), input)
+        if own_sum.divides_by_own_sum(input, other):
+            return own_sum.back(grad, direct, out, input, other)
+        grads["input"] = _along(direct, input, inv, out, form, grad)
     over = _met_by(call, grad, out, other, input)
     if other.complex:  # -1/z²
         grads["other"] = Cotangent(product(product(whole(reduce_to(over, other)), inv), inv))

@@ -7,10 +7,12 @@ from math import gamma, pi, prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from firstlight.graph.along import Along
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.attention.bent_logits import log_sum_of
+from firstlight.rules.attention.hiding import seen_of, visible
 from firstlight.rules.attention.shares import RETURNED
 from firstlight.rules.attention.softmax import soft
 from firstlight.rules.chains.source import spread
@@ -319,22 +321,47 @@ def _euclidean(p: Any) -> bool:
 def logsumexp(call: Call, input: Signal, dim: Any, keepdim: bool = False) -> Signal:
     """ln Σ e^x = x̄ + ln Σ e^(x - x̄): the mean, of which rows have in common what they have, and one more number.
 
-    Of n entries with the variance v within a row that number has the mean and the variance that `log_softmax` takes
-    from it, for any law; v/n of the variance is the mean's own. Several axes are one. Where entries differ in size
-    along the axes (some hidden, say) ln of a sum of log-normals, to second order.
+    Of n visible entries with the variance v within a row that number has the mean and the variance that `log_softmax`
+    takes from it, for any law; v/n of the variance is the mean's own. Several axes are one. Where entries differ in size
+    along the axes ln of a sum of log-normals, to second order.
     """
     axes = axes_of(input, dim)
     atoms = [a for k in axes for a in axis_atoms(input, k)]
     tag = ("logsumexp", input.ident, float(axes[0])) if len(axes) == 1 and keepdim else None
-    if any(f.shape[a] > 1 for f in (input.mean, input.q) for a in atoms):
+    seen = seen_of(input)
+    x = input if seen is None else _evenly(visible(input, seen))
+    if any(f.shape[a] > 1 for f in (x.mean, x.q) for a in atoms):
         return replace(_log_of_sum(call, input, dim, keepdim), tag=tag)
-    n = prod(input.atoms[a] for a in atoms)
-    within = float(np.sum(group_pairs(input, atoms) * input.corr))
-    v = input.mean_q * max(1.0 - within, 0.0) * n / max(n - 1, 1)
-    total, spread = log_sum_of(input, v, n)
-    out = shifted(reduced(input, dim, keepdim, mean=True), total)
-    q = out.q + max(spread - v / n, 0.0)
+    full = prod(x.atoms[a] for a in atoms)
+    counts = np.full(1, float(full)) if seen is None else _visible_entries(seen, x, atoms)
+    within = float(np.sum(group_pairs(x, atoms) * x.corr))
+    v = x.mean_q * max(1.0 - within, 0.0) * full / max(full - 1, 1)
+    kinds, which = np.unique(counts, return_inverse=True)
+    sums = np.array([log_sum_of(x, v, round(n)) for n in kinds.tolist()])
+    total, spread = (sums[which, i].reshape(counts.shape) for i in (0, 1))
+    out = reduced(x, dim, keepdim, mean=True)
+    if seen is None:
+        out = shifted(out, float(total[0]))
+        q = out.q + max(float(spread[0]) - v / full, 0.0)
+    else:  # rows of fewer keys have smaller sums
+        mean = out.mean + total
+        q = np.square(mean) + (out.q - np.square(out.mean)) + np.maximum(spread - v / counts, 0.0)
+        out = replace(out, mean=mean, source=None, values=None)
     return replace(out, q=q, corr=correlations(out.mean_q * moments(out), q), terms=(), tag=tag, ident=next_id())
+
+
+def _evenly(x: Signal) -> Signal:
+    """Fields that have one value as one number."""
+    one = (1,) * len(x.atoms)
+    fields = {k: f for k, f in (("mean", x.mean), ("q", x.q)) if float(np.ptp(f)) <= 1e-9 * float(np.abs(f).max())}
+    return replace(x, **{k: np.full(one, f.flat[0]) for k, f in fields.items()})
+
+
+def _visible_entries(seen: NDArray[np.bool_], x: Signal, atoms: Sequence[int]) -> Array:
+    """How many entries of each row are visible, over some atoms; a field of the others."""
+    full = prod(x.atoms[a] for a in atoms if seen.shape[a] == 1)
+    counted: Array = np.maximum(seen.sum(axis=tuple(atoms)) * float(full), 1.0)
+    return counted
 
 
 def _log_of_sum(call: Call, x: Signal, dim: Any, keepdim: bool) -> Signal:
@@ -345,7 +372,8 @@ def _log_of_sum(call: Call, x: Signal, dim: Any, keepdim: bool) -> Signal:
     s2 = np.log(np.maximum(q / np.square(m), 1.0))
     log_mean = top + np.log(m) - 0.5 * s2
     total = np.square(log_mean) + s2
-    return replace(s, mean=log_mean, q=total, corr=np.clip(s.corr, -1, 1), noise=s.noise, ident=next_id())
+    # Logits that are large scatter from draw to draw as their length does; the noise of e^x has no mean then.
+    return replace(s, mean=log_mean, q=total, corr=np.clip(s.corr, -1, 1), noise=x.noise, ident=next_id())
 
 
 @logsumexp.adjoint

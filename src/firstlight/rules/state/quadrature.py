@@ -64,6 +64,7 @@ def _between(source: Source) -> tuple[NDArray[np.intp], Array]:
     row = int(np.argmax(source.sd))
     plain, bent = _one_draw(source).values[row], source.values[row]
     place: Array = np.asarray(np.interp(plain, bent, np.arange(float(len(bent)))), dtype=np.float64)
+    place[np.isnan(place)] = 0.0  # of a source out of range
     low: NDArray[np.intp] = np.minimum(place.astype(np.intp), len(bent) - 2)
     return low, place - low
 

@@ -31,6 +31,7 @@ from firstlight.theory import special
 _UNITS = 512  # units of a site beyond which products are even
 _FACTORS = 4  # of the units of a tensor that are told apart
 _ALONE = 1e-6  # of a place's mean square: of another place
+_ROWS = 8  # vectors that are told apart as factors of a tensor: a loop that multiplies has twice as many at each turn
 _DEEP = 200  # recipes below one; then it starts anew
 
 
@@ -121,7 +122,7 @@ def of_product(x: Signal, y: Signal) -> tuple[Sites | None, Array]:
         own, factors = _uneven(one, two), one.factors + two.factors
     of = (one, two, *own)
     out = _recipe("product", of, (1.0,) * len(of), seed(one.seed, two.seed), wide.units)
-    out.factors, out.row, out.flat, out.toward = factors[:_FACTORS], row, flat, toward
+    out.factors, out.row, out.flat, out.toward = factors[:_FACTORS], row[:_ROWS], flat, toward
     out.apart = one.apart if one.toward[1] or one.flat else two.apart
     across.through(out, (one, two))
     return out, together(of) if out.heavy or row else ALONE
