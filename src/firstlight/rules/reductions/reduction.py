@@ -322,8 +322,8 @@ def logsumexp(call: Call, input: Signal, dim: Any, keepdim: bool = False) -> Sig
     """ln Σ e^x = x̄ + ln Σ e^(x - x̄): the mean, of which rows have in common what they have, and one more number.
 
     Of n visible entries with the variance v within a row that number has the mean and the variance that `log_softmax`
-    takes from it, for any law; v/n of the variance is the mean's own. Several axes are one. Where entries differ in size
-    along the axes ln of a sum of log-normals, to second order.
+    takes from it, for any law; v/n of the variance is the mean's own. Several axes are one. Where entries differ in
+    size along the axes ln of a sum of log-normals, to second order.
     """
     axes = axes_of(input, dim)
     atoms = [a for k in axes for a in axis_atoms(input, k)]
