@@ -11,7 +11,7 @@ from torch.distributions import Normal
 from torch.nn import functional as F
 
 import firstlight
-from firstlight.rules.chains.source import law_of, product_law
+from firstlight.rules.chains.laws import law_of, product_law
 from tests.rules import drawn_nodes
 
 WIDTH, DRAWS = 32, 200

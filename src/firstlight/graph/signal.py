@@ -58,15 +58,14 @@ class Source:
         row: Fractional row of each entry, broadcastable to the atoms; None with one row.
         corr: Correlation of z between pairs of entries, a cube like `Signal.corr`.
         grid: Quadrature nodes of z.
-        noise, wander: Of u, as in `Signal`.
+        noise, wander, angle, courses, kin: As in `Signal`, of u (courses of z, kin behind the key).
         scatter: Relative variance of the variance of u from site to site (see `Signal.scatter`).
-        skew: Third cumulant of u over sd³.
-        excess: Fourth cumulant of u over sd⁴, the scatter's part not counted.
+        skew, excess: Third cumulant of u over sd³, and fourth over sd⁴, the scatter's part not counted.
         quantiles: u on the nodes in units of sd and around the mean, where its law is known; None for the bent
             Gaussian.
         table: `values`, once they have been worked out.
         sites: How the mean square of u scatters from site to site.
-        courses: As `Signal.courses`, of z.
+        apart, bias: Of two samples (`rules.chains.two_samples`): how their lengths part, and the bias that they share.
     """
 
     key: Hashable
@@ -85,6 +84,10 @@ class Source:
     wander: float = 0.0
     sites: Sites | None = None
     courses: tuple[Course, ...] = ()
+    kin: tuple[Hashable, Hashable] | None = None
+    angle: float = 1.0
+    apart: float = 0.0
+    bias: float = 0.0
 
     @property
     def values(self) -> Array:
@@ -154,6 +157,8 @@ class Signal:
             itself); None where positions are not told apart.
         reach: Share of `scatter` that places which one window sees have in common, on average over their pairs.
         wander: How far the correlation of two samples strays from its mean over draws: E c² = c² + wander·(1 - c²).
+        angle: Share of `wander` that the angle of two samples strays by; the rest is what their lengths do.
+        kin: (ident, a tensor's identity) if weights made the signal with that ident of that tensor.
         sway: How correlations of positions that share a few channels' weights stray over draws.
         data: Whether the entries are data, the same in every draw.
         cumulants: Third and fourth cumulants of the entries beyond what `scatter` says.
@@ -229,6 +234,8 @@ class Signal:
     chosen: tuple[int, Signal, Signal, Signal, float] | None = None
     ident: int = field(default_factory=next_id)
     common: ClassVar[tuple[Common, ...]] = ()  # few have one: no entry of every dictionary
+    angle: ClassVar[float] = 1.0
+    kin: ClassVar[tuple[int, Hashable] | None] = None
 
     # only these two are kept of what follows from the groups: 42 entries fill a dictionary, one more doubles its memory
     @Kept

@@ -14,7 +14,7 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Signal, replace
 from firstlight.rules.attention.participation import log_sum, participation
-from firstlight.rules.chains.source import law_of, product_law, sum_law
+from firstlight.rules.chains.laws import law_of, product_law, sum_law
 from firstlight.rules.state.quadrature import in_one_draw
 from firstlight.theory import special
 from firstlight.theory.gaussian import gauss_nodes

@@ -25,6 +25,7 @@ from firstlight.rules.attention.participation import shares
 from firstlight.rules.attention.straying import together
 from firstlight.rules.state import course
 from firstlight.rules.state.layout import axis_atoms
+from firstlight.rules.state.noise import sample_correlation, two_samples
 
 _LEAST = 3  # positions from which rows differ
 
@@ -132,8 +133,21 @@ def outputs(out: Signal, atom: int, p: Signal, rows: Rows, v: Signal, keys: int)
     square = course.line(p, len(p.atoms) - 2) * p.shape[-1]
     line = square * b.line(np.diag(level)) + np.maximum(1.0 - square, 0.0) * b.line(np.diag(common))
     pairs = rows.met * level + (1.0 - rows.met) * common
-    out = _with_line(out, atom, line)
+    out = _of_two_samples(_with_line(out, atom, line), out, v)
     return course.given(out, [(atom, _normalised(pairs, b.means(line)))])
+
+
+def _of_two_samples(out: Signal, before: Signal, v: Signal) -> Signal:
+    """Rows of two samples, whose keys have been taken to be as alike as all pairs of positions are on average.
+
+    Of what the keys that a row sees have in common beyond that, two samples have the share that they have of one key.
+    """
+    at, level, grown = two_samples(out.batch, out.corr.shape), before.mean_q, out.mean_q
+    if not any(at) or not any(out.batch) or grown <= level:
+        return out
+    corr = out.corr.copy()
+    corr[at] = min((before.corr.item(at) * level + max(sample_correlation(v), 0.0) * (grown - level)) / grown, 1.0)
+    return replace(out, corr=corr)
 
 
 def values_back(out: Signal, atom: int, p: Signal, rows: Rows, g: Signal, queries: int) -> Signal:

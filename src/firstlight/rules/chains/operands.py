@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firstlight.graph.signal import Array, Cotangent, Signal, Source, replace
-from firstlight.rules.chains.source import as_source, law_of, mehler
+from firstlight.rules.chains.laws import law_of
+from firstlight.rules.chains.source import as_source, mehler
 from firstlight.rules.gradients.gradient import factor_of, joined, parts_of
 from firstlight.rules.state.layout import fit_states
 from firstlight.rules.state.views import source_key

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from firstlight.graph.course import Course
 from firstlight.graph.nodes import series
 from firstlight.graph.signal import Array, Powers, Signal, Source, average, largest, next_id, once, replace, vanishes
+from firstlight.rules.chains import two_samples
 from firstlight.rules.chains.grids import SMOOTH, TERMS, Bend, grid, kinks_of, level_of, on_grid, refined
-from firstlight.rules.state import course, placed, sites, unitwise
-from firstlight.rules.state.noise import noise_from, two_samples
+from firstlight.rules.chains.laws import changes_sign, lognormal, product_law, shape_of, sum_law
+from firstlight.rules.state import course, kin, placed, sites, unitwise
+from firstlight.rules.state.noise import noise_from
+from firstlight.rules.state.noise import two_samples as _two_samples
 from firstlight.rules.state.quadrature import reading, unit
 from firstlight.rules.state.views import source_key
 from firstlight.theory import copula, special
@@ -134,14 +137,16 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
     nodes = grid((), level_of(largest(sd), np.inf if homogeneous else bend.scale))
     law = sites.law(x)
     if law is None:
-        law = _lognormal(mean, sd) if bend.positive and bool(np.all(mean > 0.0)) else None
+        law = lognormal(mean, sd) if bend.positive and bool(np.all(mean > 0.0)) else None
     if law is None and not x.gaussian:
         law = sum_law(x) or product_law(x)
         homogeneous = homogeneous and not changes_sign(x)
+    apart, bias = two_samples.apart(x), two_samples.bias(x)
+    corr = two_samples.of_one_length(x, corr, apart, bias)
     source = Source(
-        source_key(x), mean, sd, share, row, corr, nodes, x.noise, x.scatter, *_shape_of(x, variance),
+        source_key(x), mean, sd, share, row, corr, nodes, x.noise, x.scatter, *shape_of(x, variance),
         None if law is None else np.interp(nodes.z, *law), wander=x.wander, sites=x.sites,
-        courses=_central(x),
+        courses=_central(x), kin=(source_key(x), kin.of(x)), angle=x.angle, apart=apart, bias=bias,
     )  # fmt: skip
     if bend.steep and law is None and x.scatter > 0.0:
         law = _reached(source, x.numel)
@@ -152,7 +157,9 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
         nodes = grid(kinks, level_of(float(sd.max()), bend.scale))
         source = replace(source, grid=nodes, quantiles=None if law is None else np.interp(nodes.z, *law))
         values = _values(source)
-    if not homogeneous:  # |u|'s own law only scales what is linear on each side of zero
+    if (
+        not homogeneous and apart <= 0.0 and bias <= 0.0
+    ):  # |u|'s own law only scales what is linear on each side of zero
         source = replace(source, corr=_under(source, values))
     return replace(source, table=values), values
 
@@ -182,89 +189,6 @@ def _under(source: Source, values: Array) -> Array:
     if source.sd[row] <= 0.0 or float(np.abs(t - source.grid.z).max()) <= 1e-9:
         return source.corr
     return copula.under(source.corr, t @ source.grid.hermite)
-
-
-def _lognormal(mean: Array, sd: Array) -> tuple[Array, Array] | None:
-    """Standardised quantiles of a positive quantity with the largest relative spread of its rows."""
-    ratio = float(np.max(sd / mean))  # of the row that scatters most: none may come below zero
-    if ratio <= 1e-9:
-        return None
-    s2 = float(np.log1p(ratio * ratio))
-    z = np.linspace(-10.0, 10.0, 2001)
-    return z, np.expm1(s2**0.5 * z - 0.5 * s2) / ratio
-
-
-def sum_law(x: Signal) -> tuple[Array, Array] | None:
-    """Standardised quantiles of a sum of two independent signals of which one is bent: (z, (u - m)/s on z).
-
-    P(u ≤ t) = Σ_j w_j P(b ≤ t - a_j) over the nodes of one term, with the other's law between its nodes.
-    """
-    if len(x.terms) != 2:
-        return None
-    one, other = (law_of(coefficient, term) for coefficient, term in x.terms)
-    if one is None or other is None or all(term.values is None for _, term in x.terms):
-        return None
-    (a, weights, _), (b, _, z) = one, other
-    low, high = float(a[0] + b[0]), float(a[-1] + b[-1])
-    t = np.linspace(low, high, 401)
-    step = 1e-9 * max(high - low, 1e-300)
-    inverse = np.interp(t[:, None] - a[None, :], b + step * np.arange(len(b)), z, left=-12.0, right=12.0)
-    p = np.clip(special.ndtr(inverse) @ weights, 0.0, 1.0)
-    inside = (p > 1e-13) & (p < 1.0 - 1e-13)
-    if inside.sum() < 16:
-        return None
-    place, values = special.ndtri(p[inside]), t[inside]
-    density = np.diff(p[inside])
-    middle = 0.5 * (values[1:] + values[:-1])
-    total = float(density.sum())
-    mean = float(middle @ density) / total
-    sd = (float(np.square(middle - mean) @ density) / total) ** 0.5
-    return (place, (values - mean) / sd) if sd > 0.0 else None
-
-
-def product_law(x: Signal) -> tuple[Array, Array] | None:
-    """Standardised quantiles of a product of two independent signals: (z, (u - m)/s on z)."""
-    if x.factors is None or x.factors[0] != x.ident:
-        return None
-    laws = [law_of(1.0, y) for y in x.factors[1:]]
-    if laws[0] is None or laws[1] is None:
-        return None
-    (a, wa, _), (b, wb, _) = ((v[:: len(v) // 160 + 1], w[:: len(w) // 160 + 1], z) for v, w, z in (laws[0], laws[1]))
-    values, weights = np.multiply.outer(a, b).ravel(), np.multiply.outer(wa, wb).ravel()
-    order = np.argsort(values, kind="stable")
-    values, weights = values[order], weights[order] / weights.sum()
-    mean = float(values @ weights)
-    sd = float(np.square(values - mean) @ weights) ** 0.5
-    # each half from its own end: summed from the other one, what is rarer than rounding errors would have one place
-    below, above = np.cumsum(weights) - 0.5 * weights, np.cumsum(weights[::-1])[::-1] - 0.5 * weights
-    place = np.copysign(special.ndtri(np.minimum(np.minimum(below, above), 0.5)), below - above)
-    return (place, (values - mean) / sd) if sd > 0.0 else None
-
-
-def changes_sign(x: Signal) -> bool:
-    """Whether it is a product of which either factor changes its sign from entry to entry: no gate of a Gaussian."""
-    if x.factors is None or x.factors[0] != x.ident:
-        return False
-    ends = [law[0] for y in x.factors[1:] if (law := law_of(1.0, y)) is not None]
-    return len(ends) == 2 and all(v[0] < 0.0 < v[-1] for v in ends)
-
-
-def law_of(coefficient: float, x: Signal) -> tuple[Array, Array, Array] | None:
-    """Sorted values, their weights and the z of their quantiles, all rows of a source together."""
-    if x.source is not None and x.values is not None:
-        flat = (coefficient * x.values).ravel()
-        weights = (x.source.share[:, None] * x.source.grid.weights[None, :]).ravel()
-        order = np.argsort(flat, kind="stable")
-        flat, weights = flat[order], weights[order]
-        below = np.clip(np.cumsum(weights) - 0.5 * weights, 1e-16, 1.0 - 1e-16)
-        return flat, weights, special.ndtri(below)
-    base = grid()
-    variance = max(x.mean_q - x.mean_mean**2, 0.0)
-    single = Source(
-        None, np.array([coefficient * x.mean_mean]), np.array([abs(coefficient) * variance**0.5]), np.ones(1), None,
-        x.corr, base, x.noise, x.scatter, *_shape_of(x, np.array([variance])),
-    )  # fmt: skip
-    return single.values[0], base.weights, base.z
 
 
 def affine_of(x: Signal) -> tuple[float, float, Signal] | None:
@@ -300,17 +224,6 @@ def on_source(x: Signal, source: Source) -> Array | None:
         factor, level, x = factor * step[0], level + factor * step[1], step[2]
 
 
-def _shape_of(x: Signal, variance: Array) -> tuple[float, float]:
-    """Skewness and excess kurtosis of a signal that is no Gaussian mixture."""
-    third, fourth = x.cumulants
-    if third == 0.0 and fourth == 0.0:
-        return 0.0, 0.0
-    v = average(variance)
-    if v <= 0.0:
-        return 0.0, 0.0
-    return third / v**1.5, fourth / v**2
-
-
 def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, float] | None = None) -> Signal:
     """The signal, laid out like x, whose values on the source's nodes are given.
 
@@ -342,6 +255,8 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
 
     corr = alike(source.corr, lambda: source.powers)
     noise, sensitivity = noise_from(source, of, x)
+    form = alike if known and closed is not None else None
+    corr = two_samples.behind(x, source, values, corr, form) if known else corr
     out = replace(
         unitwise.with_laws(x),
         mean=mean,
@@ -354,6 +269,7 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
         scatter=source.scatter * sensitivity * sensitivity,
         sites=sites.behind_function(source, values, sensitivity, total),
         wander=_wander(x, source, power, total, corr),
+        angle=source.angle,
         data=False,
         cumulants=(of.cumulants[0] * a**3, of.cumulants[1] * a**4),
         tag=None,
@@ -375,7 +291,7 @@ def _wander(x: Signal, source: Source, power: Array, total: float, corr: Array) 
     """
     if source.wander <= 0.0 or total <= 0.0:  # or nothing comes through
         return 0.0
-    at = two_samples(x.batch, source.corr.shape)
+    at = _two_samples(x.batch, source.corr.shape)
     c, bent = source.corr.item(at), corr.item(at)
     slope = float((power[1:] * _ORDERS) @ source.powers.of(at)[:-1]) / total
     left = 1.0 - bent * bent

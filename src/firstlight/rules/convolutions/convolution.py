@@ -22,7 +22,7 @@ from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, G
 from firstlight.rules.state import placed, sites, unitwise
 from firstlight.rules.state.forms import combine
 from firstlight.rules.state.layout import axis_atoms, correlations, expand, merge_axis, moments, offset
-from firstlight.rules.state.noise import of_weights, stray
+from firstlight.rules.state.noise import angle, of_weights, stray
 from firstlight.rules.state.summation import sum_atoms
 from firstlight.rules.state.windows import along, drop_single, pair_average, single, with_atom
 
@@ -100,13 +100,15 @@ def convolve(x: Signal, weight: Signal, groups: int, maps: dict[int, Taps], outs
     added, drift = of_weights(out, fan, _unit_atom(out, channel))
     noise = combine([(1.0, x.noise)], max(added - swaying.owed, 0.0), drift)
     out = replace(out, sway=out.sway._replace(owed=max(swaying.owed - added, 0.0)))
+    strayed = stray(out, fan * groups)
     known = sites.behind_weights(None, weight.weights.name, outs) if weight.weights is not None else None
     out = replace(
         unitwise.with_laws(out),
         noise=noise,
         scatter=lengths.scatter,
         reach=lengths.reach,
-        wander=stray(out, fan * groups),
+        wander=strayed,
+        angle=angle(out, strayed, fan * groups),
         data=False,
         sites=known,
     )

@@ -28,7 +28,7 @@ from firstlight.rules.attention.keys import (
     uncommon,
 )
 from firstlight.rules.attention.turning import turned
-from firstlight.rules.state import course, lengths, sites, swaying, unitwise
+from firstlight.rules.state import course, kin, lengths, sites, swaying, unitwise
 from firstlight.rules.state.forms import combine, joint
 from firstlight.rules.state.layout import (
     align,
@@ -42,6 +42,7 @@ from firstlight.rules.state.layout import (
     state_weights,
 )
 from firstlight.rules.state.noise import (
+    angle,
     fresh_linear,
     log_normal,
     pair_shares,
@@ -272,6 +273,7 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
         scatter=scattered,
         split=split,
         wander=wander,
+        angle=angle(replace(result, angle=x.angle), wander, fan) if w.weights else x.angle,
         lean=x.lean,
         beside=x.beside if w.weights else (0, 0.0, 0.0),
         cumulants=(0.0, 0.0),
@@ -341,14 +343,16 @@ def _fresh_map(x: Signal, w: Signal, units: int) -> Signal:
     shape = (*q.shape, *(1,) * len(group))
     out = Signal(
         (*x.groups[:-1], group), np.zeros((1,) * len(shape)), q.reshape(shape), corr,
-        (*x.batch[:first], *(False,) * len(group)), gaussian=True, wander=x.wander, lean=x.lean, beside=x.beside,
+        (*x.batch[:first], *(False,) * len(group)), gaussian=True, wander=x.wander, lean=x.lean,
     )  # fmt: skip
     fan = _straying_fan(x, gone)
     noise = fresh_linear(out, [(1.0, x.noise)], fan, first if group else None)
     # the source stays: f² of a chain scatters more from site to site than the square of a Gaussian would
     assert w.weights is not None
     made = sites.behind_weights(x.sites, w.weights.name, prod(group))
-    out = replace(out, noise=noise, scatter=scatter_of(x, gone), split=x.split, wander=stray(out, fan), sites=made)
+    wander, out = stray(out, fan), replace(out, angle=x.angle)
+    out = replace(out, angle=angle(out, wander, fan), wander=wander, kin=(out.ident, kin.of(x)))
+    out = replace(out, noise=noise, scatter=scatter_of(x, gone), split=x.split, sites=made, beside=x.beside)
     return course.mapped(unitwise.with_laws(out), x)
 
 

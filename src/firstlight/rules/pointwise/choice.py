@@ -9,8 +9,9 @@ import numpy as np
 
 from firstlight.graph.signal import INFINITY, Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.chains.grids import Bend
+from firstlight.rules.chains.laws import law_of
 from firstlight.rules.chains.operands import through_sum
-from firstlight.rules.chains.source import as_source, from_values, law_of, mehler, on_source
+from firstlight.rules.chains.source import as_source, from_values, mehler, on_source
 from firstlight.rules.gradients.gradient import scale, scaled, times, whole
 from firstlight.rules.pointwise.elementwise import Pointwise, apply, chain_values
 from firstlight.rules.pointwise.merge import is_number, plus, reduce_to, unit

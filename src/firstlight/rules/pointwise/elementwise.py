@@ -11,7 +11,8 @@ import numpy as np
 from firstlight.graph.ir import Ref
 from firstlight.graph.signal import INFINITY, Array, Cotangent, Signal, Source, replace, vanishes
 from firstlight.rules.chains.grids import Bend
-from firstlight.rules.chains.source import as_source, changes_sign, from_values, on_source
+from firstlight.rules.chains.laws import changes_sign
+from firstlight.rules.chains.source import as_source, from_values, on_source
 from firstlight.rules.composed.composed import gradients_of
 from firstlight.rules.composed.orders import clamp_between
 from firstlight.rules.composed.tape import Tape

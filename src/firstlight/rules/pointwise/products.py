@@ -34,6 +34,7 @@ from firstlight.rules.pointwise.elementwise import Pointwise, apply, back, chain
 from firstlight.rules.pointwise.merge import is_number, number_of, on_common_source, plus, reduce_to
 from firstlight.rules.pointwise.powers import product_of
 from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, rule
+from firstlight.rules.state import kin
 from firstlight.rules.state.empirical import constant, uniform
 from firstlight.rules.state.layout import align, axis_atoms
 from firstlight.rules.state.summation import is_centred, rooted
@@ -70,7 +71,7 @@ def multiply(call: Call, x: Any, y: Any) -> Any:
         both = finer(x.source, y.source)
         return from_values(x, both, on_grid(x.values, x.source, both) * on_grid(y.values, y.source, both))
     x, y = _levelled(x), _levelled(y)
-    out = product(x, y)
+    out = kin.met(product(x, y), *align(x, y))
     still = (x.gaussian and _unvaried(y)) or (y.gaussian and _unvaried(x))
     if (
         not still

@@ -11,6 +11,7 @@ import numpy as np
 
 from firstlight.graph.along import Along
 from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, Source, next_id, replace
+from firstlight.rules.chains import two_samples
 from firstlight.rules.chains.side_by_side import by_row, follows_rows
 from firstlight.rules.chains.source import mehler
 from firstlight.rules.convolutions import borders, grouped, steep
@@ -116,7 +117,12 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
         energy = energy + grouped.strayed_elsewhere(out) if out.source is None else energy - grouped.by_place(out)
     spread = min(max(float(np.sum(group_pairs(out, gone) * energy)), 0.0), 1.0) if gone else 1.0
     apart = spectrum.share(out, gone, spread)
-    out, own, site = replace(out, corr=of_few(out, gone, spread), data=len(gone) == 1), 0.0, is_site(x, gone)
+    own, site = 0.0, is_site(x, gone)
+    # what has been normalised before has lengths that hardly scatter: nothing goes with them
+    alike = of_few(out, gone, max(spread + min(x.scatter, 0.0), 0.0) if site else spread)
+    if site:  # correlations of moments are less than those of samples of one length
+        alike = two_samples.of_one_length(x, alike, two_samples.apart(x), 0.0)
+    out = replace(out, corr=alike, data=len(gone) == 1)
     if of_channels:
         out, own = grouped.normalised(out, x, spread)
     elif len(gone) > 1:  # sites of a group keep what they scatter beside each other, not what a whole draw does

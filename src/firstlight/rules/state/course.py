@@ -53,14 +53,25 @@ def _other(x: Signal, atom: int) -> float:
 
 
 def given(x: Signal, found: Sequence[tuple[int, Array]]) -> Signal:
-    """A signal with the correlations of pairs of positions along some atoms, and with their mean in its cube."""
+    """A signal with the correlations of pairs of positions along some atoms, and with their mean in its cube.
+
+    Pairs of two samples keep one mean: of what the mean over pairs of positions has gained, where long positions are
+    the alike ones, or early rows see the same keys, two samples have the share that they have of one position.
+    """
     if not found:
         return x
     corr, size = np.array(x.corr), x.corr.ndim
     courses: list[Course] = []
     for atom, pairs in found:
         courses.append(Course(atom, x.atoms[atom], np.minimum(np.maximum(pairs, -1.0), 1.0)))
-        corr[tuple(1 if i == atom else 0 for i in range(size))] = mean_of(courses[-1].pairs, x, atom)
+        here = tuple([1 if i == atom else 0 for i in range(size)])
+        mean = mean_of(courses[-1].pairs, x, atom)
+        if any(x.batch):
+            one, two = (
+                tuple([k if i == atom else (slice(1, None) if b else 0) for i, b in enumerate(x.batch)]) for k in (0, 1)
+            )
+            corr[two] = np.clip(corr[two] + np.maximum(corr[one], 0.0) * (mean - corr[here]), -1.0, 1.0)
+        corr[here] = mean
     return replace(x, corr=corr, courses=(x.ident, tuple(courses)))
 
 

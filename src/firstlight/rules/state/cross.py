@@ -186,7 +186,9 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
         out = pieces.added(out, x, y, alpha)
     if not (x.wander or y.wander):
         return out
-    return replace(out, wander=mixed_wander([(qx, x), (alpha**2 * qy, y)], sample_correlation(out)))
+    one, two = qx * x.wander, alpha**2 * qy * y.wander
+    angle = (one * x.angle + two * y.angle) / (one + two) if one + two > 0.0 else x.angle
+    return replace(out, wander=mixed_wander([(qx, x), (alpha**2 * qy, y)], sample_correlation(out)), angle=angle)
 
 
 def _all_but_one_cancel(x: Signal, y: Signal, alpha: float) -> Signal | None:

@@ -134,6 +134,20 @@ def strayed_on(wander: float, correlation: float, fan: float) -> float:
     return min(1.0, wander + (1.0 - wander) * (1.0 + 2.0 * phi) / fan)
 
 
+def angle(x: Signal, wander: float, fan: float) -> float:
+    """`Signal.angle` after a fresh linear map that sums `fan` units, behind which `wander` is what is given.
+
+    The correlation of two Gaussian samples over n units strays by (1 - c²)²/n around c (Fisher 1915); what `wander`
+    has beyond that are lengths: of E (x·y)² long samples make more.
+    """
+    c2 = sample_correlation(x) ** 2
+    left = 1.0 - c2
+    if not math.isfinite(fan) or fan <= 0.0 or wander * left <= 1e-12:
+        return x.angle
+    before = x.angle * x.wander * left
+    return min((before + max(left - before, 0.0) ** 2 / fan) / (wander * left), 1.0)
+
+
 def mixed_wander(parts: Sequence[tuple[float, Signal]], correlation: float, *, alike: bool = False) -> float:
     """`Signal.wander` of a sum or of tensors side by side, from the energies and signals of its parts.
 
