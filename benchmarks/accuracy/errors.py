@@ -94,7 +94,8 @@ def errors(found: Prediction, drawn: dict[str, store.Drawn]) -> list[NodeError]:
             continue
         g = node.grad.q if node.grad is not None else 0.0
         c, place = node.output.c_batch, node.output.c_position
-        sampled = bool(node.shape) and node.shape[0] == batch and d.q[0] > ZERO
+        # correlations are ratios: without a denominator that differs from zero no interval holds one (Fieller 1954)
+        sampled = bool(node.shape) and node.shape[0] == batch and d.q[0] > max(ZERO, 2.0 * d.q[1])
         # a tensor that depends on no sample (biases by position) may have as many heads in front
         placed = sampled and units(node) > 1 and (c is not None or batch < 2)
         out.append(
