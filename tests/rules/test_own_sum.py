@@ -119,3 +119,26 @@ def test_scores_of_masked_keys_scatter_as_their_logits_do() -> None:
     level = next(n for n in found.nodes if n.op == "logsumexp").output.q
     assert abs(level - float(q.mean())) < 4 * float(q.std()) / DRAWS**0.5 + 0.05 * float(q.mean())
     assert found.p_start > 0.9
+
+
+def test_scores_written_over_what_hides_the_others() -> None:
+    """Llama 4's router: the sigmoid of a score where it is chosen, and 0 elsewhere."""
+
+    class Chosen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.router, self.head = nn.Linear(64, 16), nn.Linear(16, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            scores = self.router(x)
+            best, which = scores.topk(2, dim=1)
+            return self.head(torch.full_like(scores, float("-inf")).scatter_(1, which, best).sigmoid())
+
+    forward, back = drawn(model := Chosen())
+    prediction = firstlight.predict(model, X, "lecun")
+    found = {n.name: n for n in prediction.nodes}
+    for seen, name in ((forward, ":sigmoid"), (forward, "head:linear"), (back, ":sigmoid"), (back, ":topk")):
+        mean = float(seen[name].mean())
+        q = found[name].output.q if seen is forward else found[name].grad.q
+        assert abs(q - mean) < 4 * float(seen[name].std()) / DRAWS**0.5 + 0.05 * mean, name
+    assert prediction.p_start > 0.9

@@ -22,7 +22,7 @@ from firstlight.graph.signal import Array, Signal
 from firstlight.rules.registry import Look
 from firstlight.rules.state.noise import sample_correlation, two_samples
 
-_STEPS = 32  # operations that are run to make the inputs of one
+_STEPS = 64  # operations that are run to make the inputs of one: a gated delta rule has 40 behind its triangular system
 _LARGEST = 1 << 22  # entries up to which a tensor on the way is worked out
 _STILL = frozenset({"input", "autograd_function", "dropout", "alpha_dropout", "feature_alpha_dropout", *RANDOM})
 
@@ -73,7 +73,11 @@ class Draw:
         if not isinstance(arg, Ref) or signal.value is not None or signal.numel > _LARGEST:
             return False
         node, call = self._nodes.get(arg.node), self._calls.get(arg.node)
-        if node is None or call is None or node.op in _STILL or self._left <= 0:
+        if node is None or call is None or node.op in _STILL:
+            return False
+        if (
+            self._left <= 0 and node.op != "cumsum"
+        ):  # entries drawn by themselves are no running sum: e^(a - b) explodes
             return False
         if signal.gaussian and any(isinstance(a, ParameterRef) for a in call.sources):
             return False  # a sum over weights

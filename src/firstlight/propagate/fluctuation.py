@@ -159,7 +159,9 @@ def _no_length(node: Node, x: Signal) -> bool:
         return True
     if not x.mean.size or smallest(x.mean) > HIDDEN:
         return False
-    return node.op in ("masked_fill", "where") or bool(hidden_in(x).any())  # which entries a mask hides may be unknown
+    return node.op in ("masked_fill", "where", "scatter") or bool(
+        hidden_in(x).any()
+    )  # which entries a mask hides may be unknown
 
 
 def _finite(x: Signal) -> Signal:

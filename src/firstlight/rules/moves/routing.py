@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
+from firstlight.rules.attention.hiding import HIDDEN
+from firstlight.rules.chains.grids import Bend
 from firstlight.rules.gradients.along import behind_map
 from firstlight.rules.gradients.gradient import alone, scaled, whole
 from firstlight.rules.gradients.rows import ADDED, shared
@@ -18,6 +20,7 @@ from firstlight.rules.moves.selection import Step, place, plan_index, taken, whe
 from firstlight.rules.moves.structural import like_shape
 from firstlight.rules.pointwise.choice import masked
 from firstlight.rules.pointwise.elementwise import apply, back, of
+from firstlight.rules.pointwise.homogeneous import Pointwise
 from firstlight.rules.pointwise.merge import unit
 from firstlight.rules.pointwise.products import multiply, times_factor
 from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, first_of, rule
@@ -25,6 +28,7 @@ from firstlight.rules.state.cross import add
 from firstlight.rules.state.empirical import uniform
 from firstlight.rules.state.layout import axis_atoms, offset
 from firstlight.rules.state.windows import pair_average
+from firstlight.theory import special
 from firstlight.theory.activations import get
 
 
@@ -193,6 +197,8 @@ def index_add(call: Call, input: Signal, dim: int, index: Signal, source: Signal
     """
     source = _to_write(index, source)
     counts = _counts(input, dim, index)
+    if (share := _shown(call, input, source)) is not None:
+        return _chosen(call, input, source, share)
     if counts is None:
         call.caveat("added at indices that depend on the signal: taken as spread evenly")
         counts = np.array([source.shape[dim] / max(input.shape[dim], 1)])
@@ -215,6 +221,32 @@ def index_add(call: Call, input: Signal, dim: int, index: Signal, source: Signal
     tag = (ADDED, 0, 0.0) if "add" in call.node.op else None
     scatter = _scattered(input, alpha**2 * source.mean_q * float(counts.mean()), source.scatter, float(counts.mean()))
     return replace(base, mean=m, q=np.maximum(q, np.square(m)), terms=(), tag=tag, scatter=scatter, ident=next_id())
+
+
+def _shown(call: Call, x: Signal, source: Signal) -> float | None:
+    """Share of the entries that are written over a number which hides all others, as a router's chosen scores are."""
+    hides = x.mean.size == 1 and float(x.mean_mean) <= HIDDEN and x.mean_q <= (1.0 + 1e-9) * x.mean_mean**2
+    if call.node.op != "scatter" or not hides or source.numel >= x.numel:
+        return None
+    return source.numel / x.numel
+
+
+def _chosen(call: Call, x: Signal, source: Signal, share: float) -> Signal:
+    """Each entry hidden, or one that was written: T(z) of a normal z, the number below the quantile of 1 - share.
+
+    By its mean and variance alone a function behind it would see neither.
+    """
+    call.caveat("scores written over a number that hides the others: which are chosen is taken as independent of them")
+    hidden, mean = x.mean_mean, source.mean_mean
+    sd = max(source.mean_q - mean * mean, 0.0) ** 0.5
+    edge = float(special.ndtri(1.0 - share))
+
+    def law(z: Array) -> Array:
+        rank = np.clip((special.ndtr(z) - (1.0 - share)) / share, 1e-12, 1.0 - 1e-12)
+        return np.where(z < edge, hidden, mean + sd * special.ndtri(rank))
+
+    z = replace(uniform(x.shape, 0.0, 1.0, gaussian=True), batch=like_shape(source, x.shape).batch)
+    return replace(apply(call, z, Pointwise(law, np.zeros_like, Bend((edge,)))), noise=source.noise, tag=None)
 
 
 def _scattered(x: Signal, level: float, scatter: float, count: float) -> float:
@@ -258,6 +290,9 @@ def _(
     call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int, index: Signal, source: Signal, alpha: float = 1.0
 ) -> Grads:
     g, source = whole(grad), _to_write(index, source)
+    if (share := _shown(call, input, source)) is not None:  # hidden entries get none
+        chosen = like_shape(g, source.shape)
+        return {"source": Cotangent(replace(chosen, q=chosen.q / share, tag=None, ident=next_id()))}
     level = _where_added(g, input, dim, index)
     spread = like_shape(g, source.shape)
     spread = replace(spread, q=spread.q * level)
