@@ -119,7 +119,10 @@ def _homogeneous(source: Source, values: Array) -> float | None:
         if f[seen].any():
             if not f[seen].all():
                 return None
-            found += (np.diff(np.log(f[seen])) / np.diff(np.log(u[seen]))).tolist()
+            rise, run = np.diff(np.log(f[seen])), np.diff(np.log(u[seen]))
+            if rise[run == 0.0].any():
+                return None
+            found += (rise[run != 0.0] / run[run != 0.0]).tolist()  # a flat law has the same value at several nodes
     return found[0] if found and max(found) - min(found) <= _ROUNDING else None
 
 

@@ -15,7 +15,7 @@ from firstlight.graph.signal import Array, average
 @functools.lru_cache(maxsize=1024)
 def state_weights(n: int, states: int) -> Array:
     """Ordered pairs per index: same, other (far) and, with three states, next neighbour."""
-    near = 2.0 * (n - 1.0) / n
+    near = 0.0 if states == 2 else 2.0 * (n - 1.0) / n
     out = np.array([1.0, n - 1.0] if states == 2 else [1.0, n - 1.0 - near, near])
     out.setflags(write=False)
     return out
