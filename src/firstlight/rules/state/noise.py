@@ -57,7 +57,7 @@ def gaussian_energy(x: Signal, fan: float = np.inf, unit: int | None = None) -> 
     Two sites see the same `fan` weights: their products scatter by 1/√fan around the mean correlation, so that
     c² is c² + (1 - c²)/fan wherever the unit (atom `unit`) is the same.
     """
-    stray, few = x.wander if any(x.batch) else 0.0, 0.0 if unit is None else 1.0 / fan
+    stray, few = x.wander if any(x.batch) else 0.0, 0.0 if unit is None else 1.0 / max(fan, 1.0)
     if unit is not None and few > 0.0 and swaying.positions(x):
         square = strayed(x, np.square(x.corr))
         near = square[(*(slice(None),) * unit, slice(0, 1))]
