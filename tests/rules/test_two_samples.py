@@ -142,3 +142,16 @@ def test_rows_behind_a_causal_mask_are_as_alike_in_two_samples_as_their_keys():
     told = predicted(model, x, "xavier")
     # drawn .934; as if two samples' keys were as alike as pairs of positions are on average it was .854
     assert abs(told - c) + 4.0 * error < 0.25 * (c - 0.854)
+
+
+def test_samples_that_become_one_have_one_length():
+    """Softplus makes all samples alike within a few layers: their lengths cannot part by more than c leaves open."""
+    torch.manual_seed(0)
+    layers = [m for i in range(66) for m in (nn.Linear(30 if i else 64, 30), nn.Softplus())]
+    model = nn.Sequential(*layers, nn.Linear(30, 4))
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+    x = torch.randn(64, 64) + 0.7 * torch.randn(64)
+    found = firstlight.predict(model, x / x.square().mean().sqrt())
+    assert 1.0 - found.nodes[-2].output.c_batch < 1e-3

@@ -55,7 +55,7 @@ class Settings:
     schemes: tuple[str, ...] = SCHEMES
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = 700
-    pilot_steps: int = 200
+    pilot_steps: int = 150
     rates: tuple[float, ...] = RATES
     dataset: str = "mnist"
     workers: int | None = None

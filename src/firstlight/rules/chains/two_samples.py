@@ -44,12 +44,15 @@ def _is_uniform(b: Signal) -> bool:
 def apart(x: Signal) -> float:
     """s²·(1 - r) of samples that are single sites.
 
-    `scatter` has Var V; of the log-norm of all B samples, whose variance is `noise`, s²·(r + (1 - r)/B).
+    `scatter` has Var V; of the log-norm of all B samples, whose variance is `noise`, s²·(r + (1 - r)/B). Both are known
+    to a few hundredths; what c̄ = ρ·E c says, ρ ≥ c̄, holds where samples become one (softplus) and so do their lengths.
     """
     if x.batch != (True, False) or x.data or x.scatter <= 0.0 or x.mean.any() or x.atoms[0] < 2:
         return 0.0
     whole = math.log1p(x.scatter)
-    return min(max(whole - x.noise.variance, 0.0) / (1.0 - 1.0 / x.atoms[0]), whole)
+    alike = x.corr.item(two_samples(x.batch, x.corr.shape))
+    most = min(whole, -4.0 * math.log(alike)) if 0.0 < alike < 1.0 else whole if alike <= 0.0 else 0.0
+    return min(max(whole - x.noise.variance, 0.0) / (1.0 - 1.0 / x.atoms[0]), most)
 
 
 def of_one_length(x: Signal, corr: Array, apart: float, bias: float) -> Array:
