@@ -136,6 +136,14 @@ def test_import_firstlight_loads_no_torch() -> None:
     assert done.stdout.split() == ["False", "False"]
 
 
+def test_predict_of_a_network_without_layers(tmp_path: Path) -> None:
+    """An empty Sequential has the length 0 and counts as false."""
+    (tmp_path / "nothing.py").write_text("from torch import nn\ndef build():\n    return nn.Sequential()\n")
+    result = call("predict", f"{tmp_path / 'nothing.py'}:build", "-i", "4,16", "-f", "json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["model"] == "Sequential"
+
+
 def test_predict_on_meta_knows_token_ids_and_masks(tmp_path: Path) -> None:
     file = tmp_path / "tokens.py"
     file.write_text(

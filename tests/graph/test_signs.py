@@ -153,3 +153,24 @@ def test_a_gated_delta_rule_is_predicted() -> None:
     values = next(n for n in nodes if n.op == "linalg_solve_triangular")
     for n in (decays, values):
         assert abs(n.q_z) < 3.0, n
+
+
+def test_a_triangular_system_is_sampled_from_decays_that_are_a_running_sum() -> None:
+    """Qwen 3.5's delta rule: drawn by themselves, differences of the sum's entries made its solution 10^73."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.Qwen3_5TextConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=16,
+        linear_value_head_dim=16, layer_types=["linear_attention"],
+    )  # fmt: skip
+    model, batch = transformers.Qwen3_5ForCausalLM(config), {"input_ids": torch.randint(64, (2, 48))}
+    drawn: list[float] = []
+    for seed in range(16):
+        firstlight.initialize(model, "normal(0.02)", seed=seed)
+        drawn.append(next(n for n in firstlight.measure(model, batch).nodes if "triangular" in n.op).output.q)
+    q = torch.tensor(drawn)
+    found = firstlight.predict(model, batch, "normal(0.02)")
+    level = next(n for n in found.nodes if "triangular" in n.op).output.q
+    assert abs(level - float(q.mean())) < 4.0 * float(q.std()) / len(q) ** 0.5
+    assert found.p_start > 0.9

@@ -75,9 +75,7 @@ class Draw:
         node, call = self._nodes.get(arg.node), self._calls.get(arg.node)
         if node is None or call is None or node.op in _STILL:
             return False
-        if (
-            self._left <= 0 and node.op != "cumsum"
-        ):  # entries drawn by themselves are no running sum: e^(a - b) explodes
+        if self._left <= 0 and node.op != "cumsum":  # drawn alone, entries are no running sum: e^(a - b) explodes
             return False
         if signal.gaussian and any(isinstance(a, ParameterRef) for a in call.sources):
             return False  # a sum over weights

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from firstlight.capture.tensors import is_sparse, opened
+from firstlight.capture.tensors import dense, is_sparse
 from firstlight.checks.evidence import InputFacts, OptimizerFacts
 
 
@@ -36,7 +36,7 @@ def _facts(name: str, t: Tensor) -> InputFacts:
     if t.numel() == 0:
         return InputFacts(name, shape, dtype, math.nan, math.nan, math.nan, math.nan, 0, math.nan)
     if is_sparse(t):  # a graph in most cases, which nobody normalises as one does samples
-        t, dtype = opened(t), f"sparse {dtype}"
+        t, dtype = dense(t), f"sparse {dtype}"
     if t.is_complex():
         t = torch.view_as_real(t.resolve_conj())
     x = t.detach().to(torch.float64)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from firstlight.capture.parameters import structure
-from firstlight.capture.tensors import is_sparse, opened
+from firstlight.capture.tensors import dense, is_sparse
 from firstlight.errors import InputError
 from firstlight.graph.ir import Graph, Law, ParameterRef
 from firstlight.graph.signal import INFINITY
@@ -51,7 +51,7 @@ def law_of(w: Tensor) -> Law:
     """Mean, variance, kurtosis and structure of the entries; mean squares per row where they differ."""
     if w.numel() == 0:
         return Law(0.0, 0.0, structure="constant")
-    w = opened(w) if is_sparse(w) else w
+    w = dense(w)
     if w.is_complex():  # the variance is E|w - mean|²; the law of a complex tensor is taken as circular Gaussian
         x = w.detach().to(torch.complex128)
         mean = float(x.mean().real)

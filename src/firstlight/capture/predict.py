@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from firstlight.capture.inputs import check_batch, check_model
 from firstlight.capture.laws import TOKEN, assumed_laws, buffer_laws, live_laws
 from firstlight.capture.sampled import Sampler
-from firstlight.capture.tensors import is_sparse, named_tensors, opened
+from firstlight.capture.tensors import dense, is_sparse, named_tensors
 from firstlight.capture.trace import trace
 from firstlight.errors import InputError
 from firstlight.graph.ir import Graph, Law, ParameterRef, TensorSpec
@@ -257,7 +257,7 @@ def _inputs(graph: Graph, args: Any, kwargs: Mapping[str, Any]) -> tuple[dict[st
             unknown = True
             out[node.name] = unseen(spec, batch)
             continue
-        t = opened(t) if graphlike else t.detach()
+        t = dense(t).detach()
         seen = from_data(t.to("cpu", torch.float64).numpy(), batch)
         out[node.name] = seen if seen.shape == spec.shape else like_shape(seen, spec.shape)
     return out, unknown

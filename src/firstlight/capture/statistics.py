@@ -22,7 +22,7 @@ from firstlight.capture.dead import dead_units
 from firstlight.capture.moments import Moments
 from firstlight.capture.sampling import sample, seen_alive
 from firstlight.capture.stacks import LISTED, Form, Numbers, Scratch, finish, form_of
-from firstlight.capture.tensors import is_sparse, opened
+from firstlight.capture.tensors import dense
 from firstlight.graph.measurement import TensorStats
 
 _ROOM = 1 << 17  # entries that are worked off together: they stay in the cache
@@ -169,9 +169,7 @@ def numbers_of(x: Tensor, axis: int, m: Moments, alive: np.ndarray | None = None
 
 def _plain(x: Tensor) -> Tensor:
     """A dense real floating-point tensor of the same entries."""
-    if x.layout != torch.strided:
-        x = opened(x) if is_sparse(x) else x.to_dense()
-    x = x.resolve_neg()
+    x = dense(x).resolve_neg()
     if x.is_complex():
         x = x.resolve_conj()
         return torch.view_as_real(x).flatten(-2) if x.dim() else torch.view_as_real(x)

@@ -71,10 +71,12 @@ def is_sparse(tensor: torch.Tensor) -> bool:
     return tensor.layout is not torch.strided and len(stored(tensor)) > 1
 
 
-def opened(tensor: torch.Tensor) -> torch.Tensor:
-    """A dense tensor with a sparse one's entries; of a large one, evenly spaced rows (a few zeros are like all)."""
+def dense(tensor: torch.Tensor) -> torch.Tensor:
+    """A strided tensor with the same entries; of a large sparse one those of evenly spaced rows, which are as all."""
+    if tensor.layout is torch.strided:
+        return tensor
     tensor = tensor.detach()
-    if tensor.numel() > SPARSE_LIMIT:
+    if is_sparse(tensor) and tensor.numel() > SPARSE_LIMIT:
         rows = max(1, SPARSE_LIMIT // max(1, tensor.numel() // len(tensor)))
         which = torch.arange(rows, device=tensor.device) * len(tensor) // rows
         tensor = tensor.to_sparse_coo().index_select(0, which)

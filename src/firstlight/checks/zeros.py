@@ -140,8 +140,8 @@ def identical_units(e: Evidence) -> Iterator[Finding]:
         one unit wide. Bit-identical shards of a distributed tensor are the same mistake.
     When it is harmless:
         If dropout or the outgoing weights differ from unit to unit, so do the gradients of repeated rows: the first
-        steps separate them, and it is reported as information. Tensors that no
-        product of matrices reads (decay rates of state spaces, position tables) are no units, and are not asked.
+        steps separate them, and it is reported as information. Tensors that no product of matrices reads (decay rates
+        of state spaces, position tables, deviations of a posterior) are no units, and are not asked.
     Remedy:
         Draw the weights: `firstlight.initialize(model, "he", seed=0)`.
     Source:
@@ -182,22 +182,11 @@ def identical_units(e: Evidence) -> Iterator[Finding]:
 _SEPARATED = 1e-2
 # What reads a tensor entry by entry.
 _POINTWISE = frozenset(
-    {
-        "exp",
-        "neg",
-        "log",
-        "sigmoid",
-        "softplus",
-        "tanh",
-        "to",
-        "add",
-        "sub",
-        "mul",
-        "div",
-        "broadcast_tensors",
+    [
+        "exp", "neg", "log", "sigmoid", "softplus", "tanh", "to", "add", "sub", "mul", "div", "broadcast_tensors",
         *REARRANGE,
-    }
-)
+    ]
+)  # fmt: skip
 
 
 def _entrywise(e: Evidence, p: ParameterStats) -> bool:

@@ -22,19 +22,17 @@ def find_device(name: str) -> torch.device:
     why = ""
     try:
         device = torch.device(name)
-    except RuntimeError:  # names all of torch's devices
-        device = None
-    if device is not None:
+    except RuntimeError:
+        pass  # it lists all devices that torch was ever written for
+    else:
         try:
             torch.ones(1, device=device).sum().item()
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            return device
+        except (RuntimeError, AssertionError, NotImplementedError) as error:  # what builds without it raise differs
             why = f" ({str(error).splitlines()[0]})" if str(error) else ""
-            device = None
-    if device is None:
-        there = torch.accelerator.current_accelerator(check_available=True)
-        expected = "cpu" if there is None else f"cpu or {there.type}, which torch sees here"
-        raise InputError("--device", got=f"{name!r}{why}", expected=expected)
-    return device
+    there = torch.accelerator.current_accelerator(check_available=True)
+    expected = "cpu" if there is None else f"cpu or {there.type}, which torch sees here"
+    raise InputError("--device", got=f"{name!r}{why}", expected=expected)
 
 
 def together(module: nn.Module, job: Job, device: torch.device | None) -> tuple[nn.Module, Job]:

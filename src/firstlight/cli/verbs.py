@@ -162,7 +162,7 @@ def predict(
     if module is not None and job is not None:
         given = together(module, job, None)[1].batch
     with _working("Predicting"):
-        found = api.predict(module or build, given, scheme, dtype=kind)
+        found = api.predict(build if module is None else module, given, scheme, dtype=kind)
         result = found.sweep(**grid) if grid else found
     if form is options.Format.HTML and grid:
         raise InputError("--format", got="html with --sweep", expected="text or json")

@@ -155,7 +155,8 @@ class _Reading:
             return 0
         where, one, other = node.args[:3]
         asked = self.graph.named[where.node] if isinstance(where, Ref) else None
-        above = asked is not None and asked.op in ("gt", "ge") and asked.args[0] == one and self._of(asked.args[1]) > 0
+        compared = asked.args[:2] if asked is not None and asked.op in ("gt", "ge") else ()
+        above = len(compared) == 2 and compared[0] == one and self._of(compared[1]) > 0
         sign = 1 if above else self._of(one)
         return sign if sign == self._of(other) else 0
 

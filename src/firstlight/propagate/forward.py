@@ -16,7 +16,7 @@ from firstlight.graph.signal import Array, Signal, largest, replace, smallest
 from firstlight.graph.signs import signs
 from firstlight.propagate.adjoint import adjoint
 from firstlight.propagate.run import LARGEST, Run, resolve, settled
-from firstlight.rules import Call, Rule, find
+from firstlight.rules import Call, find
 from firstlight.rules.linear import cartesian
 from firstlight.rules.moves.structural import like_shape
 from firstlight.rules.registry import Sampler, measured_operations, several
@@ -170,6 +170,3 @@ def _fit(call: Call, out: Any, spec: TensorSpec) -> Signal:
 def _bounded(a: Array, top: float, signed: bool = False) -> Array:
     clean = np.nan_to_num(a, nan=0.0 if signed else top, posinf=top, neginf=-top)
     return np.clip(clean, -top if signed else 0.0, top)
-
-
-__all__ = ["Rule", "Run", "forward", "missing", "require_rules"]
