@@ -77,6 +77,7 @@ class Luck(nn.Module):
 
 
 def test_a_model_that_draws_in_every_pass_repeats_itself_looked_at_or_not():
+    torch.manual_seed(0)  # one batch of forty lets the cost leave the range of numbers, which ends the run
     own = own_model(Luck(), torch.randn(4, 3))
     first, again, other = (Run(parse({"data": "own", "scheme": "he", "seed": s}), own=own) for s in (3, 3, 4))
     before = torch.get_rng_state()
