@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +38,7 @@ def profile(q: Array, states: Sequence[int]) -> Array:
 
 
 _REMEMBERED = 16
+_LONG = 1 << 14  # entries of a field that is worth no copy
 _profiles: dict[tuple[int, tuple[int, ...]], tuple[Array, Array]] = {}  # a sum asks for them again and again
 
 
@@ -45,57 +46,63 @@ def _profile(q: Array, states: tuple[int, ...]) -> Array:
     total = average(q)
     if total <= 0.0:
         return np.ones((1,) * len(states))
-    root = np.sqrt(q)
     axes = [i for i, n in enumerate(q.shape) if n > 1]
-    if len(axes) == 1:  # most fields vary along positions alone
-        line = _along_one(root.ravel(), total, states[axes[0]])
-        return (line / total).reshape([len(line) if i == axes[0] else 1 for i in range(q.ndim)])
-    cube = np.empty(tuple(3 if states[a] == 3 else 2 for a in axes))  # same, all, next
-    means: dict[tuple[int, ...], Array] = {(): root}
-    for gone in itertools.product((False, True), repeat=len(axes)):
-        over = tuple(a for a, free in zip(axes, gone, strict=True) if free)
-        if over:  # from the mean over all of these axes but the last
-            means[over] = means[over[:-1]].mean(axis=over[-1], keepdims=True)
-    for kinds in np.ndindex(cube.shape):
-        mean = means[tuple(a for a, kind in zip(axes, kinds, strict=True) if kind == 1)]
-        cube[kinds] = np.mean([_together(mean, axes, kinds, way) for way in _directions(kinds)])
-    shape = [1] * len(states)
-    for k, a in enumerate(axes):
-        weights = state_weights(q.shape[a], states[a])
-        parts = [np.take(cube, i, axis=k) for i in range(cube.shape[k])]
-        every, beside = q.shape[a] * parts[1] - parts[0], weights[2] * parts[2] if states[a] == 3 else 0.0
-        parts[1] = (every - beside) / weights[1] if weights[1] > 1e-9 else every / (q.shape[a] - 1.0)
-        cube = np.stack(parts, axis=k)
-        shape[a] = states[a]
-    return np.asarray(np.maximum(cube / total, 0.0)).reshape(shape)
+    cube = _Pairs(np.sqrt(q), [states[i] for i in axes], axes).cube(0, (), {})
+    return np.maximum(cube / total, 0.0).reshape([states[i] if n > 1 else 1 for i, n in enumerate(q.shape)])
 
 
-def _along_one(root: Array, same: float, states: int) -> Array:
-    """The means over the pairs of each kind for a field along a single axis."""
-    n = root.size
-    every = n * average(root) ** 2 - same
-    if states == 2:
-        return np.array([same, max(every / (n - 1.0), 0.0)])
-    _, far, near = state_weights(n, states).tolist()
-    beside = float(root[:-1] @ root[1:]) / (n - 1.0)
-    rest = (every - near * beside) / far if far > 1e-9 else every / (n - 1.0)
-    return np.array([same, max(rest, 0.0), beside])
+class _Pairs:
+    """Means of r_i·r_j over pairs of entries of a field, axis by axis.
+
+    Others are all pairs, of which only the field's mean along the axis counts, without the same and the next ones.
+    """
+
+    def __init__(self, field: Array, states: Sequence[int], axes: Sequence[int]) -> None:
+        self._means: dict[tuple[int, ...], Array] = {(): field}
+        self._states, self._axes = states, axes
+
+    def _mean(self, over: tuple[int, ...]) -> Array:
+        if over not in self._means:
+            wide, axis = self._mean(over[:-1]), over[-1]
+            self._means[over] = np.add.reduce(wide, axis=axis, keepdims=True) / wide.shape[axis]
+        return self._means[over]
+
+    def cube(self, level: int, over: tuple[int, ...], ways: dict[int, int]) -> Any:
+        """The means over pairs of each kind along the axes from this level on.
+
+        Args:
+            level: Of the axes.
+            over: Axes before it along which all pairs are meant.
+            ways: Axes before it along which the second entry lies behind (1) or before (-1) the first.
+        """
+        if level == len(self._axes):
+            return self._together(self._mean(over), ways)
+        axis, states = self._axes[level], self._states[level]
+        n = self._means[()].shape[axis]
+        same = self.cube(level + 1, over, ways)
+        every = n * self.cube(level + 1, (*over, axis), ways) - same
+        if states == 2:
+            return np.array([same, every / (n - 1.0)])
+        beside = self.cube(level + 1, over, ways | {axis: 1})
+        if ways:  # else it is the same the other way round
+            beside = 0.5 * (beside + self.cube(level + 1, over, ways | {axis: -1}))
+        _, far, near = state_weights(n, states).tolist()
+        return np.array([same, (every - near * beside) / far if far > 1e-9 else every / (n - 1.0), beside])
+
+    @staticmethod
+    def _together(field: Array, ways: dict[int, int]) -> float:
+        if not ways:
+            return _dot(field, field) / field.size
+        one, other = [slice(None)] * field.ndim, [slice(None)] * field.ndim
+        for axis, way in ways.items():
+            one[axis], other[axis] = (slice(-1), slice(1, None))[::way]
+        left, right = field[tuple(one)], field[tuple(other)]
+        return _dot(left, right) / left.size
 
 
-def _directions(kinds: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """1 or -1 for each axis of kind 2: which way the second of two neighbours lies; not also all ways turned round."""
-    free = sum(kind == 2 for kind in kinds) - 1
-    for signs in itertools.product((1, -1), repeat=max(free, 0)):
-        left = iter((1, *signs))
-        yield tuple(next(left) if kind == 2 else 0 for kind in kinds)
-
-
-def _together(root: Array, axes: Sequence[int], kinds: Sequence[int], way: Sequence[int]) -> float:
-    """Mean of √q_i √q_j over places that differ by `way` along the axes of kind 2; `root` is a mean over kind 1."""
-    one, other = [slice(None)] * root.ndim, [slice(None)] * root.ndim
-    for a, kind, step in zip(axes, kinds, way, strict=True):
-        if kind == 2:
-            one[a], other[a] = (slice(-1), slice(1, None))[::step]
-    first, second = root[tuple(one)], root[tuple(other)]
-    every = string.ascii_letters[: root.ndim]  # along the first axis at last: without copies, a third of `vdot`'s time
-    return float(np.einsum(f"{every},{every}->{every[axes[0]]}", first, second).sum()) / first.size
+def _dot(left: Array, right: Array) -> float:
+    """Σ l·r: `vdot` copies what was cut out of a field, `einsum` costs more to call."""
+    if left.size < _LONG:
+        return float(np.vdot(left, right))
+    every = string.ascii_letters[: left.ndim]
+    return float(np.einsum(f"{every},{every}->{every[0]}", left, right).sum())
