@@ -67,11 +67,13 @@ _BLOCK = 8  # coefficients that share one power in `series`
 
 
 def series(cube: Array, power: Array, rest: float) -> Array:
-    """`Powers.series` of a cube that is asked once, without a table of all its powers.
+    """`Powers.series` of a cube that is asked once, without a table of all its powers where they are many.
 
     In blocks of eight, Σ_k p_k c^k = Σ_j c^8j·(Σ_i p_{8j+i} c^i), as Paterson and Stockmeyer (1973) evaluate
     polynomials: one matrix product makes the blocks, Horner's rule in c^8 their sum.
     """
+    if cube.size <= _FEW:
+        return powers(cube, len(power)).series(power, rest)
     line, count = cube.reshape(-1), -(-len(power) // _BLOCK)
     low: Array = np.empty((_BLOCK, line.size))
     low[0], low[1], low[2] = 1.0, line, line * line
@@ -92,7 +94,7 @@ def series(cube: Array, power: Array, rest: float) -> Array:
     return (out + rest * last).reshape(cube.shape)
 
 
-_FEW = 32  # correlations up to which equal ones are not sought
+_FEW = 32  # correlations up to which equal ones are not sought, and a table of powers takes less than blocks
 
 
 def powers(cube: Array, count: int) -> Powers:

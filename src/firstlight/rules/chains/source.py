@@ -256,7 +256,7 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
     corr = alike(source.corr, lambda: source.powers)
     noise, sensitivity = noise_from(source, of, x)
     form = alike if known and closed is not None else None
-    corr = two_samples.behind(x, source, values, corr, form) if known else corr
+    corr = two_samples.behind(x, source, values, of, corr, form) if known else corr
     out = replace(
         unitwise.with_laws(x),
         mean=mean,

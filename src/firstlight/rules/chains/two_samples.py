@@ -21,9 +21,8 @@ import numpy as np
 from firstlight.graph.nodes import series
 from firstlight.graph.signal import Array, Signal, Source
 from firstlight.rules.state.noise import two_samples
-from firstlight.rules.state.quadrature import by_length, in_one_draw
+from firstlight.rules.state.quadrature import Law
 
-_SEEN, _ROUNDING = 0.1, 1e-6  # standard deviations from zero at which powers are looked for; of an exponent
 _UNIFORM = -1.2  # excess kurtosis of a uniform law
 _PLACES, _WEIGHTS = (np.asarray(v, dtype=np.float64) for v in np.polynomial.legendre.leggauss(12))
 
@@ -65,7 +64,9 @@ def of_one_length(x: Signal, corr: Array, apart: float, bias: float) -> Array:
     return out
 
 
-def behind(x: Signal, source: Source, values: Array, corr: Array, closed: Callable[[Array], Array] | None) -> Array:
+def behind(
+    x: Signal, source: Source, values: Array, of: Law, corr: Array, closed: Callable[[Array], Array] | None
+) -> Array:
     """The cube behind a function, with ρ^κ²·E C(c) for two samples.
 
     C is averaged over the two values that E c and Var c = angle·wander·(1 - c²) are those of: E c ± √Var c, or 1 and
@@ -75,6 +76,7 @@ def behind(x: Signal, source: Source, values: Array, corr: Array, closed: Callab
         x: Layout.
         source: Of the function.
         values: On its nodes.
+        of: Its law.
         corr: The cube as if all had one length and correlation.
         closed: C, where it is known.
     """
@@ -90,43 +92,24 @@ def behind(x: Signal, source: Source, values: Array, corr: Array, closed: Callab
     else:
         top = strays * (1.0 + c) / max(strays * (1.0 + c) + 1.0 - c, 1e-300)
         shares, places = np.array([top, 1.0 - top]), np.array([1.0, c - strays * (1.0 + c)])
-    degree = 1.0
+    apart = 1.0
     if closed is not None and source.bias <= 0.0:
         found = closed(places)
     else:
         # where samples are no single sites their lengths count as a law with heavy tails that both share
-        lines = in_one_draw(source, values) if source.apart > 0.0 or source.bias > 0.0 else values
-        total = source.average(np.square(lines))
+        total, power = of.in_one_draw if source.apart > 0.0 or source.bias > 0.0 else (of.total, of.power)
         if not total > 0.0:
             return corr
-        degree = _homogeneous(source, values)
-        if degree is None:
-            degree = float(source.share @ by_length(source, np.square(values))) / total
         if 0.0 < source.bias < 1.0 and len(source.sd) == 1:
             found = _with_bias(source, values, (places - source.bias) / (1.0 - source.bias))
         else:
-            power = source.share @ np.square(lines @ source.grid.hermite)
             found = series(places, power, total - float(power.sum())) / total
+    if source.apart > 0.0:
+        degree = 1.0 if closed is not None and source.bias <= 0.0 else of.degree
+        apart = math.exp(-0.25 * degree * degree * source.apart)
     out = corr.copy()
-    out[at] = float(shares @ found) * math.exp(-0.25 * degree * degree * source.apart)
+    out[at] = float(shares @ found) * apart
     return out
-
-
-def _homogeneous(source: Source, values: Array) -> float | None:
-    """κ if |f| goes like |u|^κ, on each side of zero where it is not zero."""
-    row = int(np.argmax(source.sd))
-    u, f = np.abs(source.values[row] - source.mean[row]), np.abs(values[row])
-    found: list[float] = []
-    for side in (source.values[row] > source.mean[row], source.values[row] < source.mean[row]):
-        seen = side & (u > _SEEN * source.sd[row])
-        if f[seen].any():
-            if not f[seen].all():
-                return None
-            rise, run = np.diff(np.log(f[seen])), np.diff(np.log(u[seen]))
-            if rise[run == 0.0].any():
-                return None
-            found += (rise[run != 0.0] / run[run != 0.0]).tolist()  # a flat law has the same value at several nodes
-    return found[0] if found and max(found) - min(found) <= _ROUNDING else None
 
 
 def _with_bias(source: Source, values: Array, c: Array) -> Array:

@@ -15,6 +15,7 @@ from firstlight.theory.quantiles import level_of_scatter
 
 _ROUNDED = 1e-26  # relative variance of u² that is rounding: nothing can be regressed on it
 _COUNTED = 1e-4  # share of E f² from which what lies between two nodes counts
+_SEEN, _ALIKE = 0.1, 1e-6  # standard deviations from zero at which powers are looked for; of their exponents
 _HEAVY = 20.0  # relative variance of u² (2 of a Gaussian) from which its tail decides what is regressed on it
 
 
@@ -75,6 +76,23 @@ def by_length(source: Source, values: Array) -> Array:
     lines = in_one_draw(source, values)
     slope = ((lines * draw.square) @ source.grid.weights) * draw.mean / np.maximum(draw.spread, 1e-300)
     return np.where(draw.spread <= _ROUNDED * np.square(draw.mean), 0.0, slope)
+
+
+def _homogeneous(source: Source, values: Array) -> float | None:
+    """κ if |f| goes like |u|^κ, on each side of zero where it is not zero."""
+    row = int(np.argmax(source.sd))
+    u, f = np.abs(source.values[row] - source.mean[row]), np.abs(values[row])
+    found: list[float] = []
+    for side in (source.values[row] > source.mean[row], source.values[row] < source.mean[row]):
+        seen = side & (u > _SEEN * source.sd[row])
+        if f[seen].any():
+            if not f[seen].all():
+                return None
+            rise, run = np.diff(np.log(f[seen])), np.diff(np.log(u[seen]))
+            if rise[run == 0.0].any():
+                return None
+            found += (rise[run != 0.0] / run[run != 0.0]).tolist()  # a flat law has the same value at several nodes
+    return found[0] if found and max(found) - min(found) <= _ALIKE else None
 
 
 def _exponents(line: Array, u: Array, w: Array) -> tuple[float, float]:
@@ -143,6 +161,20 @@ class Law:
         """f² within one draw of the weights on the nodes, and its Hermite coefficients."""
         squares = np.square(in_one_draw(self._source, self._values))
         return squares, squares @ self._grid.hermite
+
+    @Kept
+    def in_one_draw(self) -> tuple[float, Array]:
+        """`total` and `power` within one draw of the weights."""
+        lines = in_one_draw(self._source, self._values)
+        return self._average(np.square(lines)), self._share @ np.square(lines @ self._grid.hermite)
+
+    @Kept
+    def degree(self) -> float:
+        """κ of E[f²|V] ~ V^κ, V the variance of u: f's own power where it is one, else d ln E[f²|V]/d ln V."""
+        power = _homogeneous(self._source, self._values)
+        if power is not None:
+            return power
+        return float(self._share @ by_length(self._source, np.square(self._values))) / self.in_one_draw[0]
 
     @Kept
     def inherited(self) -> tuple[float, Array, float]:
