@@ -21,6 +21,7 @@ from firstlight.graph.border import Border
 from firstlight.graph.course import Course
 from firstlight.graph.filled import Kept, filled_at_once
 from firstlight.graph.keyed import Keyed
+from firstlight.graph.made import Made
 from firstlight.graph.nodes import Grid, Powers, powers
 from firstlight.graph.noise import SILENT, Noise
 from firstlight.graph.pieces import Pieces
@@ -66,6 +67,7 @@ class Source:
         table: `values`, once they have been worked out.
         sites: How the mean square of u scatters from site to site.
         apart, bias: Of two samples (`rules.chains.two_samples`): how their lengths part, and the bias that they share.
+        of: (key, u) of the source with that key, where u lies behind shared weights (`rules.state.twins`).
     """
 
     key: Hashable
@@ -88,6 +90,7 @@ class Source:
     angle: float = 1.0
     apart: float = 0.0
     bias: float = 0.0
+    of: ClassVar[tuple[Hashable, Signal] | None] = None
 
     @property
     def values(self) -> Array:
@@ -190,6 +193,7 @@ class Signal:
         complex: Whether they are complex numbers; then q is E|x|², corr of Re E x x̄', mean is Re E x.
         cartesian: (ident, a, b) if the complex tensor with that ident is a + ib, and both are followed.
         chosen: (ident, x, y, x - y, sign) if the signal with that ident is the larger (sign 1) or smaller (-1) of two.
+        made: (ident, how) if the signal with that ident lies behind shared weights (`rules.state.twins`).
         ident: Order of creation.
     """
 
@@ -236,6 +240,7 @@ class Signal:
     common: ClassVar[tuple[Common, ...]] = ()  # few have one: no entry of every dictionary
     angle: ClassVar[float] = 1.0
     kin: ClassVar[tuple[int, Hashable] | None] = None
+    made: ClassVar[tuple[int, Made] | None] = None
 
     # only these two are kept of what follows from the groups: 42 entries fill a dictionary, one more doubles its memory
     @Kept

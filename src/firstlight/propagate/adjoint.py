@@ -12,6 +12,7 @@ import numpy as np
 from firstlight.errors import FirstlightError
 from firstlight.graph.ir import Arg, Node, ParameterRef, Ref
 from firstlight.graph.signal import Cotangent, Signal, largest, next_id, number, replace
+from firstlight.propagate import sharing
 from firstlight.propagate.run import LARGEST, Run, resolve, settled
 from firstlight.rules import Call, find
 from firstlight.rules.gradients import images
@@ -119,7 +120,8 @@ def _pass_on(
     entry = find(node.op)
     look, caveats = partial(resolve, run), run.caveats.get(node.name, [])
     call = Call(node, run.graph.training, caveats, sampler, look, run.signs)
-    one = len(outputs) == 1
+    one, before = len(outputs) == 1, next_id()
+    bound: dict[str, Any] = {}
     try:
         if entry is None:
             sampled = _sampled(call, grads)
@@ -140,6 +142,8 @@ def _pass_on(
         names, found = _fallback(run, node, grads)
     if call.caveats:
         run.caveats[node.name] = call.caveats
+    mine, above = (outputs[0], grads[0]) if one else (outputs, grads)
+    sharing.backward(run.shared, node, entry, bound, call, mine, above, found, before)
     for name, gradient in found.items():
         _deliver(run, names.get(name), gradient, incoming, owed)
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from firstlight.errors import FirstlightError, MissingRuleError
 from firstlight.graph.ir import Graph, Law, Node, ParameterRef, Ref, TensorSpec
-from firstlight.graph.signal import Array, Signal, largest, replace, smallest
+from firstlight.graph.signal import Array, Signal, largest, next_id, replace, smallest
 from firstlight.graph.signs import signs
+from firstlight.propagate import sharing
 from firstlight.propagate.adjoint import adjoint
 from firstlight.propagate.run import LARGEST, Run, resolve, settled
 from firstlight.rules import Call, find
@@ -76,7 +77,7 @@ def forward(
     """
     if sampler is None:
         require_rules(graph)
-    run = Run(graph, strict=strict, signs=signs(graph))
+    run = Run(graph, strict=strict, signs=signs(graph), shared=sharing.shared(graph))
     for name, parameter in graph.parameters.items():
         law = laws.get(name) or parameter.law or Law(0.0, 1.0, structure="constant", source="unknown")
         run.parameters[name] = from_parameter(parameter, law)
@@ -93,7 +94,8 @@ def _outputs(run: Run, node: Node, inputs: Mapping[str, Signal], sampler: Sample
         return tuple(uniform(spec.shape, 0.0, 0.0) for spec in node.outputs)  # no entry, no law
     entry = find(node.op)
     look = partial(resolve, run)
-    back = partial(_gradients, run, sampler)
+    back, before = partial(_gradients, run, sampler), next_id()
+    bound: dict[str, Any] = {}
     call = Call(node, run.graph.training, sampler=sampler, look=look, signs=run.signs, back=back)
     try:
         if entry is None:
@@ -107,7 +109,8 @@ def _outputs(run: Run, node: Node, inputs: Mapping[str, Signal], sampler: Sample
                 found = _fallback(run, node)
         else:
             names = entry.bind(node, node.args, node.options)
-            found = cartesian.followed(call, entry.forward, {k: resolve(run, a) for k, a in names.items()})
+            bound = {k: resolve(run, a) for k, a in names.items()}
+            found = cartesian.followed(call, entry.forward, bound)
     except FirstlightError:
         raise
     except Exception as error:
@@ -121,7 +124,7 @@ def _outputs(run: Run, node: Node, inputs: Mapping[str, Signal], sampler: Sample
     fitted = tuple([_fit(call, out, spec) for out, spec in zip(outputs, node.outputs, strict=False)])
     if call.caveats:
         run.caveats[node.name] = call.caveats
-    return fitted
+    return sharing.forward(run.shared, node, entry, bound, call, fitted, before)
 
 
 def _gradients(
@@ -129,7 +132,9 @@ def _gradients(
 ) -> Callable[[Ref | ParameterRef], Signal | None]:
     """The adjoint pass from some tensors back over what has been computed so far."""
     inner = adjoint(
-        Run(run.graph, run.signals, run.parameters, strict=run.strict, signs=run.signs), seeds, sampler=sampler
+        Run(run.graph, run.signals, run.parameters, strict=run.strict, signs=run.signs, shared=run.shared),
+        seeds,
+        sampler=sampler,
     )
     return lambda ref: (
         inner.gradients.get(ref.node) if isinstance(ref, Ref) else inner.parameter_gradients.get(ref.name)

@@ -21,7 +21,7 @@ from firstlight.rules.chains.partly import behind, blurred, mixed, raised, summe
 from firstlight.rules.chains.source import from_values, spread
 from firstlight.rules.gradients.roots import multiple_of, roots_of
 from firstlight.rules.linear.contraction import INNER, product
-from firstlight.rules.state import course
+from firstlight.rules.state import course, twins
 from firstlight.rules.state.cross import add
 from firstlight.rules.state.quadrature import scaled as scaled_values
 from firstlight.rules.state.summation import TOTAL
@@ -238,7 +238,7 @@ def scale(x: Signal, a: float) -> Signal:
     value = None if x.value is None else x.value * a
     corr = x.corr if a != 0.0 else np.ones_like(x.corr)
     ident = next_id()
-    return replace(
+    out = replace(
         x,
         mean=x.mean * a,
         q=x.q * a * a,
@@ -251,6 +251,7 @@ def scale(x: Signal, a: float) -> Signal:
         courses=course.kept(x, ident),
         ident=ident,
     )
+    return twins.inherited(out, x) if x.made is not None else out
 
 
 def _scaled_tag(x: Signal, a: float) -> tuple[str, int, float] | None:

@@ -28,7 +28,7 @@ from firstlight.rules.attention.keys import (
     uncommon,
 )
 from firstlight.rules.attention.turning import turned
-from firstlight.rules.state import course, kin, lengths, sites, swaying, unitwise
+from firstlight.rules.state import course, kin, lengths, sites, swaying, twins, unitwise
 from firstlight.rules.state.forms import combine, joint
 from firstlight.rules.state.layout import (
     align,
@@ -147,6 +147,7 @@ def product(x: Signal, y: Signal, *, quiet: bool = False) -> Signal:
         q = np.asarray(out.q * unitwise.by_row(out, alike))
         mean = np.clip(out.mean * unitwise.by_row(out, aligned), -np.sqrt(q), np.sqrt(q))
         out = replace(out, q=q, mean=mean if out.mean.any() else out.mean)
+    out = twins.of_product(out, x, y)
     return course.multiplied(out, x, y) if x.course or y.course else out
 
 

@@ -10,7 +10,7 @@ from firstlight.graph.signal import Array, Signal, next_id, replace, vanishes
 from firstlight.rules.chains.grids import finer, on_grid
 from firstlight.rules.chains.source import from_values, mehler, on_source, spread
 from firstlight.rules.linear.contraction import pair_mean
-from firstlight.rules.state import course, lengths, mapped, pieces, sites, unitwise
+from firstlight.rules.state import course, lengths, mapped, pieces, sites, twins, unitwise
 from firstlight.rules.state.forms import combine, covariance
 from firstlight.rules.state.layout import align, correlations, fit_states, moments
 from firstlight.rules.state.noise import mixed_wander, sample_correlation
@@ -23,7 +23,12 @@ _STEPS, _PARTS = 16, 8  # sums that are taken apart to see it, and terms that ma
 
 
 def cross(x: Signal, y: Signal) -> tuple[Array, Array]:
-    """E x_i y_j of two aligned signals: a field at equal indices and a cube of means over pairs.
+    """E x_i y_j of two aligned signals: a field at equal indices and a cube of means over pairs."""
+    return _cross(x, y) if x.made is None or y.made is None else PAIRS.cross(x, y)
+
+
+def _cross(x: Signal, y: Signal) -> tuple[Array, Array]:
+    """By linear combinations and common sources.
 
     The later signal is expanded into the linear combination that made it, until the two meet: then the moment is
     the common signal's own. What came through fresh zero-mean weights, or stands on another Gaussian source, is
@@ -179,7 +184,7 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
         integer=x.integer and y.integer,
         ident=next_id(),
     )
-    out = unitwise.with_laws(out, laws)
+    out = twins.inherited(unitwise.with_laws(out, laws), x, y)
     if x.course or y.course:
         out = course.added(out, x, y, alpha, cube)
     if x.pieces is not None or y.pieces is not None:
@@ -274,4 +279,6 @@ def _free(x: Signal) -> Array:
     return x.corr - (x.mean_mean**2 / q if q > 0.0 else 0.0)
 
 
-__all__ = ["add", "covariance", "cross", "with_rest"]
+PAIRS = twins.Pairs(_cross, add)
+
+__all__ = ["PAIRS", "add", "covariance", "cross", "with_rest"]

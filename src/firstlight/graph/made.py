@@ -1,0 +1,42 @@
+"""How a tensor was made, where the same may be done to another one: shared weights (`rules.state.twins`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from firstlight.graph.signal import Signal
+
+
+class Way(Enum):
+    """What is known of the map from a tensor's inputs to the tensor."""
+
+    AFFINE = "affine in each input"
+    PRODUCT = "the product of its two inputs"
+    TERMS = "what its terms say"
+    KEPT = "its input times independent numbers of mean one"
+    DATA = "given"
+    ANY = "any"
+
+
+class Made(NamedTuple):
+    """How a tensor was made of others.
+
+    Attributes:
+        way: What is known of the map.
+        key: Operation, options and weights: two tensors with one key are values of one map.
+        inputs: What the map was applied to.
+        again: The map.
+        data: Entries of an input of the network.
+    """
+
+    way: Way
+    key: Hashable = None
+    inputs: tuple[Signal, ...] = ()
+    again: Callable[[tuple[Signal, ...]], Signal] | None = None
+    data: npt.NDArray[np.float64] | None = None

@@ -1,0 +1,251 @@
+"""Cross moments of tensors that the same weights made of different ones: E f(h)_i f(h')_j.
+
+A network that uses weights twice (two views of an image through one encoder, the stages of a Runge-Kutta step, a
+transformer whose blocks are one block) gives tensors that are as alike as what they were made of, like two samples of
+one batch. Each tensor behind shared weights remembers how it was made (`graph.made`), and a cross moment of two is
+followed back to what their inputs have in common:
+
+* an affine map f: E f(h)f(h') = 2·E f((h + h')/2)² - ½E f(h)² - ½E f(h')², with the map's own rule;
+* functions of Gaussian tensors: E f(u)g(v) = Σ_k a_k b_k c^k, c the correlation of u and v (Mehler);
+* products of independent factors: E a a'·E b b';
+* sums: term by term;
+* anything else lies between E x·E x' and E x², as its inputs are alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from firstlight.graph.made import Made, Way
+from firstlight.graph.nodes import series
+from firstlight.graph.signal import Array, Signal, Source, average, next_id, replace
+from firstlight.rules.state.empirical import cube_of
+from firstlight.rules.state.layout import align, fit_states, moments
+
+Moment = tuple[Array, Array]  # a field at equal indices and a cube over pairs
+Cross = Callable[[Signal, Signal], Moment]
+Add = Callable[[Signal, Signal], Signal]
+
+_SAME = 1e-9  # 1 - similarity below which two inputs are one
+
+
+def known(x: Signal) -> Made | None:
+    """How a tensor was made, if it lies behind shared weights (or is data that others may be like)."""
+    return x.made[1] if x.made is not None and x.made[0] == x.ident else None
+
+
+def with_way(x: Signal, made: Made) -> Signal:
+    """The tensor with how it was made."""
+    return replace(x, made=(x.ident, made))
+
+
+def inherited(out: Signal, *parts: Signal) -> Signal:
+    """A linear combination of tensors, some behind shared weights: what it has in common with others its terms say."""
+    return with_way(out, Made(Way.TERMS)) if any(known(p) is not None for p in parts) else out
+
+
+def of_product(out: Signal, x: Signal, y: Signal) -> Signal:
+    """The product of independent tensors, some behind shared weights."""
+    if known(x) is None and known(y) is None:
+        return out
+    return with_way(out, Made(Way.PRODUCT, ("product", x.shape, y.shape), (x, y)))
+
+
+def standing_on(source: Source, x: Signal) -> Source:
+    """The source of a chain on x, with x where it lies behind shared weights."""
+    return source if known(x) is None else replace(source, of=(source.key, x))
+
+
+class Pairs:
+    """Cross moments of tensors behind shared weights.
+
+    Args:
+        plain: Cross moments by linear combinations and common sources alone (`cross`).
+        add: The sum of two tensors.
+    """
+
+    def __init__(self, plain: Cross, add: Add) -> None:
+        self._plain, self._add = plain, add
+
+    def cross(self, x: Signal, y: Signal) -> Moment:
+        """E x_i y_j of two aligned tensors, both behind shared weights or data."""
+        later, earlier = (x, y) if x.ident >= y.ident else (y, x)
+        memory = later.__dict__.setdefault("_met", {})
+        found = memory.get((later.ident, earlier.ident))
+        if found is None:
+            found = memory[later.ident, earlier.ident] = self._followed(later, earlier)
+        field, cube = found
+        return field, fit_states(cube, x.corr.shape)
+
+    def _followed(self, later: Signal, earlier: Signal) -> Moment:
+        if later.ident == earlier.ident:
+            return later.q, later.mean_q * moments(later)
+        one, other = known(later), known(earlier)
+        if one is None or other is None:
+            return self._plain(later, earlier)
+        if one.way is Way.TERMS and later.terms:
+            return self._combined(later.terms, earlier)
+        if (found := self._functions(later, earlier)) is not None:
+            return found
+        if one.key is not None and one.key == other.key and later.atoms == earlier.atoms:
+            found = self._twins(later, earlier, one, other)
+            if found is not None:
+                return found
+        if other.way is Way.TERMS and earlier.terms:
+            return self._combined(earlier.terms, later)
+        return self._plain(later, earlier)
+
+    def _combined(self, terms: Sequence[tuple[float, Signal]], other: Signal) -> Moment:
+        field, cube = np.zeros((1,) * len(other.atoms)), np.zeros_like(other.corr)
+        for coefficient, term in terms:
+            if coefficient and len(term.atoms) == len(other.atoms):
+                f, c = self.cross(term, other) if known(term) is not None else self._plain(term, other)
+                field, cube = field + coefficient * f, cube + coefficient * fit_states(c, other.corr.shape)
+        return field, cube
+
+    def _twins(self, x: Signal, y: Signal, one: Made, other: Made) -> Moment | None:
+        """Of two values of one map."""
+        if one.way is Way.DATA and one.data is not None and other.data is not None:
+            return _of_data(x, y, one.data, other.data)
+        if len(one.inputs) != len(other.inputs) or any(
+            a.shape != b.shape for a, b in zip(one.inputs, other.inputs, strict=True)
+        ):
+            return None
+        pairs = [align(a, b) for a, b in zip(one.inputs, other.inputs, strict=True)]
+        if one.way is Way.KEPT:
+            return self.cross(*pairs[0]) if pairs[0][0].atoms == x.atoms else None
+        if one.way is Way.PRODUCT:
+            return self._product(x, pairs)
+        alike = [self.similarity(a, b) for a, b in pairs]
+        apart = [i for i, s in enumerate(alike) if 1.0 - s > _SAME]
+        if not apart:
+            return _of_one(x, y, 1.0)
+        if one.way is Way.AFFINE and len(apart) == 1 and one.again is not None:
+            found = self._affine(x, y, one, *pairs[apart[0]], apart[0])
+            if found is not None:
+                return found
+        return _of_one(x, y, float(np.prod(np.clip(alike, -1.0, 1.0))))
+
+    def similarity(self, x: Signal, y: Signal) -> float:
+        """E x_i y_i/√(E x²·E y²) at equal indices."""
+        level = (x.mean_q * y.mean_q) ** 0.5
+        return average(self.cross(x, y)[0]) / level if level > 0.0 and x.ident != y.ident else 1.0
+
+    def _affine(self, x: Signal, y: Signal, made: Made, a: Signal, b: Signal, at: int) -> Moment | None:
+        """2·E f((a + b)/2)² - ½E f(a)² - ½E f(b)²."""
+        assert made.again is not None
+        middle = _half(self._add(a, b), a, b)
+        out = made.again((*made.inputs[:at], middle, *made.inputs[at + 1 :]))
+        if out.shape != x.shape:
+            return None
+        out, _ = align(out, x)
+        if out.atoms != x.atoms:
+            return None
+        field = 2.0 * out.q - 0.5 * (x.q + y.q)
+        cube = 2.0 * out.mean_q * fit_states(moments(out), x.corr.shape) - 0.5 * (
+            x.mean_q * moments(x) + y.mean_q * moments(y)
+        )
+        return _possible(field, cube, x, y)
+
+    def _product(self, x: Signal, pairs: Sequence[tuple[Signal, Signal]]) -> Moment | None:
+        field, cube = np.ones((1,) * len(x.atoms)), np.ones_like(x.corr)
+        for a, b in pairs:
+            a, _ = align(a, x)
+            b, _ = align(b, x)
+            if a.atoms != x.atoms or b.atoms != x.atoms:
+                return None
+            f, c = self.cross(a, b) if known(a) is not None and known(b) is not None else self._plain(a, b)
+            field, cube = field * f, cube * fit_states(c, x.corr.shape)
+        return field, cube
+
+    def _functions(self, x: Signal, y: Signal) -> Moment | None:
+        """Of functions of Gaussian tensors, by what those have in common."""
+        u, v = _base(x), _base(y)
+        if u is x and v is y:
+            return None
+        if u is None or v is None or u.atoms != v.atoms or x.atoms != u.atoms:
+            return None
+        field, cube = self.cross(u, v)
+        level = float(u.mean.mean()) * float(v.mean.mean())
+        spread = _deviation(u) * _deviation(v)
+        if spread <= 0.0:
+            return None
+        mixed = float(np.mean(field - u.mean * v.mean)) / spread
+        at_pairs = np.clip((cube - level) / spread, -1.0, 1.0)
+        at_pairs[(0,) * at_pairs.ndim] = min(max(mixed, -1.0), 1.0)
+        a, b = _hermite(x), _hermite(y)
+        if a.shape == b.shape and x.source is not None:
+            power = x.source.share @ (a * b)
+        else:
+            count = min(a.shape[1], b.shape[1])
+            power = _row_mean(x, a)[:count] * _row_mean(y, b)[:count]
+        top = float(power.sum())
+        own = (x.mean_q * y.mean_q) ** 0.5
+        rest = min(max(own - top, 0.0), abs(own)) if x.source is not None and _one_function(a, b) else 0.0
+        out = series(at_pairs, power, rest)
+        return np.full((1,) * len(x.atoms), out.item((0,) * out.ndim)), out
+
+
+def _base(x: Signal) -> Signal | None:
+    """The Gaussian tensor that x is a function of (x itself if of none), if it lies behind shared weights."""
+    source = x.source
+    if source is None or x.values is None:
+        return x if known(x) is not None else None
+    return source.of[1] if source.of is not None and source.of[0] == source.key else None
+
+
+def _hermite(x: Signal) -> Array:
+    """Hermite coefficients of x on its source, shape (rows, K); of a Gaussian tensor its mean and deviation."""
+    if x.source is None or x.values is None:
+        return np.array([[float(x.mean.mean()), _deviation(x)]])
+    return x.values @ x.source.grid.hermite
+
+
+def _row_mean(x: Signal, a: Array) -> Array:
+    return a[0] if x.source is None or x.values is None else x.source.share @ a
+
+
+def _one_function(a: Array, b: Array) -> bool:
+    """Whether two have the same coefficients up to scale, so that what the series lacks is E x² of them as well."""
+    return a.shape == b.shape and float(np.abs(a - b).max()) <= 0.1 * float(np.abs(a).max())
+
+
+def _deviation(x: Signal) -> float:
+    return max(x.mean_q - float(np.square(x.mean).mean()), 0.0) ** 0.5
+
+
+def _half(total: Signal, a: Signal, b: Signal) -> Signal:
+    """(a + b)/2."""
+    return replace(
+        total, mean=total.mean * 0.5, q=total.q * 0.25, values=None if total.values is None else total.values * 0.5,
+        value=None, tag=None, terms=((0.5, a), (0.5, b)), cumulants=(total.cumulants[0] / 8.0, total.cumulants[1] / 16.0),
+        ident=next_id(),
+    )  # fmt: skip
+
+
+def _of_one(x: Signal, y: Signal, w: float) -> Moment:
+    """Of two tensors of one law that are as alike as w: between E x·E y (0) and E x² (1)."""
+    size = abs(w)
+    field = (1.0 - size) * x.mean * y.mean + w * np.sqrt(x.q * y.q)
+    level = float(x.mean.mean()) * float(y.mean.mean())
+    cube = (1.0 - size) * level + w * (x.mean_q * y.mean_q) ** 0.5 * moments(x)
+    return _possible(field, cube, x, y)
+
+
+def _possible(field: Array, cube: Array, x: Signal, y: Signal) -> Moment:
+    """Within what Cauchy and Schwarz allow."""
+    most = np.sqrt(x.q * y.q)
+    top = (x.mean_q * y.mean_q) ** 0.5
+    return np.clip(field, -most, most), np.clip(cube, -top, top)
+
+
+def _of_data(x: Signal, y: Signal, a: Array, b: Array) -> Moment | None:
+    """Of two inputs of the network, from their entries."""
+    if a.shape != b.shape or a.size == 0:
+        return None
+    far = (False,) * a.ndim
+    cube = 0.25 * (cube_of(a + b, far) - cube_of(a - b, far))
+    field = np.full((1,) * len(x.atoms), float(np.mean(a * b)))
+    return _possible(field, fit_states(cube, x.corr.shape), x, y) if cube.ndim == x.corr.ndim else None
