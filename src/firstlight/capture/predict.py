@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from firstlight.propagate.forward import forward, require_rules
 from firstlight.propagate.run import uninitialised
 from firstlight.propagate.start import RANGES
 from firstlight.rules.moves.structural import like_shape
+from firstlight.rules.state import twins
 from firstlight.rules.state.empirical import constant, from_data, uniform, unseen
 
 _DTYPES = {
@@ -233,6 +235,7 @@ def _inputs(graph: Graph, args: Any, kwargs: Mapping[str, Any]) -> tuple[dict[st
     for path, t in named_tensors((positional, dict(kwargs))):
         found.setdefault(path.partition(".")[2], t)
     out: dict[str, Signal] = {}
+    shapes = Counter(t.shape for t in found.values() if t.is_floating_point() and not t.is_meta)
     unknown = False
     for node in graph.nodes:
         if node.op != "input":
@@ -258,6 +261,9 @@ def _inputs(graph: Graph, args: Any, kwargs: Mapping[str, Any]) -> tuple[dict[st
             out[node.name] = unseen(spec, batch)
             continue
         t = dense(t).detach()
-        seen = from_data(t.to("cpu", torch.float64).numpy(), batch)
+        entries = t.to("cpu", torch.float64).numpy()
+        seen = from_data(entries, batch)
+        if shapes[t.shape] > 1:  # two views of one image are alike, and so is what one network makes of them
+            seen = twins.given(seen, entries)
         out[node.name] = seen if seen.shape == spec.shape else like_shape(seen, spec.shape)
     return out, unknown

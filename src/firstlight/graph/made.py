@@ -17,6 +17,7 @@ class Way(Enum):
     """What is known of the map from a tensor's inputs to the tensor."""
 
     AFFINE = "affine in each input"
+    JOINT = "affine in all inputs together"
     PRODUCT = "the product of its two inputs"
     TERMS = "what its terms say"
     KEPT = "its input times independent numbers of mean one"
@@ -31,7 +32,7 @@ class Made(NamedTuple):
         way: What is known of the map.
         key: Operation, options and weights: two tensors with one key are values of one map.
         inputs: What the map was applied to.
-        again: The map.
+        again: The map, without what it adds to its inputs.
         data: Entries of an input of the network.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from firstlight.graph.ir import Arg, ConstantRef, Graph, Node, ParameterRef, Ref
@@ -14,12 +14,11 @@ from firstlight.rules.gradients.gradient import whole
 from firstlight.rules.registry import Rule, several
 from firstlight.rules.state import twins
 
-_AFFINE = frozenset({"affine", "convolution", "einsum", "structural", "selection", "concatenation", "resampling"})
-_AFFINE_TOO = frozenset({"mean", "sum", "mul", "div", "neg", "avg_pool1d", "avg_pool2d", "avg_pool3d"}) | frozenset(
-    {"adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"}
-)
+_AFFINE = frozenset({"affine", "convolution", "einsum"})  # kinds of rules
+_JOINT = frozenset({"structural", "selection", "concatenation", "resampling"})
+_NORMS = frozenset({"normalization", "group_norm", "unit_length"})
+_MEANS = frozenset({"mean", "sum", "neg"}) | frozenset(f"{a}avg_pool{d}d" for a in ("", "adaptive_") for d in (1, 2, 3))
 _MASKED = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d"})
-_NOT_LINEAR_BACK = frozenset({"mul", "div"})  # in whose adjoint the other factor stands
 
 
 def _key(node: Node) -> Hashable:
@@ -84,10 +83,12 @@ def forward(
         if out.ident <= before or twins.known(out) is not None:
             found.append(out)
             continue
-        if out.terms and key not in known:
+        if out.terms and key not in known and rule.kind not in _NORMS:
             found.append(twins.with_way(out, Made(Way.TERMS)))
             continue
         again = _again(rule, node, call.training, bound, k)
+        if node.op == "scaled_dot_product_attention":  # of small logits the weights are nearly one in all draws
+            inputs = inputs[2:3]
         found.append(twins.with_way(out, Made(_way(rule, node), (key, k), tuple(inputs), again)))
     return tuple(found)
 
@@ -95,15 +96,21 @@ def forward(
 def _way(rule: Rule, node: Node) -> Way:
     if node.op in _MASKED:
         return Way.KEPT
-    return Way.AFFINE if rule.kind in _AFFINE or node.op in _AFFINE_TOO else Way.ANY
+    if rule.kind in _JOINT or node.op in _MEANS:
+        return Way.JOINT
+    return Way.AFFINE if rule.kind in _AFFINE or node.op in ("mul", "div") else Way.ANY
 
 
 def _again(
     rule: Rule, node: Node, training: bool, bound: Mapping[str, Any], k: int
 ) -> Callable[[tuple[Signal, ...]], Signal]:
+    """The operation without its bias, on other inputs."""
+    linear = {"beta": 0.0} if "beta" in rule.parameters else {}
+
     def again(inputs: tuple[Signal, ...]) -> Signal:
         values = _with(tuple(bound.values()), list(inputs))
-        out = rule.forward(Call(node, training), **dict(zip(bound, values, strict=True)))
+        given = dict(zip(bound, values, strict=True))
+        out = rule.forward(Call(node, training), **{k: v for k, v in given.items() if k != "bias"} | linear)
         return out[k] if several(out) else out
 
     return again
@@ -113,15 +120,13 @@ def backward(
     known: frozenset[Hashable], node: Node, rule: Rule | None, bound: Mapping[str, Any], call: Call,
     out: Any, grads: Any, found: Mapping[str, Any], before: int,
 ) -> None:  # fmt: skip
-    """Have the gradients behind an operation remember how they were made, as `forward` does.
-
-    An adjoint is linear in the gradient; that of an affine operation depends on nothing else.
-    """
-    if not known or rule is None or several(grads):
+    """Have the gradients behind an operation remember how they were made, as `forward` does."""
+    if not known or rule is None:
         return
     key = _key(node)
-    g = whole(grads)
-    if key not in known and twins.known(g) is None:
+    above = [g if g is None else whole(g) for g in (grads if several(grads) else (grads,))]
+    given = [g for g in above if g is not None]
+    if key not in known and not any(twins.known(g) is not None for g in given):
         return
     for name, gradient in found.items():
         if not isinstance(gradient, Cotangent) or gradient.rest or gradient.base.ident <= before:
@@ -129,10 +134,9 @@ def backward(
         base = gradient.base
         if twins.known(base) is not None or len(base.terms) > 1:
             continue
-        affine = _way(rule, node) is Way.AFFINE and node.op not in _NOT_LINEAR_BACK
-        again = _back_again(rule, node, call, bound, out, name)
-        inputs = (g,) if affine else (g, *_tensors(tuple(bound.values())))
-        made = Made(Way.AFFINE if affine else Way.ANY, ("back", key, name), inputs, again)
+        way, others = _way_back(rule, node, bound, out, name)
+        again = _back_again(rule, node, call, bound, out, name, [g is not None for g in above], several(grads))
+        made = Made(way, ("back", key, name), (*given, *others), again)
         if not base.terms:
             gradient.base = twins.with_way(base, made)
         elif base.terms[0][1].ident > before:  # what comes through the weights, turned along its own tensor
@@ -140,12 +144,29 @@ def backward(
             gradient.base = twins.with_way(replace(base, terms=((base.terms[0][0], part),)), Made(Way.TERMS))
 
 
+def _way_back(rule: Rule, node: Node, bound: Mapping[str, Any], out: Any, name: str) -> tuple[Way, tuple[Signal, ...]]:
+    """What is known of an adjoint, and which tensors of the forward pass stand in it."""
+    if rule.kind in _JOINT or node.op in _MEANS:
+        return Way.JOINT, ()
+    if rule.kind in _NORMS:  # it divides by lengths, which change nothing in how alike two gradients are
+        return Way.ANY, ()
+    if rule.kind == "softmax":
+        return Way.ANY, (out,)
+    others = tuple(_tensors(tuple(v for k, v in bound.items() if k != name)))
+    return Way.AFFINE if rule.kind in _AFFINE else Way.ANY, others
+
+
 def _back_again(
-    rule: Rule, node: Node, call: Call, bound: Mapping[str, Any], out: Any, name: str
-) -> Callable[[tuple[Signal, ...]], Signal]:
+    rule: Rule, node: Node, call: Call, bound: Mapping[str, Any], out: Any, name: str, there: Sequence[bool],
+    together: bool,
+) -> Callable[[tuple[Signal, ...]], Signal]:  # fmt: skip
     def again(inputs: tuple[Signal, ...]) -> Signal:
         assert rule.backward is not None
-        found = rule.backward(Call(node, call.training), Cotangent(inputs[0]), out, **bound)
-        return found[name].base
+        left = list(inputs)
+        grads = tuple([Cotangent(left.pop(0)) if one else None for one in there])
+        others = {k: v for k, v in bound.items() if k != name}
+        values = _with(tuple(others.values()), left) if left else tuple(others.values())
+        given = dict(bound) | dict(zip(others, values, strict=True))
+        return rule.backward(Call(node, call.training), grads if together else grads[0], out, **given)[name].base
 
     return again

@@ -12,7 +12,7 @@ from firstlight.rules.gradients.along import of_pieces
 from firstlight.rules.gradients.gradient import whole
 from firstlight.rules.moves.ranges import range_of, take_index, take_range
 from firstlight.rules.registry import Call, Grads, rule
-from firstlight.rules.state import course, pieces, sites
+from firstlight.rules.state import course, pieces, sites, twins
 from firstlight.rules.state.cross import beside_of, cross
 from firstlight.rules.state.empirical import constant
 from firstlight.rules.state.forms import combine, covariance
@@ -20,6 +20,15 @@ from firstlight.rules.state.layout import axis_atoms, fit_states, merge_axis, of
 from firstlight.rules.state.noise import mixed_wander, sample_correlation
 
 _FEW = 6  # stacked tensors whose pairs are looked at one by one
+
+
+def _between(x: Signal, y: Signal, at: int) -> Any:
+    """Σ E x_i y_j over the pairs of entries of two pieces along an axis, however their other indices differ."""
+    n, m = x.atoms[at], y.atoms[at]
+    if twins.known(x) is None or twins.known(y) is None or n != m:
+        return n * m * x.mean_mean * y.mean_mean
+    cube = cross(x, y)[1]
+    return n * np.take(cube, 0, axis=at) + n * (n - 1) * np.take(cube, 1, axis=at)
 
 
 def join(parts: list[Signal], dim: int) -> Signal:
@@ -42,22 +51,16 @@ def join(parts: list[Signal], dim: int) -> Signal:
     at = offset(fitted[0], dim)
     rank = len(fitted[0].corr.shape)
     qs = [p.mean_q for p in fitted]
-    means = [p.mean_mean for p in fitted]
     weight = sum(n * q for n, q in zip(sizes, qs, strict=True))
     same = sum(n * q * np.take(p.corr, 0, axis=at) for n, q, p in zip(sizes, qs, fitted, strict=True))
     other = sum(n * (n - 1) * q * np.take(p.corr, 1, axis=at) for n, q, p in zip(sizes, qs, fitted, strict=True))
-    cross = sum(
-        a * b * m * k
-        for i, (a, m) in enumerate(zip(sizes, means, strict=True))
-        for j, (b, k) in enumerate(zip(sizes, means, strict=True))
-        if i != j
-    )
+    between = sum(2.0 * _between(fitted[i], fitted[j], at) for i in range(len(fitted)) for j in range(i))
     roots = [n * q**0.5 for n, q in zip(sizes, qs, strict=True)]
     pairs = sum(roots) ** 2 - sum(n * q for n, q in zip(sizes, qs, strict=True))
     corr = np.ones((*(fitted[0].corr.shape[:at]), 2, *(fitted[0].corr.shape[at + 1 :])))
     if weight > 0:
         lower = np.asarray(same) / weight
-        upper = (np.asarray(other) + cross) / pairs if pairs > 0 else np.zeros_like(lower)
+        upper = (np.asarray(other) + between) / pairs if pairs > 0 else np.zeros_like(lower)
         corr = np.clip(np.stack([lower, upper], axis=at), -1.0, 1.0)
     fields: dict[str, Array] = {}
     for name in ("mean", "q"):

@@ -96,7 +96,7 @@ def constant(a: npt.NDArray[Any], like: Signal | None = None, batch_axis: int | 
     finite = np.nan_to_num(data, nan=0.0, posinf=INFINITY, neginf=-INFINITY)
     groups = groups_of(a.shape)
     squeezed = finite.reshape(tuple(n for n in a.shape if n > 1))
-    corr = _normalised(_thin(squeezed))
+    corr = _normalised(thin(squeezed))
     batch = tuple(axis == batch_axis for axis, g in enumerate(groups) for _ in g)
     return Signal(groups, _shrink(squeezed), _shrink(np.square(squeezed)), corr, batch, value=a, integer=integer)
 
@@ -118,7 +118,7 @@ def _shrink(field: Array) -> Array:
     return field
 
 
-def _thin(a: Array) -> Array:
+def thin(a: Array) -> Array:
     """A regular sample of a large array (whole axes are kept as long as they can)."""
     while a.size > _LARGEST:
         axis = int(np.argmax(a.shape))
@@ -146,8 +146,8 @@ def from_data(a: npt.NDArray[Any], batch_axis: int | None = 0) -> Signal:
     keep = [i for i, n in enumerate(data.shape) if n > 1]
     squeezed = data.reshape(tuple(data.shape[i] for i in keep))
     spatial = tuple(i >= 2 and data.ndim >= 4 and data.shape[i] >= _NEAR for i in keep)
-    thin = _thin(squeezed)
-    cube = cube_of(thin, spatial)
+    some = thin(squeezed)
+    cube = cube_of(some, spatial)
     origin = (0,) * cube.ndim
     q = float(np.mean(np.square(squeezed))) if squeezed.size else 0.0
     corr = np.clip(cube / cube[origin], -1.0, 1.0) if cube[origin] > 0 else np.ones_like(cube)
@@ -165,7 +165,7 @@ def from_data(a: npt.NDArray[Any], batch_axis: int | None = 0) -> Signal:
         gaussian=True,
         scatter=_scatter(squeezed, batch, spatial, keep.index(1) if data.ndim == 3 and {1, 2} <= set(keep) else None),
         split=_split(squeezed) if batch == (True, False, False) else None,
-        wander=_wander(thin) if batch[:1] == (True,) and len(batch) == 2 else 0.0,
+        wander=_wander(some) if batch[:1] == (True,) and len(batch) == 2 else 0.0,
         data=True,
     )
 

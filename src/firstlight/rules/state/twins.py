@@ -5,7 +5,8 @@ transformer whose blocks are one block) gives tensors that are as alike as what 
 one batch. Each tensor behind shared weights remembers how it was made (`graph.made`), and a cross moment of two is
 followed back to what their inputs have in common:
 
-* an affine map f: E f(h)f(h') = 2·E f((h + h')/2)² - ½E f(h)² - ½E f(h')², with the map's own rule;
+* an affine map f = A + b: 2·E f(h)f(h') = E f(h)² + E f(h')² - E (A(h - h'))², with the map's own rule; so what two
+  tensors that are nearly one differ by keeps its relative accuracy;
 * functions of Gaussian tensors: E f(u)g(v) = Σ_k a_k b_k c^k, c the correlation of u and v (Mehler);
 * products of independent factors: E a a'·E b b';
 * sums: term by term;
@@ -20,14 +21,15 @@ import numpy as np
 
 from firstlight.graph.made import Made, Way
 from firstlight.graph.nodes import series
-from firstlight.graph.signal import Array, Signal, Source, average, next_id, replace
-from firstlight.rules.state.empirical import cube_of
+from firstlight.graph.signal import Array, Signal, Source, average, replace
+from firstlight.rules.state.empirical import cube_of, thin
 from firstlight.rules.state.layout import align, fit_states, moments
 
 Moment = tuple[Array, Array]  # a field at equal indices and a cube over pairs
 Cross = Callable[[Signal, Signal], Moment]
-Add = Callable[[Signal, Signal], Signal]
+Add = Callable[[Signal, Signal, float], Signal]
 
+_INSIDE = 3  # steps of linear combinations inside one operation
 _SAME = 1e-9  # 1 - similarity below which two inputs are one
 
 
@@ -36,9 +38,23 @@ def known(x: Signal) -> Made | None:
     return x.made[1] if x.made is not None and x.made[0] == x.ident else None
 
 
+def followed(x: Signal, depth: int = _INSIDE) -> Made | None:
+    """`known`, and of a step inside an operation what its terms say."""
+    made = known(x)
+    if made is not None or not x.terms or depth == 0:
+        return made
+    return Made(Way.TERMS) if any(followed(t, depth - 1) is not None for _, t in x.terms) else None
+
+
 def with_way(x: Signal, made: Made) -> Signal:
     """The tensor with how it was made."""
     return replace(x, made=(x.ident, made))
+
+
+def given(x: Signal, entries: Array) -> Signal:
+    """An input of the network with its entries, which another input's may be like."""
+    squeezed = entries.reshape(tuple(n for n in entries.shape if n > 1))
+    return with_way(x, Made(Way.DATA, ("data", entries.shape), data=thin(squeezed)))
 
 
 def inherited(out: Signal, *parts: Signal) -> Signal:
@@ -63,7 +79,7 @@ class Pairs:
 
     Args:
         plain: Cross moments by linear combinations and common sources alone (`cross`).
-        add: The sum of two tensors.
+        add: x + α·y.
     """
 
     def __init__(self, plain: Cross, add: Add) -> None:
@@ -82,7 +98,7 @@ class Pairs:
     def _followed(self, later: Signal, earlier: Signal) -> Moment:
         if later.ident == earlier.ident:
             return later.q, later.mean_q * moments(later)
-        one, other = known(later), known(earlier)
+        one, other = followed(later), followed(earlier)
         if one is None or other is None:
             return self._plain(later, earlier)
         if one.way is Way.TERMS and later.terms:
@@ -93,15 +109,16 @@ class Pairs:
             found = self._twins(later, earlier, one, other)
             if found is not None:
                 return found
-        if other.way is Way.TERMS and earlier.terms:
-            return self._combined(earlier.terms, later)
+        for x, made, partner in ((later, one, earlier), (earlier, other, later)):
+            if x.terms and made.way is not Way.AFFINE:
+                return self._combined(x.terms, partner)
         return self._plain(later, earlier)
 
     def _combined(self, terms: Sequence[tuple[float, Signal]], other: Signal) -> Moment:
         field, cube = np.zeros((1,) * len(other.atoms)), np.zeros_like(other.corr)
         for coefficient, term in terms:
             if coefficient and len(term.atoms) == len(other.atoms):
-                f, c = self.cross(term, other) if known(term) is not None else self._plain(term, other)
+                f, c = self._plain(term, other) if followed(term) is None else self.cross(term, other)
                 field, cube = field + coefficient * f, cube + coefficient * fit_states(c, other.corr.shape)
         return field, cube
 
@@ -122,8 +139,8 @@ class Pairs:
         apart = [i for i, s in enumerate(alike) if 1.0 - s > _SAME]
         if not apart:
             return _of_one(x, y, 1.0)
-        if one.way is Way.AFFINE and len(apart) == 1 and one.again is not None:
-            found = self._affine(x, y, one, *pairs[apart[0]], apart[0])
+        if one.way is Way.JOINT or (one.way is Way.AFFINE and len(apart) == 1):
+            found = self._affine(x, y, one, [p if i in apart else None for i, p in enumerate(pairs)])
             if found is not None:
                 return found
         return _of_one(x, y, float(np.prod(np.clip(alike, -1.0, 1.0))))
@@ -133,19 +150,21 @@ class Pairs:
         level = (x.mean_q * y.mean_q) ** 0.5
         return average(self.cross(x, y)[0]) / level if level > 0.0 and x.ident != y.ident else 1.0
 
-    def _affine(self, x: Signal, y: Signal, made: Made, a: Signal, b: Signal, at: int) -> Moment | None:
-        """2·E f((a + b)/2)² - ½E f(a)² - ½E f(b)²."""
+    def _affine(
+        self, x: Signal, y: Signal, made: Made, apart: Sequence[tuple[Signal, Signal] | None]
+    ) -> Moment | None:
+        """½(E f(a)² + E f(b)² - E (A(a - b))²)."""
         assert made.again is not None
-        middle = _half(self._add(a, b), a, b)
-        out = made.again((*made.inputs[:at], middle, *made.inputs[at + 1 :]))
+        given = [h if p is None else self._add(*p, -1.0) for h, p in zip(made.inputs, apart, strict=True)]
+        out = made.again(tuple(given))
         if out.shape != x.shape:
             return None
         out, _ = align(out, x)
         if out.atoms != x.atoms:
             return None
-        field = 2.0 * out.q - 0.5 * (x.q + y.q)
-        cube = 2.0 * out.mean_q * fit_states(moments(out), x.corr.shape) - 0.5 * (
-            x.mean_q * moments(x) + y.mean_q * moments(y)
+        field = 0.5 * (x.q + y.q - out.q)
+        cube = 0.5 * (
+            x.mean_q * moments(x) + y.mean_q * moments(y) - out.mean_q * fit_states(moments(out), x.corr.shape)
         )
         return _possible(field, cube, x, y)
 
@@ -214,15 +233,6 @@ def _one_function(a: Array, b: Array) -> bool:
 
 def _deviation(x: Signal) -> float:
     return max(x.mean_q - float(np.square(x.mean).mean()), 0.0) ** 0.5
-
-
-def _half(total: Signal, a: Signal, b: Signal) -> Signal:
-    """(a + b)/2."""
-    return replace(
-        total, mean=total.mean * 0.5, q=total.q * 0.25, values=None if total.values is None else total.values * 0.5,
-        value=None, tag=None, terms=((0.5, a), (0.5, b)), cumulants=(total.cumulants[0] / 8.0, total.cumulants[1] / 16.0),
-        ident=next_id(),
-    )  # fmt: skip
 
 
 def _of_one(x: Signal, y: Signal, w: float) -> Moment:
