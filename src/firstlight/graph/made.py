@@ -34,6 +34,7 @@ class Made(NamedTuple):
         inputs: What the map was applied to.
         again: The map, without what it adds to its inputs.
         data: Entries of an input of the network.
+        gain: n·E w² of a dense layer of n independent weights of mean 0 on each unit of the last axis, else None.
     """
 
     way: Way
@@ -41,3 +42,4 @@ class Made(NamedTuple):
     inputs: tuple[Signal, ...] = ()
     again: Callable[[tuple[Signal, ...]], Signal] | None = None
     data: npt.NDArray[np.float64] | None = None
+    gain: float | None = None

@@ -18,6 +18,7 @@ _AFFINE = frozenset({"affine", "convolution", "einsum"})  # kinds of rules
 _JOINT = frozenset({"structural", "selection", "concatenation", "resampling"})
 _NORMS = frozenset({"normalization", "group_norm", "unit_length"})
 _MEANS = frozenset({"mean", "sum", "neg"}) | frozenset(f"{a}avg_pool{d}d" for a in ("", "adaptive_") for d in (1, 2, 3))
+_MANY = 100  # uses of one weight: pairs of them are looked at one by one
 _MASKED = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d"})
 
 
@@ -35,12 +36,12 @@ def _named(arg: Arg) -> Hashable:
 
 
 def shared(graph: Graph) -> frozenset[Hashable]:
-    """Operations with weights that are applied more than once, by their key."""
+    """Operations with weights that are applied more than once, and not too often to look at all pairs, by their key."""
     count: Counter[Hashable] = Counter()
     for node in graph.nodes:
         if any(isinstance(r, ParameterRef) for r in node.read) and node.refs:
             count[_key(node)] += 1
-    return frozenset(key for key, times in count.items() if times > 1)
+    return frozenset(key for key, times in count.items() if 1 < times <= _MANY)
 
 
 def _tensors(given: Any) -> list[Signal]:
@@ -89,7 +90,8 @@ def forward(
         again = _again(rule, node, call.training, bound, k)
         if node.op == "scaled_dot_product_attention":  # of small logits the weights are nearly one in all draws
             inputs = inputs[2:3]
-        found.append(twins.with_way(out, Made(_way(rule, node), (key, k), tuple(inputs), again)))
+        gain = _gain(node, bound, 1)
+        found.append(twins.with_way(out, Made(_way(rule, node), (key, k), tuple(inputs), again, gain=gain)))
     return tuple(found)
 
 
@@ -99,6 +101,15 @@ def _way(rule: Rule, node: Node) -> Way:
     if rule.kind in _JOINT or node.op in _MEANS:
         return Way.JOINT
     return Way.AFFINE if rule.kind in _AFFINE or node.op in ("mul", "div") else Way.ANY
+
+
+def _gain(node: Node, bound: Mapping[str, Any], axis: int) -> float | None:
+    """`Made.gain` of a linear layer (axis 1 of its weight is summed over) or of its adjoint (axis 0)."""
+    weight = bound.get("weight")
+    if node.op != "linear" or not isinstance(weight, Signal) or weight.weights is None or weight.ndim != 2:
+        return None
+    plain = weight.weights.structure != "centred" and weight.q.size == 1 and not weight.mean.any()
+    return weight.shape[axis] * weight.mean_q if plain else None
 
 
 def _again(
@@ -136,7 +147,8 @@ def backward(
             continue
         way, others = _way_back(rule, node, bound, out, name)
         again = _back_again(rule, node, call, bound, out, name, [g is not None for g in above], several(grads))
-        made = Made(way, ("back", key, name), (*given, *others), again)
+        gain = _gain(node, bound, 0) if name == "input" else None
+        made = Made(way, ("back", key, name), (*given, *others), again, gain=gain)
         if not base.terms:
             gradient.base = twins.with_way(base, made)
         elif base.terms[0][1].ident > before:  # what comes through the weights, turned along its own tensor

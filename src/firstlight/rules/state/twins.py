@@ -135,6 +135,10 @@ class Pairs:
             return self.cross(*pairs[0]) if pairs[0][0].atoms == x.atoms else None
         if one.way is Way.PRODUCT:
             return self._product(x, pairs)
+        if one.gain is not None and len(pairs) == 1:
+            found = self._dense(x, y, one.gain, *pairs[0])
+            if found is not None:
+                return found
         alike = [self.similarity(a, b) for a, b in pairs]
         apart = [i for i, s in enumerate(alike) if 1.0 - s > _SAME]
         if not apart:
@@ -145,14 +149,26 @@ class Pairs:
                 return found
         return _of_one(x, y, float(np.prod(np.clip(alike, -1.0, 1.0))))
 
+    def _dense(self, x: Signal, y: Signal, gain: float, a: Signal, b: Signal) -> Moment | None:
+        """E (Wa + c)_i (Wb + c)_i = gain·E a b + E c²; another unit has other weights."""
+        if a.atoms[:-1] != x.atoms[:-1] or len(a.groups[-1]) != 1 or len(x.groups[-1]) != 1:
+            return None
+        field, cube = self.cross(a, b)
+        field = gain * field.mean(axis=-1, keepdims=True)
+        pairs = np.zeros((*cube.shape[:-1], x.corr.shape[-1]))
+        pairs[..., 0] = gain * cube[..., 0]
+        for w, term in x.terms:
+            if term.weights is not None:
+                q, m = w * w * term.mean_q, w * w * moments(term) * term.mean_q
+                field, pairs = field + q, pairs + fit_states(m, pairs.shape)
+        return _possible(field, fit_states(pairs, x.corr.shape), x, y)
+
     def similarity(self, x: Signal, y: Signal) -> float:
         """E x_i y_i/√(E x²·E y²) at equal indices."""
         level = (x.mean_q * y.mean_q) ** 0.5
         return average(self.cross(x, y)[0]) / level if level > 0.0 and x.ident != y.ident else 1.0
 
-    def _affine(
-        self, x: Signal, y: Signal, made: Made, apart: Sequence[tuple[Signal, Signal] | None]
-    ) -> Moment | None:
+    def _affine(self, x: Signal, y: Signal, made: Made, apart: Sequence[tuple[Signal, Signal] | None]) -> Moment | None:
         """½(E f(a)² + E f(b)² - E (A(a - b))²)."""
         assert made.again is not None
         given = [h if p is None else self._add(*p, -1.0) for h, p in zip(made.inputs, apart, strict=True)]
