@@ -143,13 +143,14 @@ def backward(
         if not isinstance(gradient, Cotangent) or gradient.rest or gradient.base.ident <= before:
             continue
         base = gradient.base
-        if twins.known(base) is not None or len(base.terms) > 1:
+        whole_one = not base.terms or rule.kind in _NORMS
+        if twins.known(base) is not None or not (whole_one or len(base.terms) == 1):
             continue
         way, others = _way_back(rule, node, bound, out, name)
         again = _back_again(rule, node, call, bound, out, name, [g is not None for g in above], several(grads))
         gain = _gain(node, bound, 0) if name == "input" else None
         made = Made(way, ("back", key, name), (*given, *others), again, gain=gain)
-        if not base.terms:
+        if whole_one:
             gradient.base = twins.with_way(base, made)
         elif base.terms[0][1].ident > before:  # what comes through the weights, turned along its own tensor
             part = twins.with_way(base.terms[0][1], made)
