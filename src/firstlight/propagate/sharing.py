@@ -18,7 +18,7 @@ _AFFINE = frozenset({"affine", "convolution", "einsum"})  # kinds of rules
 _JOINT = frozenset({"structural", "selection", "concatenation", "resampling"})
 _NORMS = frozenset({"normalization", "group_norm", "unit_length"})
 _MEANS = frozenset({"mean", "sum", "neg"}) | frozenset(f"{a}avg_pool{d}d" for a in ("", "adaptive_") for d in (1, 2, 3))
-_MANY = 100  # uses of one weight: pairs of them are looked at one by one
+_MANY = 256  # uses of one weight: pairs of them are looked at one by one
 _MASKED = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d"})
 
 

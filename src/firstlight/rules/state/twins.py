@@ -99,12 +99,12 @@ class Pairs:
         if later.ident == earlier.ident:
             return later.q, later.mean_q * moments(later)
         one, other = followed(later), followed(earlier)
-        if one is None or other is None:
-            return self._plain(later, earlier)
-        if one.way is Way.TERMS and later.terms:
+        if one is not None and one.way is Way.TERMS and later.terms and other is not None:
             return self._combined(later.terms, earlier)
         if (found := self._functions(later, earlier)) is not None:
             return found
+        if one is None or other is None:
+            return self._plain(later, earlier)
         if one.key is not None and one.key == other.key and later.atoms == earlier.atoms:
             found = self._twins(later, earlier, one, other)
             if found is not None:
@@ -191,7 +191,7 @@ class Pairs:
             b, _ = align(b, x)
             if a.atoms != x.atoms or b.atoms != x.atoms:
                 return None
-            f, c = self.cross(a, b) if known(a) is not None and known(b) is not None else self._plain(a, b)
+            f, c = self.cross(a, b)
             field, cube = field * f, cube * fit_states(c, x.corr.shape)
         return field, cube
 
