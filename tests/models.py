@@ -6,11 +6,11 @@ global random state is left alone. Entries of transformers and diffusers are the
 
 from __future__ import annotations
 
-from tests.zoo import convolution, dense, pretrained, sequence
+from tests.zoo import convolution, dense, pretrained, sequence, shared
 from tests.zoo.entry import Entry
 
 ZOO: dict[str, Entry] = {}
-for _entries in (dense.ENTRIES, convolution.ENTRIES, sequence.ENTRIES, pretrained.ENTRIES):
+for _entries in (dense.ENTRIES, convolution.ENTRIES, sequence.ENTRIES, shared.ENTRIES, pretrained.ENTRIES):
     for _entry in _entries:
         if _entry.name in ZOO:
             raise ValueError(f"two networks are called {_entry.name!r}")

@@ -95,6 +95,21 @@ def _t5(depth: int, width: int) -> nn.Module:
     return T5ForConditionalGeneration(config)
 
 
+def _albert(depth: int, width: int) -> nn.Module:
+    from transformers import AlbertConfig, AlbertModel
+
+    config = AlbertConfig(
+        vocab_size=IDS,
+        embedding_size=width // 2,
+        hidden_size=width,
+        num_hidden_layers=depth,
+        num_attention_heads=4,
+        intermediate_size=2 * width,
+        max_position_embeddings=16,
+    )
+    return AlbertModel(config)
+
+
 def _vit(depth: int, width: int) -> nn.Module:
     from transformers import ViTConfig, ViTModel
 
@@ -166,6 +181,7 @@ if find_spec("transformers") is not None:
         _entry("mixtral", _mixtral, ids, "attention", "norm", "routing"),
         _entry("bert", _bert, masked_ids, "attention", "norm", "dropout"),
         _entry("t5", _t5, two_ids, "attention", "norm", "tied", "dropout"),
+        _entry("albert", _albert, ids, "attention", "norm", "tied"),
         _entry("vit", _vit, pixels(16), "attention", "norm"),
         _entry("convnext", _convnext, pixels(16), "conv", "norm"),
         _entry("swin", _swin, pixels(32), "attention", "norm"),

@@ -55,7 +55,7 @@ def adjoint(run: Run, seeds: Mapping[Ref, Signal] | None = None, *, sampler: Sam
                 grads = tuple(_collect(p, x) for p, x in zip(handed, outputs, strict=True))
                 if all(g is None for g in grads):
                     continue
-            if node.op != "input":
+            if node.op != "input" and any(x.numel for x in outputs):
                 _pass_on(run, node, grads, outputs, incoming, owed, sampler)
         for name, parts in owed.items():
             run.parameter_gradients[name] = _slim(whole(total(parts)))
@@ -72,8 +72,8 @@ def _slim(g: Signal) -> Signal:
     What made it would keep every gradient behind it alive, long fields and all.
     """
     changes: dict[str, Any] = {}
-    if g.terms or g.factors is not None or g.view is not None:
-        changes = {"terms": (), "factors": None, "view": None}
+    if g.terms or g.factors is not None or g.view is not None or g.made is not None:
+        changes = {"terms": (), "factors": None, "view": None, "made": None}
     if max(g.q.size, g.mean.size) > _LONG:
         n = len(g.atoms)
         changes |= {"q": number(g.mean_q, n), "mean": number(g.mean_mean, n), "source": None, "values": None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +35,7 @@ class Run:
         parameter_gradients: The gradient of each parameter, likewise.
         strict: Whether an error inside a rule is raised instead of noted (tests).
         signs: What the graph says of its tensors' entries.
-        shared: Operations whose weights are used more than once.
+        shared: How often operations apply weights that are used more than once.
     """
 
     graph: Graph
@@ -46,7 +46,7 @@ class Run:
     parameter_gradients: dict[str, Signal] = field(default_factory=dict[str, Signal])
     strict: bool = False
     signs: Signs = UNSAID
-    shared: frozenset[Hashable] = frozenset()
+    shared: Mapping[Hashable, int] = field(default_factory=dict[Hashable, int])
 
 
 def resolve(run: Run, arg: Arg) -> Any:

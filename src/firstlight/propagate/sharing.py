@@ -19,6 +19,7 @@ _JOINT = frozenset({"structural", "selection", "concatenation", "resampling"})
 _NORMS = frozenset({"normalization", "group_norm", "unit_length"})
 _MEANS = frozenset({"mean", "sum", "neg"}) | frozenset(f"{a}avg_pool{d}d" for a in ("", "adaptive_") for d in (1, 2, 3))
 _MANY = 256  # uses of one weight: pairs of them are looked at one by one
+_NARROW = 0.1  # uses²/width from which what is left out is worth a word
 _MASKED = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d"})
 
 
@@ -35,13 +36,13 @@ def _named(arg: Arg) -> Hashable:
     return tuple(_named(a) for a in arg) if isinstance(arg, tuple) else repr(arg)
 
 
-def shared(graph: Graph) -> frozenset[Hashable]:
-    """Operations with weights that are applied more than once, and not too often to look at all pairs, by their key."""
+def shared(graph: Graph) -> dict[Hashable, int]:
+    """Operations with weights that are applied more than once, by their key, and how often."""
     count: Counter[Hashable] = Counter()
     for node in graph.nodes:
         if any(isinstance(r, ParameterRef) for r in node.read) and node.refs:
             count[_key(node)] += 1
-    return frozenset(key for key, times in count.items() if 1 < times <= _MANY)
+    return {key: times for key, times in count.items() if times > 1}
 
 
 def _tensors(given: Any) -> list[Signal]:
@@ -59,13 +60,13 @@ def _with(given: Any, new: list[Signal]) -> Any:
 
 
 def forward(
-    known: frozenset[Hashable], node: Node, rule: Rule | None, bound: Mapping[str, Any], call: Call,
+    known: Mapping[Hashable, int], node: Node, rule: Rule | None, bound: Mapping[str, Any], call: Call,
     outputs: tuple[Signal, ...], before: int,
 ) -> tuple[Signal, ...]:  # fmt: skip
     """The outputs of an operation, which remember how they were made if that was behind shared weights.
 
     Args:
-        known: Operations with shared weights.
+        known: Operations with shared weights, and how often each is applied.
         node: The operation.
         rule: Its rule.
         bound: Its arguments by name.
@@ -79,6 +80,16 @@ def forward(
     inputs = _tensors(tuple(bound.values()))
     if not inputs or (key not in known and not any(twins.known(x) is not None for x in inputs)):
         return outputs
+    times = known.get(key, 0)
+    if times > _MANY:
+        call.caveat(f"its weights are used {times} times: what comes out is taken as independent each time")
+        return outputs
+    width = _channels(bound)
+    if times > 1 and times * times > _NARROW * width:
+        call.caveat(
+            f"its weights are used {times} times, {width} units wide: what the uses have in common is that of wide "
+            f"layers; what is left out grows as uses²/width"
+        )
     found: list[Signal] = []
     for k, out in enumerate(outputs):
         if out.ident <= before or twins.known(out) is not None:
@@ -93,6 +104,11 @@ def forward(
         gain = _gain(node, bound, 1)
         found.append(twins.with_way(out, Made(_way(rule, node), (key, k), tuple(inputs), again, gain=gain)))
     return tuple(found)
+
+
+def _channels(bound: Mapping[str, Any]) -> int:
+    weight = bound.get("weight")
+    return weight.shape[0] if isinstance(weight, Signal) and weight.ndim else 1
 
 
 def _way(rule: Rule, node: Node) -> Way:
@@ -128,7 +144,7 @@ def _again(
 
 
 def backward(
-    known: frozenset[Hashable], node: Node, rule: Rule | None, bound: Mapping[str, Any], call: Call,
+    known: Mapping[Hashable, int], node: Node, rule: Rule | None, bound: Mapping[str, Any], call: Call,
     out: Any, grads: Any, found: Mapping[str, Any], before: int,
 ) -> None:  # fmt: skip
     """Have the gradients behind an operation remember how they were made, as `forward` does."""

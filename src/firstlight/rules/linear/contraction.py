@@ -147,8 +147,7 @@ def product(x: Signal, y: Signal, *, quiet: bool = False) -> Signal:
         q = np.asarray(out.q * unitwise.by_row(out, alike))
         mean = np.clip(out.mean * unitwise.by_row(out, aligned), -np.sqrt(q), np.sqrt(q))
         out = replace(out, q=q, mean=mean if out.mean.any() else out.mean)
-    out = twins.of_product(out, x, y)
-    return course.multiplied(out, x, y) if x.course or y.course else out
+    return course.multiplied(twins.of_product(out, x, y), x, y)
 
 
 def _met_by_chance(x: Signal, y: Signal, energies: tuple[Array, Array]) -> float:

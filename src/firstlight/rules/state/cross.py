@@ -236,7 +236,7 @@ def _what_is_left(x: Signal, y: Signal, alpha: float) -> Signal | None:
     put(1.0, x)
     put(alpha, y)
     for _ in range(_STEPS):
-        made = [k for k, (_, term) in left.items() if term.terms]
+        made = [k for k, (_, term) in left.items() if term.terms and not twins.is_mapped(term)]
         if not made or (cancelled and len(left) > _PARTS):
             break
         coefficient, term = left.pop(max(made))

@@ -38,6 +38,12 @@ def known(x: Signal) -> Made | None:
     return x.made[1] if x.made is not None and x.made[0] == x.ident else None
 
 
+def is_mapped(x: Signal) -> bool:
+    """Whether shared weights made a tensor: it meets others whole, and its terms (weights and bias) say nothing."""
+    made = known(x)
+    return made is not None and made.way is Way.AFFINE
+
+
 def followed(x: Signal, depth: int = _INSIDE) -> Made | None:
     """`known`, and of a step inside an operation what its terms say."""
     made = known(x)
@@ -109,8 +115,8 @@ class Pairs:
             found = self._twins(later, earlier, one, other)
             if found is not None:
                 return found
-        for x, made, partner in ((later, one, earlier), (earlier, other, later)):
-            if x.terms and made.way is not Way.AFFINE:
+        for x, partner in ((later, earlier), (earlier, later)):
+            if x.terms and not is_mapped(x):
                 return self._combined(x.terms, partner)
         return self._plain(later, earlier)
 

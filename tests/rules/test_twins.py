@@ -1,0 +1,157 @@
+"""Tensors that the same weights made of different ones, against draws."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import firstlight
+from tests.zoo.shared import Looped, LoopedGPT, LoopedImages, Siamese
+
+WIDTH, DRAWS, USES = 128, 48, 4
+
+
+def beside_draws(model, batch, **how):
+    """(node, predicted over drawn mean square, its standard error), forward and backward."""
+    predicted = firstlight.predict(model, batch, "torch-default")
+    for node in firstlight.measure(model, batch, draws=DRAWS, scheme="torch-default", **how).nodes:
+        for drawn, mine in ((node.log_q, predicted[node.name].output), (node.log_grad_q, predicted[node.name].grad)):
+            if drawn is not None and mine is not None and np.isfinite(drawn.values).all():
+                q = np.exp(drawn.values)
+                yield node.name, float(mine.q / q.mean()), float(q.std(ddof=1) / q.mean() / DRAWS**0.5)
+
+
+@pytest.mark.parametrize("kind", [Looped, LoopedImages])
+def test_a_stream_to_which_one_map_is_added_again_and_again(kind):
+    """Corrections beyond the infinitely wide network are of order uses²/width (two meet in uses·(uses - 1)/2 pairs)."""
+    torch.manual_seed(0)
+    batch = torch.randn(16, WIDTH) if kind is Looped else torch.randn(8, 3, 8, 8)
+    width = WIDTH if kind is Looped else 48
+    for name, ratio, error in beside_draws(kind(USES, width), batch):
+        assert abs(ratio - 1.0) < 4.0 * error + USES**2 / width, name
+
+
+def test_the_same_stream_with_a_map_of_its_own_in_each_step_is_shorter():
+    """The check above can tell: without what the uses have in common the stream is a third too short."""
+
+    class Apart(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.maps = nn.ModuleList([Looped(1, WIDTH) for _ in range(USES)])
+
+        def forward(self, x):
+            for f in self.maps:
+                x = f(x)
+            return x
+
+    torch.manual_seed(0)
+    batch = torch.randn(16, WIDTH)
+    one = firstlight.predict(Looped(USES, WIDTH), batch, "he").nodes[-1].output.q
+    many = firstlight.predict(Apart(), batch, "he").nodes[-1].output.q
+    assert many < 0.67 * one
+
+
+def test_a_transformer_of_one_block():
+    torch.manual_seed(0)
+    stream = [f":add{k}" for k in ("", *(f"#{i}" for i in range(1, 2 * USES)))]
+    found = [r for r in beside_draws(LoopedGPT(USES, 64), torch.randint(50, (8, 12))) if r[0] in stream]
+    assert len(found) == 2 * len(stream)
+    for name, ratio, error in found:
+        assert abs(ratio - 1.0) < 4.0 * error + USES / 64, name
+
+
+def test_two_views_through_one_encoder():
+    torch.manual_seed(0)
+    x = torch.randn(16, WIDTH)
+    batch = (x, x + 0.5 * torch.randn(16, WIDTH))
+    ratios = {name: (ratio, error) for name, ratio, error in beside_draws(Siamese(2, WIDTH), batch) if ":su" in name}
+    assert set(ratios) == {":sum", ":sub"}  # the cosine, and a - b
+    for ratio, error in ratios.values():
+        assert abs(ratio - 1.0) < 4.0 * error + 2.0 / WIDTH**0.5  # a cosine of WIDTH units scatters by 1/√WIDTH
+
+
+def test_two_unlike_inputs_have_in_common_what_two_samples_have():
+    torch.manual_seed(0)
+    x, y = torch.randn(64, WIDTH), torch.randn(64, WIDTH)
+    node = firstlight.predict(Siamese(2, WIDTH), (x, y), "he")
+    one = next(n for n in node.nodes if n.name == "encoder.4:linear").output
+    difference = next(n for n in node.nodes if n.op == "sub").output
+    assert one.c_batch is not None
+    assert difference.q == pytest.approx(2.0 * one.q * (1.0 - one.c_batch), rel=0.05)
+
+
+def test_one_input_twice_is_one_output():
+    torch.manual_seed(0)
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.f = Looped(1, WIDTH)
+
+        def forward(self, x):
+            return self.f(x) - self.f(x)
+
+    assert firstlight.predict(Twice(), torch.randn(8, WIDTH), "he").nodes[-1].output.q < 1e-12
+
+
+def test_dropout_between_leaves_what_two_passes_have_in_common():
+    """E (d(h) - d'(h))² = 2·E h²·p/(1 - p) of two masks d, d' of one tensor h."""
+    torch.manual_seed(0)
+
+    class Passes(nn.Module):
+        def __init__(self, p):
+            super().__init__()
+            self.f, self.p = nn.Linear(WIDTH, WIDTH), p
+
+        def forward(self, x):
+            return F.dropout(self.f(x), self.p) - F.dropout(self.f(x), self.p)
+
+    p = 0.25
+    found = firstlight.predict(Passes(p).train(), torch.randn(8, WIDTH), "he")
+    h = next(n for n in found.nodes if n.op == "linear").output.q
+    assert found.nodes[-1].output.q == pytest.approx(2.0 * h * p / (1.0 - p), rel=1e-9)
+
+
+def test_a_dense_layer_in_one_step_is_what_its_rule_gives(monkeypatch):
+    from firstlight.rules.state import twins
+
+    torch.manual_seed(0)
+    model, batch = Looped(3, 16), torch.randn(8, 16)
+    short = [n.output.q for n in firstlight.predict(model, batch, "he").nodes]
+    monkeypatch.setattr(twins.Pairs, "_dense", lambda *_: None)
+    assert [n.output.q for n in firstlight.predict(model, batch, "he").nodes] == pytest.approx(short, rel=1e-9)
+
+
+def test_one_sample_and_none():
+    class Part(nn.Module):
+        def __init__(self, samples):
+            super().__init__()
+            self.f, self.samples = Looped(3, 16), samples
+
+        def forward(self, x):
+            return self.f(x[: self.samples])
+
+    for samples in (0, 1):
+        found = firstlight.predict(Part(samples), torch.randn(4, 16), "he")
+        assert all(np.isfinite(n.output.q) for n in found.nodes)
+
+
+def test_copies_of_a_layer_are_other_weights():
+    """A deep copy has entries of its own as soon as weights are drawn."""
+
+    class Copied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one = nn.Linear(WIDTH, WIDTH)
+            self.other = copy.deepcopy(self.one)
+
+        def forward(self, x):
+            return self.one(x) - self.other(x)
+
+    torch.manual_seed(0)
+    found = firstlight.predict(Copied(), torch.randn(8, WIDTH), "he")
+    one = next(n for n in found.nodes if n.op == "linear").output.q
+    assert found.nodes[-1].output.q == pytest.approx(2.0 * one, rel=1e-9)
