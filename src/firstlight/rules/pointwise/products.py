@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.along import Along
-from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, Source, next_id, once, replace
+from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, Source, once, replace
 from firstlight.rules.attention.shares import are_shares, shares_back
 from firstlight.rules.chains import levels
 from firstlight.rules.chains.grids import Bend, finer, on_grid
@@ -34,10 +34,10 @@ from firstlight.rules.pointwise.elementwise import Pointwise, apply, back, chain
 from firstlight.rules.pointwise.merge import is_number, number_of, on_common_source, plus, reduce_to
 from firstlight.rules.pointwise.powers import product_of
 from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, rule
-from firstlight.rules.state import kin, twins
-from firstlight.rules.state.cross import cross
+from firstlight.rules.state import kin
+from firstlight.rules.state.cross import of_twins
 from firstlight.rules.state.empirical import constant, uniform
-from firstlight.rules.state.layout import align, axis_atoms, correlations, moments
+from firstlight.rules.state.layout import align, axis_atoms
 from firstlight.rules.state.summation import is_centred, rooted
 
 _TABLE = 1 << 15  # entries of a table whose places count one by one; a rotary embedding has all positions × channels
@@ -72,7 +72,7 @@ def multiply(call: Call, x: Any, y: Any) -> Any:
         both = finer(x.source, y.source)
         return from_values(x, both, on_grid(x.values, x.source, both) * on_grid(y.values, y.source, both))
     x, y = _levelled(x), _levelled(y)
-    out = _of_twins(kin.met(product(x, y), *align(x, y)), *align(x, y))
+    out = of_twins(kin.met(product(x, y), *align(x, y)), *align(x, y))
     still = (x.gaussian and _unvaried(y)) or (y.gaussian and _unvaried(x))
     if (
         not still
@@ -83,17 +83,6 @@ def multiply(call: Call, x: Any, y: Any) -> Any:
     out = replace(out, gaussian=still, terms=_terms(x, y), factors=None if still else (out.ident, x, y))
     standing = None if still else levels.of_product(x, y)
     return out if standing is None else replace(out, source=standing[0], values=standing[1])
-
-
-def _of_twins(out: Signal, x: Signal, y: Signal) -> Signal:
-    """The product of what shared weights made of two tensors: E xy, and E x²y² = E x²·E y² + 2(E xy)² (Isserlis)."""
-    if twins.known(x) is None or twins.known(y) is None or x.atoms != y.atoms:
-        return out
-    field, cube = cross(x, y)
-    met, pairs = field - x.mean * y.mean, cube - x.mean_mean * y.mean_mean
-    raw = moments(out) * out.mean_q + np.square(pairs) + float(np.square(met).mean())
-    q = out.q + 2.0 * np.square(met)
-    return replace(out, mean=out.mean + met, q=q, corr=correlations(raw, q), ident=next_id())
 
 
 def _levelled(x: Signal) -> Signal:

@@ -196,6 +196,17 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
     return replace(out, wander=mixed_wander([(qx, x), (alpha**2 * qy, y)], sample_correlation(out)), angle=angle)
 
 
+def of_twins(out: Signal, x: Signal, y: Signal) -> Signal:
+    """The product of what shared weights made of two tensors: E xy, and E x²y² = E x²·E y² + 2(E xy)² (Isserlis)."""
+    if twins.known(x) is None or twins.known(y) is None or x.atoms != y.atoms:
+        return out
+    field, cube = cross(x, y)
+    met, pairs = field - x.mean * y.mean, cube - x.mean_mean * y.mean_mean
+    raw = moments(out) * out.mean_q + np.square(pairs) + float(np.square(met).mean())
+    q = out.q + 2.0 * np.square(met)
+    return replace(out, mean=out.mean + met, q=q, corr=correlations(raw, q), ident=next_id())
+
+
 def _all_but_one_cancel(x: Signal, y: Signal, alpha: float) -> Signal | None:
     """z, if x + α·y is z entry by entry: m + z - m, the distance of what was drawn around m from m."""
     if not (x.terms and y.ident < x.ident and alpha < 0.0):
@@ -281,4 +292,4 @@ def _free(x: Signal) -> Array:
 
 PAIRS = twins.Pairs(_cross, add)
 
-__all__ = ["PAIRS", "add", "covariance", "cross", "with_rest"]
+__all__ = ["PAIRS", "add", "covariance", "cross", "of_twins", "with_rest"]
