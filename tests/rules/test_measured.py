@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import firstlight
+from firstlight.capture.sampled import _defined, _size
 from tests.rules.drawn_nodes import Behind, gradient_ratios
 
 RESOLUTION = 0.1  # of a few sampled draws
@@ -82,3 +83,14 @@ def test_a_margin_that_is_kept_is_no_dead_layer():
     assert firstlight.predict(Behind(loss, 64), torch.randn(16, 64), "he").p_start > 0.9
     blocked = torch.nn.Sequential(Behind(lambda x: torch.relu(x.norm(dim=-1, keepdim=True).neg()), 64))
     assert firstlight.predict(blocked, torch.randn(16, 64), "he").p_start < 0.1
+
+
+def test_mean_squares_of_few_and_of_undefined_entries():
+    assert _size(torch.zeros(0, 3)) == 0.0
+    assert _size(torch.tensor([[3.0]])) == pytest.approx(9.0)
+    assert _size(torch.tensor([1, -3])) == pytest.approx(5.0)
+    assert _size(torch.tensor([3.0 + 4.0j])) == pytest.approx(25.0)
+    assert _size(torch.tensor([2e19, 0.0])) == pytest.approx(2e38)  # beyond float32 when it is squared
+    partly = torch.tensor([1.0, -3.0, math.nan, math.inf])
+    assert _size(partly) == pytest.approx(5.0)
+    assert _defined(partly).isfinite().all()

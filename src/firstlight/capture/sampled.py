@@ -154,7 +154,7 @@ class Sampler:
             tensors = {arg: draw.tensor(arg) for arg in call.sources}
             met = draw.met
             drawn = {arg: draw.tensor(arg) for arg in draw.roots}
-        sizes = {arg: _size(t) for arg, t in drawn.items()}
+        sizes = {} if longer else {arg: _size(t) for arg, t in drawn.items()}
         if not met:
             tensors = {arg: t.detach() for arg, t in tensors.items()}
             if track:
@@ -169,7 +169,7 @@ class _Drawn(NamedTuple):
     Attributes:
         tensors: That it reads.
         roots: Statistics of what was drawn.
-        sizes: Its mean squares.
+        sizes: Its mean squares, where nothing is longer.
         wanted: What gets gradients: what it reads, and what was drawn.
         handed: What gets those that go on: what it reads, or what was drawn where one tensor comes on several ways,
             since X and (XᵀX)⁻¹ do not go back by themselves.
@@ -216,7 +216,12 @@ def _along_an_input(rows: Sequence[tuple[Mapping[Arg, Tensor], Tensor]], look: L
 
 
 def _size(t: Tensor) -> float:
-    return float(_defined(t.detach()).abs().double().square().mean()) if t.numel() else 0.0
+    """Mean square; the norm in double precision makes no copies."""
+    if not t.numel():
+        return 0.0
+    t = _defined(t.detach() if t.is_floating_point() or t.is_complex() else t.double())
+    kind = torch.complex128 if t.is_complex() else torch.float64
+    return float(torch.linalg.vector_norm(t, dtype=kind)) ** 2 / t.numel()
 
 
 def _noise(
@@ -349,6 +354,8 @@ def _statistics(t: Tensor, shape: tuple[int, ...]) -> Signal:
 
 def _defined(t: Tensor) -> Tensor:
     """The entries, those outside of the operation's domain (which the network's lie in) as large as the others."""
+    if bool(torch.linalg.vector_norm(t).isfinite()):  # of an infinite entry it is infinite
+        return t
     inside = t.isfinite()
     if bool(inside.all()) or not bool(inside.any()):
         return t
