@@ -58,6 +58,10 @@ NEVER = {
     "of fewer axes": lambda d: _summed(d, lambda c: hidden(c[None, ..., None] - c[..., None, :])),
     "last of fewer axes": lambda d: _summed(d, lambda c: c[..., -1:] - c[None]),
     "softplus written out": lambda d: -_softplus(d) * d.exp(),
+    "held below zero": lambda d: (d + 1.0).clamp(max=0.0),
+    "held below zero by one bound": lambda d: (d + 1.0).clamp_max(-0.1),
+    "held above a number below zero": lambda d: d.clamp(min=-2.0),
+    "numbers": lambda d: d.nan_to_num(),
     "last, turned": lambda d: _summed(d, lambda c: c[:, :, -1:, None] - c[:, :, None]),
 }
 SOMETIMES = {
@@ -69,6 +73,8 @@ SOMETIMES = {
     "each minus the first": lambda d: d.cumsum(-1) - d.cumsum(-1)[..., :1],
     "padded with one": lambda d: F.pad(d, (0, 2), value=1.0),
     "its square": lambda d: d.square(),
+    "held above a number above zero": lambda d: d.clamp_min(0.1),
+    "held below a number above zero": lambda d: (d + 1.0).clamp(-1.0, 1.0),
     "shifted": lambda d: d + 1.0,
     "less of what is below zero": lambda d: torch.add(d, d.square().neg(), alpha=-2),
     "less than nothing of what is above": lambda d: torch.sub(d, d.square(), alpha=-2),

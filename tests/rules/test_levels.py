@@ -73,3 +73,28 @@ def test_independent_factors_would_be_far_off(both):
     _, truth = both
     mean, error = truth["c"]
     assert SAMPLES * truth["exponent"][0] * truth["step"][0] > 1.5 * (mean + 4.0 * error)
+
+
+class Classes(nn.Module):
+    """ln of a binomial law without its coefficients, k·ln p + (n - k)·ln(1 - p), among the classes k: its softmax."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.classes = nn.Linear(WIDTH, WIDTH), torch.arange(8.0) / 8.0
+
+    def forward(self, x):
+        p = torch.sigmoid(self.first(x))[:, :, None]
+        return (self.classes * torch.log(p)).softmax(-1)
+
+
+def test_gradients_that_sum_to_nothing_do_not_times_numbers():
+    """Gradients of a softmax sum to nothing, so that the sum's correlations were 0/0 (ZoeDepth had P(start) 0)."""
+    x, model = torch.randn(SAMPLES, WIDTH), Classes()
+    seen = []
+    for seed in range(DRAWS // 4):
+        firstlight.initialize(model, "lecun", seed=seed, batch=x)
+        log = torch.log(torch.sigmoid(model.first(x))).detach().requires_grad_()
+        y = (model.classes * log[:, :, None]).softmax(-1)
+        seen.append(float(torch.autograd.grad(y.flatten() @ torch.randn(y.numel()), log)[0].square().mean()))
+    found = next(n for n in firstlight.predict(model, x, "lecun").nodes if n.op == "log").grad.q
+    assert abs(found - np.mean(seen)) < 4.0 * np.std(seen) / len(seen) ** 0.5 + 0.15 * np.mean(seen)

@@ -80,6 +80,29 @@ def test_a_guard_of_a_positive_sum_takes_nothing() -> None:
     assert not found[":clamp"].caveats
 
 
+def test_guards_in_other_words_take_nothing_either() -> None:
+    """Depths as means over bins: a shift that is held above zero, `nan_to_num` and `clamp_min` (q had been 10^14)."""
+
+    class Bins(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.head = nn.Linear(64, 64), nn.Linear(64, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.first(x).relu()
+            h = h + (-h.amin(1, keepdim=True)).clamp_min(0.0).clamp_max(1e-4) + 1e-8
+            return self.head(h / torch.nan_to_num(h.sum(1, keepdim=True), nan=1.0).clamp_min(1e-12))
+
+    forward, back = drawn(model := Bins())
+    found = {n.name: n for n in firstlight.predict(model, X, "lecun").nodes}
+    assert found[":clamp_min#1"].output.q == found[":sum"].output.q
+    for seen, name in ((forward, ":div"), (back, ":div"), (back, "first:linear")):
+        n = found[name]
+        q = n.output.q if seen is forward else n.grad.q if n.grad is not None else 0.0
+        error = float(seen[name].std()) / DRAWS**0.5
+        assert abs(q - float(seen[name].mean())) < 4 * error + 0.05 * float(seen[name].mean())
+
+
 def test_a_sum_of_both_signs_is_clamped() -> None:
     class Clamped(nn.Module):
         def __init__(self) -> None:

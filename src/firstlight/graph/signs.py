@@ -17,7 +17,7 @@ import numpy.typing as npt
 from firstlight.graph.ir import Arg, ConstantRef, Graph, Node, Ref
 
 _NEVER_BELOW = frozenset(["exp", "softplus", "sigmoid", "relu", "relu6", "square", "abs", "sqrt", "rsqrt", "softmax"])
-_ASK = frozenset(["exp", "clamp"])
+_ASK = frozenset(["exp", "clamp", "clamp_min"])
 _NEVER_ABOVE = frozenset(["logsigmoid", "log_softmax"])
 #: Operations that give back entries of their first argument, sums or means of them, or positive multiples.
 _KEEP = frozenset(
@@ -25,7 +25,7 @@ _KEEP = frozenset(
         "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "movedim",
         "contiguous", "getitem", "select", "narrow", "chunk", "split", "unbind", "expand", "clone", "to",
         "detach", "alias", "repeat", "repeat_interleave", "pad", "sum", "mean", "cumsum", "roll", "flip",
-        "tril", "triu", "amax", "amin", "dropout", "gather", "take_along_dim", "index_select",
+        "tril", "triu", "amax", "amin", "dropout", "gather", "take_along_dim", "index_select", "nan_to_num",
     ]
 )  # fmt: skip
 
@@ -131,6 +131,8 @@ class _Reading:
             return max(self._of(args[0]), 0)
         if op == "neg":
             return -self._of(args[0])
+        if op in ("clamp", "clamp_min", "clamp_max"):
+            return self._clamped(node)
         if op in ("mul", "div") and len(args) > 1:
             return 1 if op == "mul" and args[0] == args[1] else self._of(args[0]) * self._of(args[1])
         if op == "pow" and len(args) > 1:
@@ -159,6 +161,22 @@ class _Reading:
         above = len(compared) == 2 and compared[0] == one and self._of(compared[1]) > 0
         sign = 1 if above else self._of(one)
         return sign if sign == self._of(other) else 0
+
+    def _clamped(self, node: Node) -> int:
+        """Of what is held between two numbers: that of either, where it is no less or no more than zero."""
+        names = ("input", "max") if node.op == "clamp_max" else ("input", "min", "max")
+        given = dict(zip(names, node.args, strict=False)) | dict(node.options)
+        low, high = given.get("min"), given.get("max")
+        if self._fits(low, 1) or self._fits(high, -1):
+            return 1 if self._fits(low, 1) else -1
+        own = self._of(node.args[0])
+        against = high if own > 0 else low  # max of what is never below zero, min of what is never above
+        return own if against is None or self._fits(against, own) else 0
+
+    def _fits(self, bound: Arg, sign: int) -> bool:
+        """Whether a bound, if there is one, is nowhere on the other side of zero."""
+        value = self._value(bound)
+        return bound is not None and (self._of(bound) == sign if value is None else bool((sign * value >= 0).all()))
 
     def _is_one_and_more(self, arg: Arg) -> bool:
         """Whether it is a sum of one (or more) and of what is never below zero."""

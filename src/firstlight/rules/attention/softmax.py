@@ -353,7 +353,9 @@ def _where_long(back: Signal, x: Signal, dim: int, met: Array | None = None, roo
         return Cotangent(back)
     if root is not None and met is not None:
         passed = others
-    profile = np.sqrt(passed / source.average(passed))
+    # where keys have unequal weights the field q says so, and the nodes what is left of each row of the source
+    each = source.average(passed) if back.q.size == 1 else np.maximum(passed @ source.grid.weights, 1e-300)[:, None]
+    profile = np.sqrt(passed / each)
     corr = np.clip(back.corr / np.maximum(from_values(x, source, profile).corr, 1e-3), -1.0, 1.0)
     q = back.q * (n * source.average(passed) / gaussian)  # than Gaussian logits with as uneven weights
     rest = Cotangent(replace(back, q=q, corr=corr, ident=next_id()), source, profile, x)

@@ -88,10 +88,28 @@ def _summed(g: Cotangent, mine: Signal, numbers: Signal, which: NDArray[np.intp]
     q = np.broadcast_to(g.base.q.mean(axis=tuple(kept), keepdims=True), shape).ravel()
     index = np.broadcast_to(at.mean, shape).ravel().astype(np.intp)
     lines = g.values.reshape(count, -1, g.values.shape[1])
-    pair = g.base.corr[tuple(1 if i in atoms[-1:] else 0 for i in range(g.base.corr.ndim))]
-    square = np.tensordot(np.bincount(index, q, count), np.square(lines), 1)
-    mean = np.square(np.tensordot(np.bincount(index, np.sqrt(q), count), lines, 1))
-    level = (1.0 - pair) * q.sum() + pair * np.square(np.sqrt(q).sum())
-    factor = np.sqrt(np.maximum((1.0 - pair) * square + pair * mean, 0.0) / level)
-    base = sum_atoms(g.base, atoms)
+    base, pair = g.base, float(g.base.corr[tuple(1 if i in atoms[-1:] else 0 for i in range(g.base.corr.ndim))])
+    root_of = np.bincount(index, np.sqrt(q), count)
+    if sum_atoms(base, atoms).mean_q <= _CERTAIN * float(q.sum()):
+        # it sums to nothing, as behind a softmax: what numbers have in common takes no part, the rest is independent
+        lines = lines - np.tensordot(root_of, lines, 1) / max(float(root_of.sum()), 1e-300)
+        base, q, pair = replace(base, q=base.q * (1.0 - pair), corr=_apart(base.corr, atoms)), q * (1.0 - pair), 0.0
+    q_of = np.bincount(index, q, count)
+    size = np.sqrt((np.square(lines) @ g.source.grid.weights).mean(axis=1))
+
+    def of_sum(line: Array) -> Array:
+        return (1.0 - pair) * np.tensordot(q_of, np.square(line), 1) + pair * np.square(np.tensordot(root_of, line, 1))
+
+    level = max(float(of_sum(size)), _CERTAIN * float(q_of @ np.square(size)), 1e-300)
+    factor = np.sqrt(np.maximum(of_sum(lines), 0.0) / level)
+    each = size[at.mean.astype(np.intp)]
+    base = sum_atoms(replace(base, q=base.q * np.square(each), mean=base.mean * each), atoms)
     return Cotangent(replace(base, groups=base.groups[lead:]), mine.source, factor, mine)
+
+
+def _apart(corr: Array, atoms: list[int]) -> Array:
+    """Correlations of pairs of entries, those of two that lie apart along some atoms left out."""
+    out = corr.copy()
+    for i in atoms:
+        out[(slice(None),) * i + (slice(1, None),)] = 0.0
+    return out

@@ -113,16 +113,6 @@ def fmax(tape: Tape, input: Signal, other: Signal) -> Signal:
     return tape("maximum" if tape.call.node.op == "fmax" else "minimum", input, other)
 
 
-@composed("clamp_min", "clamp_max", example="x.clamp_min(-0.5)")
-def clamp_min(tape: Tape, input: Signal, min: Any = None, max: Any = None) -> Signal:
-    """No less (no more) than a number or another tensor."""
-    bound = min if max is None else max
-    upper = tape.call.node.op == "clamp_max"
-    if isinstance(bound, Signal):
-        return tape("minimum" if upper else "maximum", input, bound)
-    return tape("clamp", input, None, bound) if upper else tape("clamp", input, bound, None)
-
-
 @composed("aminmax", example="x.aminmax(dim=-1)[0]")
 def aminmax(tape: Tape, input: Signal, dim: Any = None, keepdim: bool = False) -> tuple[Signal, Signal]:
     """The smallest and the largest entry."""

@@ -78,8 +78,8 @@ def clamp_between(tape: Tape, input: Signal, min: Any = None, max: Any = None) -
     """No less than one tensor (or number), no more than another."""
     out = input
     if min is not None:
-        out = tape("clamp_min", out, min)
-    return out if max is None else tape("clamp_max", out, None, max)
+        out = tape("maximum", out, min)
+    return out if max is None else tape("minimum", out, max)
 
 
 def pow_between(tape: Tape, input: Signal, exponent: Signal) -> Signal:

@@ -277,7 +277,19 @@ simple(
     (0.0,),
     "F.relu(x) ** 2",
 )
-simple("nan_to_num", lambda x: x, np.ones_like)
+
+
+@rule("nan_to_num", example="torch.nan_to_num(x)")
+def nan_to_num(call: Call, input: Signal, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Signal:
+    """Numbers stay as they are."""
+    del call, nan, posinf, neginf
+    return input
+
+
+@nan_to_num.adjoint
+def _(call: Call, grad: Cotangent, out: Signal, **given: Any) -> Grads:
+    del call, out, given
+    return {"input": grad}
 
 
 def _clamp(low: Any, high: Any) -> Pointwise:
@@ -313,6 +325,24 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Signal, min: Any = None, 
     if max is None and _is_guard(call, input, min):
         return {"input": grad}
     return {"input": back(grad, out, input, _clamp(min, max))}
+
+
+def _one_bound(key: str) -> None:
+    """Register `clamp_min` and `clamp_max`, clamp with one bound: a number or a tensor."""
+
+    def forward(call: Call, input: Signal, **bound: Any) -> Signal:
+        return clamp.forward(call, input, **bound)
+
+    def backward(call: Call, grad: Cotangent, out: Signal, input: Signal, **bound: Any) -> Grads:
+        return clamp.backward(call, grad, out, input, **bound) if clamp.backward is not None else {}
+
+    entry = rule(f"clamp_{key}", assumes=(GAUSSIAN_INPUT,), example=f"x.clamp_{key}(-0.5)")(forward)
+    entry.parameters = ("input", key)
+    entry.adjoint(backward)
+
+
+_one_bound("min")
+_one_bound("max")
 
 
 def _shrink(name: str, size: float, hard: bool) -> Pointwise:
@@ -365,8 +395,3 @@ def prelu(call: Call, input: Signal, weight: Signal) -> Signal:
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, weight: Signal) -> Grads:
     del call
     return {"input": back(grad, out, input, of(get("prelu", init=weight.mean_mean)))}
-
-
-def replaced(x: Signal, **changes: Any) -> Signal:
-    """A copy with other fields (a typed shorthand for the rules that only touch metadata)."""
-    return replace(x, **changes)
