@@ -99,12 +99,26 @@ def test_the_angle_of_two_directions_has_its_law():
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((2, 200_000, STATE))
     cosine = STATE * np.square((x * y).sum(1)) / (np.square(x).sum(1) * np.square(y).sum(1))
-    made, factor = sites.summed(Sites(row=((1, STATE), (2, STATE))), STATE)
+    made, factor = sites.summed(Sites(row=((1, STATE, 0.0), (2, STATE, 0.0))), STATE)
     law = lengths.levels(made)[0]
     assert factor is lengths.ALONE
     for p in (1.0, 2.0, 0.5):
         level = np.power(cosine, p)
         assert abs(np.power(law, p).mean() - level.mean()) < 4.0 * level.std() / len(level) ** 0.5 + 2e-3
+
+
+@pytest.mark.parametrize(("n", "mean"), [(4, 0.6), (4, 1.0), (16, 0.4), (64, 0.3), (16, 0.1)])
+def test_two_directions_around_a_mean_have_their_law(n, mean):
+    """Gates of streams, Σ_n a·σ(b_n)·σ(c_n): at no right angles, as if they lay around zero (hyper-connections)."""
+    rng = np.random.default_rng(0)
+    x, y = mean + 0.4 * rng.standard_normal((2, 100_000, n))
+    cosine = np.square((x * y).sum(1)) / (np.square(x).sum(1) * np.square(y).sum(1))
+    share = mean**2 / (mean**2 + 0.16)
+    made, _ = sites.summed(Sites(row=((1, n, share), (2, n, share))), n)
+    assert made.heavy == (mean == 0.1)
+    for p in (2.0, 0.5):  # of first order in what directions scatter by
+        law, drawn = np.power(lengths.levels(made)[0], p).mean(), np.power(cosine / cosine.mean(), p)
+        assert abs(law - drawn.mean()) < 4.0 * drawn.std() / len(drawn) ** 0.5 + 0.03 * drawn.mean()
 
 
 def test_uneven_units_have_their_law():

@@ -41,11 +41,13 @@ class Sites:
         own: Relative variance of what the units of a site add, independent of `of`, or -1: from `factors`.
         pair: Where `own` is that of a product of two tensors over their units: the laws of both.
         inner: Of a function f(u) with `own` -1, the law of u.
-        angle: Whether `own` is n·cos² of two independent directions in n dimensions; else it is a mean of squares.
+        angle: n, where `own` is n·cos² of two independent directions in n dimensions; 0 where it is a mean of squares.
+        common: Of an angle, the share of the mean square that is there at every site (directions around a mean).
         seed: Which tensor it is of: sampled values of `own` are equal wherever it is equal.
         units: Units of a site, where they are independent of each other; 0 where not.
         factors: Laws of the tensors that stand in it unit by unit.
-        row: (seed, n) of vectors of n numbers a site that stand as factors in the entries, the same for all units.
+        row: (seed, n, (E b)²/E b²) of vectors of n numbers b a site that stand as factors in the entries, the same for
+            all units.
         flat: (Σ x)²/(n Σ x²) of the n units of a site, but for what stands in `row`.
         toward: (seed, cos²) of a tensor along which the units of a site go, and the seed of their sign (+ or -).
         apart: Share of V, place by place, that came from elsewhere: neither in `row` nor along that tensor.
@@ -66,11 +68,12 @@ class Sites:
     own: float = 0.0
     pair: tuple[Units, Units] | None = None
     inner: Units | None = None
-    angle: bool = False
+    angle: int = 0
+    common: float = 0.0
     seed: int = 0
     units: int = 0
     factors: tuple[Units, ...] = ()
-    row: tuple[tuple[int, int], ...] = ()
+    row: tuple[tuple[int, int, float], ...] = ()
     flat: float = 0.0
     toward: tuple[int, float, int] = (0, 0.0, 0)
     apart: tuple[float, ...] = (0.0,)

@@ -45,10 +45,13 @@ def _mean_of_squares(own: float) -> Array:
 
 
 @functools.lru_cache(maxsize=64)
-def _angle(own: float) -> Array:
-    """Quantiles of n·cos², cos² ~ Beta(½, (n - 1)/2), of relative variance 2(n - 1)/(n + 2)."""
-    n = (2.0 + 2.0 * own) / max(2.0 - own, 1e-3)
+def _angle(n: int, common: float = 0.0) -> Array:
+    """Quantiles of (√s + √(1 - s)·√n·cos)², cos² ~ Beta(½, (n - 1)/2), with a share s that every site has."""
     out = n * special.betaincinv(0.5, 0.5 * (n - 1.0), _in_middle(SAMPLED))
+    out = out / out.mean()
+    if common > 0.0:
+        both = np.multiply.outer([1.0, -1.0], np.sqrt((1.0 - common) * out)) + common**0.5
+        out = np.sort(np.square(both).ravel()).reshape(SAMPLED, 2).mean(axis=1)
     return out / out.mean()
 
 
@@ -101,7 +104,7 @@ def levels(x: Sites) -> Array:
             if x.pair is not None:
                 own = _uneven(*x.pair, x.units)
             else:
-                own = (_angle if x.angle else _mean_of_squares)(float(f"{x.own:.3g}"))
+                own = _angle(x.angle, x.common) if x.angle else _mean_of_squares(float(f"{x.own:.3g}"))
             out = out * own[_order(x.seed)]
         known = x.level = np.clip(out / out.mean(axis=1, keepdims=True), 1e-30, 1e30).astype(np.float32)
     return known.astype(np.float64)
@@ -142,8 +145,7 @@ def _crossed(x: Sites, terms: list[Array]) -> Array:
     out = np.zeros((x.places, SAMPLED)) + sum(terms)
     if x.crossed <= _LEAST / 4.0:
         return out
-    n = x.units  # a Student angle: √n·cos around zero
-    cosine = np.sqrt(x.crossed * _angle(float(f"{2.0 * (n - 1.0) / (n + 2.0):.6g}")))[_order(seed(x.seed, "angle"))]
+    cosine = np.sqrt(x.crossed * _angle(x.units))[_order(seed(x.seed, "angle"))]  # √n·cos around zero
     sign = np.where(_order(seed(x.seed, "sign")) % 2, 1.0, -1.0)
     return out + 2.0 * sign * cosine * np.sqrt(terms[0] * terms[1])
 

@@ -103,13 +103,13 @@ def of_product(x: Signal, y: Signal) -> tuple[Sites | None, Array]:
         assert few.sites is not None
         assert many.sites is not None
         wide, factors = many.sites, many.sites.factors
-        row = tuple(sorted((*row, (few.sites.seed, _entries_beside(few, many)))))
-        flat = many.mean_mean**2 / many.mean_q if many.mean_q > 0.0 else 0.0
+        row = tuple(sorted((*row, (few.sites.seed, _entries_beside(few, many), _common(few)))))
+        flat = _common(many)
         toward = (many.sites.seed, 1.0, 0)  # units go along that tensor
     elif one.row and _is_row(x, y, one.row[0][1]):
-        row = tuple(sorted((*row, (two.seed, one.row[0][1]))))
+        row = tuple(sorted((*row, (two.seed, one.row[0][1], _common(y)))))
     elif two.row and _is_row(y, x, two.row[0][1]):
-        row = tuple(sorted((*row, (one.seed, two.row[0][1]))))
+        row = tuple(sorted((*row, (one.seed, two.row[0][1], _common(x)))))
     elif one.flat > 0.0 and not two.row:
         toward, factors = (two.seed, one.flat, 0), two.factors
     elif two.flat > 0.0 and not one.row:
@@ -126,6 +126,11 @@ def of_product(x: Signal, y: Signal) -> tuple[Sites | None, Array]:
     out.apart = one.apart if one.toward[1] or one.flat else two.apart
     across.through(out, (one, two))
     return out, together(of) if out.heavy or row else ALONE
+
+
+def _common(x: Signal) -> float:
+    """(E x)²/E x²."""
+    return min(x.mean_mean**2 / x.mean_q, 1.0) if x.mean_q > 0.0 else 0.0
 
 
 def _is_outer(x: Signal, y: Signal) -> bool:
@@ -160,19 +165,33 @@ def summed(x: Sites, entries: int) -> tuple[Sites, Array]:
     """The recipe of a sum over so many entries of a site, and what it changes of E at each place.
 
     Σ_n a·B_n·C_n of an outer product is a·(B·C): all units share n·cos² of two directions in n dimensions, of which
-    E is 1 and the relative variance 2(n - 1)/(n + 2).
+    E is 1 and E n²cos⁴ is 3n/(n + 2). Where both have means, s of E cos² is there at every site: (√s + √(1-s)·√n·cos)².
     """
     if not x.row or x.row[0][1] != entries:
         return x, across.inner(x)
     of, both, toward = (x,), ALONE, x.toward
     if len(x.row) == 2 and x.row[0] != x.row[1] and x.row[1][1] == entries:
-        own = 2.0 * (entries - 1.0) / (entries + 2.0)
-        of = (x, Sites(own=own, angle=True, seed=seed(x.row), heavy=True))
-        toward = (*x.toward[:2], of[1].seed)
+        s = _kept(entries, x.row[0][2], x.row[1][2])
+        own = s * s + 6.0 * s * (1.0 - s) + 3.0 * (1.0 - s) ** 2 * entries / (entries + 2.0) - 1.0
+        numbers = Sites(own=own, angle=entries, common=s, seed=seed(x.row), heavy=s < 0.5)
+        of = (x, numbers)
+        toward = (*x.toward[:2], numbers.seed) if s < 0.5 else (0, 0.0, 0)  # of either sign, or mostly of one
         both = together(of)
     out = _recipe("product", of, (1.0,) * len(of), seed(x.seed, len(of)), x.units)
     out.factors, out.toward, out.apart = x.factors, toward, x.apart
     return out, both
+
+
+def _kept(n: int, one: float, other: float) -> float:
+    """Share of E cos² of two directions in n dimensions that is the square of their mean cosine.
+
+    A vector with the share f of its mean square in its mean entry has F = f + (1 - f)/n along the diagonal, where its
+    cosine scatters by (1 - f)³/n (to first order, with the length that goes along), and the rest in n - 1 dimensions.
+    """
+    along = [f + (1.0 - f) / n for f in (one, other)]
+    still = [a - (1.0 - f) ** 3 / n for a, f in zip(along, (one, other), strict=True)]
+    square = along[0] * along[1] + (1.0 - along[0]) * (1.0 - along[1]) / max(n - 1, 1)
+    return min(max(still[0] * still[1] / square, 0.0), 1.0)
 
 
 def of_contraction(x: Signal, left: str, y: Signal, right: str, out: str) -> tuple[Sites | None, Array]:
@@ -239,7 +258,7 @@ def of_sum(parts: Sequence[tuple[Array, float, Sites | None]]) -> Sites | None:
         return None
     of = [_EVEN if s is None else s for *_, s in parts]
     first = max(parts, key=lambda part: part[1])[2] or _EVEN
-    known, few = max([s.places for s in of]), {n for s in of for _, n in s.row}
+    known, few = max([s.places for s in of]), {n for s in of for _, n, _ in s.row}
     shares: list[float | Array] = []
     places = known
     if any(s.heavy for s in of):
@@ -317,10 +336,11 @@ def piece(x: Signal, dim: int, start: int, size: int) -> Sites | None:
     if s is None or not s.units or x.shape[dim] != s.units or size == s.units:
         return s
     out = _recipe(s.kind, s.of, s.weights, seed(s.seed, start), size)
-    out.own, out.pair, out.angle, out.heavy = (
+    out.own, out.pair, out.angle, out.common, out.heavy = (
         s.own if s.own < 0.0 else s.own * s.units / max(size, 1),
         s.pair,
         s.angle,
+        s.common,
         s.heavy,
     )
     out.factors = tuple([Units(seed(u.seed, start), u.values, u.share, u.weights) for u in s.factors])
