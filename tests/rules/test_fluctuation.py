@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 import firstlight
+from firstlight.rules.attention import attention
+from tests.rules.drawn_nodes import Behind
 
 DRAWS = 1500
 
@@ -63,3 +65,15 @@ def test_so_does_the_gradient_of_tokens_that_differ_little(attended):
     found, _, backward, of_direction = attended
     v, error = variance(backward)  # with what the drawn direction's own length strays by
     assert abs(found.nodes[0].grad.log_sd ** 2 + of_direction - v) < 3.0 * error
+
+
+def test_the_adjoint_of_attention_takes_the_weights_of_the_forward_pass(monkeypatch):
+    asked = []
+    original = attention.soft
+    monkeypatch.setattr(attention, "soft", lambda *args: asked.append(1) or original(*args))
+
+    def attend(q, k, v):
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v)
+
+    firstlight.predict(Behind(attend, 16, 3), torch.randn(4, 8, 16), "he")
+    assert len(asked) == 1

@@ -119,7 +119,7 @@ def _pass_on(
 ) -> None:
     entry = find(node.op)
     look, caveats = partial(resolve, run), run.caveats.get(node.name, [])
-    call = Call(node, run.graph.training, caveats, sampler, look, run.signs)
+    call = Call(node, run.graph.training, caveats, sampler, look, run.signs, kept=run.kept.get(node.name))
     one, before = len(outputs) == 1, next_id()
     bound: dict[str, Any] = {}
     try:

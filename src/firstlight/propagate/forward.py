@@ -124,6 +124,8 @@ def _outputs(run: Run, node: Node, inputs: Mapping[str, Signal], sampler: Sample
     fitted = tuple([_fit(call, out, spec) for out, spec in zip(outputs, node.outputs, strict=False)])
     if call.caveats:
         run.caveats[node.name] = call.caveats
+    if call.kept is not None:
+        run.kept[node.name] = call.kept
     return sharing.forward(run.shared, node, entry, bound, call, fitted, before)
 
 
@@ -132,7 +134,9 @@ def _gradients(
 ) -> Callable[[Ref | ParameterRef], Signal | None]:
     """The adjoint pass from some tensors back over what has been computed so far."""
     inner = adjoint(
-        Run(run.graph, run.signals, run.parameters, strict=run.strict, signs=run.signs, shared=run.shared),
+        Run(
+            run.graph, run.signals, run.parameters, strict=run.strict, signs=run.signs, shared=run.shared, kept=run.kept
+        ),
         seeds,
         sampler=sampler,
     )

@@ -36,6 +36,7 @@ class Run:
         strict: Whether an error inside a rule is raised instead of noted (tests).
         signs: What the graph says of its tensors' entries.
         shared: How often operations apply weights that are used more than once.
+        kept: Per node, what its forward rule left for its adjoint.
     """
 
     graph: Graph
@@ -47,6 +48,7 @@ class Run:
     strict: bool = False
     signs: Signs = UNSAID
     shared: Mapping[Hashable, int] = field(default_factory=dict[Hashable, int])
+    kept: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 def resolve(run: Run, arg: Arg) -> Any:

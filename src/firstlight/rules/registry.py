@@ -87,6 +87,7 @@ class Call:
         look: The signals of the node's arguments, for the sampler.
         signs: What the graph says of its tensors' entries.
         back: The adjoint pass over the operations before this one.
+        kept: What the forward rule leaves for its adjoint.
     """
 
     node: Node
@@ -96,6 +97,7 @@ class Call:
     look: Look | None = None
     signs: Signs = UNSAID
     back: Back | None = None
+    kept: Any = None
 
     def caveat(self, text: str) -> None:
         """Record that an assumption of the rule does not hold here."""

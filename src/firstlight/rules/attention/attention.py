@@ -81,11 +81,14 @@ def sdpa(
         return made
     lead = _letters(query)
 
-    def attend(query: Signal) -> Signal:
-        p = _dropped(_weights(call, query, key, attn_mask, is_causal, factor), dropout_p)
-        return einsum(p, lead + "ts", value, lead + "sd", lead + "td")
+    def seen_by(p: Signal) -> Signal:
+        return einsum(_dropped(p, dropout_p), lead + "ts", value, lead + "sd", lead + "td")
 
-    return pieces.by_rows(attend(query), query, attend)
+    def attend(query: Signal) -> Signal:
+        return seen_by(_weights(call, query, key, attn_mask, is_causal, factor))
+
+    call.kept = _weights(call, query, key, attn_mask, is_causal, factor)
+    return pieces.by_rows(seen_by(call.kept), query, attend)
 
 
 def _through_masks(x: Signal, rate: float) -> Signal:
@@ -122,7 +125,7 @@ def _(
     how = selfsame.asked(call, query, wide_key, wide_value, attn_mask, is_causal, factor, dropout_p)
     if how is not None and (both := selfsame.attend_back(call, grad, g, query, wide_value, how)) is not None:
         return {"query": both[0], "value": both[1]}
-    p = _weights(call, query, wide_key, attn_mask, is_causal, factor)
+    p: Signal = call.kept or _weights(call, query, wide_key, attn_mask, is_causal, factor)
     lead = _letters(query)
     g = at_rows(g, out, p, wide_value)
     dv = at_values(einsum(_dropped(p, dropout_p), lead + "ts", g, lead + "td", lead + "sd"), g, p, dropout_p)
