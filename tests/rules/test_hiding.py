@@ -88,3 +88,30 @@ def test_what_hides_is_far_below_the_logits_and_no_bias_of_many_levels(table, sp
     hidden = hidden_in(constant(np.array([table, table])), spread)
     assert hidden.any() == hides
     assert not hidden[..., 0].any()
+
+
+class Router(nn.Module):
+    """Experts within reach of the best, by chance few or many; a second choice that the first is hidden from."""
+
+    def __init__(self):
+        super().__init__()
+        self.scores, self.head = nn.Linear(48, 16), nn.Linear(16, 8)
+
+    def forward(self, x):
+        scores = self.scores(x)
+        hidden = scores.scatter(-1, torch.multinomial(torch.ones(len(x), 16), 4), float("-inf"))
+        hidden = hidden.masked_fill(torch.rand_like(scores) < 0.25, float("-inf"))
+        return self.head(hidden.softmax(-1))
+
+
+def test_entries_that_are_hidden_by_chance_leave_the_others():
+    """A mean over hidden and visible entries hides all of them: weights were 0, and gradients infinite (PhiMoE)."""
+    torch.manual_seed(0)
+    model, x = Router(), torch.randn(256, 48)
+    prediction = fl.predict(model, x, "lecun")
+    nodes = {n.node: n for n in fl.compare(prediction, fl.measure(model, x, scheme="lecun", draws=DRAWS)).nodes}
+    # twelve of sixteen are left, and nine of those: how many are seen differs from row to row
+    soft, scores = nodes[":softmax"], nodes["scores:linear"]
+    assert soft.q_predicted == pytest.approx(soft.q_measured, rel=0.1)
+    assert scores.grad_q_predicted == pytest.approx(scores.grad_q_measured, rel=0.15)
+    assert prediction.p_start > 0.9

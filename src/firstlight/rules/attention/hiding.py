@@ -1,7 +1,9 @@
 """Entries that a mask has put out of reach of a softmax: logits at or below -`FILLER`, be it -inf or the least float.
 
 So has a table of zeros and one negative number, the -100 of shifted windows, where logits are small beside it.
-They stand in the fields (mean and mean square) alone: a masked tensor's cube is that of its visible entries.
+They stand in the fields (mean and mean square) alone: a masked tensor's cube is that of its visible entries. Entries
+that are hidden by chance (a router's, whichever were not chosen) would have no visible statistics left in the mean over
+both: as many as are hidden on average are at fixed places instead, spread over the last axis (`settled`).
 """
 
 from __future__ import annotations
@@ -15,7 +17,13 @@ from firstlight.rules.state import course
 HIDDEN = -FILLER  # logits at or below are masked
 Seen = npt.NDArray[np.bool_]
 _FAR, _DEVIATIONS = 40.0, 8.0  # e^-40 is no weight, and eight standard deviations of the logits do not make it one
+_SURE = 1e-6  # of a probability: as good as never, or always
 _ONE = 1e-6  # variance, over the mean square, up to which an entry is one number: a signal as large is none
+
+
+def hides(fill: float) -> bool:
+    """Whether a number hides logits from a softmax."""
+    return fill <= HIDDEN
 
 
 def hidden_in(x: Signal, spread: float = 0.0) -> Seen:
@@ -71,6 +79,24 @@ def hide(x: Signal, seen: Seen, behind: Array) -> Signal:
         x, mean=np.where(seen, x.mean, behind), q=np.where(seen, x.q, np.square(behind)), value=None, source=None,
         values=None, courses=course.kept(x, ident := next_id()), ident=ident,
     )  # fmt: skip
+
+
+def settled(mask: Signal, n: int) -> Signal:
+    """A mask of which each entry hides with a probability, as one that hides as many of each row, at fixed places.
+
+    Args:
+        mask: 1 where it hides, with the atoms of what it hides.
+        n: Entries of the last atom.
+    """
+    share = mask.mean
+    if not share.ndim or not bool(((share > _SURE) & (share < 1.0 - _SURE)).any()):
+        return mask
+    wide = np.broadcast_to(share, (*share.shape[:-1], n))
+    total = np.floor(np.cumsum(wide, axis=-1) + _SURE)
+    hides = np.diff(total, axis=-1, prepend=0.0)
+    none = hides.all(axis=-1) & (wide < 1.0 - _SURE).any(axis=-1)  # of what may be visible one is left
+    hides[none, np.argmin(wide[none], axis=-1)] = 0.0
+    return replace(mask, mean=hides, q=hides, source=None, values=None, value=None, ident=next_id())
 
 
 def count_of(seen: Seen, sizes: tuple[int, ...], atoms: list[int]) -> float:

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import Array, Cotangent, Signal, next_id, replace
-from firstlight.rules.attention.hiding import HIDDEN
-from firstlight.rules.chains.grids import Bend
+from firstlight.rules.attention.hiding import HIDDEN, hides
 from firstlight.rules.gradients.along import behind_map
 from firstlight.rules.gradients.gradient import alone, scaled, whole
 from firstlight.rules.gradients.rows import ADDED, shared
@@ -18,9 +17,8 @@ from firstlight.rules.moves.concatenation import join
 from firstlight.rules.moves.ranges import take_range
 from firstlight.rules.moves.selection import Step, place, plan_index, taken, where_taken
 from firstlight.rules.moves.structural import like_shape
-from firstlight.rules.pointwise.choice import masked
+from firstlight.rules.pointwise.choice import masked, seen_through
 from firstlight.rules.pointwise.elementwise import apply, back, of
-from firstlight.rules.pointwise.homogeneous import Pointwise
 from firstlight.rules.pointwise.merge import unit
 from firstlight.rules.pointwise.products import multiply, times_factor
 from firstlight.rules.registry import INDEPENDENT_FACTORS, Call, Grads, first_of, rule
@@ -28,7 +26,6 @@ from firstlight.rules.state.cross import add
 from firstlight.rules.state.empirical import uniform
 from firstlight.rules.state.layout import axis_atoms, offset
 from firstlight.rules.state.windows import pair_average
-from firstlight.theory import special
 from firstlight.theory.activations import get
 
 
@@ -195,6 +192,9 @@ def index_add(call: Call, input: Signal, dim: int, index: Signal, source: Signal
 
     Where they are written and not added, what was there goes.
     """
+    if call.node.op == "scatter" and (hiding := _hiding(input, dim, index, source)) is not None:
+        call.caveat("entries hidden at indices that depend on the signal: taken as independent of them")
+        return masked(input, hiding, float(source))
     source = _to_write(index, source)
     counts = _counts(input, dim, index)
     if (share := _shown(call, input, source)) is not None:
@@ -232,21 +232,20 @@ def _shown(call: Call, x: Signal, source: Signal) -> float | None:
 
 
 def _chosen(call: Call, x: Signal, source: Signal, share: float) -> Signal:
-    """Each entry hidden, or one that was written: T(z) of a normal z, the number below the quantile of 1 - share.
-
-    By its mean and variance alone a function behind it would see neither.
-    """
+    """Each entry hidden, or one that was written."""
     call.caveat("scores written over a number that hides the others: which are chosen is taken as independent of them")
-    hidden, mean = x.mean_mean, source.mean_mean
-    sd = max(source.mean_q - mean * mean, 0.0) ** 0.5
-    edge = float(special.ndtri(1.0 - share))
+    hiding = uniform(x.shape, 1.0 - share, 1.0 - share)
+    return replace(masked(like_shape(source, x.shape), hiding, x.mean_mean), tag=None)
 
-    def law(z: Array) -> Array:
-        rank = np.clip((special.ndtr(z) - (1.0 - share)) / share, 1e-12, 1.0 - 1e-12)
-        return np.where(z < edge, hidden, mean + sd * special.ndtri(rank))
 
-    z = replace(uniform(x.shape, 0.0, 1.0, gaussian=True), batch=like_shape(source, x.shape).batch)
-    return replace(apply(call, z, Pointwise(law, np.zeros_like, Bend((edge,)))), noise=source.noise, tag=None)
+def _hiding(x: Signal, dim: int, index: Signal, source: Any) -> Signal | None:
+    """The probability that an entry is hidden, where a number that hides is written over some along the last axis."""
+    if index.value is not None or dim % x.ndim != x.ndim - 1 or index.shape[-1] >= x.shape[-1]:
+        return None
+    if isinstance(source, Signal) or not hides(float(source)):
+        return None
+    share = index.shape[-1] / x.shape[-1]
+    return uniform(x.shape, share, share)
 
 
 def _scattered(x: Signal, level: float, scatter: float, count: float) -> float:
@@ -289,6 +288,8 @@ def _to_write(index: Signal, source: Any) -> Signal:
 def _(
     call: Call, grad: Cotangent, out: Signal, input: Signal, dim: int, index: Signal, source: Signal, alpha: float = 1.0
 ) -> Grads:
+    if call.node.op == "scatter" and (hiding := _hiding(input, dim, index, source)) is not None:
+        return {"input": Cotangent(seen_through(whole(grad), hiding, HIDDEN))}
     g, source = whole(grad), _to_write(index, source)
     if (share := _shown(call, input, source)) is not None:  # hidden entries get none
         chosen = like_shape(g, source.shape)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.signal import INFINITY, Array, Cotangent, Signal, next_id, replace
+from firstlight.rules.attention.hiding import hides, settled
 from firstlight.rules.chains.grids import Bend
 from firstlight.rules.chains.laws import law_of
 from firstlight.rules.chains.operands import through_sum
@@ -30,6 +31,7 @@ def masked(x: Signal, share: Signal, fill: float) -> Signal:
     Infinity is kept as ±`INFINITY`.
     """
     x, m = align(x, share)
+    m = settled(m, x.atoms[-1]) if hides(fill) and x.atoms else m
     fill = fill if math.isfinite(fill) else math.copysign(INFINITY, fill)
     keep = 1.0 - m.mean
     mean = keep * x.mean + m.mean * fill
@@ -39,6 +41,12 @@ def masked(x: Signal, share: Signal, fill: float) -> Signal:
         x, mean=mean, q=q, source=None, values=None, value=None, terms=(), weights=None, courses=course.kept(x, ident),
         ident=ident,
     )  # fmt: skip
+
+
+def seen_through(g: Signal, share: Signal, fill: Any) -> Signal:
+    """The gradient of what a mask has filled with a number elsewhere."""
+    g, m = align(g, share)
+    return masked(g, settled(m, g.atoms[-1]) if is_number(fill) and hides(float(fill)) and g.atoms else m, 0.0)
 
 
 @rule("masked_fill", example="x.masked_fill(torch.eye(64, dtype=torch.bool)[:x.shape[0]], 0.0)")
@@ -54,8 +62,8 @@ def masked_fill(call: Call, input: Signal, mask: Signal, value: Any) -> Signal:
 
 @masked_fill.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, mask: Signal, value: Any) -> Grads:
-    del call, out, value
-    return {"input": reduce_to(Cotangent(masked(whole(grad), mask, 0.0)), input)}
+    del call, out
+    return {"input": reduce_to(Cotangent(seen_through(whole(grad), mask, value)), input)}
 
 
 @rule("where", example="torch.where(x > 0, x, 0.1 * x)")
@@ -123,9 +131,9 @@ def _(call: Call, grad: Cotangent, out: Signal, condition: Signal, input: Any, o
     complement = replace(condition, mean=1.0 - condition.mean, q=1.0 - condition.mean, value=None)
     grads: dict[str, Any] = {}
     if isinstance(input, Signal):
-        grads["input"] = reduce_to(Cotangent(masked(g, complement, 0.0)), input)
+        grads["input"] = reduce_to(Cotangent(seen_through(g, complement, other)), input)
     if isinstance(other, Signal):
-        grads["other"] = reduce_to(Cotangent(masked(g, condition, 0.0)), other)
+        grads["other"] = reduce_to(Cotangent(seen_through(g, condition, input)), other)
     return grads
 
 
