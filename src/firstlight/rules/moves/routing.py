@@ -194,7 +194,7 @@ def index_add(call: Call, input: Signal, dim: int, index: Signal, source: Signal
     """
     if call.node.op == "scatter" and (hiding := _hiding(input, dim, index, source)) is not None:
         call.caveat("entries hidden at indices that depend on the signal: taken as independent of them")
-        return masked(input, hiding, float(source))
+        return masked(input, hiding, HIDDEN)
     source = _to_write(index, source)
     counts = _counts(input, dim, index)
     if (share := _shown(call, input, source)) is not None:
@@ -242,7 +242,8 @@ def _hiding(x: Signal, dim: int, index: Signal, source: Any) -> Signal | None:
     """The probability that an entry is hidden, where a number that hides is written over some along the last axis."""
     if index.value is not None or dim % x.ndim != x.ndim - 1 or index.shape[-1] >= x.shape[-1]:
         return None
-    if isinstance(source, Signal) or not hides(float(source)):
+    number: Any = source
+    if isinstance(number, Signal) or not hides(float(number)):
         return None
     share = index.shape[-1] / x.shape[-1]
     return uniform(x.shape, share, share)
