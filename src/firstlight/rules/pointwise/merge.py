@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.along import Along, Image
-from firstlight.graph.signal import Cotangent, Signal, replace
+from firstlight.graph.signal import Cotangent, Signal, replace, vanishes
 from firstlight.rules.attention.hiding import hide, seen_of, visible
 from firstlight.rules.chains.grids import Bend
 from firstlight.rules.chains.operands import through_sum
@@ -112,6 +112,9 @@ def plus(call: Call, x: Any, y: Any, alpha: float = 1.0) -> Any:
         return shifted(x, alpha * number)
     if y.value is None and (number := number_of(x, y)) is not None:
         return shifted(scale(y, alpha), number)
+    for one, other, factor in ((x, y, 1.0), (y, x, alpha)):  # a branch that a gain of zero closes
+        if vanishes(other.q) and one.value is None and one.shape == np.broadcast_shapes(x.shape, y.shape):
+            return one if factor == 1.0 else scale(one, factor)
     out = _under_masks(x, y, alpha)
     known = (x.value is not None or x.weights is not None) or (y.value is not None or y.weights is not None)
     if known and (x.gaussian or y.gaussian):

@@ -22,7 +22,7 @@ def known(x: Signal) -> Array | None:
 
 def given(x: Signal, found: Array | None) -> Signal:
     """A signal of which they are known, with the mean that its cube has."""
-    if found is None or found.ndim != x.q.ndim or not any(x.batch):
+    if found is None or found.ndim != x.q.ndim or not any(x.batch) or x.mean_q <= 0.0:  # a gain of zero
         return x
     mean = float(np.mean(np.broadcast_to(x.q, np.broadcast_shapes(x.q.shape, found.shape)) * found)) / x.mean_q
     return replace(x, placed=(x.ident, np.clip(found + sample_correlation(x) - mean, -1.0, 1.0)))
