@@ -138,6 +138,19 @@ def centred(x: Signal, atoms: Sequence[int], common: float) -> Centred | None:
     return Centred(q, 2.0 * max(scattered, 0.0) / v**2, taken, alike)
 
 
+def met_by_pairs(root: Array, x: Signal) -> Array:
+    """Mean of √q over the pairs at each index of the cube, over that of all places.
+
+    Args:
+        root: √q, a field.
+        x: The signal.
+    """
+    order = [i for i, n in enumerate(root.shape) if n > 1]
+    if not order:
+        return np.ones((1,) * root.ndim)
+    return _over_pairs(root.reshape([root.shape[i] for i in order]), order, x) / float(root.mean())
+
+
 def _over_pairs(row: Array, order: Sequence[int], x: Signal) -> Array:
     """Mean of a field of places over the pairs at each index of the cube: those of neighbours lie further inside."""
     for i in order:

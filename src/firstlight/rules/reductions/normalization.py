@@ -78,21 +78,21 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
     v = np.maximum(group_q * (1.0 - part), 0.0)
     v = np.where(v <= 1e-12 * group_q, 0.0, v)
     inverse = 1.0 / np.sqrt(v + eps) if eps > 0 else 1.0 / np.sqrt(np.maximum(v, 1e-300))
-    q = x.q
+    q, taken = x.q, shared
     border = borders.centred(x, gone, common * group_q.item()) if centre and group_q.size == 1 else None
     if border is not None:
-        q = border.q
+        q, taken = border.q, shared * border.taken
     elif centre:  # E (x - x̄)² = q_s - 2 E x_s x̄ + E x̄², E x_s x̄ in proportion to √q_s
         root = np.sqrt(x.q)
         level = root.mean(axis=gone, keepdims=True) if gone else root
         q = np.maximum(x.q - part * group_q * (2.0 * root / np.maximum(level, 1e-300) - 1.0), 0.0)
+        if group_q.size == 1:  # and from pairs E x_s x̄ + E x_s' x̄ - E x̄²: neighbours lie where √q is larger
+            taken = shared * (2.0 * borders.met_by_pairs(root, x) - 1.0)
     q = q * np.square(inverse)
     mean = (x.mean - group_mean if centre else x.mean) * inverse
-    corr = x.corr
+    corr, rest = x.corr, 1.0 - common
     if centre:
-        rest = 1.0 - common
-        taken = shared if border is None else shared * border.taken
-        corr = correlations(raw - taken, q) if rest > 1e-12 else np.ones_like(x.corr)
+        corr = correlations(raw - taken, q) if rest > 1e-12 else np.ones_like(raw)
         if rest < 1e-6:
             call.caveat("what the group has not in common is below rounding: the output is amplified noise")
     values, source, uncut = x.values, x.source, None
