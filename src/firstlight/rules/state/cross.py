@@ -155,7 +155,7 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
     if x.sites is not None or y.sites is not None:
         made = sites.of_two(x, y, alpha, both)
         if made is not None and made.heavy:
-            fourth = (x.cumulants[1] + alpha**4 * y.cumulants[1]) / max(total**2, 1e-300)
+            fourth = (x.cumulants[1] + alpha**4 * y.cumulants[1]) / max(total * total, 1e-300)
             scatter, q = lengths.of_entries(made, fourth), lengths.times(q, lengths.met(made))
     out = replace(
         x,

@@ -248,7 +248,7 @@ def of_two(x: Signal, y: Signal, alpha: float, both: float) -> Sites | None:
     one, two = (s.sites or of_row(s.weights, s.mean_mean, s.shape[-1] if s.ndim else 0) for s in (x, y))
     out = of_sum([(x.q, qx, one), (alpha**2 * y.q, qy, two)])
     if out is not None and out.units > 1 and len(out.of) == 2 and not (out.together > 0.0 or out.row):
-        out.crossed = max(1.0 - both**2 / max(qx * qy, 1e-300), 0.0) / out.units
+        out.crossed = max(1.0 - both * both / max(qx * qy, 1e-300), 0.0) / out.units
     return out
 
 
