@@ -19,7 +19,7 @@ from firstlight.capture.trace import trace
 from firstlight.errors import InputError
 from firstlight.graph.ir import Graph, Law, ParameterRef, TensorSpec
 from firstlight.graph.prediction import Prediction
-from firstlight.graph.signal import Signal
+from firstlight.graph.signal import Signal, replace
 from firstlight.graph.uncollected import uncollected
 from firstlight.propagate.adjoint import adjoint
 from firstlight.propagate.fluctuation import summarise
@@ -265,5 +265,6 @@ def _inputs(graph: Graph, args: Any, kwargs: Mapping[str, Any]) -> tuple[dict[st
         seen = from_data(entries, batch)
         if shapes[t.shape] > 1:  # two views of one image are alike, and so is what one network makes of them
             seen = twins.given(seen, entries)
+        seen = replace(seen, given=(seen.ident, entries.reshape(seen.atoms)))
         out[node.name] = seen if seen.shape == spec.shape else like_shape(seen, spec.shape)
     return out, unknown

@@ -189,6 +189,7 @@ class Signal:
         uncut: (ident, values) if the signal with that ident comes out of a norm of few entries: its values on the nodes
             had they one length, for sums in which entries make up for each other.
         value: Entries, for tensors that depend on no weight and are known (masks, indices).
+        given: (ident, entries by atoms) if the signal with that ident is an input that is given, or a part of one.
         integer: Whether the entries are integers or booleans.
         complex: Whether they are complex numbers; then q is E|x|², corr of Re E x x̄', mean is Re E x.
         cartesian: (ident, a, b) if the complex tensor with that ident is a + ib, and both are followed.
@@ -241,6 +242,7 @@ class Signal:
     angle: ClassVar[float] = 1.0
     kin: ClassVar[tuple[int, Hashable] | None] = None
     made: ClassVar[tuple[int, Made] | None] = None
+    given: ClassVar[tuple[int, Array] | None] = None
 
     # only these two are kept of what follows from the groups: 42 entries fill a dictionary, one more doubles its memory
     @Kept

@@ -9,7 +9,7 @@ import numpy as np
 
 from firstlight.graph.signal import Array, Signal, next_id, replace
 from firstlight.rules.state import course, pieces, sites, unitwise
-from firstlight.rules.state.empirical import constant
+from firstlight.rules.state.empirical import as_given, constant
 from firstlight.rules.state.layout import keep_first, merge_axis, offset, transform
 
 _LONG = 1 << 15  # entries of a field beyond which zeros among a part's gradient are not kept one by one
@@ -36,7 +36,7 @@ def take_range(x: Signal, dim: int, start: int, stop: int, step: int) -> Signal:
         out = pieces.taken(out, x, dim, index[0], len(index))
     if len(index) == 1:
         out = unitwise.at_one_place(out, x, dim)
-    return out if x.sites is None else replace(out, sites=sites.piece(x, dim, start, len(index)))
+    return as_given(out) if x.sites is None else replace(out, sites=sites.piece(x, dim, start, len(index)))
 
 
 def range_of(x: Signal, dim: int) -> range | None:
@@ -67,7 +67,7 @@ def take_index(x: Signal, dim: int, index: Any) -> Signal:
     def pick(f: Array) -> Array:
         return np.take(f, ids, axis=offset(merged, dim))
 
-    return keep_first(merged, dim, len(ids), pick, ("index", dim, ids.tobytes()), None)
+    return as_given(keep_first(merged, dim, len(ids), pick, ("index", dim, ids.tobytes()), None))
 
 
 def put_range(g: Signal, like: Signal, dim: int, start: int, stop: int, step: int) -> Signal:
@@ -129,7 +129,9 @@ def drop_axis(x: Signal, dim: int) -> Signal:
     """Remove an axis of size 1."""
     dim %= x.ndim
     value = None if x.value is None else np.squeeze(x.value, axis=dim)
-    out = replace(x, groups=(*x.groups[:dim], *x.groups[dim + 1 :]), value=value, terms=(), ident=next_id())
+    ident = next_id()
+    given = {} if x.given is None or x.given[0] != x.ident else {"given": (ident, x.given[1])}
+    out = replace(x, groups=(*x.groups[:dim], *x.groups[dim + 1 :]), value=value, terms=(), ident=ident, **given)
     return pieces.without_axis(out, x, dim)
 
 

@@ -263,9 +263,10 @@ def _warn_of_one_place(call: Call, x: Signal, out: Signal) -> None:
             "different"
         )
     level = (2.0 / max(out.numel, 1)) ** 0.5
-    if x.data and x.gaussian and x.value is None and x.q.size == 1 and out.ndim < x.ndim and level > _UNEVEN:
+    known = x.value is not None or out.given is not None
+    if x.data and x.gaussian and not known and x.q.size == 1 and out.ndim < x.ndim and level > _UNEVEN:
         call.caveat(
-            f"one place of an input that is given: its mean square is taken to be that of all places; of {out.numel} "
+            f"one place of an input: its mean square is taken to be that of all places; of {out.numel} "
             f"entries it differs by about {100 * level:.0f} %"
         )
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from firstlight.graph.ir import Law, Parameter, TensorSpec
 from firstlight.graph.signal import INFINITY, Array, Groups, Signal, Weights, number, replace
-from firstlight.rules.state.layout import state_weights
+from firstlight.rules.state.layout import axis_atoms, state_weights
 
 _LARGEST = 1 << 18  # entries that the cube of an array is computed from
 _ROWS = 256  # samples whose pairs are looked at
@@ -168,6 +168,18 @@ def from_data(a: npt.NDArray[Any], batch_axis: int | None = 0) -> Signal:
         wander=_wander(some) if batch[:1] == (True,) and len(batch) == 2 else 0.0,
         data=True,
     )
+
+
+def as_given(x: Signal) -> Signal:
+    """A part of an input that is given, such as a step of a sequence: its own statistics, not those of the whole."""
+    if x.given is None or x.given[0] != x.ident or not x.numel:
+        return x
+    axis = next((k for k in range(x.ndim) if any(x.batch[a] for a in axis_atoms(x, k))), None)
+    seen = from_data(np.broadcast_to(x.given[1], x.atoms).reshape(x.shape), axis)
+    if seen.groups != x.groups or seen.corr.shape != x.corr.shape:
+        return x
+    fields = ("mean", "q", "corr", "scatter", "split", "wander")
+    return replace(x, **{name: getattr(seen, name) for name in fields})
 
 
 def _wander(rows: Array) -> float:

@@ -49,11 +49,13 @@ def transform(
         return x.root
     ident = x.ident if tag is None else next_id()
     courses = moved_courses(x.course, on_field, len(x.atoms))
-    return replace(
+    out = replace(
         x, groups=groups, batch=batch, mean=on_field(x.mean), q=on_field(x.q), corr=on_cube(x.corr), source=source,
         terms=(), value=value, ident=ident, view=(ident, x.root, steps),
         courses=(ident, courses) if courses else None,
     )  # fmt: skip
+    known = x.given is not None and x.given[0] == x.ident
+    return replace(out, given=(ident, on_field(x.given[1]))) if known and x.given is not None else out
 
 
 def offset(x: Signal, axis: int) -> int:
