@@ -17,7 +17,8 @@ from firstlight.rules.state import course
 def flat(size):
     """A causal softmax of equal logits."""
     b = bins(size)
-    return Rows(b, 1.0 / b.seen, 1.0 / np.maximum.outer(b.seen, b.seen), *np.ones((2, len(b.seen))), 0.0)
+    met = 1.0 / np.maximum.outer(b.seen, b.seen)
+    return Rows(b, 1.0 / b.seen, np.stack([met] * course.KINDS), *np.ones((2, len(b.seen))), 0.0)
 
 
 def signal_of(pairs, size):
@@ -64,7 +65,7 @@ def test_what_rows_have_in_common_is_that_of_all_pairs_of_their_keys(size, error
     rows, x = flat(size), signal_of(binned(moments), size)
     exact = mean @ moments @ mean.T
     level, common = causal._common(rows, x, 0)
-    both = rows.met * level + (1.0 - rows.met) * common
+    both = rows.met[0] * level + (1.0 - rows.met[0]) * common
     many = rows.bins.pairs > 0
     assert both[many] == pytest.approx(binned(exact)[many], abs=error)
     n = np.round(rows.bins.seen).astype(int)
@@ -126,3 +127,75 @@ def test_a_stack_of_causal_attention_is_as_drawn(compared, what):
         error = measured * spread[row["node"]] / drawn.draws**0.5  # of the measured mean
         assert error < 0.2 * measured, row
         assert abs(predicted - measured) <= 0.03 * measured + 3.0 * error, row
+
+
+@pytest.mark.parametrize(("samples", "size"), [(3, 5), (4, 40)])
+def test_indices_agree_as_often_as_all_pairs_do(samples, size):
+    ids = np.random.default_rng(0).integers(0, 6, (samples, size))
+    ids[:, 0] = 0  # one first token
+    equal = (ids[:, None, :, None] == ids[None, :, None, :]).astype(float)
+    own, two = np.eye(samples, dtype=bool), ~np.eye(samples, dtype=bool)
+    found, many = course.agreeing(ids), bins(size).pairs > 0
+    assert found[0][many] == pytest.approx(binned(equal[own].mean(axis=0))[many], abs=1e-12)
+    assert found[1][many] == pytest.approx(binned(equal[two].mean(axis=0))[many], abs=1e-12)
+    b = bins(size)
+    assert np.diag(found[2]) == pytest.approx(b.means(np.diag(equal[two].mean(axis=0))), abs=1e-12)
+    assert found[2][0, 0] == 1.0
+
+
+class Averages(nn.Module):
+    def __init__(self, dropped):
+        super().__init__()
+        self.dropped = dropped
+        self.table = nn.Embedding(50, 64)
+        self.layers = nn.ModuleList(nn.Linear(64, 192, bias=False) for _ in range(2))
+
+    def draw(self):
+        nn.init.normal_(self.table.weight)
+        for layer in self.layers:
+            nn.init.normal_(layer.weight, std=0.125)
+
+    def forward(self, ids):
+        x = F.dropout(self.table(ids), self.dropped)
+        for layer in self.layers:
+            q, k, v = layer(F.layer_norm(x, (64,))).chunk(3, -1)
+            x = x + 2.0 * F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return x
+
+
+@pytest.mark.parametrize("dropped", [0.0, 0.25])
+def test_sequences_that_begin_with_one_token_are_alike_as_drawn(dropped):
+    torch.manual_seed(0)
+    draws, model, ids = 200, Averages(dropped), torch.randint(1, 50, (4, 12))
+    ids[:, 0] = 0
+    products = []
+    with torch.no_grad():
+        for _ in range(draws):
+            model.draw()
+            y = model(ids)
+            products.append((torch.einsum("atd,bsd->abts", y, y) / 64).double().numpy())
+    found = np.array(products)
+    own, two, places = np.eye(4, dtype=bool), ~np.eye(4, dtype=bool), ~np.eye(12, dtype=bool)
+    level = np.sqrt(np.einsum("naatt->t", found) / (4 * draws))
+    samples = np.einsum("npt->n", np.einsum("nptt->npt", found[:, two])) / (12 * np.square(level).sum())
+    between = found[:, own][:, :, places].sum((1, 2)) / (4 * np.outer(level, level)[places].sum())
+    node = fl.predict(model, ids).nodes[-1].output
+    for predicted, drawn in ((node.c_batch, samples), (node.c_position, between)):
+        assert predicted == pytest.approx(drawn.mean(), abs=3.0 * drawn.std() / draws**0.5 + 1.0 / 64)  # of order 1/n
+    assert samples.mean() > 0.2
+
+
+def test_a_convolution_over_tokens_that_are_padded_goes_back():
+    # positions are more than there were, and not those of the tokens that it came from
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.convolution = nn.Embedding(20, 8), nn.Conv1d(8, 8, 3, padding=2, groups=8)
+
+        def forward(self, ids):
+            return self.convolution(self.table(ids).transpose(1, 2))
+
+    ids = torch.randint(20, (4, 12), generator=torch.Generator().manual_seed(0))
+    found = fl.predict(Padded(), ids)
+    assert not [c for node in found.nodes for c in node.caveats if "failed" in c]
+    assert all(p.grad_q > 0.0 for p in found.parameters if "convolution" in p.name)

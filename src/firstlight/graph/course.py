@@ -70,7 +70,7 @@ class Rows:
     Attributes:
         bins: Of rows and of keys.
         share: E Σ p² of a row of each bin.
-        met: E Σ p_t p_s of two different rows.
+        met: E Σ p_t p_s of two different rows, for each kind of pairs (`Course.pairs`).
         coherent: `Keyed.coherent` of each, of unlike keys.
         lone: `Keyed.lone` of each.
         wander: E c² of two unlike keys.
@@ -108,7 +108,8 @@ class Course:
     Attributes:
         atom: The atom that counts positions.
         size: Number of positions.
-        pairs: Mean correlation over pairs of different positions, of each pair of bins.
+        pairs: Mean correlations of each pair of bins, over pairs of different positions of one sample; where they are
+            known, behind these over those of two samples, and over pairs of two samples at one position (diagonal).
     """
 
     atom: int

@@ -6,6 +6,9 @@ n_t and n_s, C_ts the mean correlation of different keys that rows t and s see, 
     E y_t y_s = o_ts + (1 - o_ts)·C_ts,    E p_tj p_sj = o_ts/n,    E p_tj p_sk = (1 - o_ts)/(n_t n_s - n),
     E dv_j dv_k = Σ_ts E p_tj p_sk·G_ts.
 
+Rows of two samples meet in E Σ p_tj p'_sj, 1/n for weights that are independent (n the larger number of keys), and then
+have what two samples have in common at one key; else what they have at two.
+
 A row's gradient of the logits adds up to nothing: of the values' products, dp_tj = g_t·v_j, it keeps 1 - C_tt, and of
 the keys, which it meets in the queries' gradient, as much. Two rows have o_ts·G_ts·(1 - A) of it in common, with
 A = 1/n + (1 - 1/n)·C of the row that sees fewer keys: for flat weights (v_j - v̄_t)·(v_j - v̄_s) has the mean 1 - A over
@@ -25,7 +28,6 @@ from firstlight.rules.attention.participation import shares
 from firstlight.rules.attention.straying import together
 from firstlight.rules.state import course
 from firstlight.rules.state.layout import axis_atoms
-from firstlight.rules.state.noise import sample_correlation, two_samples
 
 _LEAST = 3  # positions from which rows differ
 
@@ -70,6 +72,7 @@ def rows_of(
     size: int,
     coherent: Callable[[Array], tuple[Array, Array]],
     wander: float,
+    covariance: Array,
 ) -> Rows:
     """The rows of a causal softmax over the atom `at` of x.
 
@@ -85,26 +88,42 @@ def rows_of(
         size: Number of keys.
         coherent: `Keyed.coherent` and `Keyed.lone` of rows that see so many unlike keys.
         wander: E c² of two unlike keys.
+        covariance: Of two rows' logits of one key, without what keys have in common, a cube over the atoms before them.
     """
     b = bins(size)
     lines = np.broadcast_to(share.mean(axis=tuple(i for i in range(share.ndim) if i != at - 1)), (size,))
     square = np.clip(b.means(lines), 1.0 / b.seen, 1.0)
-    both = np.sqrt(np.outer(v, v)) * np.clip(course.of(x, at - 1), 0.0, 1.0)
+    root = np.sqrt(np.outer(v, v))
+    kinds = [np.clip(course.of(x, at - 1), 0.0, 1.0)]
+    if any(x.batch[: at - 1]):
+        two, level = tuple(map(int, x.batch[: at - 1])), max(float(covariance.flat[0]), 1e-300)
+        kinds += [np.full_like(root, np.clip(covariance[(*two, place)] / level, 0.0, 1.0)) for place in (1, 0)]
     fewer, more = np.minimum.outer(b.seen, b.seen), np.maximum.outer(b.seen, b.seen)
-    met = shares(both, fewer) * less(np.sqrt(np.outer(v, v)), both, fewer) * fewer / more
-    return Rows(b, square, np.minimum(met, np.minimum.outer(square, square)), *coherent(b.seen), wander)
+    met = [shares(root * k, fewer) * less(root, root * k, fewer) * fewer / more for k in kinds]
+    met = np.minimum(met, np.minimum.outer(square, square))
+    return Rows(b, square, met, *coherent(b.seen), wander)
 
 
 def _common(rows: Rows, w: Signal, atom: int) -> tuple[Array, Array]:
     """Of the keys of rows: E w² of those that both of two see, and the mean product of different ones."""
-    b, level = rows.bins, rows.bins.means(course.line(w, atom))
-    pairs, seen = course.of(w, atom), rows.seen
-    root = seen * np.sqrt(level)
+    level, pairs = rows.bins.means(course.line(w, atom)), course.of(w, atom)
+    return _products(rows, level, level, pairs)
+
+
+def _products(rows: Rows, level: Array, same: Array, pairs: Array) -> tuple[Array, Array]:
+    """Mean products of one key that both of two rows see, and of different ones.
+
+    Args:
+        rows: Of the softmax.
+        level: Mean square of the keys of each bin.
+        same: Mean product of one key with itself (in another sample).
+        pairs: Correlations of different keys.
+    """
+    seen, root = rows.seen, rows.seen * np.sqrt(level)
     own = np.minimum.outer(range(len(level)), range(len(level)))
-    square, diagonal = seen @ level, seen @ (level * np.diag(pairs))
-    number = np.outer(b.seen, b.seen) - rows.fewer
-    products = root @ pairs @ root.T - diagonal[own]
-    mean = square / b.seen
+    products = root @ pairs @ root.T - (seen @ (level * np.diag(pairs)))[own]
+    number = np.outer(rows.bins.seen, rows.bins.seen) - rows.fewer
+    mean = seen @ same / rows.bins.seen
     return mean[own], np.where(number > 1e-9, products / np.maximum(number, 1e-9), mean[own])
 
 
@@ -127,27 +146,17 @@ def _normalised(pairs: Array, level: Array) -> Array:
 
 
 def outputs(out: Signal, atom: int, p: Signal, rows: Rows, v: Signal, keys: int) -> Signal:
-    """y = Σ p·v by rows: their mean squares, and what two of them have in common."""
-    b = rows.bins
-    level, common = _common(rows, v, keys)
+    """y = Σ p·v by rows: their mean squares, and what two of them have in common, of one sample or of two."""
+    b, level = rows.bins, rows.bins.means(course.line(v, keys))
+    mean, common = _common(rows, v, keys)
     square = course.line(p, len(p.atoms) - 2) * p.shape[-1]
-    line = square * b.line(np.diag(level)) + np.maximum(1.0 - square, 0.0) * b.line(np.diag(common))
-    pairs = rows.met * level + (1.0 - rows.met) * common
-    out = _of_two_samples(_with_line(out, atom, line), out, v)
-    return course.given(out, [(atom, _normalised(pairs, b.means(line)))])
-
-
-def _of_two_samples(out: Signal, before: Signal, v: Signal) -> Signal:
-    """Rows of two samples, whose keys have been taken to be as alike as all pairs of positions are on average.
-
-    Of what the keys that a row sees have in common beyond that, two samples have the share that they have of one key.
-    """
-    at, level, grown = two_samples(out.batch, out.corr.shape), before.mean_q, out.mean_q
-    if not any(at) or not any(out.batch) or grown <= level:
-        return out
-    corr = out.corr.copy()
-    corr[at] = min((before.corr.item(at) * level + max(sample_correlation(v), 0.0) * (grown - level)) / grown, 1.0)
-    return replace(out, corr=corr)
+    line = square * b.line(np.diag(mean)) + np.maximum(1.0 - square, 0.0) * b.line(np.diag(common))
+    pairs = rows.met[:1] * mean + (1.0 - rows.met[:1]) * common
+    if len(rows.met) > 1 and any(v.batch):
+        _, other, same = course.every(v, keys, course.KINDS)
+        mean, common = _products(rows, level, level * np.diag(same), other)
+        pairs = np.concatenate([pairs, rows.met[1:] * mean + (1.0 - rows.met[1:]) * common])
+    return course.given(_with_line(out, atom, line), [(atom, _normalised(pairs, b.means(line)))])
 
 
 def values_back(out: Signal, atom: int, p: Signal, rows: Rows, g: Signal, queries: int) -> Signal:
@@ -155,7 +164,7 @@ def values_back(out: Signal, atom: int, p: Signal, rows: Rows, g: Signal, querie
     b, n, seeing = rows.bins, rows.bins.seen, rows.seeing
     level = b.means(course.line(g, queries))
     both = np.sqrt(np.outer(level, level)) * course.of(g, queries)
-    same, other = both * rows.met / rows.fewer, both * (1.0 - rows.met)
+    same, other = both * rows.met[0] / rows.fewer, both * (1.0 - rows.met[0])
     number = np.outer(n, n) - rows.fewer
     other = np.where(number > 1e-9, other / np.maximum(number, 1e-9), 0.0)
     alone = np.where(n > 1.5, (1.0 - rows.share) / np.maximum(n * (n - 1.0), 1e-9), 0.0) * level
@@ -189,7 +198,7 @@ def logits_back(dl: Signal, g: Signal, p: Signal, rows: Rows, own: float) -> Sig
     queries, keys = len(p.atoms) - 2, len(p.atoms) - 1
     kept = apart(rows, g, keys)
     ratio = rows.bins.line(kept) / max(own, 1e-9)
-    found = tuple([Course(a, g.atoms[a], course.of(g, a)) for a in (queries, keys)])
+    found = tuple([Course(a, g.atoms[a], course.every(g, a, 1)) for a in (queries, keys)])
     q = dl.q * ratio.reshape([-1 if i == queries else 1 for i in range(dl.q.ndim)])
     return replace(dl, q=q, courses=(dl.ident, found))
 
@@ -207,8 +216,8 @@ def _met(rows: Rows, dl: Signal) -> tuple[Array, Array]:
     left = np.maximum(1.0 - np.diag(mean) / n - (1.0 - 1.0 / n) * np.diag(common), 0.0)  # 1 - A
     gradient = np.where(left > 1e-9, level / (rows.share * np.maximum(left, 1e-9)), 0.0)
     few = np.minimum.outer(range(len(n)), range(len(n)))
-    both = np.sqrt(np.outer(gradient, gradient)) * found[queries].pairs
-    return level, both * left[few] * rows.met / rows.fewer
+    both = np.sqrt(np.outer(gradient, gradient)) * found[queries].pairs[0]
+    return level, both * left[few] * rows.met[0] / rows.fewer
 
 
 def _in_step(rows: Rows, v: Signal, k: Signal, keys: tuple[int, int]) -> Array:

@@ -142,7 +142,7 @@ def soft(call: Call, x: Signal, dim: int, visible: Array | None = None) -> Signa
     rest = (1.0 - both) / max(pairs, 1e-12)
     corr = np.clip(np.stack([both / p2, rest], axis=at), 0.0, 1.0)
     if rows is not None:
-        found = rows_of(x, share, at, rows, size, lambda n: coherence(v, n, *strayed), strayed[0])
+        found = rows_of(x, share, at, rows, size, lambda n: coherence(v, n, *strayed), strayed[0], k)
         keyed = dataclasses.replace(keyed, causal=found)
     growth = _sensitivity(x, v, count)
     noise = combine([(growth, _noise_of_rows(x))])

@@ -253,7 +253,7 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
         near = np.minimum(np.maximum(cube, -1.0), 1.0)  # rounding
         return (odd * near + even * absolute_correlation(near)) / (odd + even)
 
-    corr = alike(source.corr, lambda: source.powers)
+    corr = plain = alike(source.corr, lambda: source.powers)
     noise, sensitivity = noise_from(source, of, x)
     form = alike if known and closed is not None else None
     corr = two_samples.behind(x, source, values, of, corr, form) if known else corr
@@ -281,7 +281,8 @@ def from_values(x: Signal, source: Source, values: Array, slopes: tuple[float, f
     )
     if x.source is None and source.key == source_key(x) and vanishes(x.mean):
         out = placed.bent(out, x, alike)
-    return course.given(out, [(c.atom, alike(c.pairs)) for c in source.courses])
+    found = [(c.atom, course.moved_on(alike(c.pairs), c.atom, out.batch, plain, corr)) for c in source.courses]
+    return course.given(out, found)
 
 
 def _wander(x: Signal, source: Source, power: Array, total: float, corr: Array) -> float:

@@ -26,7 +26,7 @@ from firstlight.rules.attention.keys import (
     shared,
     split_of_rows,
     uncommon,
-)
+)  # fmt: skip
 from firstlight.rules.attention.turning import turned
 from firstlight.rules.state import course, kin, lengths, sites, swaying, twins, unitwise
 from firstlight.rules.state.forms import combine, joint
@@ -260,7 +260,7 @@ def contract(x: Signal, left: str, w: Signal, right: str, out: str) -> Signal:
             level = result.mean_q
             like = alike_rows(x, left, result, out)
             result = coherent(result, x.tag[2], x, w, like)
-            courses = course.diluted(courses, level / max(result.mean_q, 1e-300), like)
+            courses = course.diluted(courses, level / max(result.mean_q, 1e-300), like, result.batch)
             if over_keys:
                 result = replace(result, tag=(ROWS, 0, max(x.scatter, 0.0)))
                 if (split := split_of_rows(x, w)) is not None:
@@ -302,13 +302,14 @@ def _of_the_looser(x: Signal, w: Signal) -> float:
 
 
 def _courses(x: Signal, left: str, w: Signal, right: str, result: Signal, out: str) -> tuple[Course, ...]:
-    """How alike positions are of a product, along axes that one operand alone has."""
+    """How alike positions are of a product, along axes that one operand alone has; samples, if the other has none."""
     found: list[Course] = []
+    kinds = 1 if any(x.batch) and any(w.batch) else course.KINDS
     for s, mine, others in ((x, left, right), (w, right, left)):
         for c in s.course:
             axis = next(i for i in range(s.ndim) if c.atom in axis_atoms(s, i))
             if mine[axis] in out and mine[axis] not in others and len(s.groups[axis]) == 1:
-                found.append(Course(axis_atoms(result, out.index(mine[axis]))[0], c.size, c.pairs))
+                found.append(Course(axis_atoms(result, out.index(mine[axis]))[0], c.size, c.pairs[:kinds]))
     return tuple(found)
 
 

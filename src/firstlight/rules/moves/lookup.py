@@ -13,13 +13,14 @@ from firstlight.rules.gradients.gradient import scale, whole
 from firstlight.rules.linear.tied import row_of
 from firstlight.rules.moves.structural import from_sample, like_shape
 from firstlight.rules.registry import WEIGHTS_IID, Call, Grads, rule
-from firstlight.rules.state import sites
+from firstlight.rules.state import course, sites
 from firstlight.rules.state.empirical import coincidence, uniform
 from firstlight.rules.state.layout import axis_atoms, offset, state_weights
 from firstlight.rules.state.noise import fresh_linear
 from firstlight.rules.state.summation import sum_atoms
 
 _ROWS = 1 << 12  # normal rows of which a norm is cut
+_PLACES = 3  # from which they are told apart
 
 
 @rule(
@@ -64,7 +65,23 @@ def embedding(
     )  # fmt: skip
     tag = None if weight.weights is None else row_of(weight.weights.name)
     made = sites.of_row(weight.weights, weight.mean_mean, weight.shape[-1])
-    return replace(out, noise=fresh_linear(out, []), tag=tag, sites=made)
+    out = replace(out, noise=fresh_linear(out, []), tag=tag, sites=made)
+    return out if input.value is None else _by_place(out, input, float(equal.flat[0]), float(other.flat[0]))
+
+
+def _by_place(out: Signal, ids: Signal, equal: float, other: float) -> Signal:
+    """Look-ups of a batch of sequences: how often which places hold one index (the first token may be the same in all).
+
+    Args:
+        out: What was looked up.
+        ids: Indices.
+        equal: Correlation of a row with itself.
+        other: That of two rows.
+    """
+    if ids.batch != (True, False) or ids.ndim != 2 or ids.shape[1] < _PLACES or ids.value is None:
+        return out
+    same = course.agreeing(np.asarray(ids.value))
+    return course.given(out, [(1, same * equal + (1.0 - same) * other)])
 
 
 def _cut(weight: Signal, longest: float, order: float) -> Signal:

@@ -9,6 +9,7 @@ import numpy as np
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
 from firstlight.rules.gradients.gradient import scaled, whole
 from firstlight.rules.registry import Call, Grads, rule
+from firstlight.rules.state import course
 from firstlight.rules.state.empirical import uniform
 from firstlight.rules.state.layout import axis_atoms
 from firstlight.theory.activations import SELU_ALPHA, SELU_SCALE
@@ -25,10 +26,11 @@ def _drop(x: Signal, rate: float, shared_axes: tuple[int, ...] = ()) -> Signal:
     factor = np.full_like(x.corr, keep)
     same = tuple(slice(None) if i in shared else 0 for i in range(x.corr.ndim))
     factor[same] = 1.0
-    return replace(
+    out = replace(
         x, q=x.q / keep, corr=x.corr * factor, source=None, values=None, terms=((1.0, x),), gaussian=False,
         value=None, weights=None, ident=next_id(),
     )  # fmt: skip
+    return out if any(c.atom in shared for c in x.course) else course.mapped(out, x, lambda pairs: pairs * keep)
 
 
 @rule("dropout", refs=("srivastava2014",), example="F.dropout(x, 0.2, training=True)")

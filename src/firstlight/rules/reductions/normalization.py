@@ -130,7 +130,7 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
     elif site:  # on the sphere Σ x̂² does not scatter; a kurtosis of 3(1 - 2/n)
         out = replace(out, scatter=-spread)
     if x.course and not any(c.atom in gone for c in x.course):
-        out = course.mapped(out, x, lambda pairs: pairs) if common <= 0.0 else course.normalised(out, x, common, shared)
+        out = course.normalised(out, x, max(common, 0.0), shared, corr)
     if border is not None:  # what the border adds is shared by its own entries only
         spread = min(max(spread, border.spread), 1.0)
     spread = min(spread + own, 1.0)

@@ -65,7 +65,12 @@ def _base(x: Signal) -> Array:
 def _pairs(x: Signal, like: Course) -> Array:
     """Those of the pairs of its positions; of all of them on average where they are not told apart."""
     found = next((c for c in (x.course if x.source is None else x.source.courses) if c.atom == like.atom), None)
-    return _base(x)[tuple(1 if i == like.atom else 0 for i in range(x.corr.ndim))] if found is None else found.pairs
+    kinds = len(like.pairs)
+    rest = course.constant(_base(x), x.batch, like.atom)[:kinds]
+    if found is None:
+        return rest
+    rest = np.broadcast_to(rest, (kinds, *found.pairs.shape[1:]))
+    return np.concatenate([found.pairs[:kinds], rest[len(found.pairs) :]])
 
 
 def _strays(x: Signal, c: Array) -> Array:
