@@ -148,7 +148,8 @@ class Averages(nn.Module):
         super().__init__()
         self.dropped = dropped
         self.table = nn.Embedding(50, 64)
-        self.layers = nn.ModuleList(nn.Linear(64, 192, bias=False) for _ in range(2))
+        self.layers = [nn.Linear(64, 192, bias=False) for _ in range(2)]
+        self.kept = nn.ModuleList(self.layers)
 
     def draw(self):
         nn.init.normal_(self.table.weight)
@@ -198,4 +199,4 @@ def test_a_convolution_over_tokens_that_are_padded_goes_back():
     ids = torch.randint(20, (4, 12), generator=torch.Generator().manual_seed(0))
     found = fl.predict(Padded(), ids)
     assert not [c for node in found.nodes for c in node.caveats if "failed" in c]
-    assert all(p.grad_q > 0.0 for p in found.parameters if "convolution" in p.name)
+    assert all((p.grad_q or 0.0) > 0.0 for p in found.parameters if "convolution" in p.name)

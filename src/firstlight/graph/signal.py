@@ -185,7 +185,7 @@ class Signal:
         mapped: (ident, a tensor, mean products with it at equal indices and over pairs) if that signal is made
             of the windows of the tensor, or is that tensor moved.
         largest: (ident, a tensor, windows of each axis) if that signal is the largest entries of windows of the tensor.
-        courses: (ident, how alike positions are, pair by pair) if the signal with that ident lies behind a causal mask.
+        courses: (ident, how alike positions are, pair by pair) if that signal is of tokens or lies behind a mask.
         uncut: (ident, values) if the signal with that ident comes out of a norm of few entries: its values on the nodes
             had they one length, for sums in which entries make up for each other.
         value: Entries, for tensors that depend on no weight and are known (masks, indices).

@@ -131,7 +131,8 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
         inner = dataclasses.replace(bend, kinks=tuple((k - c) / a for k in bend.kinks), scale=bend.scale / abs(a))
         source, values = as_source(base, inner)
         return source, a * values + c
-    variance, corr = central(x)
+    apart, bias = two_samples.apart(x), two_samples.bias(x)
+    variance, corr = central(replace(x, corr=two_samples.of_one_length(x, x.corr, apart, bias)))
     mean, sd, share, row = _rows(x.mean, variance)
     homogeneous = bend.slopes is not None and vanishes(mean)
     nodes = grid((), level_of(largest(sd), np.inf if homogeneous else bend.scale))
@@ -141,8 +142,6 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
     if law is None and not x.gaussian:
         law = sum_law(x) or product_law(x)
         homogeneous = homogeneous and not changes_sign(x)
-    apart, bias = two_samples.apart(x), two_samples.bias(x)
-    corr = two_samples.of_one_length(x, corr, apart, bias)
     source = Source(
         source_key(x), mean, sd, share, row, corr, nodes, x.noise, x.scatter, *shape_of(x, variance),
         None if law is None else np.interp(nodes.z, *law), wander=x.wander, sites=x.sites,

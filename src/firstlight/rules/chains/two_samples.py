@@ -46,7 +46,7 @@ def apart(x: Signal) -> float:
     `scatter` has Var V; of the log-norm of all B samples, whose variance is `noise`, s²·(r + (1 - r)/B). Both are known
     to a few hundredths; what c̄ = ρ·E c says, ρ ≥ c̄, holds where samples become one (softplus) and so do their lengths.
     """
-    if x.batch != (True, False) or x.data or x.scatter <= 0.0 or x.mean.any() or x.atoms[0] < 2:
+    if x.batch != (True, False) or x.data or x.scatter <= 0.0 or x.atoms[0] < 2:
         return 0.0
     whole = math.log1p(x.scatter)
     alike = x.corr.item(two_samples(x.batch, x.corr.shape))

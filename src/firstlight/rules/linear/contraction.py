@@ -26,7 +26,7 @@ from firstlight.rules.attention.keys import (
     shared,
     split_of_rows,
     uncommon,
-)  # fmt: skip
+)
 from firstlight.rules.attention.turning import turned
 from firstlight.rules.state import course, kin, lengths, sites, swaying, twins, unitwise
 from firstlight.rules.state.forms import combine, joint
@@ -303,8 +303,7 @@ def _of_the_looser(x: Signal, w: Signal) -> float:
 
 def _courses(x: Signal, left: str, w: Signal, right: str, result: Signal, out: str) -> tuple[Course, ...]:
     """How alike positions are of a product, along axes that one operand alone has; samples, if the other has none."""
-    found: list[Course] = []
-    kinds = 1 if any(x.batch) and any(w.batch) else course.KINDS
+    found, kinds = list[Course](), 1 if any(x.batch) and any(w.batch) else course.KINDS
     for s, mine, others in ((x, left, right), (w, right, left)):
         for c in s.course:
             axis = next(i for i in range(s.ndim) if c.atom in axis_atoms(s, i))

@@ -142,9 +142,9 @@ def mean_of(pairs: Array, x: Signal, atom: int) -> float:
 
 
 def moved_on(pairs: Array, atom: int, batch: tuple[bool, ...], before: Array, after: Array) -> Array:
-    """Pairs that take part in what a rule does to correlations beyond a function of each.
+    """Pairs of two samples take part in what a rule does to their correlations beyond a function of each.
 
-    Where c strays, or lengths do, by (1 - c²)·s, s as for the mean of all.
+    Where c strays, or lengths part, by (1 - c²)·s, s as for the mean of all.
 
     Args:
         pairs: Of each kind.
@@ -153,9 +153,9 @@ def moved_on(pairs: Array, atom: int, batch: tuple[bool, ...], before: Array, af
         before: The cube without that.
         after: With it.
     """
-    level = constant(before, batch, atom)[: len(pairs)]
-    more = constant(after, batch, atom)[: len(pairs)] - level
-    return pairs + more * (1.0 - np.square(pairs)) / np.maximum(1.0 - np.square(level), 1e-9)
+    level, more = (constant(cube, batch, atom)[1 : len(pairs)] for cube in (before, after))
+    two = pairs[1:] + (more - level) * (1.0 - np.square(pairs[1:])) / np.maximum(1.0 - np.square(level), 1e-9)
+    return np.concatenate([pairs[:1], two])
 
 
 def diluted(
