@@ -169,8 +169,7 @@ class Signal:
         factors: (ident, x, y) if the signal with that ident is x·y of independent x and y, for its law.
         weights: The law, if the signal is a parameter or a view of one.
         lean: Of a gradient, how it goes with the length of its own tensor x from site to site: d ln|g|²/d ln|x|².
-        beside: (ident, the same of the length of the tensor with that ident, its share of the sum) where its own tensor
-            was added to that one.
+        beside: (ident, the same of the tensor with that ident, its share of the sum) where its own was added to it.
         steep: Of a gradient, (ident, d ln E[g²|V]/d ln V) of the energies V of windows that its tensor came from.
         tag: What the signal is of an earlier one: ("square" | "mean square" | "inverse rms", ident, level).
         keyed: Of the weights of a softmax, and the gradient of its logits (as long as the tag says that it is one).
