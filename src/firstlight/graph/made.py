@@ -21,6 +21,7 @@ class Way(Enum):
     PRODUCT = "the product of its two inputs"
     TERMS = "what its terms say"
     KEPT = "its input times independent numbers of mean one"
+    AROUND = "its input, and something independent of mean zero"
     DATA = "given"
     ANY = "any"
 

@@ -67,7 +67,7 @@ class Source:
         table: `values`, once they have been worked out.
         sites: How the mean square of u scatters from site to site.
         apart, bias: Of two samples (`rules.chains.two_samples`): how their lengths part, and the bias that they share.
-        of: (key, u) of the source with that key, where u lies behind shared weights (`rules.state.twins`).
+        of: (key, u) of the source with that key, for cross moments behind shared weights (`rules.state.twins`).
     """
 
     key: Hashable

@@ -40,7 +40,7 @@ def shared(graph: Graph) -> dict[Hashable, int]:
     """Operations with weights that are applied more than once, by their key, and how often."""
     count: Counter[Hashable] = Counter()
     for node in graph.nodes:
-        if any(isinstance(r, ParameterRef) for r in node.read) and node.refs:
+        if any(isinstance(r, ParameterRef) for r in node.read) and node.refs and node.op != "embedding":
             count[_key(node)] += 1
     return {key: times for key, times in count.items() if times > 1}
 
@@ -63,7 +63,7 @@ def forward(
     known: Mapping[Hashable, int], node: Node, rule: Rule | None, bound: Mapping[str, Any], call: Call,
     outputs: tuple[Signal, ...], before: int,
 ) -> tuple[Signal, ...]:  # fmt: skip
-    """The outputs of an operation, which remember how they were made if that was behind shared weights.
+    """The outputs of an operation, which remember how they were made.
 
     Args:
         known: Operations with shared weights, and how often each is applied.
@@ -78,7 +78,7 @@ def forward(
         return outputs
     key = _key(node)
     inputs = _tensors(tuple(bound.values()))
-    if not inputs or (key not in known and not any(twins.known(x) is not None for x in inputs)):
+    if not inputs:
         return outputs
     times = known.get(key, 0)
     if times > _MANY:

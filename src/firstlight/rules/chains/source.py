@@ -15,7 +15,7 @@ from firstlight.graph.signal import Array, Powers, Signal, Source, average, larg
 from firstlight.rules.chains import two_samples
 from firstlight.rules.chains.grids import SMOOTH, TERMS, Bend, grid, kinks_of, level_of, on_grid, refined
 from firstlight.rules.chains.laws import changes_sign, lognormal, product_law, shape_of, sum_law
-from firstlight.rules.state import course, kin, placed, sites, twins, unitwise
+from firstlight.rules.state import course, kin, placed, sites, unitwise
 from firstlight.rules.state.noise import noise_from
 from firstlight.rules.state.noise import two_samples as _two_samples
 from firstlight.rules.state.quadrature import reading, unit
@@ -160,7 +160,7 @@ def as_source(x: Signal, bend: Bend = SMOOTH) -> tuple[Source, Array]:
         not homogeneous and apart <= 0.0 and bias <= 0.0
     ):  # |u|'s own law only scales what is linear on each side of zero
         source = replace(source, corr=_under(source, values))
-    return twins.standing_on(replace(source, table=values), x), values
+    return replace(source, table=values, of=(source.key, x)), values
 
 
 def _values(source: Source) -> Array:

@@ -65,7 +65,7 @@ def factor_of(g: Cotangent) -> Signal | None:
     if out is None:
         out = from_values(g.layout, g.source, g.values)
         if g.expected is not None and g.stray is not None:
-            out = blurred(out, g.source, g.expected, g.stray)
+            out = twins.around(blurred(out, g.source, g.expected, g.stray), from_values(g.layout, g.source, g.expected))
         _keep_factor(g, out)
     return out
 

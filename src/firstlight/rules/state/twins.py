@@ -21,7 +21,7 @@ import numpy as np
 
 from firstlight.graph.made import Made, Way
 from firstlight.graph.nodes import series
-from firstlight.graph.signal import Array, Signal, Source, average, replace
+from firstlight.graph.signal import Array, Signal, average, replace
 from firstlight.rules.state.empirical import cube_of, thin
 from firstlight.rules.state.layout import align, fit_states, moments
 
@@ -68,16 +68,16 @@ def inherited(out: Signal, *parts: Signal) -> Signal:
     return with_way(out, Made(Way.TERMS)) if any(known(p) is not None for p in parts) else out
 
 
+def around(out: Signal, mean: Signal) -> Signal:
+    """A factor that is another one on average: what it has in common with others that one has."""
+    return with_way(out, Made(Way.AROUND, inputs=(mean,)))
+
+
 def of_product(out: Signal, x: Signal, y: Signal) -> Signal:
     """The product of independent tensors, some behind shared weights."""
     if known(x) is None and known(y) is None:
         return out
     return with_way(out, Made(Way.PRODUCT, ("product", x.shape, y.shape), (x, y)))
-
-
-def standing_on(source: Source, x: Signal) -> Source:
-    """The source of a chain on x, with x where it lies behind shared weights."""
-    return source if known(x) is None else replace(source, of=(source.key, x))
 
 
 class Pairs:
@@ -105,6 +105,10 @@ class Pairs:
         if later.ident == earlier.ident:
             return later.q, later.mean_q * moments(later)
         one, other = followed(later), followed(earlier)
+        if one is not None and one.way is Way.AROUND:
+            return self.cross(one.inputs[0], earlier)
+        if other is not None and other.way is Way.AROUND:
+            return self.cross(later, other.inputs[0])
         if one is not None and one.way is Way.TERMS and later.terms and other is not None:
             return self._combined(later.terms, earlier)
         if (found := self._functions(later, earlier)) is not None:
@@ -124,7 +128,7 @@ class Pairs:
         field, cube = np.zeros((1,) * len(other.atoms)), np.zeros_like(other.corr)
         for coefficient, term in terms:
             if coefficient and len(term.atoms) == len(other.atoms):
-                f, c = self._plain(term, other) if followed(term) is None else self.cross(term, other)
+                f, c = self.cross(term, other)
                 field, cube = field + coefficient * f, cube + coefficient * fit_states(c, other.corr.shape)
         return field, cube
 
@@ -177,7 +181,7 @@ class Pairs:
     def _affine(self, x: Signal, y: Signal, made: Made, apart: Sequence[tuple[Signal, Signal] | None]) -> Moment | None:
         """½(E f(a)² + E f(b)² - E (A(a - b))²)."""
         assert made.again is not None
-        given = [h if p is None else self._add(*p, -1.0) for h, p in zip(made.inputs, apart, strict=True)]
+        given = [h if p is None else self._difference(*p) for h, p in zip(made.inputs, apart, strict=True)]
         out = made.again(tuple(given))
         if out.shape != x.shape:
             return None
@@ -189,6 +193,10 @@ class Pairs:
             x.mean_q * moments(x) + y.mean_q * moments(y) - out.mean_q * fit_states(moments(out), x.corr.shape)
         )
         return _possible(field, cube, x, y)
+
+    def _difference(self, a: Signal, b: Signal) -> Signal:
+        """a - b with what they have in common, also where no shared weights are in front of one of them."""
+        return self._add(*(x if known(x) is not None else with_way(x, Made(Way.ANY)) for x in (a, b)), -1.0)
 
     def _product(self, x: Signal, pairs: Sequence[tuple[Signal, Signal]]) -> Moment | None:
         field, cube = np.ones((1,) * len(x.atoms)), np.ones_like(x.corr)
@@ -230,10 +238,10 @@ class Pairs:
 
 
 def _base(x: Signal) -> Signal | None:
-    """The Gaussian tensor that x is a function of (x itself if of none), if it lies behind shared weights."""
+    """The Gaussian tensor that x is a function of; x itself if of none."""
     source = x.source
     if source is None or x.values is None:
-        return x if known(x) is not None else None
+        return x
     return source.of[1] if source.of is not None and source.of[0] == source.key else None
 
 
