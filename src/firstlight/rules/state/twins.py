@@ -196,7 +196,8 @@ class Pairs:
 
     def _difference(self, a: Signal, b: Signal) -> Signal:
         """a - b with what they have in common, also where no shared weights are in front of one of them."""
-        return self._add(*(x if known(x) is not None else with_way(x, Made(Way.ANY)) for x in (a, b)), -1.0)
+        one, other = (x if known(x) is not None else with_way(x, Made(Way.ANY)) for x in (a, b))
+        return self._add(one, other, -1.0)
 
     def _product(self, x: Signal, pairs: Sequence[tuple[Signal, Signal]]) -> Moment | None:
         field, cube = np.ones((1,) * len(x.atoms)), np.ones_like(x.corr)
