@@ -125,6 +125,14 @@ def test_a_dense_layer_in_one_step_is_what_its_rule_gives(monkeypatch):
     assert [n.output.q for n in firstlight.predict(model, batch, "he").nodes] == pytest.approx(short, rel=1e-9)
 
 
+def test_many_uses_of_a_narrow_weight_carry_a_caveat():
+    torch.manual_seed(0)
+    batch = torch.randn(8, 16)
+    for uses, said in ((8, True), (1, False)):
+        found = firstlight.predict(Looped(uses, 16), batch, "he")
+        assert any("uses²/width" in c for n in found.nodes for c in n.caveats) is said
+
+
 def test_one_sample_and_none():
     class Part(nn.Module):
         def __init__(self, samples):

@@ -122,11 +122,12 @@ def _outputs(run: Run, node: Node, inputs: Mapping[str, Signal], sampler: Sample
     if len(outputs) < len(node.outputs):
         outputs = (*outputs, *_fallback(run, node)[len(outputs) :])
     fitted = tuple([_fit(call, out, spec) for out, spec in zip(outputs, node.outputs, strict=False)])
+    fitted = sharing.forward(run.shared, node, entry, bound, call, fitted, before)
     if call.caveats:
         run.caveats[node.name] = call.caveats
     if call.kept is not None:
         run.kept[node.name] = call.kept
-    return sharing.forward(run.shared, node, entry, bound, call, fitted, before)
+    return fitted
 
 
 def _gradients(
