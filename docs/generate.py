@@ -194,8 +194,8 @@ def accuracy(overall: bool = False) -> str:
         "missed": "missed by > 10 %", "caveats": "with a caveat", "cpu_s": "CPU-s",
     }  # fmt: skip
     if overall:
-        columns = {k: v for k, v in columns.items() if k not in ("network", "depth", "scheme", "draws")}
-    chosen = rows[:1] if overall else rows[1:]
+        columns = {k: v for k, v in columns.items() if k not in ("depth", "scheme", "draws")}
+    chosen = rows[:2] if overall else rows[2:]
     return markdown_table(columns.values(), ([_short_number(r[k]) for k in columns] for r in chosen))
 
 

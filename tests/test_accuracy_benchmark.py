@@ -83,10 +83,10 @@ def test_summaries_skip_draws_without_a_gradient():
 
 def test_the_published_table_is_worst_first_and_whole():
     rows = table()
-    assert rows[0]["network"] == "all"
-    worst = [max(float(r["q_99"]), float(r["grad_q_99"])) for r in rows[1:] if not r["error"]]
+    assert [r["network"] for r in rows[:2]] == ["all", "used once"]
+    worst = [max(float(r["q_99"]), float(r["grad_q_99"])) for r in rows[2:] if not r["error"]]
     assert worst == sorted(worst, reverse=True)
-    first = {(r["network"], r["scheme"]) for r in rows[1:]}
+    first = {(r["network"], r["scheme"]) for r in rows[2:]}
     assert first >= {(n, s) for n in accuracy.ZOO for s in ("he", "xavier", "torch-default")}
     assert not [r for r in rows if r["error"]]
     assert float(rows[0]["q_median"]) <= 3.0
@@ -96,7 +96,7 @@ def test_the_published_table_is_worst_first_and_whole():
 def test_networks_that_miss_say_why():
     """Networks of which more than one in ten operations is off by more than 10 %: a caveat names the assumption."""
     silent = {
-        r["network"] for r in table()[1:] if int(r["missed"]) > 0.1 * int(r["operations"]) and not int(r["caveats"])
+        r["network"] for r in table()[2:] if int(r["missed"]) > 0.1 * int(r["operations"]) and not int(r["caveats"])
     }
     assert not silent
 
@@ -116,7 +116,6 @@ def test_the_forward_goal_is_met():
         ("conv_vgg", 3, "rare long draws"),
         ("mlp_gelu", 8, "luck of the forward pass"),
         ("encoder_post", 2, "of order 1/32"),
-        ("recurrent_by_hand", 2, "one place of an input"),
         ("gpt_pre", 6, "strays from draw to draw"),
     ],
 )

@@ -51,7 +51,7 @@ def test_readme_says_how_often_predictions_miss():
     with (ROOT / "benchmarks" / "accuracy" / "table.csv").open(encoding="utf-8") as file:
         table = list(csv.DictReader(file))
     (everything,) = [row for row in table if row["network"] == "all"]
-    said = f"{everything['operations']} operations of {len(table) - 1} predicted cases, {everything['missed']} have"
+    said = f"{everything['operations']} operations of {len(table) - 2} predicted cases, {everything['missed']} have"
     assert said in (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -139,14 +139,21 @@ def compare(entry: Entry, scheme: str, draws: int = DRAWS) -> Row:
     return row
 
 
-def overall(found: list[Row]) -> Row:
+def overall(found: list[Row], name: str = "all") -> Row:
     """All operations of all networks as one."""
     good = [r for r in found if not r.error]
-    out = Row(Case("all", 0, ""), min((r.draws for r in good), default=0))
+    out = Row(Case(name, 0, ""), min((r.draws for r in good), default=0))
     out.found = [e for r in good for e in r.found]
     out.caveats = sum(r.caveats for r in good)
     out.seconds = sum(r.seconds for r in good)
     return out
+
+
+def used_once(found: list[Row]) -> list[Row]:
+    """The rows of networks that use each weight once; loops over one block and two views are a class of their own."""
+    from tests.models import ZOO
+
+    return [r for r in found if "shared" not in ZOO[r.case.name].tags]
 
 
 def worst_first(found: list[Row]) -> list[Row]:
@@ -162,6 +169,7 @@ def keep(found: list[Row], path: Path = TABLE) -> None:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(COLUMNS)
         out.writerow(overall(found).record())
+        out.writerow(overall(used_once(found), "used once").record())
         out.writerows(r.record() for r in worst_first(found))
 
 

@@ -133,6 +133,32 @@ def test_many_uses_of_a_narrow_weight_carry_a_caveat():
         assert any("uses²/width" in c for n in found.nodes for c in n.caveats) is said
 
 
+def test_deep_encoders_and_long_loops_are_followed_to_their_beginning():
+    """Two views meet for the first time behind the last of 400 layers; a cell written out has 100 steps."""
+    import sys
+
+    class Cell(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inside, self.before = nn.Linear(4, 16), nn.Linear(16, 16)
+
+        def forward(self, x):
+            h = torch.zeros(len(x), 16)
+            for t in range(x.shape[1]):
+                h = torch.tanh(self.inside(x[:, t]) + self.before(h))
+            return h
+
+    torch.manual_seed(0)
+    limit, x = sys.getrecursionlimit(), torch.randn(8, 16)
+    views = firstlight.predict(Siamese(200, 16), (x, x + 0.1 * torch.randn(8, 16)), "he")
+    last = next(n for n in reversed(views.nodes) if n.op == "linear").output
+    difference = next(n for n in views.nodes if n.op == "sub").output
+    assert difference.q < 0.1 * last.q  # views of one sample become one, as all samples do
+    found = firstlight.predict(Cell(), torch.randn(8, 100, 4), "xavier")
+    assert np.isfinite(found.nodes[-1].output.q)
+    assert sys.getrecursionlimit() == limit
+
+
 def test_one_sample_and_none():
     class Part(nn.Module):
         def __init__(self, samples):

@@ -181,7 +181,7 @@ if find_spec("transformers") is not None:
         _entry("mixtral", _mixtral, ids, "attention", "norm", "routing"),
         _entry("bert", _bert, masked_ids, "attention", "norm", "dropout"),
         _entry("t5", _t5, two_ids, "attention", "norm", "tied", "dropout"),
-        _entry("albert", _albert, ids, "attention", "norm", "tied"),
+        _entry("albert", _albert, ids, "attention", "norm", "shared"),
         _entry("vit", _vit, pixels(16), "attention", "norm"),
         _entry("convnext", _convnext, pixels(16), "conv", "norm"),
         _entry("swin", _swin, pixels(32), "attention", "norm"),

@@ -99,7 +99,7 @@ def views(width: int, batch: int = 16) -> Arguments:
     return (x, x + 0.5 * torch.randn(batch, width)), {}
 
 
-_SHARED = frozenset({"tied"})
+_SHARED = frozenset({"shared"})
 
 ENTRIES = (
     Entry("looped_residual", Looped, vectors, tags=_SHARED | {"residual"}),

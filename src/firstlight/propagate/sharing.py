@@ -38,10 +38,9 @@ def _named(arg: Arg) -> Hashable:
 
 def shared(graph: Graph) -> dict[Hashable, int]:
     """Operations with weights that are applied more than once, by their key, and how often."""
-    count: Counter[Hashable] = Counter()
-    for node in graph.nodes:
-        if any(isinstance(r, ParameterRef) for r in node.read) and node.refs and node.op != "embedding":
-            count[_key(node)] += 1
+    read = [(n, [r.name for r in n.read if isinstance(r, ParameterRef)]) for n in graph.nodes if n.op != "embedding"]
+    uses = Counter(name for _, names in read for name in names)
+    count = Counter(_key(n) for n, names in read if n.refs and any(uses[name] > 1 for name in names))
     return {key: times for key, times in count.items() if times > 1}
 
 
@@ -157,6 +156,8 @@ def backward(
         return
     for name, gradient in found.items():
         if not isinstance(gradient, Cotangent) or gradient.rest or gradient.base.ident <= before:
+            continue
+        if getattr(bound.get(name), "weights", None) is not None:  # sums over uses are looked at, not followed
             continue
         base = gradient.base
         whole_one = not base.terms or rule.kind in _NORMS

@@ -65,7 +65,9 @@ def factor_of(g: Cotangent) -> Signal | None:
     if out is None:
         out = from_values(g.layout, g.source, g.values)
         if g.expected is not None and g.stray is not None:
-            out = twins.around(blurred(out, g.source, g.expected, g.stray), from_values(g.layout, g.source, g.expected))
+            bent = blurred(out, g.source, g.expected, g.stray)
+            shared = twins.known(g.base) is not None
+            out = twins.around(bent, from_values(g.layout, g.source, g.expected)) if shared else bent
         _keep_factor(g, out)
     return out
 

@@ -15,7 +15,10 @@ followed back to what their inputs have in common:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -24,11 +27,13 @@ from firstlight.graph.nodes import series
 from firstlight.graph.signal import Array, Signal, average, replace
 from firstlight.rules.state.empirical import cube_of, thin
 from firstlight.rules.state.layout import align, fit_states, moments
+from firstlight.theory.cross import absolute_correlation
 
 Moment = tuple[Array, Array]  # a field at equal indices and a cube over pairs
 Cross = Callable[[Signal, Signal], Moment]
 Add = Callable[[Signal, Signal, float], Signal]
 
+_FRAMES = 100_000  # nested calls that a pair may take
 _INSIDE = 3  # steps of linear combinations inside one operation
 _SAME = 1e-9  # 1 - similarity below which two inputs are one
 
@@ -80,6 +85,25 @@ def of_product(out: Signal, x: Signal, y: Signal) -> Signal:
     return with_way(out, Made(Way.PRODUCT, ("product", x.shape, y.shape), (x, y)))
 
 
+_inside = threading.local()  # whether this thread follows a pair already
+_lock, _limits = threading.Lock(), list[int]()  # the limit before, once for each thread that follows one
+
+
+@contextmanager
+def _deep() -> Generator[None]:
+    """Python's limit of nested calls raised, until the last thread that needs it is done."""
+    with _lock:
+        _limits.append(_limits[0] if _limits else sys.getrecursionlimit())
+        sys.setrecursionlimit(max(_limits[0], _FRAMES))
+    try:
+        yield
+    finally:
+        with _lock:
+            before = _limits.pop()
+            if not _limits:
+                sys.setrecursionlimit(before)
+
+
 class Pairs:
     """Cross moments of tensors behind shared weights.
 
@@ -92,13 +116,30 @@ class Pairs:
         self._plain, self._add = plain, add
 
     def cross(self, x: Signal, y: Signal) -> Moment:
-        """E x_i y_j of two aligned tensors, both behind shared weights or data."""
+        """E x_i y_j of two aligned tensors, both behind shared weights or data.
+
+        Two views meet at the end of a network for the first time, and are followed back through all of it: calls of
+        Python functions alone, which take no other stack than Python's own, whose limit is raised as long as it takes.
+        """
+        if getattr(_inside, "following", False):
+            return self._known(x, y)
+        _inside.following = True
+        try:
+            with _deep():
+                return self._known(x, y)
+        finally:
+            _inside.following = False
+
+    def _known(self, x: Signal, y: Signal) -> Moment:
         later, earlier = (x, y) if x.ident >= y.ident else (y, x)
         memory = later.__dict__.setdefault("_met", {})
         found = memory.get((later.ident, earlier.ident))
         if found is None:
             found = memory[later.ident, earlier.ident] = self._followed(later, earlier)
         field, cube = found
+        if cube.ndim != x.corr.ndim:  # they met in another layout
+            field = x.mean * y.mean
+            return field, np.full(x.corr.shape, float(field.mean()))
         return field, fit_states(cube, x.corr.shape)
 
     def _followed(self, later: Signal, earlier: Signal) -> Moment:
@@ -225,6 +266,12 @@ class Pairs:
         mixed = float(np.mean(field - u.mean * v.mean)) / spread
         at_pairs = np.clip((cube - level) / spread, -1.0, 1.0)
         at_pairs[(0,) * at_pairs.ndim] = min(max(mixed, -1.0), 1.0)
+        slopes = _slopes(x)
+        if slopes is not None and slopes == _slopes(y):  # in closed form, whatever the lengths of u and v scatter by
+            even, odd = (0.5 * (slopes[0] - slopes[1])) ** 2, (0.5 * (slopes[0] + slopes[1])) ** 2
+            out = (odd * at_pairs + even * absolute_correlation(at_pairs)) / (odd + even)
+            out = out * (x.mean_q * y.mean_q) ** 0.5
+            return np.full((1,) * len(x.atoms), out.item((0,) * out.ndim)), out
         a, b = _hermite(x), _hermite(y)
         if a.shape == b.shape and x.source is not None:
             power = x.source.share @ (a * b)
@@ -251,6 +298,22 @@ def _hermite(x: Signal) -> Array:
     if x.source is None or x.values is None:
         return np.array([[float(x.mean.mean()), _deviation(x)]])
     return x.values @ x.source.grid.hermite
+
+
+def _slopes(x: Signal) -> tuple[float, float] | None:
+    """Slopes above and below zero of a function that is linear on either side, of a tensor around zero."""
+    if x.source is None or x.values is None or x.source.mean.any():
+        return None
+    u = x.source.values
+    if u.shape != x.values.shape or not u.any(axis=-1).all():
+        return None
+    found: list[float] = []
+    for side in (u > 0.0, u < 0.0):
+        ratio = x.values[side] / u[side]
+        if not ratio.size or float(np.ptp(ratio)) > 1e-9:
+            return None
+        found.append(round(float(ratio[0]), 9))
+    return (found[0], found[1]) if any(found) else None
 
 
 def _row_mean(x: Signal, a: Array) -> Array:
