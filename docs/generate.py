@@ -207,7 +207,7 @@ def _short_number(text: str) -> str:
         return text
     if math.isinf(value):
         return "∞"
-    return f"{value:.3g}" if 0.0 < abs(value) < 1.0 else f"{value:.0f}" if abs(value) < 1e4 else f"{value:.0e}"
+    return f"{value:.3g}" if 0.0 < abs(value) < 1.0 else f"{value:,.0f}" if abs(value) < 1e6 else f"{value:.0e}"
 
 
 def contributing() -> str:

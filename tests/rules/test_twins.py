@@ -121,7 +121,7 @@ def test_a_dense_layer_in_one_step_is_what_its_rule_gives(monkeypatch):
     torch.manual_seed(0)
     model, batch = Looped(3, 16), torch.randn(8, 16)
     short = [n.output.q for n in firstlight.predict(model, batch, "he").nodes]
-    monkeypatch.setattr(twins.Pairs, "_dense", lambda *_: None)
+    monkeypatch.setattr(twins.Twins, "_dense", lambda *_: None)
     assert [n.output.q for n in firstlight.predict(model, batch, "he").nodes] == pytest.approx(short, rel=1e-9)
 
 

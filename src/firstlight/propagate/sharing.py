@@ -76,9 +76,11 @@ def forward(
     if not known or rule is None:
         return outputs
     key = _key(node)
-    inputs = _tensors(tuple(bound.values()))
+    inputs = tuple(_tensors(tuple(bound.values())))
     if not inputs:
         return outputs
+    if node.op == "scaled_dot_product_attention":  # of small logits the weights are nearly one in all draws
+        inputs = inputs[2:3]
     times = known.get(key, 0)
     if times > _MANY:
         call.caveat(f"its weights are used {times} times: what comes out is taken as independent each time")
@@ -98,10 +100,8 @@ def forward(
             found.append(twins.with_way(out, Made(Way.TERMS)))
             continue
         again = _again(rule, node, call.training, bound, k)
-        if node.op == "scaled_dot_product_attention":  # of small logits the weights are nearly one in all draws
-            inputs = inputs[2:3]
         gain = _gain(node, bound, 1)
-        found.append(twins.with_way(out, Made(_way(rule, node), (key, k), tuple(inputs), again, gain=gain)))
+        found.append(twins.with_way(out, Made(_way(rule, node), (key, k), inputs, again, gain=gain)))
     return tuple(found)
 
 
@@ -190,6 +190,8 @@ def _back_again(
     rule: Rule, node: Node, call: Call, bound: Mapping[str, Any], out: Any, name: str, there: Sequence[bool],
     together: bool,
 ) -> Callable[[tuple[Signal, ...]], Signal]:  # fmt: skip
+    """The adjoint towards one argument, of other gradients and of other tensors in the forward pass."""
+
     def again(inputs: tuple[Signal, ...]) -> Signal:
         assert rule.backward is not None
         left = list(inputs)

@@ -24,7 +24,7 @@ _STEPS, _PARTS = 16, 8  # sums that are taken apart to see it, and terms that ma
 
 def cross(x: Signal, y: Signal) -> tuple[Array, Array]:
     """E x_i y_j of two aligned signals: a field at equal indices and a cube of means over pairs."""
-    return _cross(x, y) if x.made is None or y.made is None else PAIRS.cross(x, y)
+    return _cross(x, y) if x.made is None or y.made is None else TWINS.cross(x, y)
 
 
 def _cross(x: Signal, y: Signal) -> tuple[Array, Array]:
@@ -290,6 +290,6 @@ def _free(x: Signal) -> Array:
     return x.corr - (x.mean_mean**2 / q if q > 0.0 else 0.0)
 
 
-PAIRS = twins.Pairs(_cross, add)
+TWINS = twins.Twins(_cross, add)
 
-__all__ = ["PAIRS", "add", "covariance", "cross", "of_twins", "with_rest"]
+__all__ = ["TWINS", "add", "covariance", "cross", "of_twins", "with_rest"]

@@ -104,7 +104,7 @@ def _deep() -> Generator[None]:
                 sys.setrecursionlimit(before)
 
 
-class Pairs:
+class Twins:
     """Cross moments of tensors behind shared weights.
 
     Args:
@@ -132,11 +132,10 @@ class Pairs:
 
     def _known(self, x: Signal, y: Signal) -> Moment:
         later, earlier = (x, y) if x.ident >= y.ident else (y, x)
-        memory = later.__dict__.setdefault("_met", {})
-        found = memory.get((later.ident, earlier.ident))
-        if found is None:
-            found = memory[later.ident, earlier.ident] = self._followed(later, earlier)
-        field, cube = found
+        memory, pair = later.__dict__.setdefault("_met", {}), (later.ident, earlier.ident, later.atoms)
+        if pair not in memory:
+            memory[pair] = self._followed(later, earlier)
+        field, cube = memory[pair]
         if cube.ndim != x.corr.ndim:  # they met in another layout
             field = x.mean * y.mean
             return field, np.full(x.corr.shape, float(field.mean()))
