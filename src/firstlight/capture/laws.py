@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,9 +13,11 @@ from torch import Tensor, nn
 from firstlight.capture.parameters import structure
 from firstlight.capture.tensors import dense, is_sparse
 from firstlight.errors import InputError
-from firstlight.graph.ir import Graph, Law, ParameterRef
+from firstlight.graph.ir import FloatArray, Graph, Law, ParameterRef
 from firstlight.graph.signal import INFINITY
 
+_PICKS = frozenset({"getitem", "select", "unbind", "split", "chunk", "narrow", "index_select"})
+_FEW = 64  # entries of a list of numbers; a longer one is a table
 _ROWS_DIFFER = 4.0  # rows whose mean squares spread beyond this many times what sampling explains
 
 
@@ -27,6 +31,7 @@ def live_laws(model: nn.Module, graph: Graph) -> dict[str, Law]:
     tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     tensors.update(dict(model.named_buffers(remove_duplicate=False)))
     out: dict[str, Law] = {}
+    listed = _listed(graph)
     for name, parameter in graph.parameters.items():
         found = [tensors[n] for n in (name, *parameter.aliases) if n in tensors]
         if not found or not (found[0].is_floating_point() or found[0].is_complex()):
@@ -38,8 +43,24 @@ def live_laws(model: nn.Module, graph: Graph) -> dict[str, Law]:
                 expected="weights that hold numbers",
                 action='Pass scheme="he" (or another) to predict weights that are not drawn yet.',
             )
-        out[name] = law_of(found[0] if parameter.role == "parameter" else _bounded(found[0]))
+        law = law_of(found[0] if parameter.role == "parameter" else _bounded(found[0]))
+        out[name] = replace(law, row=_entries(found[0])) if name in listed and not found[0].is_complex() else law
     return out
+
+
+def _listed(graph: Graph) -> frozenset[str]:
+    """Short lists of numbers that are read one by one (λ[0]·x + λ[1]·y): each is itself, no draw from all of them."""
+    return frozenset(
+        r.name
+        for node in graph.nodes
+        if node.op in _PICKS
+        for r in node.read
+        if isinstance(r, ParameterRef) and 1 < math.prod(graph.parameters[r.name].spec.shape) <= _FEW
+    )
+
+
+def _entries(w: Tensor) -> FloatArray:
+    return dense(w).detach().cpu().numpy().astype(np.float64)
 
 
 def _bounded(mask: Tensor) -> Tensor:

@@ -266,5 +266,7 @@ def _inputs(graph: Graph, args: Any, kwargs: Mapping[str, Any]) -> tuple[dict[st
         if shapes[t.shape] > 1:  # two views of one image are alike, and so is what one network makes of them
             seen = twins.given(seen, entries)
         seen = replace(seen, given=(seen.ident, entries.reshape(seen.atoms)))
+        if len(found) > 1 and bool(((entries == 0.0) | (entries == 1.0)).all()) and 0.0 < entries.mean() < 1.0:
+            seen = constant(entries, batch_axis=batch)  # beside a signal zeros and ones are a mask, or an adjacency
         out[node.name] = seen if seen.shape == spec.shape else like_shape(seen, spec.shape)
     return out, unknown

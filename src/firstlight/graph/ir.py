@@ -78,7 +78,8 @@ class Law:
             zero over the input channels), "constant", "diagonal" ...
         source: Where the law comes from: "live", or a scheme's name.
         row_q: Mean square of each output unit's incoming weights, where they differ; None for an iid law.
-        row: The entries of one row where all rows are alike (decay rates, position tables); None otherwise.
+        row: The entries of one row where all rows are alike (decay rates, position tables), or of the whole where that
+            is a short list of numbers; None otherwise.
     """
 
     mean: float

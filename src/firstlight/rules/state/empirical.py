@@ -231,11 +231,12 @@ def unseen(spec: TensorSpec, batch_axis: int | None = 0) -> Signal:
 def from_parameter(p: Parameter, law: Law) -> Signal:
     """A parameter by its law: independent entries, rows of their own size where the law says so.
 
-    Rows that are all alike are known entry by entry. Entries that are not Gaussian keep their fourth cumulant,
-    (κ - 3)·variance², which a bias hands on to the units and a table to what is looked up.
+    Rows that are all alike, and short lists, are known entry by entry. Entries that are not Gaussian keep their
+    fourth cumulant, (κ - 3)·variance², which a bias hands on to the units and a table to what is looked up.
     """
-    if law.row is not None and law.row.shape == p.spec.shape[1:]:
-        out = constant(np.broadcast_to(law.row, (2, *law.row.shape)))
+    if law.row is not None and law.row.shape in (p.spec.shape, p.spec.shape[1:]):
+        whole = law.row.shape == p.spec.shape
+        out = constant(law.row if whole else np.broadcast_to(law.row, (2, *law.row.shape)))
         return replace(out, groups=groups_of(p.spec.shape), value=None, weights=Weights(p.name, structure="constant"))
     mean, q = law.mean, law.variance + law.mean**2
     if law.chance(p.spec.numel):
