@@ -20,6 +20,7 @@ from firstlight.errors import InputError
 from firstlight.graph.ir import Graph, Law, ParameterRef, TensorSpec
 from firstlight.graph.prediction import Prediction
 from firstlight.graph.signal import Signal, replace
+from firstlight.graph.softmaxes import joined
 from firstlight.graph.uncollected import uncollected
 from firstlight.propagate.adjoint import adjoint
 from firstlight.propagate.fluctuation import summarise
@@ -134,7 +135,7 @@ def predict(
         strict: Let errors inside rules escape (tests).
     """
     check_model(model, materialised=False)
-    graph = trace(model, args, kwargs) if graph is None else graph
+    graph = joined(trace(model, args, kwargs) if graph is None else graph)
     if on_missing not in ("raise", "measure"):
         raise InputError("on_missing", got=repr(on_missing), expected="'raise' or 'measure'")
     if on_missing == "raise":
