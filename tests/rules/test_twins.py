@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import firstlight
+from tests.zoo.sequence import Attention
 from tests.zoo.shared import Looped, LoopedGPT, LoopedImages, Siamese
 
 WIDTH, DRAWS, USES = 128, 48, 4
@@ -54,13 +55,60 @@ def test_the_same_stream_with_a_map_of_its_own_in_each_step_is_shorter():
     assert many < 0.67 * one
 
 
-def test_a_transformer_of_one_block():
+@pytest.mark.parametrize("how", ["sdpa", "manual"])
+def test_a_transformer_of_one_block(how):
+    """All of it, queries and keys among it: their gradients go like the square of what positions differ by."""
     torch.manual_seed(0)
-    stream = [f":add{k}" for k in ("", *(f"#{i}" for i in range(1, 2 * USES)))]
-    found = [r for r in beside_draws(LoopedGPT(USES, 64), torch.randint(50, (8, 12))) if r[0] in stream]
-    assert len(found) == 2 * len(stream)
+    model = LoopedGPT(USES, 64)
+    model.attention = Attention(64, how=how)
+    found = [r for r in beside_draws(model, torch.randint(50, (8, 12))) if "mask" not in r[0]]
+    assert len(found) > 100
     for name, ratio, error in found:
         assert abs(ratio - 1.0) < 4.0 * error + USES / 64, name
+
+
+def common_of_two(f, draws=150):
+    """(predicted, drawn, standard error) of E (f(x) + f(y))² and of its mean over places; those of y go apart."""
+    torch.manual_seed(0)
+    z = torch.randn(8, 8, 64)
+    batch = (z + 0.7 * torch.randn(8, 1, 64), z + 0.5 * torch.randn(8, 8, 64))
+
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.f = f
+
+        def forward(self, x, y):
+            total = self.f(x) + self.f(y)
+            return total, total.mean(1)
+
+    predicted = firstlight.predict(Both(), batch, "xavier").nodes[-2:]
+    drawn = firstlight.measure(Both(), batch, draws=draws, scheme="xavier").nodes[-2:]
+    for mine, other in zip(predicted, drawn, strict=True):
+        assert other.log_q is not None
+        q = np.exp(other.log_q.values)
+        yield mine.output.q, q.mean(), q.std(ddof=1) / draws**0.5
+
+
+class Normed(nn.Module):
+    """A norm of a linear map."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.map, self.norm = nn.Linear(64, 64, bias=False), norm
+
+    def forward(self, x):
+        x = self.map(x)
+        return self.norm(x.transpose(1, 2)).transpose(1, 2) if isinstance(self.norm, nn.BatchNorm1d) else self.norm(x)
+
+
+@pytest.mark.parametrize(
+    "f", [Normed(nn.LayerNorm(64)), Normed(nn.BatchNorm1d(64)), Attention(64), Attention(64, causal=False)]
+)
+def test_what_two_have_in_common_at_one_place_and_at_two(f):
+    """x has what all its places have in common, y has not; a norm over places takes what both have in common."""
+    for mine, drawn, error in common_of_two(f):
+        assert abs(mine - drawn) < 4.0 * error + 2.0 / 64 * drawn  # the wide network, up to 1/width
 
 
 def test_two_views_through_one_encoder():

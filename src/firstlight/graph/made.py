@@ -18,6 +18,8 @@ class Way(Enum):
 
     AFFINE = "affine in each input"
     JOINT = "affine in all inputs together"
+    LENGTH = "affine in its input, but for the length that it divides by"
+    EACH = "affine in each input or their exponential, so that what two have in common makes what the outputs have"
     PRODUCT = "the product of its two inputs"
     TERMS = "what its terms say"
     KEPT = "its input times independent numbers of mean one"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from firstlight.graph.ir import Arg, ConstantRef, Graph, Node, ParameterRef, Ref
@@ -18,6 +19,8 @@ _AFFINE = frozenset({"affine", "convolution", "einsum"})  # kinds of rules
 _JOINT = frozenset({"structural", "selection", "concatenation", "resampling"})
 _NORMS = frozenset({"normalization", "group_norm", "unit_length"})
 _MEANS = frozenset({"mean", "sum", "neg"}) | frozenset(f"{a}avg_pool{d}d" for a in ("", "adaptive_") for d in (1, 2, 3))
+_EACH = frozenset({"softmax", "scaled_dot_product_attention"})
+_LARGE = 1e30  # an ε beside which the variance of a group is nothing: a norm divides by one number
 _MANY = 256  # uses of one weight: pairs of them are looked at one by one
 _NARROW = 0.1  # uses²/width from which what is left out is worth a word
 _MASKED = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d"})
@@ -79,8 +82,6 @@ def forward(
     inputs = tuple(_tensors(tuple(bound.values())))
     if not inputs:
         return outputs
-    if node.op == "scaled_dot_product_attention":  # of small logits the weights are nearly one in all draws
-        inputs = inputs[2:3]
     times = known.get(key, 0)
     if times > _MANY:
         call.caveat(f"its weights are used {times} times: what comes out is taken as independent each time")
@@ -101,7 +102,7 @@ def forward(
             continue
         again = _again(rule, node, call.training, bound, k)
         gain = _gain(node, bound, 1)
-        found.append(twins.with_way(out, Made(_way(rule, node), (key, k), inputs, again, gain=gain)))
+        found.append(twins.with_way(out, Made(_way(rule, node, len(inputs)), (key, k), inputs, again, gain=gain)))
     return tuple(found)
 
 
@@ -110,12 +111,17 @@ def _channels(bound: Mapping[str, Any]) -> int:
     return weight.shape[0] if isinstance(weight, Signal) and weight.ndim else 1
 
 
-def _way(rule: Rule, node: Node) -> Way:
+def _way(rule: Rule, node: Node, inputs: int) -> Way:
     if node.op in _MASKED:
         return Way.KEPT
+    if node.op in _EACH:
+        return Way.EACH
     if rule.kind in _JOINT or node.op in _MEANS:
         return Way.JOINT
-    return Way.AFFINE if rule.kind in _AFFINE or node.op in ("mul", "div") else Way.ANY
+    if rule.kind in _NORMS:
+        return Way.LENGTH
+    by_number = node.op == "mul" or (node.op == "div" and inputs == 1)
+    return Way.AFFINE if rule.kind in _AFFINE or by_number else Way.ANY
 
 
 def _gain(node: Node, bound: Mapping[str, Any], axis: int) -> float | None:
@@ -130,13 +136,19 @@ def _gain(node: Node, bound: Mapping[str, Any], axis: int) -> float | None:
 def _again(
     rule: Rule, node: Node, training: bool, bound: Mapping[str, Any], k: int
 ) -> Callable[[tuple[Signal, ...]], Signal]:
-    """The operation without its bias, on other inputs."""
+    """The operation without its bias, on other inputs; a norm without the lengths that it divides by."""
+    if rule.kind == "unit_length":
+        return lambda inputs: inputs[0]
     linear = {"beta": 0.0} if "beta" in rule.parameters else {}
+    if rule.kind in _NORMS and "eps" in rule.parameters:
+        linear = {"eps": _LARGE}
 
     def again(inputs: tuple[Signal, ...]) -> Signal:
         values = _with(tuple(bound.values()), list(inputs))
         given = dict(zip(bound, values, strict=True))
-        out = rule.forward(Call(node, training), **{k: v for k, v in given.items() if k != "bias"} | linear)
+        out = rule.forward(
+            Call(node, training, moments=True), **{k: v for k, v in given.items() if k != "bias"} | linear
+        )
         return out[k] if several(out) else out
 
     return again
@@ -154,6 +166,7 @@ def backward(
     given = [g for g in above if g is not None]
     if key not in known and not any(twins.known(g) is not None for g in given):
         return
+    adjoint = _adjoint(rule, node, call, bound, out, [g is not None for g in above], several(grads))
     for name, gradient in found.items():
         if not isinstance(gradient, Cotangent) or gradient.rest or gradient.base.ident <= before:
             continue
@@ -163,10 +176,9 @@ def backward(
         whole_one = not base.terms or rule.kind in _NORMS
         if twins.known(base) is not None or not (whole_one or len(base.terms) == 1):
             continue
-        way, others = _way_back(rule, node, bound, out, name)
-        again = _back_again(rule, node, call, bound, out, name, [g is not None for g in above], several(grads))
+        way, others = _way_back(rule, node, bound, name)
         gain = _gain(node, bound, 0) if name == "input" else None
-        made = Made(way, ("back", key, name), (*given, *others), again, gain=gain)
+        made = Made(way, ("back", key, name), (*given, *others), partial(adjoint, name), gain=gain)
         if whole_one:
             gradient.base = twins.with_way(base, made)
         elif base.terms[0][1].ident > before:  # what comes through the weights, turned along its own tensor
@@ -174,31 +186,37 @@ def backward(
             gradient.base = twins.with_way(replace(base, terms=((base.terms[0][0], part),)), Made(Way.TERMS))
 
 
-def _way_back(rule: Rule, node: Node, bound: Mapping[str, Any], out: Any, name: str) -> tuple[Way, tuple[Signal, ...]]:
+def _way_back(rule: Rule, node: Node, bound: Mapping[str, Any], name: str) -> tuple[Way, tuple[Signal, ...]]:
     """What is known of an adjoint, and which tensors of the forward pass stand in it."""
     if rule.kind in _JOINT or node.op in _MEANS:
         return Way.JOINT, ()
-    if rule.kind in _NORMS:  # it divides by lengths, which change nothing in how alike two gradients are
-        return Way.ANY, ()
-    if rule.kind == "softmax":
-        return Way.ANY, (out,)
+    if rule.kind in _NORMS:
+        return Way.LENGTH, ()
+    if node.op in _EACH:
+        return Way.EACH, tuple(_tensors(tuple(bound.values())))
     others = tuple(_tensors(tuple(v for k, v in bound.items() if k != name)))
     return Way.AFFINE if rule.kind in _AFFINE else Way.ANY, others
 
 
-def _back_again(
-    rule: Rule, node: Node, call: Call, bound: Mapping[str, Any], out: Any, name: str, there: Sequence[bool],
-    together: bool,
-) -> Callable[[tuple[Signal, ...]], Signal]:  # fmt: skip
-    """The adjoint towards one argument, of other gradients and of other tensors in the forward pass."""
+def _adjoint(
+    rule: Rule, node: Node, call: Call, bound: Mapping[str, Any], out: Any, there: Sequence[bool], together: bool
+) -> Callable[[str, tuple[Signal, ...]], Signal]:
+    """The adjoint towards an argument, of other gradients and of other tensors in the forward pass."""
+    last: list[tuple[tuple[int, ...], Mapping[str, Any]]] = []  # attention has three of the same tensors
 
-    def again(inputs: tuple[Signal, ...]) -> Signal:
+    def again(name: str, inputs: tuple[Signal, ...]) -> Signal:
         assert rule.backward is not None
-        left = list(inputs)
-        grads = tuple([Cotangent(left.pop(0)) if one else None for one in there])
-        others = {k: v for k, v in bound.items() if k != name}
-        values = _with(tuple(others.values()), left) if left else tuple(others.values())
-        given = dict(bound) | dict(zip(others, values, strict=True))
-        return rule.backward(Call(node, call.training), grads if together else grads[0], out, **given)[name].base
+        which = tuple([s.ident for s in inputs])
+        if not last or last[0][0] != which:
+            left, again, made = list(inputs), Call(node, call.training, moments=True), out
+            grads = tuple([Cotangent(left.pop(0)) if one else None for one in there])
+            others = {k: v for k, v in bound.items() if k != name or node.op in _EACH}
+            values = _with(tuple(others.values()), left) if left else tuple(others.values())
+            given = dict(bound) | dict(zip(others, values, strict=True))
+            if node.op in _EACH:
+                made = rule.forward(again, **given)
+            last[:] = [(which, rule.backward(again, grads if together else grads[0], made, **given))]
+        found: Signal = last[0][1][name].base
+        return found
 
     return again

@@ -88,6 +88,7 @@ class Call:
         signs: What the graph says of its tensors' entries.
         back: The adjoint pass over the operations before this one.
         kept: What the forward rule leaves for its adjoint.
+        moments: Whether nothing but the moments of what comes out is asked for.
     """
 
     node: Node
@@ -98,6 +99,7 @@ class Call:
     signs: Signs = UNSAID
     back: Back | None = None
     kept: Any = None
+    moments: bool = False
 
     def caveat(self, text: str) -> None:
         """Record that an assumption of the rule does not hold here."""

@@ -139,10 +139,12 @@ def _(
     grads = {"query": of_queries(dq, g), "key": of_keys(dk, g, dl), "value": of_keys(dv, g, p, g)}
     if isinstance(attn_mask, Signal) and attn_mask.value is None and not attn_mask.integer:
         grads["attn_mask"] = whole(reduce_to(Cotangent(through), attn_mask))
-    heads = query.shape[-3] if query.ndim > 3 else 1
-    ratio = max(1.0 - heads * (1.0 - one_head), 0.0)
-    passed, along = passing(p, p.ndim - 1, g.lean, min(one_head, 1.0), dropout_p)
-    known = _along(p, through, dv, wide_value, heads, ratio, attn_mask, along / max(passed, 1e-12))
+    known: dict[str, Along | None] = {}
+    if not call.moments:
+        heads = query.shape[-3] if query.ndim > 3 else 1
+        ratio = max(1.0 - heads * (1.0 - one_head), 0.0)
+        passed, along = passing(p, p.ndim - 1, g.lean, min(one_head, 1.0), dropout_p)
+        known = _along(p, through, dv, wide_value, heads, ratio, attn_mask, along / max(passed, 1e-12))
     if shared(query, key):
         for name, small in (("key", key), ("value", value)):
             grads[name] = gather(grads[name], small)

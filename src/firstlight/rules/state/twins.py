@@ -6,7 +6,9 @@ one batch. Each tensor behind shared weights remembers how it was made (`graph.m
 followed back to what their inputs have in common:
 
 * an affine map f = A + b: 2·E f(h)f(h') = E f(h)² + E f(h')² - E (A(h - h'))², with the map's own rule; so what two
-  tensors that are nearly one differ by keeps its relative accuracy;
+  tensors that are nearly one differ by keeps its relative accuracy; a norm is such a map, but for the two lengths;
+* a map that is linear in each of several inputs, attention among them (of logits ℓ and ℓ' as well: E e^ℓ e^ℓ' is e^cov
+  times what either has): E f(a, b)f(a', b') = E f(c, d)² of the c and d that a and a', b and b' have in common;
 * functions of Gaussian tensors: E f(u)g(v) = Σ_k a_k b_k c^k, c the correlation of u and v (Mehler);
 * products of independent factors: E a a'·E b b';
 * sums: term by term;
@@ -24,9 +26,9 @@ import numpy as np
 
 from firstlight.graph.made import Made, Way
 from firstlight.graph.nodes import series
-from firstlight.graph.signal import Array, Signal, average, replace
+from firstlight.graph.signal import Array, Signal, average, next_id, replace
 from firstlight.rules.state.empirical import cube_of, thin
-from firstlight.rules.state.layout import align, fit_states, moments
+from firstlight.rules.state.layout import align, correlations, fit_states, moments
 from firstlight.theory.cross import absolute_correlation
 
 Moment = tuple[Array, Array]  # a field at equal indices and a cube over pairs
@@ -159,9 +161,10 @@ class Twins:
             found = self._twins(later, earlier, one, other)
             if found is not None:
                 return found
-        for x, partner in ((later, earlier), (earlier, later)):
-            if x.terms and not is_mapped(x):
-                return self._combined(x.terms, partner)
+        for wholes in ((Way.AFFINE, Way.LENGTH), (Way.AFFINE,)):
+            for x, partner, made in ((later, earlier, one), (earlier, later, other)):
+                if x.terms and made.way not in wholes:
+                    return self._combined(x.terms, partner)
         return self._plain(later, earlier)
 
     def _combined(self, terms: Sequence[tuple[float, Signal]], other: Signal) -> Moment:
@@ -193,10 +196,13 @@ class Twins:
         apart = [i for i, s in enumerate(alike) if 1.0 - s > _SAME]
         if not apart:
             return _of_one(x, y, 1.0)
-        if one.way is Way.JOINT or (one.way is Way.AFFINE and len(apart) == 1):
-            found = self._affine(x, y, one, [p if i in apart else None for i, p in enumerate(pairs)])
-            if found is not None:
-                return found
+        found, differing = None, [p if i in apart else None for i, p in enumerate(pairs)]
+        if one.way is Way.EACH or (one.way is Way.AFFINE and len(apart) > 1):
+            found = self._each(x, y, one, differing)
+        elif one.way in (Way.JOINT, Way.LENGTH, Way.AFFINE):
+            found = self._affine(x, y, one, differing)
+        if found is not None:
+            return found
         return _of_one(x, y, float(np.prod(np.clip(alike, -1.0, 1.0))))
 
     def _dense(self, x: Signal, y: Signal, gain: float, a: Signal, b: Signal) -> Moment | None:
@@ -221,23 +227,53 @@ class Twins:
     def _affine(self, x: Signal, y: Signal, made: Made, apart: Sequence[tuple[Signal, Signal] | None]) -> Moment | None:
         """½(E f(a)² + E f(b)² - E (A(a - b))²)."""
         assert made.again is not None
-        given = [h if p is None else self._difference(*p) for h, p in zip(made.inputs, apart, strict=True)]
-        out = made.again(tuple(given))
+        scale, ratio = 1.0, 1.0
+        if made.way is Way.LENGTH:
+            (both,) = [p for p in apart if p is not None]
+            one, other = (f.mean_q / max(made.again((h,)).mean_q, 1e-300) for f, h in zip((x, y), both, strict=True))
+            scale, ratio = one, (other / one) ** 0.5
+        given = [h if p is None else self._difference(*p, ratio) for h, p in zip(made.inputs, apart, strict=True)]
+        found = self._moments(made, given, x)
+        if found is None:
+            return None
+        field = 0.5 * (x.q + y.q - scale * found[0])
+        cube = 0.5 * (x.mean_q * moments(x) + y.mean_q * moments(y) - scale * found[1])
+        return _possible(field, cube, x, y)
+
+    def _each(self, x: Signal, y: Signal, made: Made, apart: Sequence[tuple[Signal, Signal] | None]) -> Moment | None:
+        """E f(c)² of what the inputs have in common: a = c + d, b = c + e of independent c, d and e."""
+        common = [h if p is None else self._common(*p) for h, p in zip(made.inputs, apart, strict=True)]
+        given = [c for c in common if c is not None]
+        found = self._moments(made, given, x) if len(given) == len(common) else None
+        return None if found is None else _possible(*found, x, y)
+
+    def _common(self, a: Signal, b: Signal) -> Signal | None:
+        """c with E c_i c_j = E a_i b_j."""
+        field, cube = self.cross(a, b)
+        if not cube.flat[0] > 0.0:
+            return None
+        memory, pair = a.__dict__.setdefault("_common", {}), b.ident
+        if pair not in memory:
+            mean = np.sqrt(np.maximum(a.mean * b.mean, 0.0))
+            q = np.maximum(field, np.square(mean))
+            memory[pair] = replace(
+                a, mean=mean, q=q, corr=correlations(cube, q), source=None, values=None, terms=(), ident=next_id()
+            )
+        return memory[pair]
+
+    def _moments(self, made: Made, inputs: Sequence[Signal], x: Signal) -> Moment | None:
+        """Those of a map's value at other inputs, in the layout of x."""
+        assert made.again is not None
+        out = made.again(tuple(inputs))
         if out.shape != x.shape:
             return None
         out, _ = align(out, x)
-        if out.atoms != x.atoms:
-            return None
-        field = 0.5 * (x.q + y.q - out.q)
-        cube = 0.5 * (
-            x.mean_q * moments(x) + y.mean_q * moments(y) - out.mean_q * fit_states(moments(out), x.corr.shape)
-        )
-        return _possible(field, cube, x, y)
+        return (out.q, out.mean_q * fit_states(moments(out), x.corr.shape)) if out.atoms == x.atoms else None
 
-    def _difference(self, a: Signal, b: Signal) -> Signal:
-        """a - b with what they have in common, also where no shared weights are in front of one of them."""
+    def _difference(self, a: Signal, b: Signal, ratio: float = 1.0) -> Signal:
+        """a - ratio·b with what they have in common, also where no shared weights are in front of one of them."""
         one, other = (x if known(x) is not None else with_way(x, Made(Way.ANY)) for x in (a, b))
-        return self._add(one, other, -1.0)
+        return self._add(one, other, -ratio)
 
     def _product(self, x: Signal, pairs: Sequence[tuple[Signal, Signal]]) -> Moment | None:
         field, cube = np.ones((1,) * len(x.atoms)), np.ones_like(x.corr)
