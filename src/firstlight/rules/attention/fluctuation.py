@@ -92,6 +92,8 @@ def mean_of(x: Signal, left: str, w: Signal, right: str, summed: Sequence[str]) 
     for p, of_p, tokens, of_tokens in ((x, left, w, right), (w, right, x, left)):
         if not is_weights(p) or p.mean.size > 1 or tokens.weights or len(summed) != 1 or summed[0] not in of_p[-2:]:
             continue
+        if not tokens.mean_q > 0.0:  # no gradient comes back: the next norm's gains are zero
+            return None
         if p.keyed is None or (p.keyed.causal is None and p.keyed.seen is None):
             found = parts(tokens, of_tokens.index(summed[0]))
             return None if found is None else (p, tokens, found)

@@ -12,7 +12,7 @@ from firstlight.graph.ir import Ref
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
 from firstlight.rules.attention.keys import is_weights
 from firstlight.rules.gradients.along import ITSELF, begun, behind_map, on_weights
-from firstlight.rules.gradients.gradient import alone, scale, scaled, whole
+from firstlight.rules.gradients.gradient import alone, moved, scale, scaled, whole
 from firstlight.rules.gradients.leaning import at_rows, at_values, of_keys, of_rows
 from firstlight.rules.linear.centring import seen, taken
 from firstlight.rules.linear.contraction import contract, outer_sum
@@ -22,7 +22,7 @@ from firstlight.rules.moves.ranges import same_entries
 from firstlight.rules.pointwise.merge import plus, reduce_to
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, WEIGHTS_IID, Call, Grads, rule
 from firstlight.rules.state import pieces
-from firstlight.rules.state.layout import axis_atoms, expand
+from firstlight.rules.state.layout import axis_atoms, expand, permute
 from firstlight.rules.state.noise import chi_square_log, combine
 from firstlight.rules.state.summation import sum_atoms
 
@@ -117,13 +117,27 @@ def pair_einsum(x: Signal, left: str, y: Signal, right: str, out: str) -> Signal
 
 @rule("matmul", "mm", "bmm", "mv", "dot", "vdot", assumes=(WEIGHTS_IID,), example="x @ (torch.randn(64, 32) / 8)")
 def matmul(call: Call, input: Signal, other: Signal) -> Signal:
-    """Matrix product, of activations and weights alike."""
+    """Matrix product, of activations and weights alike; v·pᵀ is (p·vᵀ)ᵀ, rows p of attention from the right as well."""
+    if _from_the_right(input, other):
+        return _turned(matmul.forward(call, _turned(other), _turned(input)))
     warn_shared(call, input, other)
     left, right, out = _matmul_letters(input, other)
     result = pair_einsum(input, left, other, right, out)
     if result.ndim == 0 and input.tag is not None and other.tag is not None and input.tag[0] == other.tag[0] == "image":
         return _singular(result, input.tag, other.tag)
     return _image(result, input, other) if input.ndim == 2 and other.ndim == 1 else result
+
+
+def _turned(x: Signal) -> Signal:
+    """The last two axes exchanged."""
+    return permute(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
+
+
+def _from_the_right(v: Signal, p: Signal) -> bool:
+    """Whether p is the transposed weights of a softmax, whose keys are then its second to last axis."""
+    swap = ("permute", (*range(p.ndim - 2), p.ndim - 1, p.ndim - 2))
+    plain = v.weights is None and not is_weights(v) and min(v.ndim, p.ndim) > 1
+    return plain and is_weights(p) and p.viewed[1] == (swap,)
 
 
 def _image(out: Signal, w: Signal, v: Signal) -> Signal:
@@ -167,6 +181,15 @@ def warn_shared(call: Call, x: Signal, y: Signal) -> None:
 
 @matmul.adjoint
 def _(call: Call, grad: Cotangent, out: Signal, input: Signal, other: Signal) -> Grads:
+    if _from_the_right(input, other):
+        back = replace(moved(grad, _turned), along=grad.along)
+        found = _matmul_back(call, back, _turned(out), _turned(other), _turned(input))
+        return {"input": moved(found["other"], _turned), "other": moved(found["input"], _turned)}
+    return _matmul_back(call, grad, out, input, other)
+
+
+def _matmul_back(call: Call, grad: Cotangent, out: Signal, input: Signal, other: Signal) -> Grads:
+    """Gradients g·yᵀ and xᵀ·g of x·y."""
     del call
     g = whole(grad)
     left, right, result = _matmul_letters(input, other)

@@ -46,7 +46,7 @@ def transform(
         source = replace(source, row=row, corr=on_cube(source.corr), key=key, courses=moved)
     steps = x.viewed[1] if tag is None else then(x.viewed[1], tag)
     if tag is not None and not steps and x.root is not x and unchanged(x):
-        return x.root
+        return regroup(x.root, groups)  # its atoms may have been split since
     ident = x.ident if tag is None else next_id()
     courses = moved_courses(x.course, on_field, len(x.atoms))
     out = replace(
