@@ -14,6 +14,7 @@ from firstlight.rules.attention.keys import is_weights
 from firstlight.rules.gradients.along import ITSELF, begun, behind_map, on_weights
 from firstlight.rules.gradients.gradient import alone, moved, scale, scaled, whole
 from firstlight.rules.gradients.leaning import at_rows, at_values, of_keys, of_rows
+from firstlight.rules.linear import gram
 from firstlight.rules.linear.centring import seen, taken
 from firstlight.rules.linear.contraction import contract, outer_sum
 from firstlight.rules.linear.past_weights import past_weights
@@ -115,14 +116,22 @@ def pair_einsum(x: Signal, left: str, y: Signal, right: str, out: str) -> Signal
     return contract(_wide(x, left, sizes), left, _wide(y, right, sizes), right, out)
 
 
+def product_of(call: Call, of: gram.Product) -> Signal:
+    """A product of two signals, and what they have in common (`linear.gram`), or a word about it."""
+    alone = pair_einsum(*of)
+    result = gram.met(alone, of)
+    if result is alone:
+        warn_shared(call, of.x, of.y)
+    return result
+
+
 @rule("matmul", "mm", "bmm", "mv", "dot", "vdot", assumes=(WEIGHTS_IID,), example="x @ (torch.randn(64, 32) / 8)")
 def matmul(call: Call, input: Signal, other: Signal) -> Signal:
     """Matrix product, of activations and weights alike; v·pᵀ is (p·vᵀ)ᵀ, rows p of attention from the right as well."""
     if _from_the_right(input, other):
         return _turned(matmul.forward(call, _turned(other), _turned(input)))
-    warn_shared(call, input, other)
     left, right, out = _matmul_letters(input, other)
-    result = pair_einsum(input, left, other, right, out)
+    result = product_of(call, gram.Product(input, left, other, right, out))
     if result.ndim == 0 and input.tag is not None and other.tag is not None and input.tag[0] == other.tag[0] == "image":
         return _singular(result, input.tag, other.tag)
     return _image(result, input, other) if input.ndim == 2 and other.ndim == 1 else result
@@ -195,8 +204,9 @@ def _matmul_back(call: Call, grad: Cotangent, out: Signal, input: Signal, other:
     left, right, result = _matmul_letters(input, other)
     rows = is_weights(input) and other.weights is None
     g = at_rows(g, out, input, other) if rows else g
-    dx = pair_einsum(g, result, other, right, _kept(left, result, right))
-    dy = pair_einsum(g, result, input, left, _kept(right, result, left))
+    of = gram.Product(input, left, other, right, result)
+    dx = gram.gradient(pair_einsum(g, result, other, right, _kept(left, result, right)), g, of)
+    dy = gram.gradient(pair_einsum(g, result, input, left, _kept(right, result, left)), g, of)
     if rows:
         dx, dy = of_rows(dx, g), of_keys(at_values(dy, g, input), g, input, g)
     elif g.tag is not None and g.tag[0] == "softmax":

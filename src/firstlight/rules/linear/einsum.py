@@ -9,7 +9,8 @@ from firstlight.rules.attention.keys import is_weights
 from firstlight.rules.composed.tape import Tape
 from firstlight.rules.gradients.gradient import whole
 from firstlight.rules.gradients.leaning import at_rows, at_values
-from firstlight.rules.linear.affine import LETTERS, pair_einsum, warn_shared
+from firstlight.rules.linear import gram
+from firstlight.rules.linear.affine import LETTERS, pair_einsum, product_of
 from firstlight.rules.registry import WEIGHTS_IID, Call, Grads, rule
 
 
@@ -38,8 +39,7 @@ def einsum(call: Call, equation: str, operands: tuple[Signal, ...]) -> Signal:
     terms, out = letters_of(equation, operands)
     if not _is_pair(terms, out):
         return _written_out(Tape(call), terms, out, operands)
-    warn_shared(call, operands[0], operands[1])
-    return pair_einsum(operands[0], terms[0], operands[1], terms[1], out)
+    return product_of(call, gram.Product(operands[0], terms[0], operands[1], terms[1], out))
 
 
 @einsum.adjoint
@@ -52,8 +52,9 @@ def _(call: Call, grad: Cotangent, out: Signal, equation: str, operands: tuple[S
     g, (x, y) = whole(grad), operands
     rows = is_weights(x) and y.weights is None
     g = at_rows(g, out, x, y) if rows else g
-    dx = pair_einsum(g, result, y, terms[1], terms[0])
-    dy = pair_einsum(g, result, x, terms[0], terms[1])
+    of = gram.Product(x, terms[0], y, terms[1], result)
+    dx = gram.gradient(pair_einsum(g, result, y, terms[1], terms[0]), g, of)
+    dy = gram.gradient(pair_einsum(g, result, x, terms[0], terms[1]), g, of)
     dy = at_values(dy, g, x) if rows else dy
     return {"operands": (Cotangent(dx, along=grad.along if rows else None), Cotangent(dy))}
 

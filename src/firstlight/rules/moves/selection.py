@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, TypeGuard
 
 import numpy as np
+import numpy.typing as npt
 
 from firstlight.graph.along import Along
 from firstlight.graph.signal import Cotangent, Signal, next_id, replace
@@ -17,7 +19,7 @@ from firstlight.rules.moves.structural import Sizes, from_sample, like_shape
 from firstlight.rules.registry import Call, Grads, rule, several
 from firstlight.rules.state import pieces
 from firstlight.rules.state.empirical import uniform
-from firstlight.rules.state.layout import reshape
+from firstlight.rules.state.layout import axis_atoms, reshape
 
 _UNLIKE, _UNEVEN = 0.05, 0.05  # in a correlation, and relative in a mean square, that is worth a word
 
@@ -272,18 +274,38 @@ def _warn_of_one_place(call: Call, x: Signal, out: Signal) -> None:
 
 
 def _advanced(call: Call, x: Signal, index: Any) -> Signal:
-    items: list[Any] = list(index) if several(index) else [index]
-    signals = [i for i in items if isinstance(i, Signal)]
     shape = call.node.outputs[0].shape
-    if len(signals) == 1 and len(shape) == x.ndim - 1 + signals[0].ndim and signals[0].value is not None:
-        ids = np.asarray(signals[0].value)
-        axis = next(k for k, i in enumerate(items) if isinstance(i, Signal))
-        others = [i for k, i in enumerate(items) if k != axis]
-        whole_axes = all(isinstance(i, tuple) and i[1:] == (None, None, None) for i in others)
-        if ids.dtype.kind in "iu" and whole_axes and axis < x.ndim:
-            return reshape(take_index(x, axis, ids), shape)
-    call.caveat("indexed by tensors: taken as a random sample of the entries")
-    return like_shape(x, shape)
+    known = _places(x, list(index) if several(index) else [index])
+    if known is None:
+        call.caveat("indexed by tensors: taken as a random sample of the entries")
+        return like_shape(x, shape)
+    axis, count, ids = known
+    if count > 1:
+        x = reshape(x, (*x.shape[:axis], prod(x.shape[axis : axis + count]), *x.shape[axis + count :]))
+    return reshape(take_index(x, axis, ids), shape)
+
+
+def _places(x: Signal, items: list[Any]) -> tuple[int, int, npt.NDArray[Any]] | None:
+    """First axis, number of axes and flat places of known index tensors, or of a known mask, beside whole axes."""
+    at = [k for k, i in enumerate(items) if isinstance(i, Signal)]
+    others = [i for i in items if not isinstance(i, Signal)]
+    whole_axes = all(isinstance(i, tuple) and i[1:] == (None, None, None) for i in others)
+    if not at or at[-1] - at[0] + 1 != len(at) or not whole_axes or any(items[k].value is None for k in at):
+        return None
+    found = [np.asarray(items[k].value) for k in at]
+    masked = len(found) == 1 and found[0].dtype.kind == "b"
+    count = found[0].ndim if masked else len(found)
+    sizes = x.shape[at[0] : at[0] + count]
+    samples = {x.batch[a] for k in range(at[0], at[0] + len(sizes)) for a in axis_atoms(x, k)}
+    if len(sizes) != count or len(samples) > 1:  # places of samples are no places of one axis
+        return None
+    if masked:
+        (mask,) = found
+        return (at[0], count, np.flatnonzero(mask)) if sizes == mask.shape and mask.any() else None
+    if any(a.dtype.kind not in "iu" for a in found):
+        return None
+    ids = np.broadcast_arrays(*(a.astype(np.int64) % n for a, n in zip(found, sizes, strict=True)))
+    return at[0], count, np.ravel_multi_index(tuple(ids), sizes)
 
 
 @getitem.adjoint
