@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+import firstlight
 from firstlight import predict
 from tests.rules.test_examples import ONE_SAMPLE, RESOLUTION, compared
 
@@ -88,3 +90,29 @@ def test_an_unbatched_loss_and_a_layer_without_entries_are_followed():
     for model in (Alone(12, 12), Adaptive()):
         p = predict(model, torch.randn(16, 12), "he")
         assert not [c for n in p.nodes for c in n.caveats if "failed" in c]
+
+
+LISTS = {
+    "chunk": lambda h: h.chunk(1)[0],
+    "split": lambda h: h.split(16)[0],
+    "tensor_split": lambda h: h.tensor_split(1)[0],
+    "unbind": lambda h: h[None].unbind(0)[0],
+    "broadcast_tensors": lambda h: torch.broadcast_tensors(h)[0],
+    "meshgrid": lambda h: torch.meshgrid(h[:, 0], indexing="ij")[0],
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_of_one_tensor_hands_its_gradient_on(name):
+    class Listed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(8, 8)
+
+        def forward(self, x):
+            return LISTS[name](self.layer(x)).relu()
+
+    predicted = firstlight.predict(Listed(), torch.randn(16, 8))
+    assert not any("adjoint failed" in c for n in predicted.nodes for c in n.caveats)
+    of = {n.op: n.grad.q for n in predicted.nodes if n.grad is not None}
+    assert of[name if name != "tensor_split" else "split"] == pytest.approx(of["relu"] / 2.0)

@@ -246,6 +246,11 @@ def first_of(given: Any) -> Any:
     return given[0] if several(given) else given
 
 
+def listed(given: Any) -> tuple[Any, ...]:
+    """Outputs or gradients of an operation that gives a list, which of a list of one are handed over as that one."""
+    return given if several(given) else (given,)
+
+
 def find(op: str) -> Rule | None:
     """The rule of an operation, or None."""
     return _RULES.get(op)

@@ -16,7 +16,7 @@ from firstlight.rules.gradients.rows import added
 from firstlight.rules.moves.concatenation import join
 from firstlight.rules.moves.ranges import drop_axis, put_range, take_index, take_range, unsqueezed
 from firstlight.rules.moves.structural import Sizes, from_sample, like_shape
-from firstlight.rules.registry import Call, Grads, rule, several
+from firstlight.rules.registry import Call, Grads, listed, rule, several
 from firstlight.rules.state import pieces
 from firstlight.rules.state.empirical import uniform
 from firstlight.rules.state.layout import axis_atoms, reshape
@@ -96,7 +96,7 @@ def _(
     call: Call, grads: tuple[Cotangent | None, ...], out: tuple[Signal, ...], input: Signal, how: Any = 1, dim: int = 0
 ) -> Grads:
     del call, how
-    return {"input": gathered(grads, out, input, dim)}
+    return {"input": gathered(listed(grads), listed(out), input, dim)}
 
 
 def gathered(grads: tuple[Cotangent | None, ...], out: tuple[Signal, ...], like: Signal, dim: int) -> Cotangent:
@@ -127,8 +127,8 @@ def unbind(call: Call, input: Signal, dim: int = 0) -> tuple[Signal, ...]:
 def _(call: Call, grads: tuple[Cotangent | None, ...], out: tuple[Signal, ...], input: Signal, dim: int = 0) -> Grads:
     del call
     dim %= input.ndim
-    wide = [None if g is None else Cotangent(unsqueezed(whole(g), dim), along=g.along) for g in grads]
-    return {"input": gathered(tuple(wide), tuple(unsqueezed(o, dim) for o in out), input, dim)}
+    wide = [None if g is None else Cotangent(unsqueezed(whole(g), dim), along=g.along) for g in listed(grads)]
+    return {"input": gathered(tuple(wide), tuple(unsqueezed(o, dim) for o in listed(out)), input, dim)}
 
 
 Step = tuple[str, int, tuple[Any, ...]]

@@ -14,7 +14,7 @@ from firstlight.rules.gradients.along import of_view
 from firstlight.rules.gradients.gradient import moved, whole, whole_shape
 from firstlight.rules.linear.contraction import ROWS
 from firstlight.rules.pointwise.merge import reduce_to
-from firstlight.rules.registry import Call, Grads, rule, several
+from firstlight.rules.registry import Call, Grads, listed, rule, several
 from firstlight.rules.state import mapped, pieces
 from firstlight.rules.state.layout import axis_atoms, expand, merge_axis, offset, permute, reshape, transform
 from firstlight.rules.state.summation import sum_atoms
@@ -232,7 +232,8 @@ def broadcast_tensors(call: Call, tensors: tuple[Signal, ...]) -> tuple[Signal, 
 @broadcast_tensors.adjoint
 def _(call: Call, grads: tuple[Cotangent | None, ...], out: tuple[Signal, ...], tensors: tuple[Signal, ...]) -> Grads:
     del call, out
-    return {"tensors": tuple([None if g is None else reduce_to(g, t) for g, t in zip(grads, tensors, strict=True)])}
+    pairs = zip(listed(grads), tensors, strict=True)
+    return {"tensors": tuple([None if g is None else reduce_to(g, t) for g, t in pairs])}
 
 
 @rule("repeat", "tile", example="x.repeat(2, 3)")
