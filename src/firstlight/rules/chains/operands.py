@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from firstlight.graph.signal import Array, Cotangent, Signal, Source, replace
 from firstlight.rules.chains.laws import law_of
 from firstlight.rules.chains.source import as_source, mehler
-from firstlight.rules.gradients.gradient import factor_of, joined, parts_of
+from firstlight.rules.gradients.gradient import factor_of, joined, parts_of, standing_for
 from firstlight.rules.state.layout import fit_states
 from firstlight.rules.state.views import source_key
 
@@ -75,7 +75,7 @@ class _Beside:
             return seen
         of_mean = mehler(expected, source, source.average(np.square(expected)))
         stray = np.clip((fit_states(known.corr, source.corr.shape) * level - of_mean) / rest, -1.0, 1.0)
-        return replace(seen, expected=expected, stray=stray)
+        return standing_for(replace(seen, expected=expected, stray=stray), known)
 
     def _kernels(self, of: Source, laws: list[tuple[Array, Array]]) -> list[tuple[int, Array]]:
         """For some rows of x's source the row of the sum's, and the matrix that takes φ on its nodes to E[φ|x].

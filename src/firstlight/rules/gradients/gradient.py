@@ -72,6 +72,13 @@ def factor_of(g: Cotangent) -> Signal | None:
     return out
 
 
+def standing_for(g: Cotangent, factor: Signal) -> Cotangent:
+    """A summand whose factor is another one, seen from a source: behind shared weights it meets others as that one."""
+    if twins.known(g.base) is not None and (seen := factor_of(g)) is not None:
+        _keep_factor(g, twins.around(seen, factor))
+    return g
+
+
 def _fields_of_factor(g: Cotangent) -> tuple[object, ...]:
     return g.source, g.values, g.layout, g.expected, g.stray
 
@@ -293,14 +300,22 @@ def total(parts: Sequence[Cotangent]) -> Cotangent:
 def _fewer(parts: Sequence[Cotangent]) -> tuple[list[Cotangent], list[Signal]]:
     """At most `_PARTS` summands, and what has to be taken as independent of its factor.
 
-    The smallest ones on one source become one: Σ q_k E[φ_k²|u] and Σ q_k E[φ_k|u]² stay what they are.
+    The smallest ones on one source become one: Σ q_k E[φ_k²|u] and Σ q_k E[φ_k|u]² stay what they are, and what their
+    factors have in common with others behind shared weights.
     """
     found = sorted(parts, key=_size, reverse=True)
     small = found[_PARTS - 1 :]
     key = next((p.source.key for p in small if p.source is not None and p.values is not None), None)  # of the largest
     same = [p for p in small if p.source is not None and p.values is not None and p.source.key == key]
     rest = [whole(p) for p in small if not any(p is q for q in same)]
-    return found[: _PARTS - 1] + ([mixed(same, _added([p.base for p in same]))] if same else []), rest
+    if not same:
+        return found[: _PARTS - 1], rest
+    one = mixed(same, _added([p.base for p in same]))
+    if twins.known(one.base) is not None:
+        level = max(sum(p.base.mean_q for p in same), 1e-300)
+        factors = [scale(f, p.base.mean_q / level) for p in same if (f := factor_of(p)) is not None]
+        one = standing_for(one, _added(factors))
+    return [*found[: _PARTS - 1], one], rest
 
 
 def _size(g: Cotangent) -> float:

@@ -147,12 +147,14 @@ class Twins:
         if later.ident == earlier.ident:
             return later.q, later.mean_q * moments(later)
         one, other = followed(later), followed(earlier)
-        if one is not None and one.way is Way.AROUND:
-            return self.cross(one.inputs[0], earlier)
-        if other is not None and other.way is Way.AROUND:
-            return self.cross(later, other.inputs[0])
-        if one is not None and one.way is Way.TERMS and later.terms and other is not None:
-            return self._combined(later.terms, earlier)
+        both = (later, one, earlier), (earlier, other, later)
+        for _, made, partner in both:
+            if made is not None and made.way is Way.AROUND:
+                return self.cross(made.inputs[0], partner)
+        for x, made, partner in both:
+            expanded = not x.gaussian or (x is later and other is not None)  # else a function of it may be met whole
+            if made is not None and made.way is Way.TERMS and x.terms and expanded:
+                return self._combined(x.terms, partner)
         if (found := self._functions(later, earlier)) is not None:
             return found
         if one is None or other is None:
@@ -162,8 +164,8 @@ class Twins:
             if found is not None:
                 return found
         for wholes in ((Way.AFFINE, Way.LENGTH), (Way.AFFINE,)):
-            for x, partner, made in ((later, earlier, one), (earlier, later, other)):
-                if x.terms and made.way not in wholes:
+            for x, made, partner in both:
+                if x.terms and made is not None and made.way not in wholes:
                     return self._combined(x.terms, partner)
         return self._plain(later, earlier)
 
@@ -301,23 +303,32 @@ class Twins:
         mixed = float(np.mean(field - u.mean * v.mean)) / spread
         at_pairs = np.clip((cube - level) / spread, -1.0, 1.0)
         at_pairs[(0,) * at_pairs.ndim] = min(max(mixed, -1.0), 1.0)
-        slopes = _slopes(x)
-        if slopes is not None and slopes == _slopes(y):  # in closed form, whatever the lengths of u and v scatter by
-            even, odd = (0.5 * (slopes[0] - slopes[1])) ** 2, (0.5 * (slopes[0] + slopes[1])) ** 2
-            out = (odd * at_pairs + even * absolute_correlation(at_pairs)) / (odd + even)
-            out = out * (x.mean_q * y.mean_q) ** 0.5
-            return np.full((1,) * len(x.atoms), out.item((0,) * out.ndim)), out
-        a, b = _hermite(x), _hermite(y)
-        if a.shape == b.shape and x.source is not None:
-            power = x.source.share @ (a * b)
-        else:
-            count = min(a.shape[1], b.shape[1])
-            power = _row_mean(x, a)[:count] * _row_mean(y, b)[:count]
-        top = float(power.sum())
-        own = (x.mean_q * y.mean_q) ** 0.5
-        rest = min(max(own - top, 0.0), abs(own)) if x.source is not None and _one_function(a, b) else 0.0
-        out = series(at_pairs, power, rest)
-        return np.full((1,) * len(x.atoms), out.item((0,) * out.ndim)), out
+        kernel = _kernel(x, y)
+        out, one = kernel(at_pairs), (0,) * at_pairs.ndim
+        if x.q.size == 1 and y.q.size == 1:
+            return np.full((1,) * len(x.atoms), out.item(one)), out
+        # entries of different size: those at the border of an image see fewer taps
+        root = np.sqrt(np.maximum(u.q - np.square(u.mean), 0.0) * np.maximum(v.q - np.square(v.mean), 0.0))
+        there = np.clip((field - u.mean * v.mean) / np.maximum(root, 1e-300), -1.0, 1.0)
+        field = kernel(there) * np.sqrt(x.q * y.q) / max((x.mean_q * y.mean_q) ** 0.5, 1e-300)
+        out[one] = average(field)
+        return field, out
+
+
+def _kernel(x: Signal, y: Signal) -> Callable[[Array], Array]:
+    """E f(u)g(v) of functions of Gaussian tensors as a function of the correlation of those."""
+    own, slopes = (x.mean_q * y.mean_q) ** 0.5, _slopes(x)
+    if slopes is not None and slopes == _slopes(y):  # in closed form, whatever the lengths of u and v scatter by
+        even, odd = (0.5 * (slopes[0] - slopes[1])) ** 2, (0.5 * (slopes[0] + slopes[1])) ** 2
+        return lambda c: (odd * c + even * absolute_correlation(c)) * (own / (odd + even))
+    a, b = _hermite(x), _hermite(y)
+    if a.shape == b.shape and x.source is not None:
+        power = x.source.share @ (a * b)
+    else:
+        count = min(a.shape[1], b.shape[1])
+        power = _row_mean(x, a)[:count] * _row_mean(y, b)[:count]
+    rest = min(max(own - float(power.sum()), 0.0), abs(own)) if x.source is not None and _one_function(a, b) else 0.0
+    return lambda c: series(c, power, rest)
 
 
 def _base(x: Signal) -> Signal | None:
