@@ -235,6 +235,17 @@ def test_one_sample_and_none():
         assert all(np.isfinite(n.output.q) for n in found.nodes)
 
 
+def test_tensors_of_one_entry_and_sequences_of_one_token():
+    one = torch.randn(1, 1)
+    for model, batch in (
+        (Looped(3, 1), one), (LoopedRelu(3, 1), one), (Siamese(2, 1), (one, one + 1.0)),
+        (LoopedImages(3, 1), torch.randn(1, 3, 1, 1)), (LoopedGPT(2, 4), torch.zeros(1, 1, dtype=torch.long)),
+    ):  # fmt: skip
+        nodes = firstlight.predict(model, batch, "he").nodes
+        assert all(np.isfinite(n.output.q) for n in nodes)
+        assert not [c for n in nodes for c in n.caveats if "failed" in c]
+
+
 def test_copies_of_a_layer_are_other_weights():
     """A deep copy has entries of its own as soon as weights are drawn."""
 

@@ -56,6 +56,8 @@ def moments(v: float, counts: Array) -> Array:
 def row_law(p: Signal, dim: int) -> tuple[Array, Array]:
     """E Σp² and the number of visible keys of each row."""
     at, n = offset(p, dim), p.shape[dim]
+    if n == 1:
+        return np.ones((1,) * p.q.ndim), np.ones((1,) * p.q.ndim)
     square = p.q.mean(axis=at, keepdims=True) * n
     if p.keyed is not None and p.keyed.seen is not None and p.keyed.seen.size == square.size:
         return square, p.keyed.seen.reshape(square.shape)

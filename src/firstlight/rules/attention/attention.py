@@ -140,7 +140,7 @@ def _(
     if isinstance(attn_mask, Signal) and attn_mask.value is None and not attn_mask.integer:
         grads["attn_mask"] = whole(reduce_to(Cotangent(through), attn_mask))
     known: dict[str, Along | None] = {}
-    if not call.moments:
+    if not call.moments and p.shape[-1] > 1:
         heads = query.shape[-3] if query.ndim > 3 else 1
         ratio = max(1.0 - heads * (1.0 - one_head), 0.0)
         passed, along = passing(p, p.ndim - 1, g.lean, min(one_head, 1.0), dropout_p)
@@ -157,8 +157,6 @@ def _along(
 ) -> dict[str, Along | None]:
     """How far the gradients of queries, keys and values go along them, from that of the logits."""
     rows, keys = p.shape[-2], p.shape[-1]
-    if keys < 2:
-        return {}
     square, seen = row_law(p, p.ndim - 1)
     values = dv.mean_q * value.mean_q * value.shape[-1]
     v, part = sharpness(square, seen), 1.0

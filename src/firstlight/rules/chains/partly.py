@@ -28,7 +28,7 @@ def blurred(out: Signal, source: Source, expected: Array, stray: Array) -> Signa
         return out
     apart = np.copysign(np.sqrt(np.maximum(np.square(out.values) - np.square(expected), 0.0)), out.values)
     level, rest = source.average(np.square(expected)), source.average(np.square(apart))
-    corr = (mehler(expected, source, level) + stray * mehler(apart, source, rest)) / (level + rest)
+    corr = np.asarray((mehler(expected, source, level) + stray * mehler(apart, source, rest)) / (level + rest))
     corr[(0,) * corr.ndim] = 1.0
     mean = spread(source, expected @ w, len(out.atoms))
     return replace(out, mean=mean, corr=np.clip(corr, -1.0, 1.0), source=None, values=None, cumulants=(0.0, 0.0))

@@ -23,6 +23,7 @@ from firstlight.rules.gradients.roots import multiple_of, roots_of
 from firstlight.rules.linear.contraction import INNER, product
 from firstlight.rules.state import course, twins
 from firstlight.rules.state.cross import add
+from firstlight.rules.state.profile import narrowed
 from firstlight.rules.state.quadrature import scaled as scaled_values
 from firstlight.rules.state.summation import TOTAL
 
@@ -339,16 +340,7 @@ def _added(bases: Sequence[Signal]) -> Signal:
     out = bases[0]
     for b in bases[1:]:
         out = add(out, b)
-    return replace(out, q=_narrowed(out.q)) if out.q.size > _LONG else out
-
-
-def _narrowed(field: Array) -> Array:
-    """Size 1 along axes on which a field does not vary: parts that were cut out of a tensor have filled it again."""
-    top = float(field.max())
-    for axis, n in enumerate(field.shape):
-        if n > 1 and float(np.ptp(field, axis=axis).max()) <= 1e-9 * top:
-            field = np.take(field, [0], axis=axis)
-    return field
+    return replace(out, q=narrowed(out.q)) if out.q.size > _LONG else out
 
 
 def _one_root(root: Signal, terms: Sequence[tuple[float, Cotangent]]) -> Cotangent:

@@ -21,6 +21,15 @@ def state_weights(n: int, states: int) -> Array:
     return out
 
 
+def narrowed(field: Array) -> Array:
+    """Size 1 along axes on which a field does not vary: parts that were cut out of a tensor have filled it again."""
+    top = float(field.max())
+    for axis, n in enumerate(field.shape):
+        if n > 1 and float(np.ptp(field, axis=axis).max()) <= 1e-9 * top:
+            field = np.take(field, [0], axis=axis)
+    return field
+
+
 def profile(q: Array, states: Sequence[int]) -> Array:
     """Mean of √(q_i q_j) over the pairs at each index of a cube, relative to the mean of q; 1 where q is uniform.
 

@@ -25,14 +25,11 @@ from contextlib import contextmanager
 import numpy as np
 
 from firstlight.graph.made import Made, Way
-from firstlight.graph.nodes import series
 from firstlight.graph.signal import Array, Signal, average, next_id, replace
 from firstlight.rules.state.empirical import cube_of, thin
+from firstlight.rules.state.functions import Cross, Moment, of_functions
 from firstlight.rules.state.layout import align, correlations, fit_states, moments
-from firstlight.theory.cross import absolute_correlation
 
-Moment = tuple[Array, Array]  # a field at equal indices and a cube over pairs
-Cross = Callable[[Signal, Signal], Moment]
 Add = Callable[[Signal, Signal, float], Signal]
 
 _FRAMES = 100_000  # nested calls that a pair may take
@@ -155,7 +152,7 @@ class Twins:
             expanded = not x.gaussian or (x is later and other is not None)  # else a function of it may be met whole
             if made is not None and made.way is Way.TERMS and x.terms and expanded:
                 return self._combined(x.terms, partner)
-        if (found := self._functions(later, earlier)) is not None:
+        if (found := of_functions(later, earlier, self.cross)) is not None:
             return found
         if one is None or other is None:
             return self._plain(later, earlier)
@@ -233,6 +230,8 @@ class Twins:
         if made.way is Way.LENGTH:
             (both,) = [p for p in apart if p is not None]
             one, other = (f.mean_q / max(made.again((h,)).mean_q, 1e-300) for f, h in zip((x, y), both, strict=True))
+            if not one * other > 0.0:
+                return None
             scale, ratio = one, (other / one) ** 0.5
         given = [h if p is None else self._difference(*p, ratio) for h, p in zip(made.inputs, apart, strict=True)]
         found = self._moments(made, given, x)
@@ -287,92 +286,6 @@ class Twins:
             f, c = self.cross(a, b)
             field, cube = field * f, cube * fit_states(c, x.corr.shape)
         return field, cube
-
-    def _functions(self, x: Signal, y: Signal) -> Moment | None:
-        """Of functions of Gaussian tensors, by what those have in common."""
-        u, v = _base(x), _base(y)
-        if u is x and v is y:
-            return None
-        if u is None or v is None or u.atoms != v.atoms or x.atoms != u.atoms:
-            return None
-        field, cube = self.cross(u, v)
-        level = float(u.mean.mean()) * float(v.mean.mean())
-        spread = _deviation(u) * _deviation(v)
-        if spread <= 0.0:
-            return None
-        mixed = float(np.mean(field - u.mean * v.mean)) / spread
-        at_pairs = np.clip((cube - level) / spread, -1.0, 1.0)
-        at_pairs[(0,) * at_pairs.ndim] = min(max(mixed, -1.0), 1.0)
-        kernel = _kernel(x, y)
-        out, one = kernel(at_pairs), (0,) * at_pairs.ndim
-        if x.q.size == 1 and y.q.size == 1:
-            return np.full((1,) * len(x.atoms), out.item(one)), out
-        # entries of different size: those at the border of an image see fewer taps
-        root = np.sqrt(np.maximum(u.q - np.square(u.mean), 0.0) * np.maximum(v.q - np.square(v.mean), 0.0))
-        there = np.clip((field - u.mean * v.mean) / np.maximum(root, 1e-300), -1.0, 1.0)
-        field = kernel(there) * np.sqrt(x.q * y.q) / max((x.mean_q * y.mean_q) ** 0.5, 1e-300)
-        out[one] = average(field)
-        return field, out
-
-
-def _kernel(x: Signal, y: Signal) -> Callable[[Array], Array]:
-    """E f(u)g(v) of functions of Gaussian tensors as a function of the correlation of those."""
-    own, slopes = (x.mean_q * y.mean_q) ** 0.5, _slopes(x)
-    if slopes is not None and slopes == _slopes(y):  # in closed form, whatever the lengths of u and v scatter by
-        even, odd = (0.5 * (slopes[0] - slopes[1])) ** 2, (0.5 * (slopes[0] + slopes[1])) ** 2
-        return lambda c: (odd * c + even * absolute_correlation(c)) * (own / (odd + even))
-    a, b = _hermite(x), _hermite(y)
-    if a.shape == b.shape and x.source is not None:
-        power = x.source.share @ (a * b)
-    else:
-        count = min(a.shape[1], b.shape[1])
-        power = _row_mean(x, a)[:count] * _row_mean(y, b)[:count]
-    rest = min(max(own - float(power.sum()), 0.0), abs(own)) if x.source is not None and _one_function(a, b) else 0.0
-    return lambda c: series(c, power, rest)
-
-
-def _base(x: Signal) -> Signal | None:
-    """The Gaussian tensor that x is a function of; x itself if of none."""
-    source = x.source
-    if source is None or x.values is None:
-        return x
-    return source.of[1] if source.of is not None and source.of[0] == source.key else None
-
-
-def _hermite(x: Signal) -> Array:
-    """Hermite coefficients of x on its source, shape (rows, K); of a Gaussian tensor its mean and deviation."""
-    if x.source is None or x.values is None:
-        return np.array([[float(x.mean.mean()), _deviation(x)]])
-    return x.values @ x.source.grid.hermite
-
-
-def _slopes(x: Signal) -> tuple[float, float] | None:
-    """Slopes above and below zero of a function that is linear on either side, of a tensor around zero."""
-    if x.source is None or x.values is None or x.source.mean.any():
-        return None
-    u = x.source.values
-    if u.shape != x.values.shape or not u.any(axis=-1).all():
-        return None
-    found: list[float] = []
-    for side in (u > 0.0, u < 0.0):
-        ratio = x.values[side] / u[side]
-        if not ratio.size or float(np.ptp(ratio)) > 1e-9:
-            return None
-        found.append(round(float(ratio[0]), 9))
-    return (found[0], found[1]) if any(found) else None
-
-
-def _row_mean(x: Signal, a: Array) -> Array:
-    return a[0] if x.source is None or x.values is None else x.source.share @ a
-
-
-def _one_function(a: Array, b: Array) -> bool:
-    """Whether two have the same coefficients up to scale, so that what the series lacks is E x² of them as well."""
-    return a.shape == b.shape and float(np.abs(a - b).max()) <= 0.1 * float(np.abs(a).max())
-
-
-def _deviation(x: Signal) -> float:
-    return max(x.mean_q - float(np.square(x.mean).mean()), 0.0) ** 0.5
 
 
 def _of_one(x: Signal, y: Signal, w: float) -> Moment:
