@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from firstlight.graph.along import Along
-from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, Source, next_id, replace
+from firstlight.graph.signal import SILENT, Array, Cotangent, Signal, next_id, replace
 from firstlight.rules.chains import two_samples
 from firstlight.rules.chains.side_by_side import by_row, follows_rows
-from firstlight.rules.chains.source import mehler
 from firstlight.rules.convolutions import borders, grouped, steep
 from firstlight.rules.gradients import images
 from firstlight.rules.gradients.along import along, energy, met_in_group, mixed
@@ -22,7 +21,7 @@ from firstlight.rules.gradients.leaning import with_length
 from firstlight.rules.linear.contraction import energy_cube, product
 from firstlight.rules.linear.past_weights import PER_ROW
 from firstlight.rules.pointwise.merge import plus, reduce_to
-from firstlight.rules.reductions import epsilon, spectrum
+from firstlight.rules.reductions import epsilon, spectrum, unlike_entries
 from firstlight.rules.reductions.sphere import followed, is_site, on_nodes, on_sphere, over_places, weights_of
 from firstlight.rules.registry import BACKWARD_INDEPENDENT, CONCENTRATED, Call, Grads, rule, several
 from firstlight.rules.state import course, pieces, placed
@@ -30,11 +29,9 @@ from firstlight.rules.state.cross import with_rest
 from firstlight.rules.state.forms import combine, joint
 from firstlight.rules.state.layout import align, axis_atoms, correlations, moments
 from firstlight.rules.state.projection import group_pairs, of_few, projected, shared_cube
-from firstlight.theory import copula
 
 _SMALL = 64  # entries of a group up to which effects of order 1/n can add up to per cents
 _EPSILON = 1e-3  # share of ε in the variance from which the length before a norm counts behind it
-_UNLIKE = 0.01  # in a correlation, from which a chain's source gets other ones behind a norm
 _SHARED = 0.03  # share of a tensor that its groups have in common from which it counts that they differ in it
 _COMMON = 0.1  # share of a gradient that a group has in common from which its dependence on the tensor shows
 
@@ -75,13 +72,16 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
             f"groups of different size (side by side in one tensor): each is taken to have {100 * common:.0f} % in "
             "common, as they have on average; the gradient in front can come out some per cent too small"
         )
-    v = np.maximum(group_q * (1.0 - part), 0.0)
+    known = unlike_entries.by_means(x, gone, common) if centre and isinstance(part, float) else None
+    v = np.maximum(group_q * (1.0 - part), 0.0) if known is None else known[0]
     v = np.where(v <= 1e-12 * group_q, 0.0, v)
     inverse = 1.0 / np.sqrt(v + eps) if eps > 0 else 1.0 / np.sqrt(np.maximum(v, 1e-300))
     q, taken = x.q, shared
     border = borders.centred(x, gone, common * group_q.item()) if centre and group_q.size == 1 else None
     if border is not None:
         q, taken = border.q, shared * border.taken
+    elif known is not None:
+        q = known[1]
     elif centre:  # E (x - x̄)² = q_s - 2 E x_s x̄ + E x̄², E x_s x̄ in proportion to √q_s
         root = np.sqrt(x.q)
         level = root.mean(axis=gone, keepdims=True) if gone else root
@@ -97,8 +97,8 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
             call.caveat("what the group has not in common is below rounding: the output is amplified noise")
     values, source, uncut = x.values, x.source, None
     if source is not None and values is not None and all(follows_rows(source, f) for f in (group_mean, v)):
-        values = _of_length(source, values - (by_row(source, group_mean)[:, None] if centre else 0.0), q)
-        source = _centred(source, values, corr) if centre and group_q.size > 1 else source
+        values = unlike_entries.of_length(source, values - (by_row(source, group_mean)[:, None] if centre else 0.0), q)
+        source = unlike_entries.centred(source, values, corr) if centre and group_q.size > 1 else source
         if group_q.size == 1 and followed(x, gone) and eps <= _EPSILON * v.item():
             uncut, values = (values,), on_sphere(values, weights_of(source), x.atoms[gone[0]], q.item(), centre=centre)
     else:
@@ -141,28 +141,6 @@ def normalise(call: Call, x: Signal, atoms: Sequence[int], *, centre: bool, eps:
         out = replace(out, terms=_along(out, x, left, kept, spread + (x.scatter if site else 0.0)))
     out = placed.given(pieces.reweighed(out, x, gone, centred=centre), None if border is None else border.alike)
     return Normalised(replace(out, uncut=uncut and (out.ident, uncut[0])), inverse, kept, spread, apart)
-
-
-def _of_length(source: Source, values: Array, q: Array) -> Array:
-    """Values on the nodes with the mean square that the entries of each row have.
-
-    A norm takes away what a group has in common beside its mean, which makes no entry's law another one.
-    """
-    square = np.square(values) @ source.grid.weights
-    return values * np.sqrt(by_row(source, q) / np.where(square > 0.0, square, 1.0))[:, None]
-
-
-def _centred(source: Source, values: Array, corr: Array) -> Source:
-    """The source with the correlations for which its function has the given ones.
-
-    Of what its entries have in common, centring takes what it takes of the function. (For rows of laws of their own:
-    where all are alike the gradient behind meets what the source had, 1 - .11 of it in a ConvMixer's norms.)
-    """
-    total = source.average(np.square(values))
-    if total <= 0.0 or float(np.abs(mehler(values, source, total) / total - corr).max()) <= _UNLIKE:
-        return source
-    power = source.share @ np.square(values @ source.grid.hermite)
-    return replace(source, corr=copula.under(corr, np.sqrt(power / total)))
 
 
 def _along(out: Signal, x: Signal, scale: float, kept: float, scatter: float) -> tuple[tuple[float, Signal], ...]:
