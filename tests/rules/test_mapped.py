@@ -18,13 +18,25 @@ MIXERS = {
 }
 
 
+def blocks(y):
+    """Three blocks of PoolFormer without what lies between: windows less their middle, of windows less their middle."""
+    for _ in range(3):
+        normed = F.group_norm(y, 1)
+        y = y + 0.9 * (F.avg_pool2d(normed, 3, 1, 1, count_include_pad=False) - normed)
+    return y
+
+
+MIXERS["windows of windows"] = blocks
+WIDE = 64  # channels where each draw's own filter decides on its length, and that on the next block
+
+
 class Mixed(nn.Module):
     """A convolution that makes places alike, a mixer, and weights that read every place."""
 
-    def __init__(self, mix):
+    def __init__(self, mix, read, made):
         super().__init__()
         self.mix = mix
-        self.conv, self.out = nn.Conv2d(3, 16, 5, padding=2, padding_mode="circular"), nn.Linear(16 * 64, 32)
+        self.conv, self.out = nn.Conv2d(read, made, 5, padding=2, padding_mode="circular"), nn.Linear(made * 64, 32)
 
     def forward(self, x):
         y = self.conv(x)
@@ -34,7 +46,8 @@ class Mixed(nn.Module):
 @pytest.mark.parametrize("name", MIXERS)
 def test_a_tensor_beside_its_own_windows(name):
     torch.manual_seed(0)
-    model, x = Mixed(MIXERS[name]), torch.randn(16, 3, 8, 8)
+    read, made = (WIDE, WIDE) if MIXERS[name] is blocks else (3, 16)
+    model, x = Mixed(MIXERS[name], read, made), torch.randn(16, read, 8, 8)
     found = firstlight.predict(model, x, "lecun")
     measured = {n.name: n for n in firstlight.measure(model, x, draws=DRAWS, scheme="lecun").nodes}
     last = [n.name for n in found.nodes if n.op in ("add", "sub")][-1]

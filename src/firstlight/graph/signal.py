@@ -181,8 +181,8 @@ class Signal:
         placed: (ident, correlations of two samples at each place) if that signal is a norm behind a convolution, or a
             function of one.
         pieces: (ident, pieces) if the signal with that ident was put together from tensors that are not equally alike.
-        mapped: (ident, a tensor, mean products with it at equal indices and over pairs) if that signal is made
-            of the windows of the tensor, or is that tensor moved.
+        mapped: (ident, matrix of each atom, tensors by ident with polynomials in the matrices) if that signal is a sum
+            of windows of the tensors, of windows of these, or of the tensors moved.
         largest: (ident, a tensor, windows of each axis) if that signal is the largest entries of windows of the tensor.
         courses: (ident, how alike positions are, pair by pair) if that signal is of tokens or lies behind a mask.
         uncut: (ident, values) if the signal with that ident comes out of a norm of few entries: its values on the nodes
@@ -229,7 +229,7 @@ class Signal:
     pieces: tuple[int, Pieces] | None = None
     courses: tuple[int, tuple[Course, ...]] | None = None
     uncut: tuple[int, Array] | None = None
-    mapped: tuple[int, Signal, Array, Array] | None = None
+    mapped: tuple[int, dict[int, bytes], dict[int, tuple[Signal, Array]]] | None = None
     largest: tuple[int, Signal, dict[int, Array]] | None = None
     value: npt.NDArray[Any] | None = None
     integer: bool = False

@@ -124,9 +124,9 @@ def _by_own_norm(x: Signal, inverse_rms: Signal) -> Signal:
     return replace(out, q=q, noise=SILENT, scatter=-2.0 / n, data=True, gaussian=x.gaussian, sites=None, terms=terms)
 
 
-def _unvaried(x: Signal) -> bool:
+def _unvaried(x: Signal, most: float = 0.02) -> bool:
     """Whether a factor is (nearly) the same for every entry."""
-    return x.mean.size == 1 and bool(np.all(x.q - np.square(x.mean) <= 0.02 * x.q))
+    return x.mean.size == 1 and bool(np.all(x.q - np.square(x.mean) <= most * x.q))
 
 
 def _terms(x: Signal, y: Signal) -> tuple[tuple[float, Signal], ...]:
@@ -232,14 +232,14 @@ def _is_inverse_rms(factor: Any, x: Signal) -> bool:
 
 def times_factor(grad: Cotangent, out: Signal, mine: Signal, factor: Any) -> Cotangent:
     """g·y: node by node if the product stands on one source, else as independent factors."""
-    if is_number(factor):
-        return scaled(grad, float(factor))
-    if isinstance(factor, complex):
-        return scaled(grad, abs(factor))
+    if is_number(factor) or isinstance(factor, complex):
+        return scaled(grad, abs(factor) if isinstance(factor, complex) else float(factor))
     if factor.value is not None and factor.numel == 1:
         return scaled(grad, float(factor.value.reshape(-1)[0]))
     if mine.value is None and (number := number_of(factor, mine)) is not None:
         return scaled(grad, number)
+    if mine.numel == out.numel and _unvaried(factor, 1e-12):  # a gain before any training
+        return scaled(grad, factor.mean_mean)
     if out.source is None and any(on_product(p, out, mine, factor) for p in parts_of(grad)):
         return _behind_gate(grad, out, mine, factor)
     if out.source is None and isinstance(factor, Signal):

@@ -21,10 +21,7 @@ def group_norm(
     """GroupNorm: LayerNorm over the channels of a group and all positions."""
     x, atoms = _grouped(input, num_groups)
     hat = normalise(call, x, atoms, centre=True, eps=eps).signal
-    out = pieces.reweighed(reshape(hat, input.shape), input)
-    if hat.terms and out.groups == input.groups:
-        terms = tuple([(a, input if t.ident == x.ident else reshape(t, input.shape)) for a, t in hat.terms])
-        out = replace(out, terms=terms)
+    out = pieces.reweighed(_ungrouped(hat, x, input), input)
     return affine_after(call, out, weight, bias, input.ndim - 2)
 
 
@@ -32,6 +29,16 @@ def _grouped(x: Signal, num_groups: int) -> tuple[Signal, list[int]]:
     shape = x.shape
     x = reshape(x, (shape[0], num_groups, shape[1] // num_groups, *shape[2:]))
     return x, all_but(x, (0, 1))
+
+
+def _ungrouped(y: Signal, x: Signal, given: Signal) -> Signal:
+    """y in the shape of `given`, which it is a multiple of and a rest, if it is one of x, `given` by groups."""
+    out = reshape(y, given.shape)
+    if not y.terms or out.groups != given.groups:
+        return out
+    return replace(
+        out, terms=tuple([(a, given if t.ident == x.ident else reshape(t, given.shape)) for a, t in y.terms])
+    )
 
 
 @group_norm.adjoint
@@ -48,5 +55,5 @@ def _(
     split, x = align(split, x)
     atoms = all_but(x, (0, 1))
     back = normalise_back(call, split, x, atoms, centre=True, eps=eps)
-    grads["input"] = Cotangent(reshape(back, input.shape))
+    grads["input"] = Cotangent(_ungrouped(back, split, inner))
     return grads

@@ -24,6 +24,8 @@ _STEPS, _PARTS = 16, 8  # sums that are taken apart to see it, and terms that ma
 
 def cross(x: Signal, y: Signal) -> tuple[Array, Array]:
     """E x_i y_j of two aligned signals: a field at equal indices and a cube of means over pairs."""
+    if (windows := mapped.shared(x, y)) is not None:
+        return windows
     return _cross(x, y) if x.made is None or y.made is None else TWINS.cross(x, y)
 
 
@@ -184,7 +186,7 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
         integer=x.integer and y.integer,
         ident=next_id(),
     )
-    out = twins.inherited(unitwise.with_laws(out, laws), x, y)
+    out = mapped.added(twins.inherited(unitwise.with_laws(out, laws), x, y), x, y, alpha)
     if x.course or y.course:
         out = course.added(out, x, y, alpha, cube)
     if x.pieces is not None or y.pieces is not None:
