@@ -19,10 +19,10 @@ class Attention(nn.Module):
     def __init__(self, turned: bool, size: float = 1.0, norm: bool = False) -> None:
         super().__init__()
         self.maps, self.out = nn.Conv2d(16, 64, 1, bias=False), nn.Conv2d(32, 16, 1, bias=False)
-        self.norm = nn.BatchNorm2d(16) if norm else nn.Identity()
+        closed = nn.BatchNorm2d(16)
+        nn.init.zeros_(closed.weight)
+        self.norm = closed if norm else nn.Identity()
         self.turned, self.size = turned, size
-        if norm:
-            nn.init.zeros_(self.norm.weight)
 
     def forward(self, x):
         q, k, v = (a.flatten(2) for a in self.maps(x).split([16, 16, 32], 1))

@@ -16,7 +16,9 @@ from firstlight.rules.convolutions import peaks
 from firstlight.rules.convolutions.convolution import numbers
 from firstlight.rules.convolutions.taps import Taps, matrix
 from firstlight.rules.gradients import images
-from firstlight.rules.gradients.gradient import whole
+from firstlight.rules.gradients.gradient import scale, whole
+from firstlight.rules.pointwise.powers import product_of
+from firstlight.rules.pointwise.products import multiply
 from firstlight.rules.reductions.extremes import alike, at_chosen, at_one_of, chosen, largest, shared_deviation
 from firstlight.rules.registry import EXCHANGEABLE, Call, Grads, first_of, rule
 from firstlight.rules.state import mapped
@@ -74,6 +76,19 @@ def _max(call: Call, x: Signal, maps: dict[int, Array]) -> Signal:
     out = replace(big, groups=tuple(groups), mean=mean, q=q, corr=corr, source=None, values=None)
     ident = next_id()
     return replace(drop_single(out), noise=x.noise, ident=ident, largest=(ident, given, maps))
+
+
+def _gated(x: Signal, axes: Sequence[int]) -> tuple[Signal, Signal] | None:
+    """(b, a) of x = a·b, gates a that are never below zero and one for all places: a·b is largest where b is."""
+    found = product_of(x)
+    if found is None or found[0] <= 0.0:
+        return None
+    times, one, other = found
+    for a, b in ((one, other), (other, one)):
+        even = a.ndim == b.ndim and not any(a.groups[axis] for axis in axes) and b.atoms == x.atoms
+        if even and a.values is not None and float(a.values.min()) >= 0.0:
+            return (b if times == 1.0 else scale(b, times)), a
+    return None
 
 
 def _with_fewer_taps(call: Call, x: Signal, maps: dict[int, Array], rho: float, big: Signal) -> tuple[Array, Array]:
@@ -243,8 +258,9 @@ def _pool_rules(n: int) -> None:
     def max_forward(
         call: Call, input: Signal, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1
     ) -> Any:
-        _, maps = _window(call, input, kernel_size, stride, padding, dilation, n)
-        out = _max(call, input, maps)
+        axes, maps = _window(call, input, kernel_size, stride, padding, dilation, n)
+        gated = _gated(input, axes)
+        out = _max(call, input, maps) if gated is None else multiply(call, _max(call, gated[0], maps), gated[1])
         return (out, out) if len(call.node.outputs) > 1 else out
 
     def max_backward(
@@ -252,8 +268,10 @@ def _pool_rules(n: int) -> None:
         dilation: Any = 1,
     ) -> Grads:  # fmt: skip
         g, y = first_of(grad), first_of(out)
-        _, maps = _window(call, input, kernel_size, stride, padding, dilation, n)
-        return {"input": images.kept(_max_gradient(g, input, maps), g, input, y)} if g is not None else {}
+        axes, maps = _window(call, input, kernel_size, stride, padding, dilation, n)
+        gated = _gated(input, axes)
+        of = input if gated is None else gated[0]
+        return {"input": images.kept(_max_gradient(g, of, maps), g, input, y)} if g is not None else {}
 
     def avg(
         call: Call, input: Signal, kernel_size: Any, stride: Any, padding: Any, count_include_pad: bool

@@ -198,6 +198,9 @@ def forked(g: Cotangent) -> Cotangent:
 def times_signal(g: Cotangent, factor: Signal) -> Cotangent:
     """Multiply by a forward signal."""
     if factor.shape != whole_shape(g):
+        one = not g.rest and g.values is not None and g.stray is None and g.factor is None
+        if one:  # a gate for all places, of whose source each place knows little
+            return Cotangent(product(g.base, factor), g.source, g.values, g.layout, forked=g.forked)
         return Cotangent(product(whole(g), factor))
     found: list[Cotangent] = []
     for p in parts_of(g):
