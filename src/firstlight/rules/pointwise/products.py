@@ -29,7 +29,7 @@ from firstlight.rules.gradients.gradient import (
 )
 from firstlight.rules.gradients.leaning import along_length, divided
 from firstlight.rules.linear.contraction import energy_cube, product
-from firstlight.rules.pointwise import own_sum
+from firstlight.rules.pointwise import averages, own_sum
 from firstlight.rules.pointwise.elementwise import Pointwise, apply, back, chain_values
 from firstlight.rules.pointwise.merge import is_number, number_of, on_common_source, plus, reduce_to
 from firstlight.rules.pointwise.powers import product_of
@@ -323,7 +323,7 @@ def div(call: Call, input: Any, other: Any, rounding_mode: str | None = None) ->
     if other.value is not None and other.numel == 1:
         d = float(other.value.reshape(-1)[0])
         return scale(input, 1.0 / d if d else 0.0) if isinstance(input, Signal) else input / d
-    inv = inverse(call, other)
+    inv = averages.inverse_in(inverse(call, other), input, other)
     parts = _met_factor(input, other)
     out = multiply(call, input, inv) if parts is None else multiply(call, multiply(call, parts[0], inv), parts[1])
     if isinstance(input, Signal) and own_sum.divides_by_own_sum(input, other):
@@ -343,7 +343,7 @@ def _(call: Call, grad: Cotangent, out: Signal, input: Any, other: Any, rounding
         return {"input": replace(scaled(grad, 1.0 / d if d else 0.0), along=grad.along)}
     if isinstance(input, Signal) and are_shares(input, other):
         return shares_back(grad, out, input, other)
-    inv = inverse(call, other)
+    inv = averages.inverse_in(inverse(call, other), input, other)
     if out.source is not None and other.source is None and chain_values(other, out.source) is not None:
         inv = replace(inv, source=out.source)
     grads: dict[str, Any] = {}

@@ -19,6 +19,7 @@ from firstlight.rules.state.summation import TOTAL, rooted
 from firstlight.rules.state.views import eldest, same_view
 
 _FAINT = 0.05  # share of its terms' energy below which a sum is what is left of them
+_NOTHING = 1e-13  # share of it that is a rounding error
 _STEPS, _PARTS = 16, 8  # sums that are taken apart to see it, and terms that may be left
 
 
@@ -134,7 +135,7 @@ def add(x: Signal, y: Signal, alpha: float = 1.0) -> Signal:
     corr = correlations(raw, q)
     both = float(cube[(0,) * cube.ndim]) * alpha
     noise, scatter, split = x.noise, x.scatter, x.split
-    if total > 0.0:
+    if total > _NOTHING * (qx + alpha**2 * qy):  # else zero, but for rounding errors
         first, second = (qx + both) / total, (alpha**2 * qy + both) / total
         mixed = 4.0 * alpha**2 * (qx / total) * (qy / total) * pair_mean(x, _free(x) * _free(y))
         inherited = [(first, x.noise), (second, y.noise)]
