@@ -90,6 +90,18 @@ def test_random_graphs_are_predicted(steps):
     sound(predicted(steps)[2])
 
 
+FAILED_ONCE = (
+    "linear82 norm47 square77 linear27 linear40 sub25,64 gate67,9 gate28,62",  # zero times a tensor of the same sites
+    "linear15 linear97 gate63,1 attend10 silu14 mul72,95 sub50,11 relu33",
+)
+
+
+@pytest.mark.parametrize("text", FAILED_ONCE)
+def test_graphs_on_which_a_rule_failed_once(text):
+    steps = [(w.rstrip("0123456789,"), w.lstrip("abcdefghijklmnopqrstuvwxyz_")) for w in text.split()]
+    sound(predicted([(op, *map(int, numbers.split(","))) for op, numbers in steps])[2])
+
+
 @pytest.mark.slow
 @settings(max_examples=2000, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(GRAPHS)

@@ -44,7 +44,7 @@ def met(out: Signal, x: Signal, y: Signal) -> Signal:
     """
     like = x.groups == y.groups == out.groups and x.corr.shape == y.corr.shape == out.corr.shape
     first = len(x.atoms) - len(x.groups[-1]) if like and x.groups else 0
-    if not 0 < first < len(x.atoms) or of(x) != of(y):
+    if not 0 < first < len(x.atoms) or of(x) != of(y) or not out.mean_q:  # zeros have no correlations
         return out
     sites = (..., *(0,) * (len(x.atoms) - first))
     more = (_strays(x, _base(x)) * _strays(y, _base(y)))[sites]
