@@ -99,6 +99,7 @@ def passed_back(met: Array, y: Array, hat: Array, weights: Array, n: int) -> Arr
     once, twice, thrice = (share ** (k - 1) * inverse_square(y, weights, n, k) for k in (1, 2, 3))
     along = float(np.vdot(weights, passed * np.square(hat))) / n
     out = passed * (once - 2.0 * twice + thrice) + n * along * (twice - thrice)
+    out = np.maximum(out, 0.0)  # E (1 - s)²: far out in a tail differences of the three are rounding errors
     level = max(float(np.vdot(weights, passed)) - along, 0.0) * float(np.vdot(weights, once))
     return out * (level / max(float(np.vdot(weights, out)), 1e-300))
 
