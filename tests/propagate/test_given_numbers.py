@@ -68,6 +68,24 @@ def test_masked_attention_against_draws(adjacency):
     assert predicted.nodes[-1].output.q == pytest.approx(float(drawn.mean()), abs=4.0 * error)
 
 
+def test_zeros_and_ones_that_meet_weights_are_a_signal():
+    class Conditioned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.time = nn.Linear(64, 64), nn.Linear(1, 64)
+
+        def forward(self, pixels, time):
+            return self.layer(pixels.flatten(1)) + self.time(time)
+
+    torch.manual_seed(5)
+    pixels, time = (torch.rand(32, 1, 8, 8) < 0.3).float(), torch.rand(32, 1)
+    model = Conditioned()
+    beside = firstlight.predict(model, (pixels, time))["layer:linear"].output
+    alone = firstlight.predict(model.layer, pixels.flatten(1)).nodes[-1].output
+    assert beside.q == pytest.approx(alone.q, rel=1e-6)
+    assert beside.c_batch == pytest.approx(alone.c_batch, abs=1e-2)
+
+
 def test_zeros_and_ones_alone_are_the_signal():
     torch.manual_seed(3)
     x = (torch.rand(32, 64) < 0.3).float()

@@ -229,6 +229,24 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (" …" if len(names) > 4 else "")
 
 
+_LAID_OUT = frozenset({
+    "view", "reshape", "unsqueeze", "squeeze", "transpose", "permute", "expand", "flatten", "unflatten", "getitem",
+    "cat", "stack", "to", "contiguous", "clone", "t", "movedim", "narrow", "select", "chunk", "split", "unbind",
+})  # fmt: skip
+
+
+def _meets_weights(graph: Graph, name: str) -> bool:
+    """Whether a tensor, laid out in whatever way, is put through weights, as signals are and masks are not."""
+    same = {name}
+    for node in graph.nodes:
+        if any(r.node in same for r in node.refs):
+            if any(isinstance(a, ParameterRef) for a in node.read):
+                return True
+            if node.op in _LAID_OUT:
+                same.add(node.name)
+    return False
+
+
 def _inputs(graph: Graph, args: Any, kwargs: Mapping[str, Any]) -> tuple[dict[str, Signal], bool]:
     """The signal of each input node, from data where there are any."""
     positional = args if isinstance(args, tuple) and not all(isinstance(a, int) for a in args) else (args,)
@@ -267,7 +285,8 @@ def _inputs(graph: Graph, args: Any, kwargs: Mapping[str, Any]) -> tuple[dict[st
         if shapes[t.shape] > 1:  # two views of one image are alike, and so is what one network makes of them
             seen = twins.given(seen, entries)
         seen = replace(seen, given=(seen.ident, entries.reshape(seen.atoms)))
-        if len(found) > 1 and bool(((entries == 0.0) | (entries == 1.0)).all()) and 0.0 < entries.mean() < 1.0:
-            seen = constant(entries, batch_axis=batch)  # beside a signal zeros and ones are a mask, or an adjacency
+        binary = 0.0 < entries.mean() < 1.0 and bool(((entries == 0.0) | (entries == 1.0)).all())
+        if binary and len(found) > 1 and not _meets_weights(graph, node.name):  # a mask, or an adjacency
+            seen = constant(entries, batch_axis=batch)
         out[node.name] = seen if seen.shape == spec.shape else like_shape(seen, spec.shape)
     return out, unknown
