@@ -15,10 +15,11 @@ _UNLIKE = 0.01  # in a correlation, from which a chain's source gets other ones 
 
 
 def by_means(x: Signal, gone: Sequence[int], common: float) -> tuple[Array, Array] | None:
-    """(v, E (x - x̄)²) of groups within which means differ, x = m + u; None where they do not.
+    """(v, E (x - x̄)²) of groups whose entries have means of both signs, x = m + u; None of others.
 
     (x_s - x̄)² is (m_s - m̄)² and what centring leaves of u: of the pair moment of the groups' entries what is not m̄²
-    is u's, and E u_s ū goes in proportion to √E u_s². (Of x itself it does not: sines have both signs.)
+    is u's, and E u_s ū goes in proportion to √E u_s². (Of means of one sign, as those of maxima at a border, E x_s x̄
+    itself goes like √E x_s².)
 
     Args:
         x: The tensor.
@@ -26,7 +27,7 @@ def by_means(x: Signal, gone: Sequence[int], common: float) -> tuple[Array, Arra
         common: Mean pair moment of the entries of a group, relative to E x².
     """
     axes = tuple(gone)
-    if not any(x.mean.shape[a] > 1 for a in axes):
+    if not any(x.mean.shape[a] > 1 for a in axes) or not float(x.mean.min()) < 0.0 < float(x.mean.max()):
         return None
     middle = x.mean.mean(axis=axes, keepdims=True)
     known, own = np.square(x.mean - middle), np.maximum(x.q - np.square(x.mean), 0.0)
