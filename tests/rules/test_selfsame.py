@@ -153,7 +153,8 @@ def told(f):
 
 def test_a_tensor_that_meets_itself_in_another_order_is_said_to_be_taken_as_independent():
     assert "views of one tensor" in told(lambda t: F.scaled_dot_product_attention(t, t.flip(1), t))
-    assert "come from one tensor" in told(lambda t: (t @ t.transpose(1, 2)).softmax(-1) @ t)
+    assert "come from one tensor" in told(lambda t: (t.flip(1) @ t.transpose(1, 2)).softmax(-1) @ t)
+    assert "one tensor" not in told(lambda t: (t @ t.transpose(1, 2)).softmax(-1) @ t)  # followed (`linear.gram`)
     assert "one tensor" not in told(lambda t: F.scaled_dot_product_attention(t, t, t))
     halves = told(lambda t: F.scaled_dot_product_attention(*t.chunk(2, -1), t[..., :16]))
     assert "one tensor" not in halves  # queries and keys out of one linear map are different entries of it
