@@ -16,6 +16,14 @@ WRITTEN = {
     "small number": lambda x: (e := torch.exp(x - x.amax(-1).unsqueeze(-1).detach())) / (e.sum(-1)[..., None] + 1e-6),
     "in place": lambda x: (e := torch.exp(x - 3.0)).div(e.double().sum(1).view(-1, 1).expand_as(x).float()),
 }
+
+
+def _by_keyword(x):
+    e = torch.exp(input=torch.sub(x, other=x.amax(-1, keepdim=True)))
+    return torch.div(e, other=torch.add(torch.sum(input=e, dim=-1, keepdim=True), other=1e-6))
+
+
+WRITTEN["by keyword"] = _by_keyword
 OTHERS = {
     "other axis": lambda x: (e := torch.exp(x)) / e.sum(0).unsqueeze(-1),
     "detached": lambda x: (e := torch.exp(x)) / e.sum(-1, keepdim=True).detach(),

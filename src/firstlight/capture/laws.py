@@ -31,7 +31,7 @@ def live_laws(model: nn.Module, graph: Graph) -> dict[str, Law]:
     tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     tensors.update(dict(model.named_buffers(remove_duplicate=False)))
     out: dict[str, Law] = {}
-    listed = _listed(graph)
+    short = _short_lists(graph)
     for name, parameter in graph.parameters.items():
         found = [tensors[n] for n in (name, *parameter.aliases) if n in tensors]
         if not found or not (found[0].is_floating_point() or found[0].is_complex()):
@@ -44,11 +44,11 @@ def live_laws(model: nn.Module, graph: Graph) -> dict[str, Law]:
                 action='Pass scheme="he" (or another) to predict weights that are not drawn yet.',
             )
         law = law_of(found[0] if parameter.role == "parameter" else _bounded(found[0]))
-        out[name] = replace(law, row=_entries(found[0])) if name in listed and not found[0].is_complex() else law
+        out[name] = replace(law, row=_entries(found[0])) if name in short and not found[0].is_complex() else law
     return out
 
 
-def _listed(graph: Graph) -> frozenset[str]:
+def _short_lists(graph: Graph) -> frozenset[str]:
     """Short lists of numbers that are read one by one (λ[0]·x + λ[1]·y): each is itself, no draw from all of them."""
     return frozenset(
         r.name
@@ -60,7 +60,7 @@ def _listed(graph: Graph) -> frozenset[str]:
 
 
 def _entries(w: Tensor) -> FloatArray:
-    return dense(w).detach().cpu().numpy().astype(np.float64)
+    return dense(w).detach().to("cpu", torch.float64).numpy()
 
 
 def _bounded(mask: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from firstlight.capture.sampled import Sampler
 from firstlight.capture.tensors import dense, is_sparse, named_tensors
 from firstlight.capture.trace import trace
 from firstlight.errors import InputError
-from firstlight.graph.ir import Graph, Law, ParameterRef, TensorSpec
+from firstlight.graph.ir import FloatArray, Graph, Law, ParameterRef, TensorSpec
 from firstlight.graph.prediction import Prediction
 from firstlight.graph.signal import Signal, replace
 from firstlight.graph.softmaxes import joined
@@ -235,6 +235,11 @@ _LAID_OUT = frozenset({
 })  # fmt: skip
 
 
+def _is_indicator(entries: FloatArray) -> bool:
+    """Whether all entries are zeros and ones, and some of each."""
+    return bool(((entries == 0.0) | (entries == 1.0)).all()) and 0.0 < float(entries.mean()) < 1.0
+
+
 def _meets_weights(graph: Graph, name: str) -> bool:
     """Whether a tensor, laid out in whatever way, is put through weights, as signals are and masks are not."""
     same = {name}
@@ -285,8 +290,7 @@ def _inputs(graph: Graph, args: Any, kwargs: Mapping[str, Any]) -> tuple[dict[st
         if shapes[t.shape] > 1:  # two views of one image are alike, and so is what one network makes of them
             seen = twins.given(seen, entries)
         seen = replace(seen, given=(seen.ident, entries.reshape(seen.atoms)))
-        binary = 0.0 < entries.mean() < 1.0 and bool(((entries == 0.0) | (entries == 1.0)).all())
-        if binary and len(found) > 1 and not _meets_weights(graph, node.name):  # a mask, or an adjacency
+        if len(found) > 1 and _is_indicator(entries) and not _meets_weights(graph, node.name):  # a mask, an adjacency
             seen = constant(entries, batch_axis=batch)
         out[node.name] = seen if seen.shape == spec.shape else like_shape(seen, spec.shape)
     return out, unknown

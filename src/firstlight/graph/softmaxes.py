@@ -41,26 +41,34 @@ def _read(graph: Graph, nodes: list[Node]) -> set[str]:
 
 def _softmax(graph: Graph, node: Node) -> Node | None:
     """The softmax that a division is; None for any other."""
-    if len(node.args) < 2 or node.options.get("rounding_mode") is not None:
+    if node.options.get("rounding_mode") is not None:
         return None
-    above = _node(graph, node.args[0])
-    total = _node(graph, node.args[1])
-    if total is not None and total.op == "add" and isinstance(small := total.args[1], float) and 0.0 < small <= _SMALL:
-        total = _node(graph, total.args[0])
+    above, total = _node(graph, _first(node)), _node(graph, _second(node))
+    if total is not None and total.op == "add" and isinstance(small := _second(total), float) and 0.0 < small <= _SMALL:
+        total = _node(graph, _first(total))
     placed = () if total is None else total.outputs[0].shape
     while total is not None and total.op in _ORDERED and not _picks(total):
         placed = total.outputs[0].shape if placed == node.outputs[0].shape else placed
-        total = _node(graph, total.args[0])
-    if above is None or total is None or total.op != "sum" or _uncast(graph, total.args[0]) is not above:
+        total = _node(graph, _first(total))
+    if above is None or total is None or total.op != "sum" or _uncast(graph, _first(total)) is not above:
         return None
     shape = above.outputs[0].shape
     axis = _axis(total, len(shape))
     if above.op != "exp" or axis is None or placed != (*shape[:axis], 1, *shape[axis + 1 :]):
         return None
     return replace(
-        node, op="softmax", args=(_unshifted(graph, above.args[0], len(shape) - axis),),
+        node, op="softmax", args=(_unshifted(graph, _first(above), len(shape) - axis),),
         options=MappingProxyType({"dim": axis}),
     )  # fmt: skip
+
+
+def _first(node: Node) -> Arg:
+    """The first operand, by place or by keyword."""
+    return node.args[0] if node.args else node.options.get("input")
+
+
+def _second(node: Node) -> Arg:
+    return node.args[1] if len(node.args) > 1 else node.options.get("other")
 
 
 def _node(graph: Graph, arg: Arg) -> Node | None:
@@ -70,7 +78,7 @@ def _node(graph: Graph, arg: Arg) -> Node | None:
 
 def _uncast(graph: Graph, arg: Arg) -> Node | None:
     while isinstance(arg, Ref) and graph[arg.node].op == "to":
-        arg = graph[arg.node].args[0]
+        arg = _first(graph[arg.node])
     return graph[arg.node] if isinstance(arg, Ref) else None
 
 
@@ -92,14 +100,16 @@ def _axis(total: Node, rank: int) -> int | None:
 def _unshifted(graph: Graph, logits: Arg, place: int) -> Arg:
     """The logits before anything was taken from them that is the same along an axis, the `place`-th from the end."""
     node = _node(graph, logits)
-    if node is None or node.op != "sub" or node.options.get("alpha", 1) != 1 or not isinstance(node.args[0], Ref):
+    if node is None or node.op != "sub" or node.options.get("alpha", 1) != 1:
         return logits
-    shape, other = node.outputs[0].shape, node.args[1]
-    if graph[node.args[0].node].outputs[node.args[0].index].shape != shape:
+    first, other, shape = _first(node), _second(node), node.outputs[0].shape
+    if not isinstance(first, Ref):
+        return logits
+    if graph[first.node].outputs[first.index].shape != shape:
         return logits
     taken = graph[other.node].outputs[other.index].shape if isinstance(other, Ref) else () if _number(other) else shape
     even = len(taken) < place or taken[-place] == 1
-    return node.args[0] if even else logits
+    return first if even else logits
 
 
 def _number(arg: Arg) -> bool:
